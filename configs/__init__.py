@@ -1,0 +1,1 @@
+"""Experiment configs: each file imports `common` and changes a few lines."""

@@ -1,0 +1,79 @@
+"""What must a system (Perturbed Masks, FOMM, yours) be able to do?
+
+Training, reconstruction, animation and the report know a system only by this interface; nothing else asks "which model?". Every
+method is pure: arrays in, arrays out, randomness from the key it is given, so that all of them can be jitted and sharded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import optax
+
+Tree = Any
+Pictures = dict[str, jax.Array]
+"""Named pictures of one batch: (N, H, W, 1 or 3) float32 in [0, 1]."""
+
+
+class Variables(NamedTuple):
+    """What a system learns: trained parameters and batch statistics, each a dict by network name."""
+
+    params: dict[str, Tree]
+    stats: dict[str, Tree]
+
+
+class Gradients(NamedTuple):
+    """What one training step computes: gradients like `params`, the new batch statistics, scalars for the log."""
+
+    grads: dict[str, Tree]
+    stats: dict[str, Tree]
+    metrics: dict[str, jax.Array]
+
+
+class System(Protocol):
+    """One animation method. Frames are (N, S, S, 3) float32 RGB in [0, 1], S = `frame_size`."""
+
+    name: str
+    frame_size: int
+    result: str
+    """Name of the picture that is the answer (Perturbed Masks: "fine")."""
+    picture_order: Sequence[str]
+    """Names of the intermediate pictures, in the order in which they are shown."""
+
+    def init(self, key: jax.Array) -> Variables:
+        """Fresh variables; run it under jit to place them on a mesh."""
+        ...
+
+    def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
+        """The optimiser of all networks, learning rates and schedule included."""
+        ...
+
+    def learning_rates(self, step: int, steps_per_epoch: int) -> dict[str, float]:
+        """The learning rate that each network has at this step, for the log."""
+        ...
+
+    def gradients(self, variables: Variables, frozen: Tree, source: jax.Array, driving: jax.Array, key: jax.Array, step: jax.Array,
+                  steps_per_epoch: int) -> Gradients:
+        """Losses and their gradients for one batch of raw pairs; augmentation happens in here. `frozen` holds VGG-19's weights."""
+        ...
+
+    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+        """Same-identity reconstruction of `driving` from `source` (batch to batch), as the paper's Table 1 needs it."""
+        ...
+
+    def animation_options(self, given: Mapping[str, str]) -> Any:  # noqa: ANN401 - each system has its own options
+        """Checks the options that the user gave (threshold, mask_scale, ablation, motion, ...); returns a hashable value.
+
+        Raises UserError for an option that this system does not have or a value that it cannot take.
+        """
+        ...
+
+    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
+        """What is computed once per video: `source` and `first_driving` are (1, S, S, 3)."""
+        ...
+
+    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:  # noqa: ANN401
+        """Animates the source of `begun` by a batch of driving frames; holds every picture of `picture_order`."""
+        ...
