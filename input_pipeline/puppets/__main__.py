@@ -1,0 +1,42 @@
+"""How is the puppet data set drawn to disk? `python -m input_pipeline.puppets --output=ROOT`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from input_pipeline.puppets.dataset import write_dataset
+from maskanim_jax.errors import exit_with_sentence
+
+
+def main() -> None:
+    """Reads the flags and draws."""
+    parser = argparse.ArgumentParser(
+        prog="python -m input_pipeline.puppets",
+        description="Draws videos of articulated figures: ROOT/train and ROOT/test hold a folder of PNG frames per clip.",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the folder to make")
+    parser.add_argument("--size", type=int, default=64, help="side of a frame, 32 to 512 pixels (default 64)")
+    parser.add_argument(
+        "--train_identities", type=int, default=200, help="figures to train with (default 200)"
+    )
+    parser.add_argument(
+        "--test_identities", type=int, default=20, help="other figures to test with (default 20)"
+    )
+    parser.add_argument("--clips_per_identity", type=int, default=2, help="videos of each figure (default 2)")
+    parser.add_argument(
+        "--frames", type=int, default=24, help="frames of each video, 12 a second (default 24)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="another seed draws other figures (default 0)")
+    parser.add_argument(
+        "--truth",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="also write true silhouettes and joints, ROOT/truth/SPLIT/CLIP.npz (default: yes)",
+    )
+    options = vars(parser.parse_args())
+    write_dataset(options.pop("output"), **options)
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)

@@ -1,0 +1,198 @@
+"""Which puppet clips are there, and how do they lie on disk? Frames as PNG, the truth beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from input_pipeline.puppets.draw import JOINT_NAMES, SIZES, Rendering, render
+from input_pipeline.puppets.identity import draw_identity
+from input_pipeline.puppets.pose import FRAME_RATE, trajectory
+from maskanim_jax.errors import UserError
+
+FIRST_IDENTITY = {"train": 0, "test": 5000}
+"""Identities of a split are numbered from here: the splits are disjoint, and neither depends on the other's length."""
+MOST_IDENTITIES = 5000
+MOST_CLIPS = 1000  # of one identity
+SETTINGS_FILE = "puppets.json"
+_DRAWING_VERSION = 1  # goes up when the same settings draw other pixels
+_FPS = f"{FRAME_RATE.numerator}/{FRAME_RATE.denominator}"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One video: who, in which trajectory, how long. The name has the identity before `#`."""
+
+    name: str
+    identity: int
+    pose: int
+    frames: int
+    seed: int
+
+
+class Truth(NamedTuple):
+    """What is known of a clip because it was drawn."""
+
+    silhouettes: np.ndarray  # (T, H, W) uint8, coverage, 255 is all
+    joints: np.ndarray  # (T, J, 2) float32 pixels, x then y, pixel centres at integers, order of JOINT_NAMES
+
+
+def clips(split: str, identities: int, clips_per_identity: int, frames: int, seed: int) -> list[Clip]:
+    """The clips of `split` ("train" or "test"), in order. Raises UserError when a number is out of range."""
+    if split not in FIRST_IDENTITY:
+        raise UserError(
+            f"puppets have the splits {' and '.join(FIRST_IDENTITY)}, not {split!r}: name one of them."
+        )
+    _check("identities of one split", identities, 0, MOST_IDENTITIES)
+    _check("clips of one identity", clips_per_identity, 1, MOST_CLIPS)
+    _check("frames of one clip", frames, 2, 100_000)
+    _check("seed", seed, 0, 2**63)
+    first = FIRST_IDENTITY[split]
+    return [
+        Clip(f"p{identity:04d}#{k}", identity, identity * MOST_CLIPS + k, frames, seed)
+        for identity in range(first, first + identities)
+        for k in range(clips_per_identity)
+    ]
+
+
+def render_clip(clip: Clip, size: int) -> Iterator[Rendering]:
+    """The frames of a clip, one after the other, `size` x `size` pixels."""
+    return true_animation(clip, clip, size)
+
+
+def true_animation(identity_clip: Clip, driving_clip: Clip, size: int) -> Iterator[Rendering]:
+    """The identity of one clip, before its own background, in the poses of another: the answer that an animation should give."""
+    identity = draw_identity(identity_clip.seed, identity_clip.identity)
+    for pose in trajectory(driving_clip.seed, driving_clip.pose, driving_clip.frames):
+        yield render(identity, pose, size)
+
+
+def write_dataset(
+    root: Path,
+    *,
+    size: int,
+    train_identities: int,
+    test_identities: int,
+    clips_per_identity: int,
+    frames: int,
+    seed: int,
+    truth: bool = True,
+) -> None:
+    """Draws both splits into `root`, which appears only when it is complete; with the same settings there already, does nothing.
+
+    ROOT/SPLIT/CLIP/000000.png ... and clip.json (the frame rate), ROOT/truth/SPLIT/CLIP.npz, ROOT/puppets.json (all settings).
+    Raises UserError for numbers out of range, a `root` that holds something else, or one that cannot be written.
+    """
+    _check("size", size, *SIZES)
+    root = Path(root).absolute()
+    splits = {
+        split: clips(split, identities, clips_per_identity, frames, seed)
+        for split, identities in (("train", train_identities), ("test", test_identities))
+    }
+    settings = {
+        "size": size,
+        "train_identities": train_identities,
+        "test_identities": test_identities,
+        "clips_per_identity": clips_per_identity,
+        "frames": frames,
+        "seed": seed,
+        "truth": truth,
+        "fps": _FPS,
+        "joints": list(JOINT_NAMES),
+        "drawing_version": _DRAWING_VERSION,
+    }
+    if _is_there(root, settings, splits):
+        return
+    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        with tqdm(total=sum(map(len, splits.values())) * frames, desc="puppets", unit="frame") as bar:
+            for split, members in splits.items():
+                (partial / split).mkdir()
+                for clip in members:
+                    _write_clip(partial, split, clip, size, truth, bar)
+        (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
+        # an empty folder may be replaced, anything else makes this fail
+        partial.rename(root)
+    except OSError as error:
+        if _is_there(root, settings, splits):  # somebody else was faster
+            return
+        raise UserError(f"{root} cannot be written ({error.strerror}): choose another --output.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def load_settings(root: Path) -> dict[str, object]:
+    """The settings that `root` was drawn with. Raises UserError when it isn't a puppets folder."""
+    path = Path(root) / SETTINGS_FILE
+    try:
+        settings = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} cannot be read: draw the puppets with python -m input_pipeline.puppets."
+        ) from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path} holds no settings: draw the puppets with python -m input_pipeline.puppets.")
+    return settings
+
+
+def load_truth(root: Path, split: str, clip: str) -> Truth:
+    """Silhouettes and joints of one clip. Raises UserError when `root` has none for it."""
+    path = Path(root) / "truth" / split / f"{clip}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Truth(arrays["silhouettes"], arrays["joints"])
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} holds no truth: draw the puppets again, with --truth.") from error
+
+
+def _check(what: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UserError(f"puppets: {what} must be from {low} to {high}, not {value}: choose another number.")
+
+
+def _is_there(root: Path, settings: dict[str, object], splits: dict[str, list[Clip]]) -> bool:
+    """Whether `root` holds just this. Raises UserError when it holds something else."""
+    if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
+        return False
+    if not (root / SETTINGS_FILE).is_file():
+        raise UserError(f"{root} is there and is no puppets folder: choose another --output or move it away.")
+    there = load_settings(root)
+    other = sorted(name for name in settings if there.get(name) != settings[name])
+    if other:
+        raise UserError(
+            f"{root} holds puppets with another {', '.join(other)}: choose another --output or delete it."
+        )
+    for split, members in splits.items():
+        for clip in members:
+            folder = root / split / clip.name
+            if not (folder / "clip.json").is_file() or len(list(folder.glob("*.png"))) != clip.frames:
+                raise UserError(f"{folder} is incomplete: delete {root} and draw the puppets again.")
+    return True
+
+
+def _write_clip(root: Path, split: str, clip: Clip, size: int, truth: bool, bar: tqdm) -> None:
+    folder = root / split / clip.name
+    folder.mkdir()
+    silhouettes, joints = [], []
+    for t, rendering in enumerate(render_clip(clip, size)):
+        Image.fromarray(rendering.frame).save(folder / f"{t:06d}.png", compress_level=1)
+        silhouettes.append(rendering.silhouette)
+        joints.append(rendering.joints)
+        bar.update()
+    (folder / "clip.json").write_text(json.dumps({"fps": _FPS}) + "\n")
+    if truth:
+        beside = root / "truth" / split
+        beside.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            beside / f"{clip.name}.npz", silhouettes=np.stack(silhouettes), joints=np.stack(joints)
+        )

@@ -1,0 +1,209 @@
+"""How does a puppet look? Proportions, colours, textures and the background of one identity, all from a seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+Colour = tuple[float, float, float]
+"""RGB, each in [0, 1]."""
+
+LEAST_CONTRAST = 0.4
+"""Least Euclidean RGB distance between a colour of the figure and every colour of its background."""
+LARGEST_REACH = 0.95
+"""Height of the figure with both arms straight up, and width with both arms sideways, at most (shares of the frame)."""
+TEXTURES = ("plain", "rings", "stripes", "checks")
+_IDENTITY_STREAM = 1
+
+
+@dataclass(frozen=True)
+class Texture:
+    """Pattern of one garment in the local axes of a body part: it moves rigidly with the part."""
+
+    kind: str  # one of TEXTURES; rings lie across the part, stripes along it
+    colour: Colour  # the second colour
+    period: float  # share of the frame
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One blurred shape of the background."""
+
+    kind: str  # "ellipse" or "rectangle"
+    centre: tuple[float, float]
+    radii: tuple[float, float]
+    colour: Colour
+
+
+@dataclass(frozen=True)
+class Background:
+    """A gradient between two colours, soft noise, and blurred shapes; it stands still for a whole clip."""
+
+    start: Colour
+    end: Colour
+    angle: float  # direction of the gradient, radians
+    noise: float  # amplitude
+    noise_seed: int
+    shapes: tuple[Shape, ...]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One puppet. Lengths, widths and radii are shares of the frame's side."""
+
+    head_radius: float
+    neck: float  # from the shoulder line to the chin
+    torso: float  # from the pelvis to the shoulder line
+    shoulder_half: float  # from the middle to a shoulder joint
+    hip_half: float
+    upper_arm: float
+    forearm: float
+    thigh: float
+    shin: float
+    foot: float
+    arm_width: float
+    leg_width: float
+    skin: Colour
+    shirt: Colour
+    trousers: Colour
+    shoes: Colour
+    hair: Colour
+    hair_share: float  # share of the head's height that is hair
+    long_sleeves: bool
+    long_trousers: bool
+    shirt_texture: Texture
+    trousers_texture: Texture
+    background: Background
+
+
+def distance(a: Colour, b: Colour) -> float:
+    """Euclidean distance of two RGB colours, in [0, sqrt(3)]."""
+    return math.dist(a, b)
+
+
+def draw_identity(seed: int, number: int) -> Identity:
+    """The identity `number` (from 0) of the world `seed`; the same two integers give the same puppet for ever."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, _IDENTITY_STREAM, number]))
+    lengths = _proportions(rng)
+    background, colours = _palette(rng)
+    garments = {}
+    for garment in ("shirt", "trousers"):
+        kind = TEXTURES[int(rng.integers(len(TEXTURES)))]
+        period = float(rng.uniform(0.06, 0.11))
+        garments[f"{garment}_texture"] = Texture(kind, colours.pop(f"{garment}_second"), period)
+    return Identity(
+        **lengths,
+        **colours,
+        hair_share=float(rng.uniform(0.25, 0.5)),
+        long_sleeves=bool(rng.random() < 0.5),
+        long_trousers=bool(rng.random() < 0.65),
+        **garments,
+        background=background,
+    )
+
+
+def _proportions(rng: np.random.Generator) -> dict[str, float]:
+    def draw(low: float, high: float) -> float:
+        return float(rng.uniform(low, high))
+
+    p = {
+        "head_radius": draw(0.088, 0.104),
+        "neck": draw(0.012, 0.03),
+        "torso": draw(0.2, 0.25),
+        "shoulder_half": draw(0.085, 0.115),
+        "hip_half": draw(0.045, 0.065),
+        "upper_arm": draw(0.115, 0.14),
+        "forearm": draw(0.11, 0.135),
+        "thigh": draw(0.15, 0.18),
+        "shin": draw(0.145, 0.175),
+        "foot": draw(0.03, 0.045),
+        "arm_width": draw(0.09, 0.11),
+        "leg_width": draw(0.105, 0.13),
+    }
+    legs = p["thigh"] + p["shin"] + p["leg_width"] / 2
+    arms = p["upper_arm"] + p["forearm"] + p["arm_width"] / 2
+    reach = max(legs + p["torso"] + arms, 2 * (p["shoulder_half"] + arms))
+    scale = min(draw(0.95, 1.08), LARGEST_REACH / reach)
+    return {name: value * scale for name, value in p.items()}
+
+
+def _palette(rng: np.random.Generator) -> tuple[Background, dict[str, Colour]]:
+    """A background and the figure's colours that stand out from it; draws again until all of them do."""
+    while True:
+        background = _background(rng)
+        behind = [background.start, background.end, *(shape.colour for shape in background.shapes)]
+        behind.append(_mix(background.start, background.end, 0.5))
+        skin = _stand_out(rng, behind, _skin)
+        if skin is None:
+            continue
+        chosen: dict[str, Colour] = {"skin": skin}
+        # a garment must differ from the skin, a pattern from its garment, hair from the face
+        apart = {
+            "shirt": "skin",
+            "shirt_second": "shirt",
+            "trousers": "shirt",
+            "trousers_second": "trousers",
+            "shoes": "trousers",
+            "hair": "skin",
+        }
+        for name, other in apart.items():
+            colour = _stand_out(rng, behind, _any_colour, chosen[other])
+            if colour is None:
+                break
+            chosen[name] = colour
+        else:
+            return background, chosen
+
+
+def _stand_out(rng, behind, draw, other=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    for _ in range(60):
+        colour = draw(rng)
+        if min(distance(colour, b) for b in behind) < LEAST_CONTRAST:
+            continue
+        if other is None or distance(colour, other) > 0.3:
+            return colour
+    return None
+
+
+def _any_colour(rng: np.random.Generator) -> Colour:
+    r, g, b = rng.uniform(0.02, 0.98, 3)
+    return float(r), float(g), float(b)
+
+
+def _skin(rng: np.random.Generator) -> Colour:
+    tone = _mix((0.27, 0.16, 0.1), (0.98, 0.84, 0.74), float(rng.random()))
+    r, g, b = np.clip(np.array(tone) + rng.uniform(-0.05, 0.05, 3), 0, 1)
+    return float(r), float(g), float(b)
+
+
+def _mix(a: Colour, b: Colour, share: float) -> Colour:
+    return (
+        a[0] + (b[0] - a[0]) * share,
+        a[1] + (b[1] - a[1]) * share,
+        a[2] + (b[2] - a[2]) * share,
+    )
+
+
+def _near(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
+    r, g, b = np.clip(np.array(colour) + rng.uniform(-spread, spread, 3), 0, 1)
+    return float(r), float(g), float(b)
+
+
+def _background(rng: np.random.Generator) -> Background:
+    base = _any_colour(rng)
+    shapes = []
+    for _ in range(int(rng.integers(3, 7))):
+        x, y = rng.uniform(0, 1, 2)
+        rx, ry = rng.uniform(0.06, 0.25, 2)
+        kind = "ellipse" if rng.random() < 0.5 else "rectangle"
+        shapes.append(Shape(kind, (float(x), float(y)), (float(rx), float(ry)), _near(rng, base, 0.2)))
+    return Background(
+        start=_near(rng, base, 0.15),
+        end=_near(rng, base, 0.15),
+        angle=float(rng.uniform(0, 2 * math.pi)),
+        noise=float(rng.uniform(0.02, 0.05)),
+        noise_seed=int(rng.integers(2**31)),
+        shapes=tuple(shapes),
+    )

@@ -1,0 +1,76 @@
+"""How does a puppet move? Joint angles and a position that change smoothly in time, the same for whoever takes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+FRAME_RATE = Fraction(12, 1)
+"""Frames per second of every trajectory."""
+_POSE_STREAM = 2
+_USUAL_LEG_BONE = (
+    0.165  # thigh or shin of a middling identity: feet stay near the ground without knowing whose they are
+)
+
+
+@dataclass(frozen=True)
+class Pose:
+    """One moment. Angles in radians; the puppet faces the viewer, so its left is on the right of the picture.
+
+    Shoulder 0 hangs down along the torso, pi / 2 points sideways, pi up; hip 0 stands, positive spreads outwards. Elbow and knee
+    turn on from the limb above, positive further outwards. `lean` and `neck` are clockwise in the picture.
+    """
+
+    root: tuple[float, float]  # the pelvis, x to the right and y down, in [0, 1]
+    lean: float
+    neck: float
+    left_shoulder: float
+    right_shoulder: float
+    left_elbow: float
+    right_elbow: float
+    left_hip: float
+    right_hip: float
+    left_knee: float
+    right_knee: float
+
+
+def trajectory(seed: int, number: int, frames: int) -> list[Pose]:
+    """The first `frames` poses of trajectory `number` (from 0) of the world `seed`; asking for more only appends."""
+    rng = np.random.default_rng(np.random.SeedSequence([seed, _POSE_STREAM, number]))
+    seconds = np.arange(frames) / float(FRAME_RATE)
+
+    def wave(low: float, high: float, slowest: float = 0.2, fastest: float = 0.7) -> np.ndarray:
+        """(frames,) float64 in [low, high]: three sinusoids of random frequencies (Hz) and phases."""
+        total = np.zeros(frames)
+        for weight in (1.0, 0.6, 0.3):
+            frequency = rng.uniform(slowest, fastest)
+            total += weight * np.sin(2 * math.pi * (frequency * seconds + rng.random()))
+        return (low + high) / 2 + (high - low) / 2 * np.tanh(1.4 * total)
+
+    squat = wave(0.0, 1.0) ** 2
+    angles = {
+        "lean": wave(-0.38, 0.38),
+        "neck": wave(-0.4, 0.4),
+        "left_shoulder": wave(0.05, 3.0),
+        "right_shoulder": wave(0.05, 3.0),
+        "left_elbow": wave(-0.9, 1.2),
+        "right_elbow": wave(-0.9, 1.2),
+    }
+    drop = np.zeros(frames)
+    for side in ("left", "right"):
+        hip = 0.08 + 0.6 * squat + wave(-0.08, 0.55)
+        knee = -0.9 * hip - 0.4 * squat + wave(-0.3, 0.3)
+        angles[f"{side}_hip"], angles[f"{side}_knee"] = hip, knee
+        drop += _USUAL_LEG_BONE * (np.cos(hip) + np.cos(hip + knee)) / 2
+    root_x = 0.5 + wave(-0.12, 0.12, 0.15, 0.5)
+    root_y = 0.92 - drop + wave(-0.04, 0.01)
+    return [
+        Pose(
+            root=(float(root_x[t]), float(root_y[t])),
+            **{name: float(values[t]) for name, values in angles.items()},
+        )
+        for t in range(frames)
+    ]
