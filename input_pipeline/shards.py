@@ -1,0 +1,173 @@
+"""How is one frame read back from the shards?"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import io
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskanim_jax.errors import UserError
+
+INDEX = "clips.json"
+INDEX_VERSION = 1
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """Where one clip lies: its records are first, ..., first + count - 1 of its split; fps is exact."""
+
+    name: str
+    identity: str
+    first: int
+    count: int
+    fps: Fraction
+
+
+class Split:
+    """One split of a shards folder: random access to single frames. May be shared by threads and pickled."""
+
+    def __init__(self, shards: Path, name: str, index: dict[str, Any], fingerprint: str) -> None:
+        self.shards = shards
+        self.name = name
+        self.size: int = index["size"]
+        self.fingerprint = fingerprint
+        self.clips = [
+            ClipInfo(c["name"], c["identity"], c["first"], c["count"], Fraction(c["fps"]))
+            for c in index["splits"][name]["clips"]
+        ]
+        self._lock = threading.Lock()
+        self._source: Any = None
+        self._ends: list[int] = []
+        self._files: list[str] = []
+
+    def __repr__(self) -> str:
+        return f"Split({str(self.shards)!r}, {self.name!r}, {len(self.clips)} clips)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_source")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _source=None)
+
+    def frame(self, clip_number: int, index: int) -> np.ndarray:
+        """Frame `index` of a clip as (S, S, 3) uint8 RGB: one record is read.
+
+        Raises IndexError for a frame that the clip does not have, UserError when the shard is damaged.
+        """
+        clip = self.clips[clip_number]
+        if not 0 <= index < clip.count:
+            raise IndexError(f"clip {clip.name} has {clip.count} frames, so there is no frame {index}")
+        record = self._record(clip, index)
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(record["frame"])) as image:
+                frame = np.array(image.convert("RGB"))
+            if frame.shape != (self.size, self.size, 3) or int(record["index"]) != index:
+                raise ValueError("another frame")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise self._damaged(clip, index) from error
+        return frame
+
+    def frames(self, clip_number: int) -> Iterator[np.ndarray]:
+        """All frames of a clip in order, one in memory at a time."""
+        for index in range(self.clips[clip_number].count):
+            yield self.frame(clip_number, index)
+
+    def _record(self, clip: ClipInfo, index: int) -> dict[str, Any]:
+        source = self._source or self._open()
+        try:
+            return source[clip.first + index]
+        except (
+            Exception
+        ) as error:  # array_record raises whatever its reader met, and each of them means damage
+            raise self._damaged(clip, index) from error
+
+    def _open(self) -> Any:  # noqa: ANN401 - tfds names no type for its data sources
+        with self._lock:
+            if self._source is None:
+                import tensorflow_datasets as tfds
+
+                try:
+                    builder = tfds.builder_from_directory(str(self.shards))
+                    info = builder.info.splits[self.name]
+                    self._ends = list(itertools.accumulate(info.shard_lengths))
+                    self._files = [Path(path).name for path in info.filepaths]
+                    self._source = builder.as_data_source(
+                        self.name, decoders={"frame": tfds.decode.SkipDecoding()}
+                    )
+                except Exception as error:
+                    raise UserError(f"{self.shards} cannot be opened ({error}); prepare it again") from error
+            return self._source
+
+    def _damaged(self, clip: ClipInfo, index: int) -> UserError:
+        number = bisect.bisect_right(self._ends, clip.first + index)
+        file = self.shards / self._files[number] if number < len(self._files) else self.shards
+        return UserError(f"{file} is damaged at frame {index} of clip {clip.name}; prepare the shards again")
+
+
+def open_split(shards: Path, split: str) -> Split:
+    """Opens one split of a folder that `python -m input_pipeline.prepare` wrote; no frame is read yet.
+
+    Raises UserError when the folder is missing, is not a shards folder, lacks the split, or a shard is missing or
+    has another size than when it was written.
+    """
+    shards = Path(shards)
+    index = read_index(shards)
+    if split not in index["splits"]:
+        has = ", ".join(index["splits"])
+        raise UserError(
+            f"{shards} has no {split} split (it has {has}); prepare a ROOT with readable clips in {split}/"
+        )
+    for name, size in index["shards"].items():
+        path = shards / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing; prepare the shards again")
+        if path.stat().st_size != size:
+            raise UserError(
+                f"{path} has {path.stat().st_size} bytes instead of {size}, so it was cut short or changed; "
+                "prepare the shards again"
+            )
+    return Split(shards, split, index, _fingerprint(shards))
+
+
+def read_index(shards: Path) -> dict[str, Any]:
+    """The clip index: size, encoding, quality, clips of each split, byte size of each shard. Raises UserError."""
+    path = Path(shards) / INDEX
+    make = "make one with python -m input_pipeline.prepare --input=ROOT --output=SHARDS --size=256"
+    if not Path(shards).is_dir():
+        raise UserError(f"{shards} is not a folder; {make}")
+    if not path.is_file():
+        raise UserError(f"{shards} is not a shards folder (it has no {INDEX}); {make}")
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        version = index["version"]
+        complete = all(key in index for key in ("size", "splits", "shards"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged; prepare the shards again") from error
+    if version != INDEX_VERSION or not complete:
+        raise UserError(
+            f"{path} is of version {version}, this program reads {INDEX_VERSION}; prepare the shards again"
+        )
+    return index
+
+
+def _fingerprint(shards: Path) -> str:
+    # clips.json holds the shards' sizes and a hash of all encoded frames, taken while they were written.
+    digest = hashlib.sha256()
+    for name in (INDEX, "dataset_info.json", "features.json"):
+        path = shards / name
+        if not path.is_file():
+            raise UserError(f"{path} is missing; prepare the shards again")
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
