@@ -1,0 +1,90 @@
+"""Is a video file whole, or was it cut short (a download that stopped, a full disk)?
+
+FFmpeg decodes what is left of a cut file and often says nothing, so the size that the container states is
+compared with the size of the file. Only a few bytes are read.
+"""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from maskanim_jax.errors import UserError
+
+MP4_BOXES = set(b"ftyp moov mdat free skip wide moof sidx styp uuid pnot meta".split())
+
+
+def check_whole(path: Path) -> None:
+    """Raises UserError if the file (mp4, mov, avi, webm, mkv, gif) says that it should be longer than it is.
+
+    Other formats, and files that state no size (live recordings), pass.
+    """
+    actual = path.stat().st_size
+    if actual == 0:
+        raise UserError(f"{path} is an empty file; copy or download the video again")
+    with path.open("rb") as file:
+        head = file.read(12)
+        file.seek(0)
+        if head[4:8] in MP4_BOXES:
+            stated = _mp4_end(file, actual)
+        elif head[:4] == b"RIFF":
+            stated = _riff_end(file, actual)
+        elif head[:4] == b"\x1a\x45\xdf\xa3":
+            stated = _matroska_end(file)
+        elif head[:4] == b"GIF8":
+            file.seek(max(0, actual - 512))
+            stated = actual if b"\x3b" in file.read().rstrip(b"\0")[-1:] else actual + 1
+        else:
+            return
+    if stated > actual:
+        raise UserError(f"{path} is cut short (its last frames are missing); copy or download it again")
+
+
+def _mp4_end(file: BinaryIO, actual: int) -> int:
+    """Where the last top-level box ends, in bytes."""
+    position = 0
+    while position + 8 <= actual:
+        file.seek(position)
+        size, kind = struct.unpack(">I4s", file.read(8))
+        if kind not in MP4_BOXES and not kind.isalnum():
+            return position  # bytes behind the last box are no reason to refuse
+        if size == 1:
+            size = int.from_bytes(file.read(8), "big")
+        if size < 8:  # 0: the box goes on to the end of the file
+            return actual
+        position += size
+    return position
+
+
+def _riff_end(file: BinaryIO, actual: int) -> int:
+    """Where the last RIFF chunk ends; files beyond 2 GiB hold several."""
+    position = 0
+    while position + 8 <= actual:
+        file.seek(position)
+        kind, size = struct.unpack("<4sI", file.read(8))
+        if kind != b"RIFF" or size == 0:  # 0: the writer never came back to fill it in
+            return min(position, actual)
+        position += 8 + size
+    return position
+
+
+def _matroska_end(file: BinaryIO) -> int:
+    """Where the segment ends, 0 if it does not say (all bits set)."""
+    file.seek(4)
+    header, _ = _ebml_size(file)
+    file.seek(header, 1)
+    if file.read(4) != b"\x18\x53\x80\x67":
+        return 0
+    size, unknown = _ebml_size(file)
+    return 0 if unknown else file.tell() + size
+
+
+def _ebml_size(file: BinaryIO) -> tuple[int, bool]:
+    """A variable-length size, and whether it means "unknown"."""
+    first = (file.read(1) or b"\0")[0]
+    length = 9 - first.bit_length()
+    if length > 8:
+        return 0, True
+    value = int.from_bytes(bytes([first & ((1 << (8 - length)) - 1)]) + file.read(length - 1), "big")
+    return value, value == (1 << (7 * length)) - 1
