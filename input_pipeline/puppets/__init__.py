@@ -1,4 +1,5 @@
-"""What are the puppets? Drawn videos of articulated figures whose silhouettes, joints and animations are known exactly.
+"""What are the puppets? Drawn videos of articulated figures, so that the truth is known.
 
-`identity` says how a figure looks, `pose` how it moves, `draw` makes the frame and its truth, `dataset` lays out clips.
+`identity` says how a figure looks, `pose` how it moves, `draw` makes frames and truth, `dataset` lays out
+clips.
 """

@@ -13,9 +13,9 @@ def main() -> None:
     """Reads the flags and draws."""
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.puppets",
-        description="Draws videos of articulated figures: ROOT/train and ROOT/test hold a folder of PNG frames per clip.",
+        description="Draws videos of articulated figures: folders of PNG frames in ROOT/train and ROOT/test.",
     )
-    parser.add_argument("--output", type=Path, required=True, help="the folder to make")
+    parser.add_argument("--output", type=Path, required=True, help="ROOT, the folder to make")
     parser.add_argument("--size", type=int, default=64, help="side of a frame, 32 to 512 pixels (default 64)")
     parser.add_argument(
         "--train_identities", type=int, default=200, help="figures to train with (default 200)"

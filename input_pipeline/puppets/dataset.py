@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +23,7 @@ from input_pipeline.puppets.pose import FRAME_RATE, trajectory
 from maskanim_jax.errors import UserError
 
 FIRST_IDENTITY = {"train": 0, "test": 5000}
-"""Identities of a split are numbered from here: the splits are disjoint, and neither depends on the other's length."""
+"""Identities of a split are numbered from here: splits are disjoint, whatever their lengths."""
 MOST_IDENTITIES = 5000
 MOST_CLIPS = 1000  # of one identity
 SETTINGS_FILE = "puppets.json"
@@ -70,7 +73,7 @@ def render_clip(clip: Clip, size: int) -> Iterator[Rendering]:
 
 
 def true_animation(identity_clip: Clip, driving_clip: Clip, size: int) -> Iterator[Rendering]:
-    """The identity of one clip, before its own background, in the poses of another: the answer that an animation should give."""
+    """The identity of one clip, before its own background, in the poses of another: the right animation."""
     identity = draw_identity(identity_clip.seed, identity_clip.identity)
     for pose in trajectory(driving_clip.seed, driving_clip.pose, driving_clip.frames):
         yield render(identity, pose, size)
@@ -87,12 +90,14 @@ def write_dataset(
     seed: int,
     truth: bool = True,
 ) -> None:
-    """Draws both splits into `root`, which appears only when it is complete; with the same settings there already, does nothing.
+    """Draws both splits into `root`, which appears only when complete; does nothing if it is there already.
 
-    ROOT/SPLIT/CLIP/000000.png ... and clip.json (the frame rate), ROOT/truth/SPLIT/CLIP.npz, ROOT/puppets.json (all settings).
-    Raises UserError for numbers out of range, a `root` that holds something else, or one that cannot be written.
+    ROOT/SPLIT/CLIP/000000.png ... and clip.json (frame rate), ROOT/truth/SPLIT/CLIP.npz, ROOT/puppets.json
+    (all settings).
+    Raises UserError for numbers out of range, for a `root` that holds something else or cannot be written.
     """
     _check("size", size, *SIZES)
+    _check("train identities", train_identities, 1, MOST_IDENTITIES)
     root = Path(root).absolute()
     splits = {
         split: clips(split, identities, clips_per_identity, frames, seed)
@@ -112,23 +117,27 @@ def write_dataset(
     }
     if _is_there(root, settings, splits):
         return
-    partial = root.with_name(f".{root.name}.partial-{os.getpid()}")
+    beside: Path | None = None
     try:
-        partial.mkdir(parents=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        partial = beside / root.name
+        partial.mkdir()
         with tqdm(total=sum(map(len, splits.values())) * frames, desc="puppets", unit="frame") as bar:
             for split, members in splits.items():
                 (partial / split).mkdir()
                 for clip in members:
                     _write_clip(partial, split, clip, size, truth, bar)
         (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
-        # an empty folder may be replaced, anything else makes this fail
+        # replaces an empty folder and nothing else
         partial.rename(root)
     except OSError as error:
         if _is_there(root, settings, splits):  # somebody else was faster
             return
-        raise UserError(f"{root} cannot be written ({error.strerror}): choose another --output.") from error
+        raise UserError(f"{root} cannot be written ({error.strerror}): choose another folder.") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
 
 
 def load_settings(root: Path) -> dict[str, object]:
@@ -151,7 +160,7 @@ def load_truth(root: Path, split: str, clip: str) -> Truth:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Truth(arrays["silhouettes"], arrays["joints"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{path} holds no truth: draw the puppets again, with --truth.") from error
 
 
@@ -165,17 +174,19 @@ def _is_there(root: Path, settings: dict[str, object], splits: dict[str, list[Cl
     if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
         return False
     if not (root / SETTINGS_FILE).is_file():
-        raise UserError(f"{root} is there and is no puppets folder: choose another --output or move it away.")
+        raise UserError(f"{root} is there and is no puppets folder: choose another one or move it away.")
     there = load_settings(root)
     other = sorted(name for name in settings if there.get(name) != settings[name])
     if other:
         raise UserError(
-            f"{root} holds puppets with another {', '.join(other)}: choose another --output or delete it."
+            f"{root} holds puppets with another {', '.join(other)}: choose another folder or delete it."
         )
     for split, members in splits.items():
         for clip in members:
             folder = root / split / clip.name
-            if not (folder / "clip.json").is_file() or len(list(folder.glob("*.png"))) != clip.frames:
+            whole = (folder / "clip.json").is_file() and len(list(folder.glob("*.png"))) == clip.frames
+            whole &= not settings["truth"] or (root / "truth" / split / f"{clip.name}.npz").is_file()
+            if not whole:
                 raise UserError(f"{folder} is incomplete: delete {root} and draw the puppets again.")
     return True
 

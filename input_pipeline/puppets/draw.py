@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from input_pipeline.puppets.identity import Background, Colour, Identity, Texture
+from input_pipeline.puppets.identity import SHADES, Background, Colour, Identity, Texture, shaded
 from input_pipeline.puppets.pose import Pose
 from maskanim_jax.errors import UserError
 
@@ -26,8 +26,8 @@ SIZES = (32, 512)
 MARGIN = 0.02
 """Free border around the figure, a share of the frame."""
 _CANVAS = 512  # small frames are drawn this large and then averaged; larger frames 4 times their side
-_FAR_SHADE = 0.86  # the puppet's right limbs are darker, so that the sides can be told apart
-_DIRECTIONS = np.stack([np.cos(t := np.linspace(0, 2 * math.pi, 48, endpoint=False)), np.sin(t)], axis=1)
+_TURNS = np.linspace(0, 2 * math.pi, 48, endpoint=False)
+_DIRECTIONS = np.stack([np.cos(_TURNS), np.sin(_TURNS)], axis=1)
 
 
 class Rendering(NamedTuple):
@@ -48,11 +48,12 @@ class _Part:
     axis: np.ndarray = field(default_factory=lambda: np.array([0.0, 1.0]))
     texture: Texture | None = None
 
-    def outline(self) -> np.ndarray:
-        """(48, 2): in each direction, the farthest point of all discs."""
-        reach = self.centres @ _DIRECTIONS.T + self.radii[:, None]
+    def outline(self, shrink: float) -> np.ndarray:
+        """(48, 2): in each direction, the farthest point of all discs when their radii are `shrink` less."""
+        radii = self.radii - shrink
+        reach = self.centres @ _DIRECTIONS.T + radii[:, None]
         farthest = reach.argmax(axis=0)
-        return self.centres[farthest] + self.radii[farthest, None] * _DIRECTIONS
+        return self.centres[farthest] + radii[farthest, None] * _DIRECTIONS
 
 
 def render(identity: Identity, pose: Pose, size: int) -> Rendering:
@@ -77,7 +78,7 @@ def render(identity: Identity, pose: Pose, size: int) -> Rendering:
 
 
 def background(identity: Identity, size: int) -> np.ndarray:
-    """The frame without the figure, (H, W, 3) uint8, read-only. Raises UserError when the size is outside SIZES."""
+    """The frame without the figure: (H, W, 3) uint8, read-only. Raises UserError for a size outside SIZES."""
     if not SIZES[0] <= size <= SIZES[1]:
         raise UserError(
             f"puppets are drawn from {SIZES[0]} to {SIZES[1]} pixels, not {size}: choose a size between."
@@ -117,7 +118,7 @@ def _bytes(colour: Colour, shade: float = 1.0) -> tuple[int, int, int]:
 
 
 def _figure(identity: Identity, pose: Pose) -> tuple[np.ndarray, list[_Part]]:
-    """Joints (J, 2) in shares of the frame, and the parts from back to front, moved into the frame if they stick out."""
+    """Joints (J, 2) in shares of the frame, and parts from back to front, moved inside if they stick out."""
     joints = _skeleton(identity, pose)
     parts = _parts(identity, pose, joints)
     low = np.min([(p.centres - p.radii[:, None]).min(0) for p in parts], axis=0)
@@ -160,7 +161,7 @@ def _parts(identity: Identity, pose: Pose, joints: dict[str, np.ndarray]) -> lis
     i, j = identity, joints
     parts = []
     arm, leg = i.arm_width / 2, i.leg_width / 2
-    for side, sign, shade in (("right", -1.0, _FAR_SHADE), ("left", 1.0, 1.0)):
+    for side, sign, shade in (("right", -1.0, SHADES["far"]), ("left", 1.0, SHADES["near"])):
         hip, knee, ankle = (j[f"{side}_{name}"] for name in ("hip", "knee", "ankle"))
         toes = ankle + np.array([sign * i.foot, 0.1 * i.foot])
         shin = (i.trousers, i.trousers_texture) if i.long_trousers else (i.skin, None)
@@ -171,31 +172,24 @@ def _parts(identity: Identity, pose: Pose, joints: dict[str, np.ndarray]) -> lis
     up, across = np.array([math.sin(tilt), -math.cos(tilt)]), np.array([math.cos(tilt), math.sin(tilt)])
     parts.append(_limb(j["neck"], j["head"], i.head_radius * 0.45, i.head_radius * 0.45, i.skin, 0.92))
     shoulders, hips = (j["left_shoulder"], j["right_shoulder"]), (j["left_hip"], j["right_hip"])
-    waist = [
-        (0.45 * j["neck"] + 0.55 * j["pelvis"]) * 0.55 + 0.45 * (0.5 * s + 0.5 * h)
-        for s, h in zip(shoulders, hips, strict=True)
-    ]
-    body = np.stack([*shoulders, *waist])
     axis = (j["neck"] - j["pelvis"]) / np.linalg.norm(j["neck"] - j["pelvis"])
     belt = 0.12 * j["neck"] + 0.88 * j["pelvis"]
     seat = np.stack([*hips, belt])
-    parts.append(
-        _Part(seat, np.array([leg * 1.05, leg * 1.05, leg * 0.9]), i.trousers, axis, i.trousers_texture)
-    )
-    chest = np.stack([*body, *(h + 0.2 * i.torso * axis for h in hips)])
-    radii = np.array([arm * 1.05, arm * 1.05, arm * 1.0, arm * 1.0, arm * 1.0, arm * 1.0])
-    parts.append(_Part(chest, radii, i.shirt, axis, i.shirt_texture))
+    parts.append(_Part(seat, leg * np.array([1.05, 1.05, 0.9]), i.trousers, axis, i.trousers_texture))
+    chest = np.stack([*shoulders, *(hip + 0.2 * i.torso * axis for hip in hips)])
+    parts.append(_Part(chest, arm * np.array([1.05, 1.05, 1.0, 1.0]), i.shirt, axis, i.shirt_texture))
     parts.append(_Part(j["head"][None], np.array([i.head_radius]), i.skin))
     parts.append(_hair(i, j["head"], up, across))
+    eyes = (0.05, 0.05, 0.08) if sum(i.skin) > 1.2 else (0.95, 0.95, 0.9)
     for sign in (-1.0, 1.0):
         eye = j["head"] + i.head_radius * (0.38 * sign * across - 0.12 * up)
-        parts.append(_Part(eye[None], np.array([i.head_radius * 0.13]), (0.05, 0.05, 0.08)))
-    for side, shade in (("right", _FAR_SHADE), ("left", 1.0)):
+        parts.append(_Part(eye[None], np.array([i.head_radius * 0.13]), eyes))
+    for side, shade in (("right", SHADES["far"]), ("left", SHADES["near"])):
         shoulder, elbow, wrist = (j[f"{side}_{name}"] for name in ("shoulder", "elbow", "wrist"))
         sleeve = (i.shirt, i.shirt_texture) if i.long_sleeves else (i.skin, None)
-        parts.append(_limb(shoulder, elbow, arm * 1.02, arm, i.shirt, shade * 0.94, i.shirt_texture))
-        parts.append(_limb(elbow, wrist, arm * 0.96, arm * 0.85, sleeve[0], shade * 0.94, sleeve[1]))
-        parts.append(_Part(wrist[None], np.array([arm]), _shaded(i.skin, shade)))
+        parts.append(_limb(shoulder, elbow, arm * 1.02, arm, i.shirt, shade, i.shirt_texture))
+        parts.append(_limb(elbow, wrist, arm * 0.96, arm * 0.85, sleeve[0], shade, sleeve[1]))
+        parts.append(_Part(wrist[None], np.array([arm]), shaded(i.skin, shade)))
     return parts
 
 
@@ -208,10 +202,6 @@ def _hair(i: Identity, head: np.ndarray, up: np.ndarray, across: np.ndarray) -> 
     return _Part(centres, np.full(9, thick), i.hair)
 
 
-def _shaded(colour: Colour, shade: float) -> Colour:
-    return colour[0] * shade, colour[1] * shade, colour[2] * shade
-
-
 def _limb(
     a: np.ndarray,
     b: np.ndarray,
@@ -222,14 +212,15 @@ def _limb(
     texture: Texture | None = None,
 ) -> _Part:
     if texture is not None:
-        texture = Texture(texture.kind, _shaded(texture.colour, shade), texture.period)
+        texture = Texture(texture.kind, shaded(texture.colour, shade), texture.period)
     axis = (b - a) / np.linalg.norm(b - a)
-    return _Part(np.stack([a, b]), np.array([radius_a, radius_b]), _shaded(colour, shade), axis, texture)
+    return _Part(np.stack([a, b]), np.array([radius_a, radius_b]), shaded(colour, shade), axis, texture)
 
 
 def _paint(part: _Part, colours: Image.Image, cover: Image.Image) -> None:
     side = cover.width
-    outline = np.rint(part.outline() * side - 0.5).astype(int)
+    # Pillow fills the pixels under the edge too, half a pixel more all around
+    outline = np.rint(part.outline(0.5 / side) * side - 0.5).astype(int)
     left, top = (int(v) for v in outline.min(0))
     right, bottom = (int(v) for v in outline.max(0))
     box = (left, top, right + 1, bottom + 1)
@@ -243,21 +234,18 @@ def _paint(part: _Part, colours: Image.Image, cover: Image.Image) -> None:
 
 
 def _pattern(part: _Part, extent: tuple[int, int], corner: np.ndarray, side: int) -> Image.Image:
-    """Where the second colour is: bands in the part's own axes, starting from its first joint."""
+    """Where the second colour is: bands in the part's own axes, from its first joint or its middle."""
     assert part.texture is not None
     along, across = part.axis, np.array([-part.axis[1], part.axis[0]])
-    origin, period, far = (
-        part.centres[0] if len(part.centres) == 2 else part.centres.mean(0),
-        part.texture.period,
-        0.6,
-    )
+    origin = part.centres[0] if len(part.centres) == 2 else part.centres.mean(0)
+    period, far = part.texture.period, 0.6
 
     def bands(direction: np.ndarray, other: np.ndarray) -> Image.Image:
         picture = Image.new("L", extent)
         draw = ImageDraw.Draw(picture)
         count = math.ceil(0.35 / period)
         for k in range(-count, count + 1):
-            near, end = (k - 0.25) * period, (k + 0.25) * period
+            near, end = (k - 0.25) * period + 0.5 / side, (k + 0.25) * period - 0.5 / side
             corners = [
                 origin + near * direction - far * other,
                 origin + near * direction + far * other,

@@ -1,9 +1,11 @@
-"""How does a puppet look? Proportions, colours, textures and the background of one identity, all from a seed."""
+"""How does a puppet look? Proportions, colours, textures and background of one identity, all from a seed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,9 +13,11 @@ Colour = tuple[float, float, float]
 """RGB, each in [0, 1]."""
 
 LEAST_CONTRAST = 0.4
-"""Least Euclidean RGB distance between a colour of the figure and every colour of its background."""
+"""Least RGB distance of any colour of the figure, in any shade, from its background before the soft noise."""
 LARGEST_REACH = 0.95
-"""Height of the figure with both arms straight up, and width with both arms sideways, at most (shares of the frame)."""
+"""Greatest height with both arms straight up, and width with both arms sideways, as shares of the frame."""
+SHADES = {"near": 1.0, "far": 0.82}
+"""Limbs are multiplied by these, the puppet's right ones being far: the sides can be told apart."""
 TEXTURES = ("plain", "rings", "stripes", "checks")
 _IDENTITY_STREAM = 1
 
@@ -83,23 +87,26 @@ def distance(a: Colour, b: Colour) -> float:
     return math.dist(a, b)
 
 
+def shaded(colour: Colour, shade: float) -> Colour:
+    """The colour in less light; `shade` is in [0, 1]."""
+    return colour[0] * shade, colour[1] * shade, colour[2] * shade
+
+
 def draw_identity(seed: int, number: int) -> Identity:
-    """The identity `number` (from 0) of the world `seed`; the same two integers give the same puppet for ever."""
+    """The identity `number` (from 0) of the world `seed`; the same integers, the same puppet."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, _IDENTITY_STREAM, number]))
-    lengths = _proportions(rng)
+    parts: dict[str, Any] = dict(_proportions(rng))
     background, colours = _palette(rng)
-    garments = {}
     for garment in ("shirt", "trousers"):
         kind = TEXTURES[int(rng.integers(len(TEXTURES)))]
         period = float(rng.uniform(0.06, 0.11))
-        garments[f"{garment}_texture"] = Texture(kind, colours.pop(f"{garment}_second"), period)
+        parts[f"{garment}_texture"] = Texture(kind, colours.pop(f"{garment}_second"), period)
+    parts |= colours
     return Identity(
-        **lengths,
-        **colours,
+        **parts,
         hair_share=float(rng.uniform(0.25, 0.5)),
         long_sleeves=bool(rng.random() < 0.5),
         long_trousers=bool(rng.random() < 0.65),
-        **garments,
         background=background,
     )
 
@@ -157,10 +164,17 @@ def _palette(rng: np.random.Generator) -> tuple[Background, dict[str, Colour]]:
             return background, chosen
 
 
-def _stand_out(rng, behind, draw, other=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _stand_out(
+    rng: np.random.Generator,
+    behind: list[Colour],
+    draw: Callable[[np.random.Generator], Colour],
+    other: Colour | None = None,
+) -> Colour | None:
+    """A colour apart from all of `behind` and from `other`, or None where there seems to be none."""
     for _ in range(60):
         colour = draw(rng)
-        if min(distance(colour, b) for b in behind) < LEAST_CONTRAST:
+        shades = [shaded(colour, shade) for shade in SHADES.values()]
+        if min(distance(shade, b) for shade in shades for b in behind) < LEAST_CONTRAST:
             continue
         if other is None or distance(colour, other) > 0.3:
             return colour

@@ -1,4 +1,4 @@
-"""How does a puppet move? Joint angles and a position that change smoothly in time, the same for whoever takes them."""
+"""How does a puppet move? Joint angles and a position, smooth in time, that any identity can take."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _USUAL_LEG_BONE = (
 class Pose:
     """One moment. Angles in radians; the puppet faces the viewer, so its left is on the right of the picture.
 
-    Shoulder 0 hangs down along the torso, pi / 2 points sideways, pi up; hip 0 stands, positive spreads outwards. Elbow and knee
-    turn on from the limb above, positive further outwards. `lean` and `neck` are clockwise in the picture.
+    Shoulder 0 hangs down along the torso, pi / 2 points sideways, pi up; hip 0 stands, positive spreads
+    outwards. Elbow and knee turn on from the limb above, positive further outwards. `lean` and `neck` are
+    clockwise.
     """
 
     root: tuple[float, float]  # the pelvis, x to the right and y down, in [0, 1]
@@ -38,17 +39,17 @@ class Pose:
 
 
 def trajectory(seed: int, number: int, frames: int) -> list[Pose]:
-    """The first `frames` poses of trajectory `number` (from 0) of the world `seed`; asking for more only appends."""
+    """The first `frames` poses of trajectory `number` (from 0) of the world `seed`; more only append."""
     rng = np.random.default_rng(np.random.SeedSequence([seed, _POSE_STREAM, number]))
     seconds = np.arange(frames) / float(FRAME_RATE)
 
-    def wave(low: float, high: float, slowest: float = 0.2, fastest: float = 0.7) -> np.ndarray:
+    def wave(low: float, high: float, slowest: float = 0.2, fastest: float = 0.6) -> np.ndarray:
         """(frames,) float64 in [low, high]: three sinusoids of random frequencies (Hz) and phases."""
         total = np.zeros(frames)
         for weight in (1.0, 0.6, 0.3):
             frequency = rng.uniform(slowest, fastest)
             total += weight * np.sin(2 * math.pi * (frequency * seconds + rng.random()))
-        return (low + high) / 2 + (high - low) / 2 * np.tanh(1.4 * total)
+        return (low + high) / 2 + (high - low) / 2 * np.tanh(1.15 * total)
 
     squat = wave(0.0, 1.0) ** 2
     angles = {
