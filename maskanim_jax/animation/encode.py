@@ -108,10 +108,8 @@ class Sound:
                     return
                 self.output.mux(self.waiting[1])
                 self.waiting = None
-        except av.error.InvalidDataError as error:
-            raise UserError(
-                f"{self.path} has damaged sound; save the video again without its sound"
-            ) from error
+        except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+            raise UserError(f"{self.path} has damaged sound; save it again without its sound") from error
 
     def close(self) -> None:
         if self.input is not None:
@@ -143,7 +141,10 @@ class Sound:
 
     def _encoded(self, stream: av.AudioStream) -> Packets:
         source = stream.codec_context
-        target = self.output.add_stream("aac", rate=source.sample_rate, layout=source.layout.name)
+        layout = (
+            "mono" if source.layout.nb_channels == 1 else "stereo"
+        )  # old formats have layouts without a name
+        target = self.output.add_stream("aac", rate=source.sample_rate, layout=layout)
         return self._transcoded(stream, target)
 
     def _transcoded(self, stream: av.AudioStream, target: av.AudioStream) -> Packets:

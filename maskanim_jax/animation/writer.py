@@ -14,8 +14,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
 
-import av
-import av.error
 import numpy as np
 from PIL import Image
 
@@ -70,11 +68,11 @@ class VideoWriter:
         """Appends one frame; raises UserError if the disk is full or gone."""
         try:
             self._sink.write(frame)
-        except (OSError, av.error.FFmpegError) as error:
+        except OSError as error:
             raise self._unwritten(error) from error
         self.count += 1
 
-    def _unwritten(self, error: OSError | av.error.FFmpegError) -> UserError:
+    def _unwritten(self, error: OSError) -> UserError:
         reason = error.strerror or type(error).__name__
         return UserError(
             f"{self.path} cannot be written ({reason}); free some space or choose another output"
@@ -100,7 +98,7 @@ class VideoWriter:
         try:
             self._sink.finish()
             _replace(self._temporary, self.path)
-        except (OSError, av.error.FFmpegError) as error:
+        except OSError as error:
             raise self._unwritten(error) from error
 
 

@@ -1,0 +1,233 @@
+"""How is a still image animated by a driving video? `python -m maskanim_jax.animate --help` tells.
+
+Paper, section 3: every driving frame is turned into a mask, the mask is perturbed and refined to fit the
+source, and the generators paint the source in that pose. Frames are streamed, so the driving may have any
+length and size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+from tqdm import tqdm
+
+from maskanim_jax.animation.pairs import read_pairs
+from maskanim_jax.animation.writer import check_writable, is_folder
+from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.pictures import strip, to_uint8
+from maskanim_jax.video import Fit, VideoWriter, first_frame, open_frames, square
+
+if TYPE_CHECKING:
+    from maskanim_jax.checkpoints import LoadedRun
+    from maskanim_jax.systems.interface import System, Variables
+
+OPTIONS = ("threshold", "mask_scale", "ablation")
+"""Flags that go to the system as they are, if they were given."""
+
+
+def animate(
+    system: System,
+    variables: Variables,
+    source: np.ndarray,
+    driving: Iterable[np.ndarray],
+    options: Any,
+    *,
+    batch: int = 8,
+    fit: Fit = "crop",
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields, for every driving frame, the system's pictures: (H, W, 1 or 3) float32 in [0, 1] by name.
+
+    `source` and each driving frame are (H, W, 3) uint8 of any size; `fit` makes them square. `options` is
+    what `system.animation_options` returned. At most `batch` frames are read ahead; the last batch is filled
+    up, so that one compilation serves every length.
+    """
+    if batch < 1:
+        raise ValueError("a batch has at least one frame")
+    begin, step = _compiled(_Same(system))
+    frames = (_unit(frame, system.frame_size, fit) for frame in driving)
+    begun = None
+    while some := list(itertools.islice(frames, batch)):
+        if begun is None:
+            begun = begin(variables, _unit(source, system.frame_size, fit)[None], some[0][None])
+        filled = np.stack(some + [some[-1]] * (batch - len(some)))
+        pictures = {
+            name: np.asarray(values, np.float32)
+            for name, values in step(variables, begun, filled, options).items()
+        }
+        for index in range(len(some)):
+            yield {name: values[index] for name, values in pictures.items()}
+
+
+def _unit(frame: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+    return square(frame, size, fit).astype(np.float32) / 255
+
+
+class _Same:
+    """Compares systems by identity, whatever they say of equality and hashing."""
+
+    def __init__(self, system: System) -> None:
+        self.system = system
+
+    def __hash__(self) -> int:
+        return id(self.system)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.system is other.system
+
+
+@lru_cache(maxsize=4)
+def _compiled(same: _Same) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Jitted once for each system, so that the second video of a list does not compile again."""
+    import jax
+
+    return jax.jit(same.system.begin_animation), jax.jit(same.system.animate, static_argnums=3)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One result to make; `where` names the CSV line that asked for it, for errors."""
+
+    source: Path
+    driving: Path
+    output: str
+    strip: str | None
+    where: str = ""
+
+
+def plan(args: argparse.Namespace) -> list[Job]:
+    """What the flags ask for, checked before any work: inputs can be opened, outputs can be written.
+
+    Raises UserError.
+    """
+    if args.pairs is None:
+        if args.source is None or args.driving is None:
+            raise UserError("--source and --driving are missing; give both, or --pairs=CSV")
+        jobs = [Job(Path(args.source), Path(args.driving), args.output, args.strip)]
+    else:
+        if args.source is not None or args.driving is not None:
+            raise UserError(
+                "--pairs stands alone; leave --source and --driving away, or give them without --pairs"
+            )
+        for folder in filter(None, (args.output, args.strip)):
+            if Path(folder).suffix and not is_folder(folder):
+                raise UserError(f"{folder} must be a folder with --pairs; end it with /")
+        pairs = read_pairs(Path(args.pairs), args.data)
+        jobs = []
+        for number, pair in enumerate(pairs):
+            name = pair.output_name(number)
+            strip_path = str(Path(args.strip) / name) if args.strip else None
+            where = f"{args.pairs} line {pair.line}: "
+            jobs.append(Job(pair.source, pair.driving, str(Path(args.output) / name), strip_path, where))
+    for job in jobs:
+        with _named(job):
+            _check(job)
+    return jobs
+
+
+def _check(job: Job) -> None:
+    first_frame(job.source)
+    first_frame(job.driving)
+    outputs = [path for path in (job.output, job.strip) if path]
+    if len({Path(path).resolve() for path in outputs}) < len(outputs):
+        raise UserError(f"{job.output} is both --output and --strip; give two names")
+    for path in outputs:
+        for given in (job.source.resolve(), job.driving.resolve()):
+            if Path(path).resolve() in (given, *given.parents):
+                raise UserError(
+                    f"{path} is or holds an input; choose another output, so that nothing is lost"
+                )
+        check_writable(path)
+
+
+@contextmanager
+def _named(job: Job) -> Iterator[None]:
+    """Puts the CSV line before the sentence of an error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{job.where}{error}") from error
+
+
+def render(run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, label: str = "") -> int:
+    """Makes one result, and its strip if asked for; returns the number of frames. Raises UserError."""
+    system = run.system
+    source = first_frame(job.source)
+    with open_frames(job.driving) as driving, ExitStack() as stack:
+        output = stack.enter_context(VideoWriter(job.output, driving.fps, job.driving))
+        strips = stack.enter_context(VideoWriter(job.strip, driving.fps, job.driving)) if job.strip else None
+        results = animate(system, run.variables, source, driving, options, batch=batch, fit=fit)
+        for pictures in tqdm(results, desc=label or "animate", total=driving.count, unit="frame"):
+            output.write(to_uint8(pictures[system.result]))
+            if strips is not None:
+                strips.write(strip(pictures, system.picture_order, system.frame_size, captions=True))
+    return output.count
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    flags = argparse.ArgumentParser(
+        prog="python -m maskanim_jax.animate",
+        description="Animates a still image by a driving video, whose speed and sound the result keeps.",
+        allow_abbrev=False,
+    )
+    add = flags.add_argument
+    add(
+        "--checkpoint",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="workdir of a training, or a checkpoint in it",
+    )
+    add("--source", metavar="IMAGE", help="image to animate; of a video the first frame")
+    add("--driving", metavar="VIDEO", help="video, gif, or folder of frames, of any size and length")
+    add(
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
+    )
+    add("--threshold", metavar="T", help="mask values up to it become 0: median, or a number from 0 to 255")
+    add("--mask_scale", metavar="X", help="scale of the driving mask about the centre, such as 0.75")
+    add("--ablation", metavar="NAME", help="leave out a part: no_pert, no_ref or no_id")
+    add(
+        "--fit",
+        choices=get_args(Fit),
+        default="crop",
+        help="make frames square by a centre crop or by padding",
+    )
+    add("--strip", metavar="OUT", help="also write all intermediate pictures side by side")
+    add("--batch", type=int, default=8, metavar="N", help="frames at once (default 8)")
+    add("--pairs", metavar="CSV", help="columns source,driving: one result a row; --output is then a folder")
+    add("--data", type=Path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; raises UserError."""
+    args = parser().parse_args(argv)
+    if args.batch < 1:
+        raise UserError(f"--batch={args.batch} cannot be: give 1 or more frames")
+    jobs = plan(args)
+    from maskanim_jax.checkpoints import load_run
+
+    run = load_run(args.checkpoint)
+    given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    options = run.system.animation_options(given)
+    for number, job in enumerate(jobs, 1):
+        with _named(job):
+            label = f"{number}/{len(jobs)}" if len(jobs) > 1 else ""
+            count = render(run, job, options, batch=args.batch, fit=args.fit, label=label)
+        print(f"{job.output}: {count} frames, from the checkpoint of step {run.step}")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)
