@@ -279,7 +279,7 @@ def _rebuild(storage: object, offset: object, shape: object, strides: object, *_
 
 
 class _Plain:
-    """Turns stand-ins into plain values, within a budget of nodes, depth and bytes (pickles may repeat things)."""
+    """Turns stand-ins into plain values, within limits of nodes, depth, bytes (pickles may repeat things)."""
 
     def __init__(self, storage: _Reader, max_bytes: int) -> None:
         self.storage = storage

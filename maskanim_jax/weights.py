@@ -76,8 +76,8 @@ def find_vgg19(cache: Path | None = None) -> Vgg:
     path, note = folder / "vgg19.npz", folder / "vgg19.json"
     if not path.is_file() or not note.is_file():
         raise UserError(
-            f"VGG-19's weights aren't in {folder}: run `python -m maskanim_jax.weights vgg19`, with "
-            "--input=FILE where there is no network, or set config.loss.vgg=untrained to train with random features"
+            f"VGG-19's weights aren't in {folder}: run `python -m maskanim_jax.weights vgg19`, "
+            "with --input=FILE where there is no network, or set config.loss.vgg=untrained (random)"
         )
     again = "run `python -m maskanim_jax.weights vgg19` to make it again"
     try:
