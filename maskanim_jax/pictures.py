@@ -54,8 +54,9 @@ def _resized(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def _captions(names: Sequence[str], size: int) -> np.ndarray:
-    """Black names on white, each cut to its own column."""
-    font = ImageFont.load_default(FONT_SIZE)
+    """Black names on white, all in one font size that fits the columns."""
+    longest = max(ImageFont.load_default(FONT_SIZE).getlength(name) for name in names)
+    font = ImageFont.load_default(max(1.0, min(FONT_SIZE, FONT_SIZE * (size - 2) / longest)))
     line = Image.new("RGB", (size * len(names), CAPTION_HEIGHT), "white")
     for column, name in enumerate(names):
         cell = Image.new("RGB", (size, CAPTION_HEIGHT), "white")
