@@ -89,8 +89,7 @@ def test_pictures_and_sentences_arrive_unchanged(tmp_path):
     assert len(list((tmp_path / "pictures").iterdir())) == 1  # no temporary file stays
 
 
-def test_tensorboard_gets_the_numbers_and_hides_the_steps_before_the_resume(tmp_path):
-    from tensorboardX.event_file_writer import EventFileWriter  # noqa: F401 - the package is there
+def test_tensorboard_gets_the_numbers_and_hides_the_steps_that_are_run_again(tmp_path):
     from tensorboardX.proto.event_pb2 import Event
 
     run(tmp_path, 0, 3)

@@ -177,7 +177,7 @@ def test_names_are_escaped_wherever_they_come_from(workdir):
 
 
 def test_untrained_vgg_and_masks_that_stand_still_are_said_in_words(workdir):
-    assert "untrained" not in page(workdir).text
+    assert "VGG-19 is untrained" not in page(workdir).text
     assert "stand still" not in page(workdir).text
     (workdir / "config.json").write_text(json.dumps({"loss": {"vgg": "untrained"}}))
     (workdir / "reconstruction.json").write_text(json.dumps({"mask": {"std_time": 0.001}}))
