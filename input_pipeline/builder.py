@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ import tensorflow_datasets as tfds
 from maskanim_jax.errors import UserError
 
 ENCODINGS = ("jpeg", "png")
-_SLICES = 256  # see Frames._generate_examples
+_FRAMES_PER_SHARD = 10_000
 
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """What one record says: `frame` is the encoded picture, `share` in [0, 1) its place in the split."""
+    """What one record says: `frame` is the encoded picture."""
 
     frame: bytes
     clip: str
@@ -29,18 +30,17 @@ class FrameRecord:
     count: int
     fps_numerator: int
     fps_denominator: int
-    share: float
 
 
 class Frames(tfds.core.GeneratorBasedBuilder):
     """A data set of frames, readable by `tfds.builder_from_directory(SHARDS)` without this project.
 
-    Features: frame (size, size, 3) uint8, clip and identity (text), index of the frame in its clip and count of
-    the clip's frames (int32), and the frame rate as an exact fraction (two int64).
+    Features: frame (size, size, 3) uint8, clip and identity (text), index of the frame in its clip and count
+    of the clip's frames (int32), and the frame rate as an exact fraction (two int64).
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded. Asking for its place, tfds 4.9.10 needs importlib_resources, which it does not install.
+    # Nothing is downloaded, and to look up checksums tfds 4.9.10 needs a package it does not install.
     code_path = None
     url_infos = None
 
@@ -74,12 +74,21 @@ class Frames(tfds.core.GeneratorBasedBuilder):
         return {split: self._generate_examples(records) for split, records in self._records.items()}
 
     def _generate_examples(self, records: Iterator[FrameRecord]) -> Iterator[tuple[int, dict[str, Any]]]:
-        # Above 1 GB tfds sorts records by key, in buckets that each hold a range of 128-bit keys and are read
-        # whole. Keys spread over that space keep the order and the buckets small; 0, 1, ... would fill only one.
-        for number, record in enumerate(records):
-            fields = asdict(record)
-            key = (int(fields.pop("share") * _SLICES) << 120) + number
-            yield key, fields
+        return ((number, asdict(record)) for number, record in enumerate(records))
+
+    def _generate_splits(self, dl_manager: object, download_config: object) -> list[Any]:
+        # tfds's own way sorts the records first, which needs TensorFlow once a split is larger than 1 GB.
+        info = self._info()  # unlike self.info it knows the folder that is filled just now
+        writer = tfds.core.SequentialWriter(info, _FRAMES_PER_SHARD, file_format="array_record")
+        examples = self._split_generators(dl_manager)
+        writer.initialize_splits(list(examples))
+        for split, numbered in examples.items():
+            while few := [
+                example for _, example in itertools.islice(numbered, 16)
+            ]:  # notes on disk each time
+                writer.add_examples({split: few})
+        writer.close_all()
+        return list(info.splits.values())
 
 
 def write_frames(folder: Path, *, size: int, encoding: str, splits: dict[str, Iterator[FrameRecord]]) -> Path:

@@ -6,11 +6,15 @@ import json
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from input_pipeline.layout import IMAGE_SUFFIXES, RawClip, natural_key
 from maskanim_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 DEFAULT_FPS = Fraction(25)
 """Frame rate of folders without clip.json and of stacked images, which carry none."""
@@ -21,9 +25,10 @@ BACKGROUND = (255, 255, 255)
 def stream_frames(clip: RawClip) -> tuple[Fraction, Iterator[np.ndarray]]:
     """The frame rate (frames per second) and an iterator of (H, W, 3) uint8 RGB frames.
 
-    One frame is held at a time (a stacked image is one file and is held whole). Grey becomes RGB, transparency
-    becomes white, a rotation stored in the file is applied. Raises UserError, here or while iterating, when the
-    file is missing, is not what its name says, or ends before the frames that it promises.
+    One frame is held at a time (a stacked image is one file and is held whole). Grey becomes RGB, transparent
+    becomes white, a rotation stored in the file is applied. A gif's frame rate is the mean over its delays.
+    Raises UserError, here or while iterating, when the file is missing, is not what its name says, or ends
+    before the frames that it promises.
     """
     if clip.path.is_symlink() and not clip.path.exists():
         raise UserError(f"{clip.path} is a link to nothing; mend or remove it")
@@ -36,12 +41,12 @@ def stream_frames(clip: RawClip) -> tuple[Fraction, Iterator[np.ndarray]]:
     if clip.kind == "stacked":
         return DEFAULT_FPS, _stream_stacked(clip.path)
     raise UserError(
-        f"{clip.path} is no kind of clip that is known (mp4, mov, avi, webm, gif, png, jpg, folder of frames); remove it"
+        f"{clip.path} is no clip of a known kind (mp4, mov, avi, webm, gif, png, jpg, folder); remove it"
     )
 
 
 def resize_square(frame: np.ndarray, size: int) -> np.ndarray:
-    """Centre crop of (H, W, 3) uint8 to a square, resized to (size, size, 3) by Lanczos, antialiased when shrinking."""
+    """Centre crop of (H, W, 3) uint8 to a square, then Lanczos (antialiased) to (size, size, 3)."""
     from PIL import Image
 
     height, width = frame.shape[:2]
@@ -83,8 +88,7 @@ def _video_frames(path: Path) -> Iterator[np.ndarray]:
             for frame in container.decode(stream):
                 seen += 1
                 end = max(end, (frame.time or 0.0) + 1 / rate)
-                # Going through swscale with the alpha kept, so that transparent webm becomes white and not black.
-                if frame.format.name.startswith("yuva"):
+                if any(component.is_alpha for component in frame.format.components):
                     picture = _over_background(frame.to_ndarray(format="rgba"))
                 else:
                     picture = frame.to_ndarray(format="rgb24")
@@ -106,28 +110,28 @@ def _video_frames(path: Path) -> Iterator[np.ndarray]:
         )
 
 
-def _promised_frames(container: object, stream: object) -> int:
+def _promised_frames(container: Any, stream: Any) -> int:
     """How many frames the container says it shows; 0 where it says nothing."""
-    if "mp4" in container.format.name:  # type: ignore[attr-defined]
-        # An edit list hides frames from the player, so the header's plain count is too high for trimmed files.
-        shown = sum(not entry.is_discard for entry in stream.index_entries)  # type: ignore[attr-defined]
-        return min(shown, stream.frames or shown)  # type: ignore[attr-defined]
-    return stream.frames  # type: ignore[attr-defined]
+    if "mp4" in container.format.name:
+        # An edit list hides frames from the player: the header's plain count is too high for trimmed files.
+        shown = sum(not entry.is_discard for entry in stream.index_entries)
+        return min(shown, stream.frames or shown)
+    return stream.frames
 
 
-def _promised_seconds(container: object, stream: object) -> float:
+def _promised_seconds(container: Any, stream: Any) -> float:
     """When the video ends by the container's word, for Matroska and WebM, which count no frames; else 0."""
-    if "matroska" not in container.format.name:  # type: ignore[attr-defined]
+    if "matroska" not in container.format.name:
         return 0.0
-    stamp = stream.metadata.get("DURATION", "")  # type: ignore[attr-defined]
+    stamp = stream.metadata.get("DURATION", "")
     parts = stamp.strip("\x00 ").split(":")
     try:
         return sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
     except ValueError:
         pass
     # With sound beside it the file's duration may be that of the sound.
-    if len(container.streams) == 1 and container.duration:  # type: ignore[attr-defined]
-        return container.duration / 1e6  # type: ignore[attr-defined]
+    if len(container.streams) == 1 and container.duration:
+        return container.duration / 1e6
     return 0.0
 
 
@@ -190,14 +194,14 @@ def _stream_stacked(path: Path) -> Iterator[np.ndarray]:
     side, width = strip.shape[:2]
     if width % side:
         raise UserError(
-            f"{path} is {width} x {side} pixels, which is no row of square frames; cut it to a multiple of {side}"
+            f"{path} is {width} x {side} pixels, no row of square frames; cut it to a multiple of {side}"
         )
     for left in range(0, width, side):
         yield np.ascontiguousarray(strip[:, left : left + side])
 
 
 def read_image(path: Path) -> np.ndarray:
-    """One png or jpg as (H, W, 3) uint8 RGB, transparency over white. Raises UserError when it cannot be read."""
+    """One png or jpg as (H, W, 3) uint8 RGB, over white. Raises UserError when it cannot be read."""
     from PIL import Image
 
     try:
@@ -209,10 +213,7 @@ def read_image(path: Path) -> np.ndarray:
         ) from error
 
 
-def _to_rgb(image: object) -> np.ndarray:
-    from PIL import Image
-
-    assert isinstance(image, Image.Image)
+def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip it instead of scaling
         grey = (np.asarray(image, np.float64) / 257).round().clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)

@@ -19,7 +19,7 @@ Kind = Literal["video", "gif", "stacked", "folder", "unknown"]
 
 @dataclass(frozen=True)
 class RawClip:
-    """One entry of a split. `kind` follows from the name alone; whether it can be read shows when it is decoded."""
+    """One entry of a split. `kind` follows from its name; whether it can be read shows when it is decoded."""
 
     path: Path
     name: str

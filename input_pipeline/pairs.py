@@ -11,7 +11,7 @@ from input_pipeline.shards import Split
 from maskanim_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
-"""source, driving: (b, S, S, 3) uint8 RGB; clip: (b,) int32 clip numbers; frames: (b, 2) int32, earlier first."""
+"""source, driving: (b, S, S, 3) uint8 RGB; clip: (b,) int32 clip numbers; frames: (b, 2) int32, in order."""
 
 SAMPLINGS = ("identity", "clip")
 
@@ -50,8 +50,8 @@ class PairStream:
     """The endless stream of training batches. Batch `step` depends on the data, the seed, the sampling and
     `step` alone: not on threads, nor on where the stream was entered.
 
-    The earlier frame is the source and the later one the driving frame; flips and colour are left to the device.
-    sampling "identity": an epoch is identities x repeats pairs, each of one randomly drawn clip of its identity.
+    The earlier frame is the source, the later one the driving frame; flips and colour are left to the device.
+    sampling "identity": an epoch is identities x repeats pairs, each of a random clip of its identity.
     sampling "clip": an epoch is one pass over the clips; `repeats` is not used.
     What does not fill a batch at the end of an epoch is left out; another part is left out in the next.
 
@@ -88,8 +88,9 @@ class PairStream:
             unit = "identities" if by_identity else "clips"
             mend = "data.repeats" if by_identity else "the number of clips"
             raise UserError(
-                f"{split.shards} gives {self.pairs_per_epoch} pairs an epoch ({len(groups)} {unit} x {repeats}), fewer than a "
-                f"batch of {batch_size}; lower batch_size or raise {mend}"
+                f"{split.shards} gives {self.pairs_per_epoch} pairs an epoch "
+                f"({len(groups)} {unit} x {repeats}), fewer than a batch of {batch_size}; "
+                f"lower batch_size or raise {mend}"
             )
         self._about = (
             f"{split.name}: {len(split.clips)} clips of {len(identities)} identities, "
@@ -102,7 +103,7 @@ class PairStream:
         order = order.slice(slice(0, self.steps_per_epoch * batch_size))
         drawn = order.random_map(_Draw(groups, [clip.count for clip in split.clips]))
         local = drawn.map(_Read(split)).batch(batch_size // process_count, drop_remainder=True)
-        # Every batch_size rows are process_count local batches; repeat() reseeds shuffle and draws for each epoch.
+        # batch_size rows are process_count local batches; repeat() reseeds shuffle and draws for each epoch.
         self._steps = local.slice(slice(process_index, None, process_count)).repeat()
 
     def describe(self) -> str:
@@ -131,7 +132,7 @@ def _check(batch_size: int, seed: int, sampling: str, repeats: int, threads: int
         raise UserError(f"data.sampling={sampling} is unknown; choose one of {', '.join(SAMPLINGS)}")
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
-            f"batch_size={batch_size} cannot be shared by {process_count} processes; choose a positive multiple"
+            f"batch_size={batch_size} cannot be shared by {process_count} processes; choose a multiple of it"
         )
     if repeats < 1:
         raise UserError(f"data.repeats={repeats} leaves an epoch empty; choose 1 or more")

@@ -41,13 +41,15 @@ def prepare(
     overwrite: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Decodes every clip under root/train and root/test to (size, size) frames and writes them as shards to `output`.
+    """Decodes every clip under root/train and root/test to (size, size) frames and writes shards to `output`.
 
-    Clips that cannot be read or have fewer than `min_frames` frames are left out and listed in the report, which is
-    also written to output/report.json: {"size", "encoding", "quality", "splits": {split: {"clips", "identities",
-    "frames"}}, "skipped": [{"split", "clip", "reason"}], "identities_in_both": [...]}. `strict` makes the first of
-    them an error. `output` appears when it is complete and not before; with `overwrite` it takes the place of older
-    shards. Raises UserError when nothing is readable, a setting is impossible, or `output` cannot be written.
+    Clips that cannot be read or have fewer than `min_frames` frames are left out and listed in the report;
+    with `strict` the first of them is an error. `output` appears when it is complete and not before; with
+    `overwrite` it takes the place of older shards. Beyond 64 MB a clip's encoded frames wait on disk.
+
+    Returns what is also written to output/report.json: {"size", "encoding", "quality", "splits": {split:
+    {"clips", "identities", "frames"}}, "skipped": [{"split", "clip", "reason"}], "identities_in_both": [..]}.
+    Raises UserError when nothing is readable, a setting is impossible, or `output` cannot be written.
     """
     from input_pipeline.builder import encoder, write_frames
 
@@ -60,13 +62,12 @@ def prepare(
     _check_output(output, overwrite)
     raw = find_clips(root)
     partial = _partial_folder(output)
+    work = _Work(raw, partial, size, encode, min_frames, strict, progress)
     try:
-        work = _Work(raw, partial, size, encode, min_frames, strict, progress)
         records = {split: first for split in raw if (first := _peek(work.records(split))) is not None}
         if not records:
             raise UserError(f"no clip under {root} could be read; the first one: {work.skipped[0]['reason']}")
         data = write_frames(partial, size=size, encoding=encoding, splits=records)
-        work.bar.close()
         index = {
             "version": INDEX_VERSION,
             "size": size,
@@ -87,6 +88,7 @@ def prepare(
             f"{output} could not be written ({error.strerror or error}); free space or choose another"
         ) from error
     finally:
+        work.bar.close()
         shutil.rmtree(partial, ignore_errors=True)
     return report
 
@@ -113,11 +115,11 @@ class _Work:
         self.bar = tqdm(total=sum(map(len, raw.values())), desc="prepare", unit="clip", disable=not progress)
 
     def records(self, split: str) -> Iterator[Any]:
-        """The records of all readable clips of a split. A clip is given out when its last frame has been decoded."""
+        """The records of all readable clips of a split, each clip after its last frame has been decoded."""
         from input_pipeline.builder import FrameRecord
 
         first = 0
-        for number, clip in enumerate(self._raw[split]):
+        for clip in self._raw[split]:
             with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=str(self._folder)) as spool:
                 try:
                     fps, lengths = self._spool(clip, spool)
@@ -131,7 +133,6 @@ class _Work:
                 entry = {"name": clip.name, "identity": clip.identity, "first": first, "count": len(lengths)}
                 self.clips[split].append(entry | {"fps": f"{fps.numerator}/{fps.denominator}"})
                 first += len(lengths)
-                share = number / len(self._raw[split])
                 spool.seek(0)
                 for index, length in enumerate(lengths):
                     frame = spool.read(length)
@@ -144,7 +145,6 @@ class _Work:
                         len(lengths),
                         fps.numerator,
                         fps.denominator,
-                        share,
                     )
 
     def _spool(self, clip: RawClip, spool: IO[bytes]) -> tuple[Fraction, list[int]]:
@@ -157,7 +157,8 @@ class _Work:
         if len(lengths) < self._min_frames:
             plural = "frame" if len(lengths) == 1 else "frames"
             raise UserError(
-                f"{clip.path} has {len(lengths)} {plural}, fewer than {self._min_frames}; give a longer clip or remove it"
+                f"{clip.path} has {len(lengths)} {plural}, fewer than {self._min_frames}; "
+                "give a longer clip or remove it"
             )
         return fps, lengths
 
@@ -225,8 +226,8 @@ def main() -> int:
     """The command line; prints what was written and which clips were left out."""
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.prepare",
-        description="Turns ROOT/train and ROOT/test (mp4, mov, avi, webm, gif, folders of png or jpg frames, or one long "
-        "image of square frames side by side; identity before #) into shards to train on.",
+        description="Turns ROOT/train and ROOT/test (mp4, mov, avi, webm, gif, folders of png or jpg frames, "
+        "or one long image of square frames side by side; identity before #) into shards to train on.",
     )
     parser.add_argument(
         "--input", required=True, type=Path, metavar="ROOT", help="folder that holds train/ and test/"

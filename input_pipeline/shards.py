@@ -93,7 +93,7 @@ class Split:
         ) as error:  # array_record raises whatever its reader met, and each of them means damage
             raise self._damaged(clip, index) from error
 
-    def _open(self) -> Any:  # noqa: ANN401 - tfds names no type for its data sources
+    def _open(self) -> Any:
         with self._lock:
             if self._source is None:
                 import tensorflow_datasets as tfds
@@ -119,8 +119,8 @@ class Split:
 def open_split(shards: Path, split: str) -> Split:
     """Opens one split of a folder that `python -m input_pipeline.prepare` wrote; no frame is read yet.
 
-    Raises UserError when the folder is missing, is not a shards folder, lacks the split, or a shard is missing or
-    has another size than when it was written.
+    Raises UserError when the folder is missing, is not a shards folder, lacks the split, or a shard is
+    missing or has another size than when it was written.
     """
     shards = Path(shards)
     index = read_index(shards)
@@ -142,7 +142,7 @@ def open_split(shards: Path, split: str) -> Split:
 
 
 def read_index(shards: Path) -> dict[str, Any]:
-    """The clip index: size, encoding, quality, clips of each split, byte size of each shard. Raises UserError."""
+    """The index: size, encoding, quality, clips of each split, bytes of each shard. Raises UserError."""
     path = Path(shards) / INDEX
     make = "make one with python -m input_pipeline.prepare --input=ROOT --output=SHARDS --size=256"
     if not Path(shards).is_dir():
