@@ -216,7 +216,7 @@ def _put_in_place(data: Path, output: Path, old: Path) -> None:
         os.rename(output, old)
     try:
         os.rename(data, output)
-    except OSError:
+    except BaseException:  # Ctrl-C too: the caller is about to remove what lies in `old`
         if had:
             os.rename(old, output)
         raise
