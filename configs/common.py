@@ -43,6 +43,9 @@ def get_config() -> ConfigDict:
     mask.blocks = 5
     mask.max_width = 1024
     mask.temperature = 0.1  # the logits are divided by it
+    mask.normalise_logits = False  # departs from the paper: batch norm without affine on the logits
+    mask.logit_offset = 0.0  # taken off the normalised logits: a larger one means a smaller mask
+    mask.area = 0.0  # departs from the paper: weight of the mask's mean value as a loss of its own, on m
     mask.border = "zero"  # 7x7 conv without padding, then 3 zeros around; "same": padded conv, no border
 
     c.refine = refine = ConfigDict()  # network r
@@ -73,6 +76,7 @@ def get_config() -> ConfigDict:
 
     c.loss = loss = ConfigDict()
     loss.scales = (256, 128, 64)  # sides of the perceptual pyramid
+    loss.coarse_scales = (256, 128, 64)  # the same for the coarse frame
     loss.taps = ("relu1_1", "relu2_1", "relu3_1")  # the first, third and fifth ReLU of VGG-19
     loss.perceptual = 10.0
     loss.mask = 100.0
@@ -85,6 +89,9 @@ def get_config() -> ConfigDict:
     optim.epochs = 100
     optim.decay_epochs = (60, 90)
     optim.decay = 0.1
+    optim.mask_rate = 1.0  # m's learning rate as a share of the others'
+    optim.warmup_steps = 0  # linear, from 0
+    optim.cosine_steps = 0  # the rate follows a cosine to 0 at this step; 0: it does not
     optim.max_steps = 0  # ends training earlier; 0: never
     optim.max_minutes = 0.0  # of training in one process; 0: never
 
@@ -102,6 +109,6 @@ def get_config() -> ConfigDict:
 def released(c: ConfigDict) -> ConfigDict:
     """The released code's reading, where it differs from the paper's."""
     c.reading = "released"
-    c.loss.scales = (256, 128, 64, 32)
+    c.loss.scales = c.loss.coarse_scales = (256, 128, 64, 32)
     c.optim.beta2 = 0.999
     return c

@@ -41,6 +41,8 @@ class System(Protocol):
     """Name of the picture that is the answer (Perturbed Masks: "fine")."""
     picture_order: Sequence[str]
     """Names of the intermediate pictures, in the order in which they are shown."""
+    mask_picture: str | None
+    """Name of the picture that carries the driver's pose, if there is one: reconstruction measures whether it is alive."""
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables; run it under jit to place them on a mesh."""
@@ -76,4 +78,12 @@ class System(Protocol):
 
     def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:  # noqa: ANN401
         """Animates the source of `begun` by a batch of driving frames; holds every picture of `picture_order`."""
+        ...
+
+    def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
+        """Every picture of `picture_order` for a batch of training pairs, in evaluation mode, to look at while training."""
+        ...
+
+    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+        """Sentences about what goes wrong, from the metrics of a step; empty when all is well."""
         ...

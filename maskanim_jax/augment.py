@@ -1,0 +1,86 @@
+"""How are frames augmented? Colour jitter A, time flip and mirroring, inside jit, from keys.
+
+Paper, section 3.1 (the augmentation A) and the released code's data set. Frames are (N, H, W, 3) float32 RGB in [0, 1].
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+GREY = (0.299, 0.587, 0.114)
+"""Weights of R, G, B in luma (ITU-R BT.601)."""
+
+
+class Jitter(NamedTuple):
+    """One draw for each sample: factors (N,), hue shift (N,) in turns, order (N, 4): which change comes when."""
+
+    brightness: jax.Array
+    contrast: jax.Array
+    saturation: jax.Array
+    hue: jax.Array
+    order: jax.Array
+
+
+def draw_jitter(key: jax.Array, count: int, settings: ConfigDict) -> Jitter:
+    """Factors from U[1 - x, 1 + x], hue shift from U[-x, x], a random order of the four for each sample."""
+    keys = jax.random.split(key, 5)
+
+    def around(key: jax.Array, centre: float, reach: float) -> jax.Array:
+        return jax.random.uniform(key, (count,), minval=centre - reach, maxval=centre + reach)
+
+    return Jitter(
+        around(keys[0], 1.0, settings.brightness),
+        around(keys[1], 1.0, settings.contrast),
+        around(keys[2], 1.0, settings.saturation),
+        around(keys[3], 0.0, settings.hue),
+        jax.vmap(lambda key: jax.random.permutation(key, 4))(jax.random.split(keys[4], count)),
+    )
+
+
+def luma(frames: jax.Array) -> jax.Array:
+    """Grey value, (..., 3) to (..., 1)."""
+    return (frames * jnp.asarray(GREY)).sum(-1, keepdims=True)
+
+
+def shift_hue(frames: jax.Array, turns: jax.Array) -> jax.Array:
+    """Turns the hue of HSV by `turns` of the circle; saturation and value stay. `turns` broadcasts against (..., 1)."""
+    value, low = frames.max(-1, keepdims=True), frames.min(-1, keepdims=True)
+    chroma = value - low
+    r, g, b = frames[..., :1], frames[..., 1:2], frames[..., 2:]
+    safe = jnp.where(chroma > 0, chroma, 1.0)
+    sector = jnp.where(value == r, (g - b) / safe, jnp.where(value == g, 2 + (b - r) / safe, 4 + (r - g) / safe))
+    hue = sector + 6 * turns  # in sixths of the circle
+    # Each channel is value - chroma * clip(min(k, 4 - k), 0, 1) with k = (n + hue) mod 6 and n = 5, 3, 1 for R, G, B.
+    k = (jnp.asarray([5.0, 3.0, 1.0]) + hue) % 6
+    return value - chroma * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
+
+
+def apply_jitter(frames: jax.Array, jitter: Jitter) -> jax.Array:
+    """A(frames): brightness, contrast (about the mean luma), saturation (about each pixel's luma) and hue, clipped after each."""
+
+    def one(frame: jax.Array, draw: Jitter) -> jax.Array:
+        for position in range(4):
+            changes = (
+                frame * draw.brightness,
+                luma(frame).mean() + (frame - luma(frame).mean()) * draw.contrast,
+                luma(frame) + (frame - luma(frame)) * draw.saturation,
+                shift_hue(frame, draw.hue),
+            )
+            frame = jnp.clip(jnp.stack(changes)[draw.order[position]], 0.0, 1.0)
+        return frame
+
+    return jax.vmap(one)(frames, jitter)
+
+
+def flip_pairs(key: jax.Array, source: jax.Array, driving: jax.Array, settings: ConfigDict) -> tuple[jax.Array, jax.Array]:
+    """Swaps source and driver with probability `time_flip`; otherwise mirrors both with probability `mirror`."""
+    swap_key, mirror_key = jax.random.split(key)
+    shape = (source.shape[0], 1, 1, 1)
+    swap = jax.random.bernoulli(swap_key, settings.time_flip, shape)
+    mirror = ~swap & jax.random.bernoulli(mirror_key, settings.mirror, shape)
+    source, driving = jnp.where(swap, driving, source), jnp.where(swap, source, driving)
+    return tuple(jnp.where(mirror, frames[:, :, ::-1], frames) for frames in (source, driving))  # type: ignore[return-value]

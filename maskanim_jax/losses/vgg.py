@@ -1,0 +1,54 @@
+"""What does VGG-19 see? The feature extractor of the perceptual loss (Simonyan and Zisserman 2014, configuration E).
+
+Weights come as one flat dict of arrays, `convB_I/kernel` (3, 3, in, out) and `convB_I/bias`, with `mean` and `std` (3,) of RGB in [0, 1];
+`maskanim_jax.weights` makes it. They are always an ARGUMENT of a jitted function: closed over, XLA would fold constants for minutes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.nn.types import DType
+
+CONVS = (2, 2, 4, 4, 4)
+"""Number of convs in each block; a 2x2 max pool lies between blocks."""
+
+TAPS = tuple(f"relu{block + 1}_{i + 1}" for block, count in enumerate(CONVS) for i in range(count))
+"""Names of all ReLU layers in order: relu1_1 ... relu5_4."""
+
+
+def check_taps(taps: Sequence[str]) -> None:
+    """Raises UserError when a name is not a ReLU layer of VGG-19."""
+    unknown = [tap for tap in taps if tap not in TAPS]
+    if unknown or not taps:
+        raise UserError(f"config.loss.taps has {unknown or 'no layer'}; the ReLU layers of VGG-19 are {TAPS[0]} to {TAPS[-1]}")
+
+
+def features(weights: Mapping[str, jax.Array], frames: jax.Array, taps: Sequence[str], dtype: DType = jnp.float32) -> list[jax.Array]:
+    """Activations N_j of Eq. 9 at the named ReLU layers, for (N, H, W, 3) RGB in [0, 1]; layers after the last tap are not computed."""
+    x = ((frames - weights["mean"]) / weights["std"]).astype(dtype)
+    found: dict[str, jax.Array] = {}
+    for block, count in enumerate(CONVS):
+        if block:
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        for i in range(count):
+            name = f"{block + 1}_{i + 1}"
+            kernel, bias = weights[f"conv{name}/kernel"].astype(dtype), weights[f"conv{name}/bias"].astype(dtype)
+            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            x = jax.nn.relu(x + bias)
+            if f"relu{name}" in taps:
+                found[f"relu{name}"] = x
+            if len(found) == len(set(taps)):
+                return [found[tap] for tap in taps]
+    return [found[tap] for tap in taps]
+
+
+def used_weights(weights: Mapping[str, jax.Array], taps: Sequence[str]) -> dict[str, jax.Array]:
+    """The part of the weights that the taps need: less to move to the device."""
+    last = max(TAPS.index(tap) for tap in taps)
+    names = {tap.replace("relu", "conv") for tap in TAPS[: last + 1]}
+    return {key: value for key, value in weights.items() if key in ("mean", "std") or key.split("/")[0] in names}

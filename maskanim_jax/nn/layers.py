@@ -1,0 +1,68 @@
+"""What are the two layers with numbers of their own: convolution and batch norm?
+
+Written here and not taken from Flax because the released implementations need PyTorch's initial values, its running variance (unbiased)
+and a compute type that leaves parameters and statistics in float32.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from maskanim_jax.nn.types import DType
+
+EPSILON = 1e-5
+MOMENTUM = 0.1
+"""Share of the new statistics in the running average (PyTorch's sense; 0.9 in Flax's)."""
+
+
+class Conv(nnx.Module):
+    """k x k convolution with bias, stride 1, NHWC x HWIO. Initial values as PyTorch's: U(-a, a) with a = 1 / sqrt(fan in)."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, *, padding: str = "SAME", dtype: DType = jnp.float32, rngs: nnx.Rngs) -> None:
+        bound = (size * size * inputs) ** -0.5
+        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (size, size, inputs, outputs), minval=-bound, maxval=bound))
+        self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound))
+        self.padding = padding
+        self.dtype = dtype
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(N, H, W, inputs) to (N, H', W', outputs) in the compute type; H' = H, or H - k + 1 without padding."""
+        y = jax.lax.conv_general_dilated(
+            x.astype(self.dtype), self.kernel[...].astype(self.dtype), (1, 1), self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return y + self.bias[...].astype(self.dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch norm over N, H, W. Statistics are float32, and under jit over a sharded batch those of the GLOBAL batch.
+
+    `affine=False` leaves out scale and bias.
+    """
+
+    def __init__(self, channels: int, *, affine: bool = True) -> None:
+        self.mean = nnx.BatchStat(jnp.zeros((channels,)))
+        self.var = nnx.BatchStat(jnp.ones((channels,)))
+        if affine:
+            self.scale = nnx.Param(jnp.ones((channels,)))
+            self.bias = nnx.Param(jnp.zeros((channels,)))
+        self.affine = affine
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Normalises (N, H, W, C). In training the batch's own statistics are used and the running ones updated."""
+        if train:
+            wide = x.astype(jnp.float32)
+            mean = wide.mean((0, 1, 2))
+            var = jnp.square(wide - mean).mean((0, 1, 2))
+            count = x.size // x.shape[-1]
+            unbiased = var * (count / max(count - 1, 1))
+            self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * jax.lax.stop_gradient(mean)
+            self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * jax.lax.stop_gradient(unbiased)
+        else:
+            mean, var = self.mean[...], self.var[...]
+        factor = jax.lax.rsqrt(var + EPSILON)
+        shift = -mean * factor
+        if self.affine:
+            factor, shift = factor * self.scale[...], shift * self.scale[...] + self.bias[...]
+        return x * factor.astype(x.dtype) + shift.astype(x.dtype)

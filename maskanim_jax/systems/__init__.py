@@ -1,0 +1,20 @@
+"""Which systems are there? `build` makes the one that a config names."""
+
+from __future__ import annotations
+
+import importlib
+
+from ml_collections import ConfigDict
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.systems.interface import System
+
+SYSTEMS = ("perturbed_masks",)
+"""Folders beside this file; each has a `system.py` with `build(config) -> System`."""
+
+
+def build(config: ConfigDict) -> System:
+    """The system that `config.system` names, with the config's sizes; raises UserError when a setting cannot be."""
+    if config.system not in SYSTEMS:
+        raise UserError(f"config.system is '{config.system}', but the systems are {', '.join(SYSTEMS)}")
+    return importlib.import_module(f"maskanim_jax.systems.{config.system}.system").build(config)

@@ -1,0 +1,1 @@
+"""Image Animation with Perturbed Masks (Shalev and Wolf, CVPR 2022)."""

@@ -1,0 +1,48 @@
+"""What can a user choose when animating with Perturbed Masks?"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from ml_collections import ConfigDict
+
+from maskanim_jax.errors import UserError
+
+ABLATIONS = ("none", "no_pert", "no_ref", "no_id")
+"""Section 4.3: without P_test, without r, without both."""
+
+
+@dataclasses.dataclass(frozen=True)
+class AnimationOptions:
+    """`threshold`: rho of P_test, "median" or 0..255; `mask_scale`: its resize; `ablation`: one of ABLATIONS."""
+
+    threshold: str | float
+    mask_scale: float
+    ablation: str = "none"
+
+
+def _number(name: str, text: str, low: float, high: float, otherwise: str = "") -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise UserError(f"--{name}={text} cannot be: give {otherwise}a number from {low:g} to {high:g}")
+    return value
+
+
+def parse_options(given: Mapping[str, str], perturb: ConfigDict) -> AnimationOptions:
+    """Options as text by name, what is not given from `config.perturb`; raises UserError for what cannot be."""
+    unknown = sorted(set(given) - {"threshold", "mask_scale", "ablation"})
+    if unknown:
+        raise UserError(f"--{unknown[0]} is not an option of Perturbed Masks; it has --threshold, --mask_scale and --ablation")
+    threshold = str(given.get("threshold", perturb.test_threshold))
+    ablation = given.get("ablation", "none")
+    if ablation not in ABLATIONS:
+        raise UserError(f"--ablation={ablation} cannot be: give one of {', '.join(ABLATIONS)}")
+    return AnimationOptions(
+        "median" if threshold == "median" else _number("threshold", threshold, 0, 255, "'median' or "),
+        _number("mask_scale", str(given.get("mask_scale", perturb.test_scale)), 0.05, 4.0),
+        ablation,
+    )

@@ -1,0 +1,125 @@
+"""What are P_train and P_test? How is the driver's identity taken out of a mask?
+
+Paper, Eq. 2 and 5 and the paragraph on P_train in section 3.1. Both work on masks as whole grey levels from 0 to 255 and pass no
+gradient. Everything runs inside jit: a strip or a whole mask is scaled along one axis by one small resampling matrix for each mask, so
+there is no gather and no callback to the host. Levels stay float32 with whole values, whatever the precision of the networks.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.lax import Precision
+from ml_collections import ConfigDict
+
+SUBPIXEL = 32
+"""Source positions are rounded to 1/32 pixel, as in the image library (fixed-point bilinear) that the released code uses."""
+
+
+def to_levels(mask: jax.Array) -> jax.Array:
+    """[0, 1] to whole grey levels 0..255, truncated, float32; gradients end here."""
+    return jnp.floor(jax.lax.stop_gradient(mask).astype(jnp.float32) * 255.0)
+
+
+def resampling_matrix(first: jax.Array, last: jax.Array, scale: jax.Array) -> jax.Array:
+    """Bilinear scaling of strips about their own centres, canvas unchanged, zeros outside: out = matrix @ in.
+
+    `first` and `last` (W,) hold for each output pixel the first and last pixel of its strip, `scale` (W,) the strip's factor; more than
+    1 enlarges. Returns (W, W). Centres lie halfway between a strip's first and last pixel.
+    """
+    pixel = jnp.arange(first.shape[0], dtype=jnp.float32)
+    centre = (first + last) / 2
+    wanted = jnp.round((centre + (pixel - centre) / scale) * SUBPIXEL) / SUBPIXEL
+    weight = jnp.maximum(0.0, 1.0 - jnp.abs(wanted[:, None] - pixel[None, :]))
+    inside = (pixel[None, :] >= first[:, None]) & (pixel[None, :] <= last[:, None])
+    return jnp.where(inside, weight, 0.0)
+
+
+def _whole(side: int, scale: jax.Array) -> jax.Array:
+    """The resampling matrix of one strip that is the whole axis."""
+    return resampling_matrix(jnp.zeros(side), jnp.full((side,), side - 1.0), jnp.broadcast_to(scale, (side,)))
+
+
+def _along_x(levels: jax.Array, matrix: jax.Array) -> jax.Array:
+    return jnp.round(jnp.einsum("xj,yj->yx", matrix, levels, precision=Precision.HIGHEST))
+
+
+def _along_y(levels: jax.Array, matrix: jax.Array) -> jax.Array:
+    return jnp.round(jnp.einsum("yj,jx->yx", matrix, levels, precision=Precision.HIGHEST))
+
+
+def _random_strips(key: jax.Array, side: int, settings: ConfigDict) -> jax.Array:
+    """The matrix that cuts an axis into strips at distinct random places and scales each by its own random factor."""
+    place_key, scale_key = jax.random.split(key)
+    places = jnp.arange(round(settings.cut_low * side), round(settings.cut_high * side) + 1)
+    cuts = jnp.sort(jax.random.permutation(place_key, places)[: settings.strips - 1])
+    strip = jnp.searchsorted(cuts, jnp.arange(side), side="right")  # a cut is the first pixel of the strip after it
+    first = jnp.concatenate([jnp.zeros(1), cuts.astype(jnp.float32)])[strip]
+    last = jnp.concatenate([cuts.astype(jnp.float32) - 1, jnp.full((1,), side - 1.0)])[strip]
+    scales = jax.random.uniform(scale_key, (settings.strips,), minval=1 - settings.scale, maxval=1 + settings.scale)
+    return resampling_matrix(first, last, scales[strip])
+
+
+def threshold_levels(levels: jax.Array, threshold: str | float) -> jax.Array:
+    """Sets levels that are smaller than rho to zero; rho is a number from 0 to 255, or each mask's "median".
+
+    Strictly smaller, as the paper writes; measured, the released code's outputs agree with that too.
+    """
+    if threshold == "median":
+        rho = jnp.median(levels, axis=(-3, -2, -1), keepdims=True)
+    else:
+        rho = jnp.float32(threshold)
+    return jnp.where(levels < rho, 0.0, levels)
+
+
+@functools.cache
+def _poisson_cumulative(rate: float) -> np.ndarray:
+    """P(X <= k) of a Poisson variable for k = 0, 1, ... until it is 1 in float32."""
+    counts = int(rate + 12 * rate**0.5 + 12)
+    log_p = -rate + np.arange(counts) * np.log(rate) - np.cumsum(np.log(np.maximum(np.arange(counts), 1)))
+    return np.cumsum(np.exp(log_p)).astype(np.float32)
+
+
+def signed_poisson(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
+    """A Poisson(rate) sample with a random sign for each element, float32: mean 0, standard deviation sqrt(rate^2 + rate)."""
+    if rate <= 0:
+        return jnp.zeros(shape)
+    value_key, sign_key = jax.random.split(key)
+    counts = jnp.searchsorted(jnp.asarray(_poisson_cumulative(rate)), jax.random.uniform(value_key, shape), side="right")
+    return counts.astype(jnp.float32) * jax.random.rademacher(sign_key, shape, dtype=jnp.float32)
+
+
+def p_train(mask: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
+    """P_train of Eq. 5: (N, L, L, 1) mask in [0, 1] to the perturbed one, each mask with draws of its own.
+
+    Vertical strips scaled along x, then the whole along y; horizontal strips along y, then the whole along x; the threshold; Poisson
+    noise with random sign, clipped to 0..255. `settings` is `config.perturb`.
+    """
+    levels = to_levels(mask)
+    side = levels.shape[1]
+
+    def warp(one: jax.Array, key: jax.Array) -> jax.Array:
+        keys = jax.random.split(key, 4)
+        low, high = 1 - settings.scale, 1 + settings.scale
+        one = _along_x(one, _random_strips(keys[0], side, settings))
+        one = _along_y(one, _whole(side, jax.random.uniform(keys[1], (), minval=low, maxval=high)))
+        one = _along_y(one, _random_strips(keys[2], side, settings))
+        return _along_x(one, _whole(side, jax.random.uniform(keys[3], (), minval=low, maxval=high)))
+
+    warp_key, noise_key = jax.random.split(key)
+    levels = jax.vmap(warp)(levels[..., 0], jax.random.split(warp_key, levels.shape[0]))[..., None]
+    levels = threshold_levels(levels, settings.threshold)
+    return jnp.clip(levels + signed_poisson(noise_key, levels.shape, settings.noise), 0.0, 255.0) / 255.0
+
+
+def p_test(mask: jax.Array, threshold: str | float, scale: float) -> jax.Array:
+    """P_test of Eq. 2: the threshold, then the mask scaled about its centre (the paper: by 0.75), canvas unchanged, zeros outside."""
+    levels = threshold_levels(to_levels(mask), threshold)
+    if scale != 1.0:
+        matrix = _whole(levels.shape[1], jnp.float32(scale))
+        along = jnp.einsum("yj,njxc->nyxc", matrix, levels, precision=Precision.HIGHEST)
+        levels = jnp.round(jnp.einsum("xj,nyjc->nyxc", matrix, along, precision=Precision.HIGHEST))
+    return levels / 255.0

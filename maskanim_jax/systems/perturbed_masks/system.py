@@ -1,0 +1,213 @@
+"""How do m, r, l and h work together: in training, in reconstruction, in animation?
+
+Paper, Eq. 1 to 8. Networks are named mask (m), refine (r), coarse (l) and fine (h), in variables and in the log. S is the frame's side, L
+the mask's. Where gradients stop is written once, in `losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.lax import stop_gradient
+from ml_collections import ConfigDict
+
+from maskanim_jax.augment import apply_jitter, draw_jitter, flip_pairs
+from maskanim_jax.losses.perceptual import perceptual_pyramid
+from maskanim_jax.nn.network import Network
+from maskanim_jax.nn.resize import bilinear
+from maskanim_jax.nn.types import PRECISIONS
+from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
+from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
+from maskanim_jax.systems.perturbed_masks.networks import CoarseGenerator, FineGenerator, MaskGenerator, MaskRefiner
+from maskanim_jax.systems.perturbed_masks.options import AnimationOptions, parse_options
+from maskanim_jax.systems.perturbed_masks.perturbations import p_test, p_train
+from maskanim_jax.systems.perturbed_masks.settings import check
+
+DEAD_SPACE = 0.01
+"""A mask that varies less than this over the picture carries nothing."""
+DEAD_TIME = 0.005
+"""A mask that varies less than this between two frames of a clip carries no pose."""
+
+
+class PerturbedMasks:
+    """The System of the paper; see `maskanim_jax.systems.interface` for what each method promises."""
+
+    name = "perturbed_masks"
+    result = "fine"
+    mask_picture = "driving_mask"
+    picture_order = ("source", "source_mask", "driving", "driving_mask", "perturbed", "refined", "coarse", "fine")
+
+    def __init__(self, config: ConfigDict) -> None:
+        check(config)
+        self.config = config
+        self.frame_size: int = config.frame_size
+        self.mask_size: int = config.mask.size
+        dtype = PRECISIONS[config.precision]
+        ups = (self.frame_size // self.mask_size).bit_length() - 1
+        self.networks = {
+            "mask": Network(lambda rngs: MaskGenerator(config.mask, dtype=dtype, rngs=rngs)),
+            "refine": Network(lambda rngs: MaskRefiner(config.refine, dtype=dtype, rngs=rngs)),
+            "coarse": Network(lambda rngs: CoarseGenerator(config.coarse, ups, dtype=dtype, rngs=rngs)),
+            "fine": Network(lambda rngs: FineGenerator(config.fine, dtype=dtype, rngs=rngs)),
+        }
+
+    # -- learning ------------------------------------------------------------------------------------------------------------------
+
+    def init(self, key: jax.Array) -> Variables:
+        keys = jax.random.split(key, len(self.networks))
+        fresh = {name: network.init(key) for (name, network), key in zip(self.networks.items(), keys, strict=True)}
+        return Variables({name: params for name, (params, _) in fresh.items()}, {name: stats for name, (_, stats) in fresh.items()})
+
+    def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
+        starts = {"refine": self.config.refine.start_epoch * steps_per_epoch}
+        return adam_by_network(self.config.optim, steps_per_epoch, self._rate_factors(), starts)
+
+    def _rate_factors(self) -> dict[str, float]:
+        return {name: self.config.optim.mask_rate if name == "mask" else 1.0 for name in self.networks}
+
+    def learning_rates(self, step: int, steps_per_epoch: int) -> dict[str, float]:
+        rate = float(learning_rate(step, steps_per_epoch, self.config.optim))
+        return {name: rate * factor for name, factor in self._rate_factors().items()}
+
+    def augment(self, source: jax.Array, driving: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Raw pairs to (s, d, A(d)): flips, one colour draw that source and target share, and the driver's own draw A on top."""
+        data = self.config.data
+        flip_key, shared_key, own_key = jax.random.split(key, 3)
+        source, driving = flip_pairs(flip_key, source, driving, data)
+        shared = draw_jitter(shared_key, source.shape[0], data)
+        source, target = apply_jitter(source, shared), apply_jitter(driving, shared)
+        return source, target, apply_jitter(target, draw_jitter(own_key, source.shape[0], data))
+
+    def losses(
+        self,
+        params: Mapping[str, Tree],
+        stats: Mapping[str, Tree],
+        vgg: Mapping[str, jax.Array],
+        source: jax.Array,
+        target: jax.Array,
+        augmented: jax.Array,
+        key: jax.Array,
+        refining: jax.Array | bool,
+    ) -> tuple[dict[str, jax.Array], dict[str, Tree], dict[str, jax.Array]]:
+        """The weighted losses of s, d and A(d) (N, S, S, 3): ({"mask", "coarse", "fine"}, new statistics, masks and frames).
+
+        Which network each loss updates (section 3.1, Loss Terms): L_mask (Eq. 8) updates r alone; the reconstruction of c (Eq. 6) updates l
+        and m, through both masks; the reconstruction of f (Eq. 7) updates h alone. `refining` False leaves r as it is and L_mask at 0.
+        """
+        config, stats = self.config, dict(stats)
+
+        def run(name: str, *inputs: jax.Array) -> jax.Array:
+            output, stats[name] = self.networks[name](params[name], stats[name], *inputs, train=True)
+            return output
+
+        # Two calls of m, so that each batch of frames has its own batch statistics.
+        source_mask, driving_mask = run("mask", source), run("mask", augmented)
+        small = bilinear(source, self.mask_size)
+        coarse = run("coarse", small, source_mask, driving_mask)
+        wide_source_mask, wide_driving_mask = (stop_gradient(bilinear(mask, self.frame_size)) for mask in (source_mask, driving_mask))
+        fine = run("fine", source, wide_source_mask, stop_gradient(coarse), wide_driving_mask)
+
+        perturbed = p_train(driving_mask, key, config.perturb)
+
+        def refine(_: None) -> tuple[jax.Array, Tree]:
+            return self.networks["refine"](params["refine"], stats["refine"], small, stop_gradient(source_mask), perturbed, train=True)
+
+        def rest(_: None) -> tuple[jax.Array, Tree]:
+            return stop_gradient(driving_mask), stats["refine"]
+
+        refined, stats["refine"] = jax.lax.cond(refining, refine, rest, None)
+
+        weight, precision = config.loss.perceptual, PRECISIONS[config.precision]
+        seen = {}
+        for name, frame, scales in (("coarse", coarse, config.loss.coarse_scales), ("fine", fine, config.loss.scales)):
+            seen[name] = weight * perceptual_pyramid(vgg, [frame], target, scales, config.loss.taps, precision)[0]
+        losses = {"mask": config.loss.mask * jnp.abs(refined - stop_gradient(driving_mask)).mean(), **seen}
+        if config.mask.area:
+            losses["area"] = config.mask.area * (source_mask.mean() + driving_mask.mean()) / 2
+        pictures = {"source": source, "source_mask": source_mask, "driving": target, "driving_mask": driving_mask, "perturbed": perturbed,
+                    "refined": refined, "coarse": coarse, "fine": fine}
+        return losses, stats, pictures
+
+    def gradients(self, variables: Variables, frozen: Tree, source: jax.Array, driving: jax.Array, key: jax.Array, step: jax.Array,
+                  steps_per_epoch: int) -> Gradients:
+        augment_key, perturb_key = jax.random.split(key)
+        source, target, augmented = self.augment(source, driving, augment_key)
+        refining = step >= self.config.refine.start_epoch * steps_per_epoch
+
+        def total(params: dict[str, Tree]) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], dict[str, jax.Array]]]:
+            losses, stats, pictures = self.losses(params, variables.stats, frozen, source, target, augmented, perturb_key, refining)
+            return sum(losses.values(), jnp.float32(0)), (losses, stats, pictures)
+
+        (loss, (losses, stats, pictures)), grads = jax.value_and_grad(total, has_aux=True)(variables.params)
+        masks = jnp.stack([pictures["source_mask"], pictures["driving_mask"]])
+        metrics = {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}, **mask_figures(masks)}
+        metrics["fine_l1"] = jnp.abs(pictures["fine"] - target).mean()
+        metrics["source_l1"] = jnp.abs(source - target).mean()
+        return Gradients(grads, stats, metrics)
+
+    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+        """Sentences for the log when masks have died."""
+        if metrics["mask_space"] < DEAD_SPACE:
+            return [f"the mask is constant over the picture (mean {metrics['mask_mean']:.3f}, deviation {metrics['mask_space']:.4f}): it has collapsed"]
+        if metrics["mask_time"] < DEAD_TIME:
+            return [f"the mask hardly changes between frames (deviation over time {metrics['mask_time']:.4f}): it carries no pose"]
+        return []
+
+    # -- using -------------------------------------------------------------------------------------------------------------------------
+
+    def _run(self, variables: Variables, name: str, *inputs: jax.Array) -> jax.Array:
+        return self.networks[name](variables.params[name], variables.stats[name], *inputs, train=False)[0]
+
+    def _generate(self, variables: Variables, source: jax.Array, small: jax.Array, source_mask: jax.Array,
+                  driving_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """c and f (Eq. 3 and 4) in evaluation mode."""
+        coarse = self._run(variables, "coarse", small, source_mask, driving_mask)
+        wide = (bilinear(mask, self.frame_size) for mask in (source_mask, driving_mask))
+        return coarse, self._run(variables, "fine", source, next(wide), coarse, next(wide))
+
+    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+        source_mask, driving_mask = self._run(variables, "mask", source), self._run(variables, "mask", driving)
+        coarse, fine = self._generate(variables, source, bilinear(source, self.mask_size), source_mask, driving_mask)
+        return {"source": source, "source_mask": source_mask, "driving": driving, "driving_mask": driving_mask, "coarse": coarse, "fine": fine}
+
+    def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
+        shown = self.reconstruct(variables, source, driving)
+        perturbed = p_train(shown["driving_mask"], key, self.config.perturb)
+        small = bilinear(source, self.mask_size)
+        return {**shown, "perturbed": perturbed, "refined": self._run(variables, "refine", small, shown["source_mask"], perturbed)}
+
+    def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
+        return parse_options(given, self.config.perturb)
+
+    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
+        del first_driving  # masks are absolute: no frame of the driver is special
+        return {"source": source, "small": bilinear(source, self.mask_size), "mask": self._run(variables, "mask", source)}
+
+    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:  # noqa: ANN401
+        source, small, source_mask = (
+            jnp.broadcast_to(begun[name], (driving.shape[0], *begun[name].shape[1:])) for name in ("source", "small", "mask")
+        )
+        mask = self._run(variables, "mask", driving)
+        perturbed = mask if options.ablation in ("no_pert", "no_id") else p_test(mask, options.threshold, options.mask_scale)
+        refined = perturbed if options.ablation in ("no_ref", "no_id") else self._run(variables, "refine", small, source_mask, perturbed)
+        coarse, fine = self._generate(variables, source, small, source_mask, refined)
+        return {"source": source, "source_mask": source_mask, "driving": driving, "driving_mask": mask, "perturbed": perturbed,
+                "refined": refined, "coarse": coarse, "fine": fine}
+
+
+def mask_figures(masks: jax.Array) -> dict[str, jax.Array]:
+    """Is the mask alive? `masks` (T, N, L, L, 1): T frames of each of N clips. Mean, deviation over space, deviation over time."""
+    return {
+        "mask_mean": masks.mean(),
+        "mask_space": masks.std((2, 3)).mean(),
+        "mask_time": jnp.sqrt(masks.var(0).mean()),
+    }
+
+
+def build(config: ConfigDict) -> PerturbedMasks:
+    """The system that the config describes; raises UserError when a setting cannot be."""
+    return PerturbedMasks(config)
