@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from maskanim_jax.errors import UserError
+
+FIVE_TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 READINGS = ("paper", "released")
 
 
@@ -71,8 +74,8 @@ def get_config() -> ConfigDict:
     perturb.scale = 0.25  # strips and the whole are scaled by U[1 - x, 1 + x]
     perturb.threshold = "median"  # of each mask, or a number from 0 to 255
     perturb.noise = 20.0  # lambda of the Poisson noise, in 255ths
-    perturb.test_threshold = "median"
-    perturb.test_scale = 0.75
+    perturb.test_threshold = "median"  # rho of P_test, the same way
+    perturb.test_scale = 0.75  # resize of P_test
 
     c.loss = loss = ConfigDict()
     loss.scales = (256, 128, 64)  # sides of the perceptual pyramid
@@ -98,17 +101,30 @@ def get_config() -> ConfigDict:
     c.train = train = ConfigDict()
     train.log_every = 50  # steps
     train.picture_every = 1000
-    train.eval_every = 1000
-    train.eval_clips = 16  # held-out clips measured while training
+    train.eval_clips = 16  # held-out clips measured before each checkpoint
     train.eval_frames = 8  # frames of each
     train.checkpoint_every = 1000
     train.keep = 2  # last checkpoints kept beside the best
+
+    c.reconstruct = reconstruct = ConfigDict()
+    reconstruct.checkpoint = "best"  # or "last"
+    reconstruct.clips = 0  # of the test split; 0: all
+
+    c.animate = animate = ConfigDict()
+    animate.pairs = 4  # test clips that --mode=animate animates by another identity
+    animate.options = (
+        ConfigDict()
+    )  # of the system, as `python -m maskanim_jax.animate` has them: threshold, mask_scale, ablation
     return c
 
 
-def released(c: ConfigDict) -> ConfigDict:
-    """The released code's reading, where it differs from the paper's."""
-    c.reading = "released"
-    c.loss.scales = c.loss.coarse_scales = (256, 128, 64, 32)
-    c.optim.beta2 = 0.999
+def start(reading: str) -> ConfigDict:
+    """The common config in the "paper" or the "released" reading; raises UserError for another name."""
+    c = get_config()
+    if reading not in READINGS:
+        raise UserError(f"a config's argument is {' or '.join(READINGS)}, not '{reading}'")
+    if reading == "released":
+        c.reading = reading
+        c.loss.scales = c.loss.coarse_scales = (256, 128, 64, 32)
+        c.optim.beta2 = 0.999
     return c

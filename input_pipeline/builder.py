@@ -44,9 +44,7 @@ class Frames(tfds.core.GeneratorBasedBuilder):
     code_path = None
     url_infos = None
 
-    def __init__(
-        self, *, size: int, encoding: str, splits: dict[str, Iterator[FrameRecord]], **kwargs: Any
-    ) -> None:
+    def __init__(self, *, size: int, encoding: str, splits: dict[str, Iterator[FrameRecord]], **kwargs: Any) -> None:
         self._size, self._encoding, self._records = size, encoding, splits
         super().__init__(file_format="array_record", **kwargs)
 
@@ -83,9 +81,7 @@ class Frames(tfds.core.GeneratorBasedBuilder):
         examples = self._split_generators(dl_manager)
         writer.initialize_splits(list(examples))
         for split, numbered in examples.items():
-            while few := [
-                example for _, example in itertools.islice(numbered, 16)
-            ]:  # notes on disk each time
+            while few := [example for _, example in itertools.islice(numbered, 16)]:  # notes on disk each time
                 writer.add_examples({split: few})
         writer.close_all()
         return list(info.splits.values())

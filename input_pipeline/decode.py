@@ -40,9 +40,7 @@ def stream_frames(clip: RawClip) -> tuple[Fraction, Iterator[np.ndarray]]:
         return _stream_folder(clip.path)
     if clip.kind == "stacked":
         return DEFAULT_FPS, _stream_stacked(clip.path)
-    raise UserError(
-        f"{clip.path} is no clip of a known kind (mp4, mov, avi, webm, gif, png, jpg, folder); remove it"
-    )
+    raise UserError(f"{clip.path} is no clip of a known kind (mp4, mov, avi, webm, gif, png, jpg, folder); remove it")
 
 
 def resize_square(frame: np.ndarray, size: int) -> np.ndarray:
@@ -101,13 +99,9 @@ def _video_frames(path: Path) -> Iterator[np.ndarray]:
             f"{path} cannot be decoded after frame {seen}, so it is damaged or cut short; fetch it again"
         ) from error
     if seen < promised:
-        raise UserError(
-            f"{path} is cut short: {seen} of its {promised} frames could be decoded; fetch it again"
-        )
+        raise UserError(f"{path} is cut short: {seen} of its {promised} frames could be decoded; fetch it again")
     if seconds - end > 1.5 / rate:
-        raise UserError(
-            f"{path} is cut short: its video ends at {end:.2f} of {seconds:.2f} s; fetch it again"
-        )
+        raise UserError(f"{path} is cut short: its video ends at {end:.2f} of {seconds:.2f} s; fetch it again")
 
 
 def _promised_frames(container: Any, stream: Any) -> int:
@@ -148,9 +142,7 @@ def _stream_gif(path: Path) -> tuple[Fraction, Iterator[np.ndarray]]:
                 # Browsers play delays of at most 10 ms as 100 ms, and authors rely on it.
                 total += delay if delay > 10 else 100
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} is not a readable gif (cut short, or another kind of file); fetch it again"
-        ) from error
+        raise UserError(f"{path} is not a readable gif (cut short, or another kind of file); fetch it again") from error
     return Fraction(1000 * count, round(total)), _gif_frames(path, count)
 
 
@@ -164,9 +156,7 @@ def _gif_frames(path: Path, count: int) -> Iterator[np.ndarray]:
                 image.seek(index)
                 yield _to_rgb(image)
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path} cannot be decoded after frame {index}, so it is damaged; fetch it again"
-        ) from error
+        raise UserError(f"{path} cannot be decoded after frame {index}, so it is damaged; fetch it again") from error
 
 
 def _stream_folder(path: Path) -> tuple[Fraction, Iterator[np.ndarray]]:
@@ -193,9 +183,7 @@ def _stream_stacked(path: Path) -> Iterator[np.ndarray]:
     strip = read_image(path)
     side, width = strip.shape[:2]
     if width % side:
-        raise UserError(
-            f"{path} is {width} x {side} pixels, no row of square frames; cut it to a multiple of {side}"
-        )
+        raise UserError(f"{path} is {width} x {side} pixels, no row of square frames; cut it to a multiple of {side}")
     for left in range(0, width, side):
         yield np.ascontiguousarray(strip[:, left : left + side])
 

@@ -117,9 +117,7 @@ class PairStream:
         """
         steps = self._steps.slice(slice(start_step, None)) if start_step else self._steps
         ahead = 2 * self._threads  # counted in batches
-        iterator = iter(
-            steps.to_iter_dataset(grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead))
-        )
+        iterator = iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead)))
         try:
             while True:
                 yield next(iterator)

@@ -205,9 +205,7 @@ def _partial_folder(output: Path) -> Path:
     try:
         return Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=parent))
     except OSError as error:
-        raise UserError(
-            f"{parent} cannot be written to ({error.strerror}); choose another --output"
-        ) from error
+        raise UserError(f"{parent} cannot be written to ({error.strerror}); choose another --output") from error
 
 
 def _put_in_place(data: Path, output: Path, old: Path) -> None:
@@ -229,33 +227,19 @@ def main() -> int:
         description="Turns ROOT/train and ROOT/test (mp4, mov, avi, webm, gif, folders of png or jpg frames, "
         "or one long image of square frames side by side; identity before #) into shards to train on.",
     )
-    parser.add_argument(
-        "--input", required=True, type=Path, metavar="ROOT", help="folder that holds train/ and test/"
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, metavar="SHARDS", help="folder to write; must not exist"
-    )
-    parser.add_argument(
-        "--size", type=int, default=256, help="side of the square frames in pixels (default 256)"
-    )
-    parser.add_argument(
-        "--encoding", default="jpeg", choices=("jpeg", "png"), help="jpeg (default), or png: lossless"
-    )
+    parser.add_argument("--input", required=True, type=Path, metavar="ROOT", help="folder that holds train/ and test/")
+    parser.add_argument("--output", required=True, type=Path, metavar="SHARDS", help="folder to write; must not exist")
+    parser.add_argument("--size", type=int, default=256, help="side of the square frames in pixels (default 256)")
+    parser.add_argument("--encoding", default="jpeg", choices=("jpeg", "png"), help="jpeg (default), or png: lossless")
     parser.add_argument("--quality", type=int, default=95, help="jpeg quality, 1 to 100 (default 95)")
-    parser.add_argument(
-        "--min_frames", type=int, default=2, help="leave out clips with fewer frames (default 2)"
-    )
+    parser.add_argument("--min_frames", type=int, default=2, help="leave out clips with fewer frames (default 2)")
     parser.add_argument("--strict", action="store_true", help="stop at the first clip that cannot be read")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace SHARDS once the new ones are complete"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="replace SHARDS once the new ones are complete")
     args = vars(parser.parse_args())
     output = args["output"]
     report = prepare(args.pop("input"), args.pop("output"), **args)
     for split, count in report["splits"].items():
-        print(
-            f"{split}: {count['clips']} clips of {count['identities']} identities, {count['frames']} frames"
-        )
+        print(f"{split}: {count['clips']} clips of {count['identities']} identities, {count['frames']} frames")
     if report["identities_in_both"]:
         print(f"careful: in train and in test: {', '.join(report['identities_in_both'])}")
     if report["skipped"]:

@@ -88,9 +88,7 @@ class Split:
         source = self._source or self._open()
         try:
             return source[clip.first + index]
-        except (
-            Exception
-        ) as error:  # array_record raises whatever its reader met, and each of them means damage
+        except Exception as error:  # array_record raises whatever its reader met, and each of them means damage
             raise self._damaged(clip, index) from error
 
     def _open(self) -> Any:
@@ -103,9 +101,7 @@ class Split:
                     info = builder.info.splits[self.name]
                     self._ends = list(itertools.accumulate(info.shard_lengths))
                     self._files = [Path(path).name for path in info.filepaths]
-                    self._source = builder.as_data_source(
-                        self.name, decoders={"frame": tfds.decode.SkipDecoding()}
-                    )
+                    self._source = builder.as_data_source(self.name, decoders={"frame": tfds.decode.SkipDecoding()})
                 except Exception as error:
                     raise UserError(f"{self.shards} cannot be opened ({error}); prepare it again") from error
             return self._source
@@ -126,9 +122,7 @@ def open_split(shards: Path, split: str) -> Split:
     index = read_index(shards)
     if split not in index["splits"]:
         has = ", ".join(index["splits"])
-        raise UserError(
-            f"{shards} has no {split} split (it has {has}); prepare a ROOT with readable clips in {split}/"
-        )
+        raise UserError(f"{shards} has no {split} split (it has {has}); prepare a ROOT with readable clips in {split}/")
     for name, size in index["shards"].items():
         path = shards / name
         if not path.is_file():
@@ -156,9 +150,7 @@ def read_index(shards: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged; prepare the shards again") from error
     if version != INDEX_VERSION or not complete:
-        raise UserError(
-            f"{path} is of version {version}, this program reads {INDEX_VERSION}; prepare the shards again"
-        )
+        raise UserError(f"{path} is of version {version}, this program reads {INDEX_VERSION}; prepare the shards again")
     return index
 
 

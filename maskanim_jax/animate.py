@@ -59,8 +59,7 @@ def animate(
             begun = begin(variables, _unit(source, system.frame_size, fit)[None], some[0][None])
         filled = np.stack(some + [some[-1]] * (batch - len(some)))
         pictures = {
-            name: np.asarray(values, np.float32)
-            for name, values in step(variables, begun, filled, options).items()
+            name: np.asarray(values, np.float32) for name, values in step(variables, begun, filled, options).items()
         }
         for index in range(len(some)):
             yield {name: values[index] for name, values in pictures.items()}
@@ -113,9 +112,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
         jobs = [Job(Path(args.source), Path(args.driving), args.output, args.strip)]
     else:
         if args.source is not None or args.driving is not None:
-            raise UserError(
-                "--pairs stands alone; leave --source and --driving away, or give them without --pairs"
-            )
+            raise UserError("--pairs stands alone; leave --source and --driving away, or give them without --pairs")
         for folder in filter(None, (args.output, args.strip)):
             if Path(folder).suffix and not is_folder(folder):
                 raise UserError(f"{folder} must be a folder with --pairs; end it with /")
@@ -141,9 +138,7 @@ def _check(job: Job) -> None:
     for path in outputs:
         for given in (job.source.resolve(), job.driving.resolve()):
             if Path(path).resolve() in (given, *given.parents):
-                raise UserError(
-                    f"{path} is or holds an input; choose another output, so that nothing is lost"
-                )
+                raise UserError(f"{path} is or holds an input; choose another output, so that nothing is lost")
         check_writable(path)
 
 

@@ -76,7 +76,9 @@ def apply_jitter(frames: jax.Array, jitter: Jitter) -> jax.Array:
     return jax.vmap(one)(frames, jitter)
 
 
-def flip_pairs(key: jax.Array, source: jax.Array, driving: jax.Array, settings: ConfigDict) -> tuple[jax.Array, jax.Array]:
+def flip_pairs(
+    key: jax.Array, source: jax.Array, driving: jax.Array, settings: ConfigDict
+) -> tuple[jax.Array, jax.Array]:
     """Swaps source and driver with probability `time_flip`; otherwise mirrors both with probability `mirror`."""
     swap_key, mirror_key = jax.random.split(key)
     shape = (source.shape[0], 1, 1, 1)

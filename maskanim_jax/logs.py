@@ -67,10 +67,7 @@ class RunLog:
         self._line(step, {n: v if math.isfinite(v) else None for n, v in numbers.items()})
         for name, value in numbers.items():
             self._board.add_scalar(name, value, step)
-        _say(
-            f"step {step:>7}  "
-            + "  ".join(f"{name} {value:<9.4g}" for name, value in numbers.items()).rstrip()
-        )
+        _say(f"step {step:>7}  " + "  ".join(f"{name} {value:<9.4g}" for name, value in numbers.items()).rstrip())
 
     def pictures(self, step: int, named: Mapping[str, np.ndarray]) -> None:
         """Writes (H, W, 3) uint8 RGB pictures as `pictures/<name>_<step>.png`.

@@ -23,9 +23,7 @@ def to_uint8(picture: np.ndarray) -> np.ndarray:
     return np.repeat(values, 3, axis=2) if values.shape[2] == 1 else values
 
 
-def strip(
-    pictures: Mapping[str, np.ndarray], order: Sequence[str], size: int, captions: bool = False
-) -> np.ndarray:
+def strip(pictures: Mapping[str, np.ndarray], order: Sequence[str], size: int, captions: bool = False) -> np.ndarray:
     """The pictures named in `order`, side by side: (size, len(order) * size, 3) uint8.
 
     Each picture is (H, W, 1 or 3), float in [0, 1] or uint8, and is resized to size x size: masks by

@@ -122,9 +122,7 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
         ),
         "steps": max((record["step"] for record in records), default=0),
         "hours": (records[-1].get("time", 0) - records[0].get("time", 0)) / 3600 if records else 0.0,
-        "chosen": {
-            label: value for label, path in _SUMMARY.items() if (value := _at(config, path)) is not None
-        },
+        "chosen": {label: value for label, path in _SUMMARY.items() if (value := _at(config, path)) is not None},
         "config": json.dumps(config, indent=2) if config else "",
         "summary": json.dumps(summary, indent=2) if summary else "",
         "departures": [str(sentence) for sentence in departures],
@@ -180,9 +178,7 @@ def _curve(name: str, series: list[tuple[int, float]]) -> Curve:
     """Averages neighbours down to `_POINTS` and scales to the plot."""
     size = math.ceil(len(series) / _POINTS)
     chunks = [series[i : i + size] for i in range(0, len(series), size)]
-    thin = [
-        (sum(s for s, _ in chunk) / len(chunk), sum(v for _, v in chunk) / len(chunk)) for chunk in chunks
-    ]
+    thin = [(sum(s for s, _ in chunk) / len(chunk), sum(v for _, v in chunk) / len(chunk)) for chunk in chunks]
     finite = [value for _, value in thin if math.isfinite(value)]
     low, high = (min(finite), max(finite)) if finite else (math.nan, math.nan)
     first, last = series[0][0], series[-1][0]
@@ -240,9 +236,7 @@ def _videos(folder: Path, page_folder: Path, notes: list[str]) -> list[Video]:
     if len(shown) > _VIDEOS:
         notes.append(f"{folder.name}/ holds {len(shown)} results, of which the first {_VIDEOS} are shown.")
     return [
-        Video(
-            str(captions.get(path.name, path.stem)), _link(path, page_folder), path.suffix.lower() == ".gif"
-        )
+        Video(str(captions.get(path.name, path.stem)), _link(path, page_folder), path.suffix.lower() == ".gif")
         for path in shown[:_VIDEOS]
     ]
 

@@ -121,17 +121,11 @@ def read_tensors(path: Path, max_bytes: int = MAX_BYTES) -> dict[Any, Any]:
         why = error.strerror or error
         raise UserError(f"{path} can't be read ({why}): check the path and its permissions") from error
     except _Refused as error:
-        raise UserError(
-            f"{path} can't be read: {error}; give a checkpoint of tensors and plain values"
-        ) from error
+        raise UserError(f"{path} can't be read: {error}; give a checkpoint of tensors and plain values") from error
     except _DAMAGE as error:
-        raise UserError(
-            f"{path} isn't a complete PyTorch checkpoint ({error}): download or copy it again"
-        ) from error
+        raise UserError(f"{path} isn't a complete PyTorch checkpoint ({error}): download or copy it again") from error
     if not isinstance(result, dict):
-        raise UserError(
-            f"{path} holds a {type(result).__name__} instead of a dict of tensors: give a checkpoint"
-        )
+        raise UserError(f"{path} holds a {type(result).__name__} instead of a dict of tensors: give a checkpoint")
     return result
 
 

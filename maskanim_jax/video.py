@@ -173,9 +173,7 @@ def _read_video(path: Path) -> Frames:
                 yield _upright(frame, stream.sample_aspect_ratio)
         except av.error.FFmpegError as error:
             reason = _one_line(error)
-            raise UserError(
-                f"{path} is damaged after frame {count} ({reason}); copy or download it again"
-            ) from error
+            raise UserError(f"{path} is damaged after frame {count} ({reason}); copy or download it again") from error
     if count == 0:
         raise UserError(f"{path} holds no frames; copy or download the video again")
 
@@ -196,9 +194,7 @@ def _open_container(path: Path) -> av.container.InputContainer:
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError) as error:
         reason = _one_line(error)
-        raise UserError(
-            f"{path} is not a video, or is cut short ({reason}); give a whole video file"
-        ) from error
+        raise UserError(f"{path} is not a video, or is cut short ({reason}); give a whole video file") from error
     if not container.streams.video or container.format.name == "tty":
         container.close()
         raise UserError(f"{path} holds no video; give a video, a folder of frames or an image")

@@ -164,9 +164,7 @@ def from_torch(path: Path) -> Vgg:
         for ours, theirs in (("kernel", "weight"), ("bias", "bias")):
             array = state.get(f"features.{place}.{theirs}")
             if not isinstance(array, np.ndarray):
-                raise UserError(
-                    f"{path} has no tensor features.{place}.{theirs}: give torchvision's plain VGG-19"
-                )
+                raise UserError(f"{path} has no tensor features.{place}.{theirs}: give torchvision's plain VGG-19")
             weights[f"{name}/{ours}"] = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
     return _checked(weights, path)
 

@@ -121,9 +121,7 @@ def test_frames_of_any_size_become_square():
 
 def test_the_command_keeps_count_and_rate(command):
     save("driving.mp4", numbered(37, 48, 64), Fraction(30000, 1001))
-    assert (
-        command("--source=source.png", "--driving=driving.mp4", "--output=out.mp4", "--threshold=median") == 0
-    )
+    assert command("--source=source.png", "--driving=driving.mp4", "--output=out.mp4", "--threshold=median") == 0
     source = open_frames("out.mp4")
     assert (source.fps, len(list(source))) == (Fraction(30000, 1001), 37)
 

@@ -109,9 +109,7 @@ def test_tensorboard_gets_the_numbers_and_hides_the_steps_that_are_run_again(tmp
     assert [e.step for e in events(second) if e.HasField("session_log")] == [3]
 
 
-@pytest.mark.parametrize(
-    "bad", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.uint8)]
-)
+@pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.uint8)])
 def test_a_picture_of_the_wrong_kind_is_refused(tmp_path, bad):
     with RunLog(tmp_path) as log, pytest.raises(ValueError, match="masks"):
         log.pictures(1, {"masks": bad})

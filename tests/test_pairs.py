@@ -27,9 +27,7 @@ def shards(tmp_path_factory) -> Path:
         clip = folder / "root/train" / name
         clip.mkdir(parents=True)
         for index in range(count):
-            Image.fromarray(np.full((SIDE, SIDE, 3), (number, index, 0), np.uint8)).save(
-                clip / f"{index}.png"
-            )
+            Image.fromarray(np.full((SIDE, SIDE, 3), (number, index, 0), np.uint8)).save(clip / f"{index}.png")
     prepare(folder / "root", folder / "shards", size=SIDE, encoding="png", progress=False)
     return folder / "shards"
 
@@ -126,8 +124,7 @@ def test_the_processes_together_see_the_batch_of_one_process_row_by_row(split, c
     whole = take(stream(split), 9)
     parts = [take(stream(split, process_index=index, process_count=count), 9) for index in range(count)]
     union = [
-        {key: np.concatenate([part[key] for part in step]) for key in step[0]}
-        for step in zip(*parts, strict=True)
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)
     ]
     assert_same(whole, union)
 

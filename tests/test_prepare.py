@@ -37,9 +37,7 @@ def write_folder(path: Path, count: int, fps: str = "12/1") -> Path:
     return path
 
 
-def write_video(
-    path: Path, frames: list[np.ndarray], codec: str = "libx264", rate: str = "12/1", **options
-) -> Path:
+def write_video(path: Path, frames: list[np.ndarray], codec: str = "libx264", rate: str = "12/1", **options) -> Path:
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=Fraction(rate))
         stream.height, stream.width = frames[0].shape[:2]
@@ -151,9 +149,7 @@ def test_a_pickled_split_reads_the_same_frames(root, tmp_path):
 def test_the_fingerprint_follows_the_content_and_not_the_place(root, tmp_path):
     quiet(root, tmp_path / "one")
     quiet(root, tmp_path / "two")
-    Image.fromarray(picture(5)).save(
-        root / "train/a#1/0.png"
-    )  # one changed pixel colour, the same names and counts
+    Image.fromarray(picture(5)).save(root / "train/a#1/0.png")  # one changed pixel colour, the same names and counts
     quiet(root, tmp_path / "three")
     one, two, three = (open_split(tmp_path / name, "train").fingerprint for name in ("one", "two", "three"))
     assert one == two != three

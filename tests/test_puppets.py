@@ -43,9 +43,7 @@ def direction(joints, a, b):
 def test_same_seed_draws_the_same_bytes_and_another_seed_does_not():
     def drawn(seed):
         (clip,) = clips("train", 1, 1, 3, seed)
-        return [
-            (r.frame.tobytes(), r.silhouette.tobytes(), r.joints.tobytes()) for r in render_clip(clip, 48)
-        ]
+        return [(r.frame.tobytes(), r.silhouette.tobytes(), r.joints.tobytes()) for r in render_clip(clip, 48)]
 
     first = drawn(5)
     draw._background.cache_clear()

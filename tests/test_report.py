@@ -161,9 +161,7 @@ def test_the_time_line_keeps_the_first_and_the_last_picture(tmp_path):
 def test_names_are_escaped_wherever_they_come_from(workdir):
     evil = '<script>alert("1")</script>'
     clip = {"name": evil, "frames": evil, "l1": evil, "l1_repeat_source": 0}
-    (workdir / "reconstruction.json").write_text(
-        json.dumps({"l1": evil, "clips": [clip], "checkpoint_step": evil})
-    )
+    (workdir / "reconstruction.json").write_text(json.dumps({"l1": evil, "clips": [clip], "checkpoint_step": evil}))
     (workdir / "config.json").write_text(json.dumps({"name": evil, "system": evil, "reading": evil}))
     (workdir / "departures.json").write_text(json.dumps([evil]))
     (workdir / "animation" / "<img src=x onerror=alert(1)>.gif").write_bytes(b"")

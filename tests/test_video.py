@@ -18,9 +18,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 def clip(count, height=48, width=64, seed=0):
     """Smooth moving colours: H.264 keeps them nearly exact."""
     y, x = np.mgrid[:height, :width]
-    waves = [
-        128 + 100 * np.sin(x / 17 + i / 5 + seed) * np.cos(y / 13 + c) for i in range(count) for c in range(3)
-    ]
+    waves = [128 + 100 * np.sin(x / 17 + i / 5 + seed) * np.cos(y / 13 + c) for i in range(count) for c in range(3)]
     return np.stack(waves).reshape(count, 3, height, width).transpose(0, 2, 3, 1).astype(np.uint8)
 
 

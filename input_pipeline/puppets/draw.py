@@ -68,9 +68,7 @@ def render(identity: Identity, pose: Pose, size: int) -> Rendering:
     colours, cover = Image.new("RGB", (side, side)), Image.new("L", (side, side))
     for part in parts:
         _paint(part, colours, cover)
-    figure = np.asarray(
-        colours.reduce(factor), np.float32
-    )  # black outside: already multiplied by the coverage
+    figure = np.asarray(colours.reduce(factor), np.float32)  # black outside: already multiplied by the coverage
     silhouette = np.asarray(cover.reduce(factor))
     share = silhouette[..., None].astype(np.float32) / 255
     frame = np.rint(behind * (1 - share) + figure).clip(0, 255).astype(np.uint8)
@@ -80,9 +78,7 @@ def render(identity: Identity, pose: Pose, size: int) -> Rendering:
 def background(identity: Identity, size: int) -> np.ndarray:
     """The frame without the figure: (H, W, 3) uint8, read-only. Raises UserError for a size outside SIZES."""
     if not SIZES[0] <= size <= SIZES[1]:
-        raise UserError(
-            f"puppets are drawn from {SIZES[0]} to {SIZES[1]} pixels, not {size}: choose a size between."
-        )
+        raise UserError(f"puppets are drawn from {SIZES[0]} to {SIZES[1]} pixels, not {size}: choose a size between.")
     return _background(identity.background, size)
 
 
@@ -90,9 +86,7 @@ def background(identity: Identity, size: int) -> np.ndarray:
 def _background(b: Background, size: int) -> np.ndarray:
     # always made at one size, so that all sizes show the same
     grid = np.linspace(-0.5, 0.5, _CANVAS)
-    share = np.clip(0.5 + grid[None, :] * math.cos(b.angle) + grid[:, None] * math.sin(b.angle), 0, 1)[
-        ..., None
-    ]
+    share = np.clip(0.5 + grid[None, :] * math.cos(b.angle) + grid[:, None] * math.sin(b.angle), 0, 1)[..., None]
     picture = Image.fromarray(np.uint8(255 * ((1 - share) * np.array(b.start) + share * np.array(b.end))))
     draw = ImageDraw.Draw(picture)
     for shape in b.shapes:
@@ -102,9 +96,7 @@ def _background(b: Background, size: int) -> np.ndarray:
     picture = picture.filter(ImageFilter.GaussianBlur(0.02 * _CANVAS))
     rng = np.random.default_rng(np.random.SeedSequence(b.noise_seed))
     coarse = np.uint8(np.rint(rng.uniform(0, 255, (8, 8, 3))))
-    noise = np.asarray(
-        Image.fromarray(coarse).resize((_CANVAS, _CANVAS), Image.Resampling.BICUBIC), np.float32
-    )
+    noise = np.asarray(Image.fromarray(coarse).resize((_CANVAS, _CANVAS), Image.Resampling.BICUBIC), np.float32)
     noisy = np.asarray(picture, np.float32) + b.noise * (2 * noise - 255)
     picture = Image.fromarray(np.uint8(np.rint(noisy.clip(0, 255))))
     result = np.array(picture.resize((size, size), Image.Resampling.BOX))

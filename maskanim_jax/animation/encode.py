@@ -141,9 +141,7 @@ class Sound:
 
     def _encoded(self, stream: av.AudioStream) -> Packets:
         source = stream.codec_context
-        layout = (
-            "mono" if source.layout.nb_channels == 1 else "stereo"
-        )  # old formats have layouts without a name
+        layout = "mono" if source.layout.nb_channels == 1 else "stereo"  # old formats have layouts without a name
         target = self.output.add_stream("aac", rate=source.sample_rate, layout=layout)
         return self._transcoded(stream, target)
 

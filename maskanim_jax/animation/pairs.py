@@ -47,9 +47,7 @@ def read_pairs(path: Path, data: Path | None) -> list[Pair]:
             ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise UserError(
-            f"{path} cannot be read ({reason}); give a CSV with the columns source,driving"
-        ) from error
+        raise UserError(f"{path} cannot be read ({reason}); give a CSV with the columns source,driving") from error
     if not pairs:
         raise UserError(f"{path} lists no pairs; add a line such as image.png,video.mp4 below source,driving")
     return pairs
@@ -62,6 +60,4 @@ def _find(path: Path, line: int, column: str, name: str | None, roots: list[Path
         found = root / name.strip()  # an absolute name stays as it is
         if found.exists():
             return found
-    raise UserError(
-        f"{path} line {line}: the {column} {name} does not exist; mend the line or give --data=ROOT"
-    )
+    raise UserError(f"{path} line {line}: the {column} {name} does not exist; mend the line or give --data=ROOT")

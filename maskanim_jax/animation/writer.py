@@ -74,9 +74,7 @@ class VideoWriter:
 
     def _unwritten(self, error: OSError) -> UserError:
         reason = error.strerror or type(error).__name__
-        return UserError(
-            f"{self.path} cannot be written ({reason}); free some space or choose another output"
-        )
+        return UserError(f"{self.path} cannot be written ({reason}); free some space or choose another output")
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -135,9 +133,7 @@ def _reserve(path: str | Path) -> Path:
     target = Path(path)
     folder = is_folder(path)
     if not folder and target.suffix.lower() not in {*CONTAINERS, ".gif"}:
-        raise UserError(
-            f"{path} is no kind of output; end it with .mp4, .mov, .gif, or / for a folder of png files"
-        )
+        raise UserError(f"{path} is no kind of output; end it with .mp4, .mov, .gif, or / for a folder of png files")
     if folder and target.is_dir():
         others = [p.name for p in _entries(target) if not NUMBERED.fullmatch(p.name)]
         if others:
@@ -154,9 +150,7 @@ def _reserve(path: str | Path) -> Path:
             temporary.touch()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise UserError(
-            f"{path} cannot be written ({reason}); choose a folder that you may write to"
-        ) from error
+        raise UserError(f"{path} cannot be written ({reason}); choose a folder that you may write to") from error
     return temporary
 
 

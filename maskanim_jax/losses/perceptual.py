@@ -32,5 +32,7 @@ def perceptual_pyramid(
         wanted = [jax.lax.stop_gradient(want).astype(jnp.float32) for want in wanted]
         for i, picture in enumerate(pictures):
             seen = features(weights, antialiased_downscale(picture, scale), taps, dtype)
-            losses[i] += sum(jnp.abs(see.astype(jnp.float32) - want).mean() for see, want in zip(seen, wanted, strict=True))
+            losses[i] += sum(
+                jnp.abs(see.astype(jnp.float32) - want).mean() for see, want in zip(seen, wanted, strict=True)
+            )
     return losses

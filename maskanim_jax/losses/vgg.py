@@ -25,10 +25,14 @@ def check_taps(taps: Sequence[str]) -> None:
     """Raises UserError when a name is not a ReLU layer of VGG-19."""
     unknown = [tap for tap in taps if tap not in TAPS]
     if unknown or not taps:
-        raise UserError(f"config.loss.taps has {unknown or 'no layer'}; the ReLU layers of VGG-19 are {TAPS[0]} to {TAPS[-1]}")
+        raise UserError(
+            f"config.loss.taps has {unknown or 'no layer'}; the ReLU layers of VGG-19 are {TAPS[0]} to {TAPS[-1]}"
+        )
 
 
-def features(weights: Mapping[str, jax.Array], frames: jax.Array, taps: Sequence[str], dtype: DType = jnp.float32) -> list[jax.Array]:
+def features(
+    weights: Mapping[str, jax.Array], frames: jax.Array, taps: Sequence[str], dtype: DType = jnp.float32
+) -> list[jax.Array]:
     """Activations N_j of Eq. 9 at the named ReLU layers, for (N, H, W, 3) RGB in [0, 1]; layers after the last tap are not computed."""
     x = ((frames - weights["mean"]) / weights["std"]).astype(dtype)
     found: dict[str, jax.Array] = {}

@@ -80,8 +80,17 @@ class EncoderDecoder(nnx.Module):
     the same resolution (at the end: the raw input) is concatenated behind each up block's output.
     """
 
-    def __init__(self, inputs: int, width: int, blocks: int, max_width: int, *, skips: bool = False, dtype: DType = jnp.float32,
-                 rngs: nnx.Rngs) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        blocks: int,
+        max_width: int,
+        *,
+        skips: bool = False,
+        dtype: DType = jnp.float32,
+        rngs: nnx.Rngs,
+    ) -> None:
         self.blocks, self.skips = blocks, skips
         downs = encoder_widths(width, blocks, max_width)
         before = inputs

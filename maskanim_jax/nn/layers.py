@@ -20,9 +20,13 @@ MOMENTUM = 0.1
 class Conv(nnx.Module):
     """k x k convolution with bias, stride 1, NHWC x HWIO. Initial values as PyTorch's: U(-a, a) with a = 1 / sqrt(fan in)."""
 
-    def __init__(self, inputs: int, outputs: int, size: int, *, padding: str = "SAME", dtype: DType = jnp.float32, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, size: int, *, padding: str = "SAME", dtype: DType = jnp.float32, rngs: nnx.Rngs
+    ) -> None:
         bound = (size * size * inputs) ** -0.5
-        self.kernel = nnx.Param(jax.random.uniform(rngs.params(), (size, size, inputs, outputs), minval=-bound, maxval=bound))
+        self.kernel = nnx.Param(
+            jax.random.uniform(rngs.params(), (size, size, inputs, outputs), minval=-bound, maxval=bound)
+        )
         self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound))
         self.padding = padding
         self.dtype = dtype
@@ -30,7 +34,11 @@ class Conv(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, inputs) to (N, H', W', outputs) in the compute type; H' = H, or H - k + 1 without padding."""
         y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype), self.kernel[...].astype(self.dtype), (1, 1), self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+            x.astype(self.dtype),
+            self.kernel[...].astype(self.dtype),
+            (1, 1),
+            self.padding,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
         return y + self.bias[...].astype(self.dtype)
 

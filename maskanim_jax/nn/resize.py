@@ -16,7 +16,9 @@ def bilinear(x: jax.Array, size: int) -> jax.Array:
     """
     if x.shape[1:3] == (size, size):
         return x
-    return jax.image.resize(x, (x.shape[0], size, size, x.shape[3]), "linear", antialias=False, precision=jax.lax.Precision.HIGHEST)
+    return jax.image.resize(
+        x, (x.shape[0], size, size, x.shape[3]), "linear", antialias=False, precision=jax.lax.Precision.HIGHEST
+    )
 
 
 @functools.cache

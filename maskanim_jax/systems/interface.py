@@ -56,8 +56,16 @@ class System(Protocol):
         """The learning rate that each network has at this step, for the log."""
         ...
 
-    def gradients(self, variables: Variables, frozen: Tree, source: jax.Array, driving: jax.Array, key: jax.Array, step: jax.Array,
-                  steps_per_epoch: int) -> Gradients:
+    def gradients(
+        self,
+        variables: Variables,
+        frozen: Tree,
+        source: jax.Array,
+        driving: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        steps_per_epoch: int,
+    ) -> Gradients:
         """Losses and their gradients for one batch of raw pairs; augmentation happens in here. `frozen` holds VGG-19's weights."""
         ...
 
@@ -65,7 +73,7 @@ class System(Protocol):
         """Same-identity reconstruction of `driving` from `source` (batch to batch), as the paper's Table 1 needs it."""
         ...
 
-    def animation_options(self, given: Mapping[str, str]) -> Any:  # noqa: ANN401 - each system has its own options
+    def animation_options(self, given: Mapping[str, str]) -> Any:
         """Checks the options that the user gave (threshold, mask_scale, ablation, motion, ...); returns a hashable value.
 
         Raises UserError for an option that this system does not have or a value that it cannot take.
@@ -76,7 +84,7 @@ class System(Protocol):
         """What is computed once per video: `source` and `first_driving` are (1, S, S, 3)."""
         ...
 
-    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:  # noqa: ANN401
+    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:
         """Animates the source of `begun` by a batch of driving frames; holds every picture of `picture_order`."""
         ...
 
@@ -86,4 +94,8 @@ class System(Protocol):
 
     def alarms(self, metrics: Mapping[str, float]) -> list[str]:
         """Sentences about what goes wrong, from the metrics of a step; empty when all is well."""
+        ...
+
+    def departures(self) -> list[str]:
+        """Where the config departs from the paper, a sentence each; log and report repeat them."""
         ...

@@ -24,7 +24,9 @@ def waiting(inner: optax.GradientTransformation, start: int) -> optax.GradientTr
     def init(params: optax.Params) -> WaitingState:
         return WaitingState(jnp.zeros((), jnp.int32), inner.init(params))
 
-    def update(grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None) -> tuple[optax.Updates, optax.OptState]:
+    def update(
+        grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         assert isinstance(state, WaitingState)
         started = state.count >= start
         moved, after = inner.update(grads, state.inner, params)
@@ -48,7 +50,9 @@ def learning_rate(step: jax.Array | int, steps_per_epoch: int, optim: ConfigDict
     return rate
 
 
-def adam_by_network(optim: ConfigDict, steps_per_epoch: int, factors: Mapping[str, float], starts: Mapping[str, int]) -> optax.GradientTransformation:
+def adam_by_network(
+    optim: ConfigDict, steps_per_epoch: int, factors: Mapping[str, float], starts: Mapping[str, int]
+) -> optax.GradientTransformation:
     """Adam for a dict of networks.
 
     `factors` names every network with the factor of its learning rate; `starts` (steps) names those that wait.

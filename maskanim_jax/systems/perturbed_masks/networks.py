@@ -84,10 +84,14 @@ class FineGenerator(nnx.Module):
     """h (Eq. 4 and 7): the high-resolution generator, a U-Net."""
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
-        self.body = EncoderDecoder(8, settings.width, settings.blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs)
+        self.body = EncoderDecoder(
+            8, settings.width, settings.blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs
+        )
         self.last = Conv(self.body.outputs, 3, 7, dtype=dtype, rngs=rngs)
 
-    def __call__(self, source: jax.Array, source_mask: jax.Array, coarse: jax.Array, driving_mask: jax.Array, train: bool) -> jax.Array:
+    def __call__(
+        self, source: jax.Array, source_mask: jax.Array, coarse: jax.Array, driving_mask: jax.Array, train: bool
+    ) -> jax.Array:
         """s (N, S, S, 3), U(m_s) (N, S, S, 1), c (N, S, S, 3), U(m_d) (N, S, S, 1) to the fine frame f (N, S, S, 3)."""
         x = jnp.concatenate([source, source_mask, coarse, driving_mask], -1)
         return jax.nn.sigmoid(self.last(self.body(x, train)).astype(jnp.float32))

@@ -36,7 +36,9 @@ def parse_options(given: Mapping[str, str], perturb: ConfigDict) -> AnimationOpt
     """Options as text by name, what is not given from `config.perturb`; raises UserError for what cannot be."""
     unknown = sorted(set(given) - {"threshold", "mask_scale", "ablation"})
     if unknown:
-        raise UserError(f"--{unknown[0]} is not an option of Perturbed Masks; it has --threshold, --mask_scale and --ablation")
+        raise UserError(
+            f"--{unknown[0]} is not an option of Perturbed Masks; it has --threshold, --mask_scale and --ablation"
+        )
     threshold = str(given.get("threshold", perturb.test_threshold))
     ablation = given.get("ablation", "none")
     if ablation not in ABLATIONS:

@@ -88,7 +88,9 @@ def signed_poisson(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.A
     if rate <= 0:
         return jnp.zeros(shape)
     value_key, sign_key = jax.random.split(key)
-    counts = jnp.searchsorted(jnp.asarray(_poisson_cumulative(rate)), jax.random.uniform(value_key, shape), side="right")
+    counts = jnp.searchsorted(
+        jnp.asarray(_poisson_cumulative(rate)), jax.random.uniform(value_key, shape), side="right"
+    )
     return counts.astype(jnp.float32) * jax.random.rademacher(sign_key, shape, dtype=jnp.float32)
 
 

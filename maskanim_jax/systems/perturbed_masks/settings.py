@@ -18,7 +18,9 @@ def check(config: ConfigDict) -> None:
     for name, side in (("mask", mask), ("refine", mask), ("fine", frame)):
         blocks = config[name].blocks
         if side % 2**blocks:
-            raise UserError(f"config.{name}.blocks={blocks} halves a side of {side} too often; give at most {(side & -side).bit_length() - 1}")
+            raise UserError(
+                f"config.{name}.blocks={blocks} halves a side of {side} too often; give at most {(side & -side).bit_length() - 1}"
+            )
     if config.mask.border not in ("zero", "same"):
         raise UserError(f"config.mask.border={config.mask.border} cannot be: give 'zero' or 'same'")
     if config.precision not in PRECISIONS:
@@ -30,3 +32,47 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.loss has a scale of {scale}, which does not divide config.frame_size={frame}")
     check_taps(config.loss.taps)
     parse_options({"threshold": str(config.perturb.threshold)}, config.perturb)
+
+
+def departures(config: ConfigDict) -> list[str]:
+    """Sentences on everything that neither the paper nor the released code has; sizes first."""
+    c = config
+    checks = [
+        (
+            c.frame_size != 256 or c.mask.size != 64,
+            f"frames are {c.frame_size} pixels and masks {c.mask.size}, not 256 and 64",
+        ),
+        (
+            (
+                c.mask.width,
+                c.mask.blocks,
+                c.refine.width,
+                c.refine.blocks,
+                c.coarse.width,
+                c.coarse.residual_blocks,
+                c.fine.width,
+                c.fine.blocks,
+            )
+            != (32, 5, 64, 5, 256, 6, 64, 5),
+            f"networks are smaller or larger: m {c.mask.width} x {c.mask.blocks} blocks, r {c.refine.width} x {c.refine.blocks}, "
+            f"l {c.coarse.width} x {c.coarse.residual_blocks}, h {c.fine.width} x {c.fine.blocks}",
+        ),
+        (
+            c.mask.temperature != 0.1,
+            f"m's temperature is {c.mask.temperature}, not 0.1: a softer sigmoid, through which gradients go on",
+        ),
+        (c.refine.temperature != 0.1, f"r's temperature is {c.refine.temperature}, not 0.1"),
+        (c.mask.normalise_logits, f"m's logits are normalised over the batch and lowered by {c.mask.logit_offset}"),
+        (bool(c.mask.area), f"the mean of the masks is a loss of weight {c.mask.area}"),
+        (c.mask.border != "zero", "masks have no border of three zero pixels"),
+        (c.optim.learning_rate != 2e-4, f"the learning rate is {c.optim.learning_rate:g}, not 2e-4"),
+        (c.optim.mask_rate != 1, f"m learns at {c.optim.mask_rate:g} of the others' rate"),
+        (bool(c.optim.warmup_steps), f"the learning rate warms up over {c.optim.warmup_steps} steps"),
+        (bool(c.optim.cosine_steps), f"the learning rate follows a cosine to zero at step {c.optim.cosine_steps}"),
+        (
+            tuple(c.loss.scales) != tuple(c.loss.coarse_scales),
+            f"the coarse frame is compared at {tuple(c.loss.coarse_scales)} only",
+        ),
+        (c.loss.vgg != "imagenet", "the perceptual loss uses untrained features of VGG-19"),
+    ]
+    return [sentence for departs, sentence in checks if departs]

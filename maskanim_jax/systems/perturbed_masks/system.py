@@ -25,7 +25,7 @@ from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 from maskanim_jax.systems.perturbed_masks.networks import CoarseGenerator, FineGenerator, MaskGenerator, MaskRefiner
 from maskanim_jax.systems.perturbed_masks.options import AnimationOptions, parse_options
 from maskanim_jax.systems.perturbed_masks.perturbations import p_test, p_train
-from maskanim_jax.systems.perturbed_masks.settings import check
+from maskanim_jax.systems.perturbed_masks.settings import check, departures
 
 DEAD_SPACE = 0.01
 """A mask that varies less than this over the picture carries nothing."""
@@ -60,7 +60,9 @@ class PerturbedMasks:
     def init(self, key: jax.Array) -> Variables:
         keys = jax.random.split(key, len(self.networks))
         fresh = {name: network.init(key) for (name, network), key in zip(self.networks.items(), keys, strict=True)}
-        return Variables({name: params for name, (params, _) in fresh.items()}, {name: stats for name, (_, stats) in fresh.items()})
+        return Variables(
+            {name: params for name, (params, _) in fresh.items()}, {name: stats for name, (_, stats) in fresh.items()}
+        )
 
     def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
         starts = {"refine": self.config.refine.start_epoch * steps_per_epoch}
@@ -108,13 +110,17 @@ class PerturbedMasks:
         source_mask, driving_mask = run("mask", source), run("mask", augmented)
         small = bilinear(source, self.mask_size)
         coarse = run("coarse", small, source_mask, driving_mask)
-        wide_source_mask, wide_driving_mask = (stop_gradient(bilinear(mask, self.frame_size)) for mask in (source_mask, driving_mask))
+        wide_source_mask, wide_driving_mask = (
+            stop_gradient(bilinear(mask, self.frame_size)) for mask in (source_mask, driving_mask)
+        )
         fine = run("fine", source, wide_source_mask, stop_gradient(coarse), wide_driving_mask)
 
         perturbed = p_train(driving_mask, key, config.perturb)
 
         def refine(_: None) -> tuple[jax.Array, Tree]:
-            return self.networks["refine"](params["refine"], stats["refine"], small, stop_gradient(source_mask), perturbed, train=True)
+            return self.networks["refine"](
+                params["refine"], stats["refine"], small, stop_gradient(source_mask), perturbed, train=True
+            )
 
         def rest(_: None) -> tuple[jax.Array, Tree]:
             return stop_gradient(driving_mask), stats["refine"]
@@ -128,18 +134,38 @@ class PerturbedMasks:
         losses = {"mask": config.loss.mask * jnp.abs(refined - stop_gradient(driving_mask)).mean(), **seen}
         if config.mask.area:
             losses["area"] = config.mask.area * (source_mask.mean() + driving_mask.mean()) / 2
-        pictures = {"source": source, "source_mask": source_mask, "driving": target, "driving_mask": driving_mask, "perturbed": perturbed,
-                    "refined": refined, "coarse": coarse, "fine": fine}
+        pictures = {
+            "source": source,
+            "source_mask": source_mask,
+            "driving": target,
+            "driving_mask": driving_mask,
+            "perturbed": perturbed,
+            "refined": refined,
+            "coarse": coarse,
+            "fine": fine,
+        }
         return losses, stats, pictures
 
-    def gradients(self, variables: Variables, frozen: Tree, source: jax.Array, driving: jax.Array, key: jax.Array, step: jax.Array,
-                  steps_per_epoch: int) -> Gradients:
+    def gradients(
+        self,
+        variables: Variables,
+        frozen: Tree,
+        source: jax.Array,
+        driving: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        steps_per_epoch: int,
+    ) -> Gradients:
         augment_key, perturb_key = jax.random.split(key)
         source, target, augmented = self.augment(source, driving, augment_key)
         refining = step >= self.config.refine.start_epoch * steps_per_epoch
 
-        def total(params: dict[str, Tree]) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], dict[str, jax.Array]]]:
-            losses, stats, pictures = self.losses(params, variables.stats, frozen, source, target, augmented, perturb_key, refining)
+        def total(
+            params: dict[str, Tree],
+        ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], dict[str, jax.Array]]]:
+            losses, stats, pictures = self.losses(
+                params, variables.stats, frozen, source, target, augmented, perturb_key, refining
+            )
             return sum(losses.values(), jnp.float32(0)), (losses, stats, pictures)
 
         (loss, (losses, stats, pictures)), grads = jax.value_and_grad(total, has_aux=True)(variables.params)
@@ -149,12 +175,19 @@ class PerturbedMasks:
         metrics["source_l1"] = jnp.abs(source - target).mean()
         return Gradients(grads, stats, metrics)
 
+    def departures(self) -> list[str]:
+        return departures(self.config)
+
     def alarms(self, metrics: Mapping[str, float]) -> list[str]:
         """Sentences for the log when masks have died."""
         if metrics["mask_space"] < DEAD_SPACE:
-            return [f"the mask is constant over the picture (mean {metrics['mask_mean']:.3f}, deviation {metrics['mask_space']:.4f}): it has collapsed"]
+            return [
+                f"the mask is constant over the picture (mean {metrics['mask_mean']:.3f}, deviation {metrics['mask_space']:.4f}): it has collapsed"
+            ]
         if metrics["mask_time"] < DEAD_TIME:
-            return [f"the mask hardly changes between frames (deviation over time {metrics['mask_time']:.4f}): it carries no pose"]
+            return [
+                f"the mask hardly changes between frames (deviation over time {metrics['mask_time']:.4f}): it carries no pose"
+            ]
         return []
 
     # -- using -------------------------------------------------------------------------------------------------------------------------
@@ -162,8 +195,9 @@ class PerturbedMasks:
     def _run(self, variables: Variables, name: str, *inputs: jax.Array) -> jax.Array:
         return self.networks[name](variables.params[name], variables.stats[name], *inputs, train=False)[0]
 
-    def _generate(self, variables: Variables, source: jax.Array, small: jax.Array, source_mask: jax.Array,
-                  driving_mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def _generate(
+        self, variables: Variables, source: jax.Array, small: jax.Array, source_mask: jax.Array, driving_mask: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """c and f (Eq. 3 and 4) in evaluation mode."""
         coarse = self._run(variables, "coarse", small, source_mask, driving_mask)
         wide = (bilinear(mask, self.frame_size) for mask in (source_mask, driving_mask))
@@ -172,31 +206,61 @@ class PerturbedMasks:
     def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
         source_mask, driving_mask = self._run(variables, "mask", source), self._run(variables, "mask", driving)
         coarse, fine = self._generate(variables, source, bilinear(source, self.mask_size), source_mask, driving_mask)
-        return {"source": source, "source_mask": source_mask, "driving": driving, "driving_mask": driving_mask, "coarse": coarse, "fine": fine}
+        return {
+            "source": source,
+            "source_mask": source_mask,
+            "driving": driving,
+            "driving_mask": driving_mask,
+            "coarse": coarse,
+            "fine": fine,
+        }
 
     def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
         shown = self.reconstruct(variables, source, driving)
         perturbed = p_train(shown["driving_mask"], key, self.config.perturb)
         small = bilinear(source, self.mask_size)
-        return {**shown, "perturbed": perturbed, "refined": self._run(variables, "refine", small, shown["source_mask"], perturbed)}
+        return {
+            **shown,
+            "perturbed": perturbed,
+            "refined": self._run(variables, "refine", small, shown["source_mask"], perturbed),
+        }
 
     def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
         return parse_options(given, self.config.perturb)
 
     def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
         del first_driving  # masks are absolute: no frame of the driver is special
-        return {"source": source, "small": bilinear(source, self.mask_size), "mask": self._run(variables, "mask", source)}
+        return {
+            "source": source,
+            "small": bilinear(source, self.mask_size),
+            "mask": self._run(variables, "mask", source),
+        }
 
-    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:  # noqa: ANN401
+    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:
         source, small, source_mask = (
-            jnp.broadcast_to(begun[name], (driving.shape[0], *begun[name].shape[1:])) for name in ("source", "small", "mask")
+            jnp.broadcast_to(begun[name], (driving.shape[0], *begun[name].shape[1:]))
+            for name in ("source", "small", "mask")
         )
         mask = self._run(variables, "mask", driving)
-        perturbed = mask if options.ablation in ("no_pert", "no_id") else p_test(mask, options.threshold, options.mask_scale)
-        refined = perturbed if options.ablation in ("no_ref", "no_id") else self._run(variables, "refine", small, source_mask, perturbed)
+        perturbed = (
+            mask if options.ablation in ("no_pert", "no_id") else p_test(mask, options.threshold, options.mask_scale)
+        )
+        refined = (
+            perturbed
+            if options.ablation in ("no_ref", "no_id")
+            else self._run(variables, "refine", small, source_mask, perturbed)
+        )
         coarse, fine = self._generate(variables, source, small, source_mask, refined)
-        return {"source": source, "source_mask": source_mask, "driving": driving, "driving_mask": mask, "perturbed": perturbed,
-                "refined": refined, "coarse": coarse, "fine": fine}
+        return {
+            "source": source,
+            "source_mask": source_mask,
+            "driving": driving,
+            "driving_mask": mask,
+            "perturbed": perturbed,
+            "refined": refined,
+            "coarse": coarse,
+            "fine": fine,
+        }
 
 
 def mask_figures(masks: jax.Array) -> dict[str, jax.Array]:

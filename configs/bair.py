@@ -1,0 +1,20 @@
+"""BAIR robot pushing at 256 x 256. `configs/bair.py` is the paper's reading, `configs/bair.py:released` that of the authors' code."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(reading: str = "paper") -> ConfigDict:
+    """Shards from `python -m input_pipeline.prepare --input=bair --output=data/bair256 --size=256`."""
+    c = common.start(reading)
+    c.name = "bair"
+    c.data.shards = "data/bair256"
+    c.data.sampling = "clip"
+    if reading == "released":
+        c.batch_size = 18
+        c.loss.taps = common.FIVE_TAPS
+        c.perturb.threshold = c.perturb.test_threshold = 60
+    return c

@@ -1,0 +1,23 @@
+"""What `make demo` trains: puppets, at most ten minutes on two cores. Shows the whole path, not the best result: that is configs/puppets.py."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import puppets
+
+
+def get_config(reading: str = "paper") -> ConfigDict:
+    """The puppets config, shorter."""
+    c = puppets.get_config(reading)
+    c.name = "demo"
+    c.data.shards = "data/demo64"
+    c.data.puppets.train_identities = 200
+    c.data.puppets.test_identities = 10
+    c.optim.max_steps = c.optim.cosine_steps = 900
+    c.optim.max_minutes = 9.0
+    c.train.log_every = 25
+    c.train.checkpoint_every = 150
+    c.train.picture_every = 150
+    c.train.eval_clips = 10
+    return c

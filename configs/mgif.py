@@ -1,0 +1,26 @@
+"""Moving GIFs of cartoon animals: `configs/mgif.py` (or `:released`) at 256 x 256, `configs/mgif.py:small` at 64 x 64 for two cores."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import common, small
+
+
+def get_config(reading: str = "paper") -> ConfigDict:
+    """Shards from `python -m input_pipeline.prepare --input=moving-gif --output=data/mgif256 --size=256`, or mgif64 with --size=64."""
+    c = common.start("paper" if reading == "small" else reading)
+    c.name = "mgif"
+    c.data.shards = "data/mgif256"
+    c.data.sampling = "clip"
+    if reading == "small":
+        small.small(c)
+        c.name = "mgif-small"
+        c.data.shards = "data/mgif64"
+        c.optim.epochs = 1000
+        c.optim.max_steps = c.optim.cosine_steps = 6000
+        c.optim.max_minutes = 110.0
+        c.train.checkpoint_every = 500
+        c.train.picture_every = 500
+        c.train.eval_clips = 40
+    return c

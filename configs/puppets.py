@@ -1,0 +1,24 @@
+"""The embedded data set of drawn figures at 64 x 64: up to two hours on two cores. The data are drawn when they are missing."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import common, small
+
+
+def get_config(reading: str = "paper") -> ConfigDict:
+    """Held-out identities are never seen in training; their true silhouettes are known."""
+    c = small.small(common.start(reading))
+    c.name = "puppets"
+    c.data.shards = "data/puppets64"
+    c.data.repeats = 20
+    c.data.puppets.train_identities = 400
+    c.data.puppets.test_identities = 20
+    c.data.puppets.frames = 24
+    c.optim.epochs = 1000
+    c.optim.max_steps = c.optim.cosine_steps = 6000
+    c.optim.max_minutes = 110.0
+    c.train.checkpoint_every = 500
+    c.train.picture_every = 500
+    return c

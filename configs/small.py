@@ -1,0 +1,26 @@
+"""Sizes and the recipe with which two cores train masks that live: shared by puppets, demo and mgif at 64 pixels."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def small(c: ConfigDict) -> ConfigDict:
+    """64-pixel frames, 32-pixel masks, about 1.3 M parameters, and what departs from the paper so that m does not collapse."""
+    c.frame_size = 64
+    c.batch_size = 8
+    c.mask.size = 32
+    c.mask.width, c.mask.blocks, c.mask.max_width = 16, 3, 64
+    c.refine.width, c.refine.blocks, c.refine.max_width = 16, 3, 64
+    c.coarse.width = 64
+    c.fine.width, c.fine.blocks, c.fine.max_width = 16, 4, 128
+    c.loss.scales = (64, 32)
+    c.loss.coarse_scales = (32,)
+
+    c.mask.temperature = 0.3
+    c.refine.temperature = 0.3
+    c.mask.border = "same"
+    c.optim.learning_rate = 1e-3
+    c.optim.mask_rate = 0.2
+    c.optim.decay_epochs = ()
+    return c

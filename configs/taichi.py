@@ -1,0 +1,20 @@
+"""Tai-Chi-HD at 256 x 256. `configs/taichi.py` is the paper's reading, `configs/taichi.py:released` that of the authors' code."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(reading: str = "paper") -> ConfigDict:
+    """Shards from `python -m input_pipeline.prepare --input=taichi --output=data/taichi256 --size=256`."""
+    c = common.start(reading)
+    c.name = "taichi"
+    c.data.shards = "data/taichi256"
+    c.data.repeats = 150
+    if reading == "released":
+        c.batch_size = 20
+        c.loss.taps = common.FIVE_TAPS
+        c.perturb.threshold = c.perturb.test_threshold = 60
+    return c

@@ -1,0 +1,142 @@
+"""How well are held-out clips reconstructed? The paper's protocol (section 4.1), and what it says beside repeating the source.
+
+The first frame of a test clip is the source, all others are driving frames; L1 is the mean absolute difference of all pixels and channels
+in [0, 1], over all reconstructed frames. Neither P nor r is used: source and driver are one identity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline.shards import Split
+from maskanim_jax.animation.writer import VideoWriter
+from maskanim_jax.pictures import strip
+from maskanim_jax.silhouettes import Overlap
+from maskanim_jax.systems.interface import Pictures, System, Variables
+
+BATCH = 8
+"""Driving frames that go through the networks together; the last batch is filled up, so that nothing is compiled twice."""
+
+Silhouettes = Callable[[str], np.ndarray]
+"""Clip name to its true silhouettes (T, S, S) in [0, 1]; only drawn data has them."""
+
+
+@functools.lru_cache(maxsize=4)
+def _compiled(system: System) -> Callable[[Variables, jax.Array, jax.Array], Pictures]:
+    return jax.jit(system.reconstruct)
+
+
+def reconstruct_clip(
+    system: System, variables: Variables, frames: np.ndarray | list[np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Pictures of frames 1, 2, ... of a clip, each reconstructed from frame 0; frames are (S, S, 3) uint8."""
+    run = _compiled(system)
+    source = jnp.broadcast_to(jnp.asarray(frames[0], jnp.float32) / 255.0, (BATCH, *frames[0].shape))
+    for start in range(1, len(frames), BATCH):
+        chunk = np.stack(frames[start : start + BATCH])
+        filled = np.concatenate([chunk, np.repeat(chunk[-1:], BATCH - len(chunk), 0)])
+        pictures = jax.device_get(run(variables, source, jnp.asarray(filled, jnp.float32) / 255.0))
+        for i in range(len(chunk)):
+            yield {name: picture[i] for name, picture in pictures.items()}
+
+
+def _chosen(count: int, most: int | None) -> np.ndarray:
+    """Frame 0 and at most `most` others, evenly spread."""
+    if most is None or count - 1 <= most:
+        return np.arange(count)
+    return np.concatenate([[0], np.linspace(1, count - 1, most).round().astype(int)])
+
+
+def reconstruct(
+    system: System,
+    variables: Variables,
+    split: Split,
+    *,
+    clips: int | None = None,
+    frames: int | None = None,
+    videos: Path | None = None,
+    silhouettes: Silhouettes | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Figures of `split`, or of its first `clips` clips and `frames` evenly spread frames of each.
+
+    `videos`: folder that gets a side-by-side video of every clip. Returns what `reconstruction.json` holds: L1 and the L1 of repeating the
+    source, overall and for each clip, whether masks live, and their agreement with true silhouettes where those are known.
+    """
+    rows: list[dict[str, Any]] = []
+    masks_all: list[np.ndarray] = []
+    overlap = Overlap()
+    numbers = range(len(split.clips) if clips is None else min(clips, len(split.clips)))
+    for number in tqdm(numbers, desc="reconstruct", unit="clip", disable=not progress):
+        clip = split.clips[number]
+        chosen = _chosen(clip.count, frames)
+        if len(chosen) < 2:
+            continue
+        pictures = [split.frame(number, int(i)) for i in chosen]
+        first = pictures[0].astype(np.float32) / 255
+        errors, repeats, masks = [], [], []
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(VideoWriter(videos / f"{clip.name}.mp4", clip.fps)) if videos else None
+            for shown in reconstruct_clip(system, variables, pictures):
+                errors.append(float(np.abs(shown[system.result] - shown["driving"]).mean()))
+                repeats.append(float(np.abs(first - shown["driving"]).mean()))
+                if system.mask_picture:
+                    masks.append(shown[system.mask_picture][..., 0])
+                if writer is not None:
+                    order = [name for name in system.picture_order if name in shown]
+                    writer.write(strip(shown, order, max(128, system.frame_size), captions=True))
+        row = {
+            "name": clip.name,
+            "identity": clip.identity,
+            "frames": len(errors),
+            "l1": float(np.mean(errors)),
+            "l1_repeat_source": float(np.mean(repeats)),
+        }
+        if masks:
+            stacked = np.stack(masks)
+            masks_all.append(stacked)
+            row["mask_time"] = float(np.sqrt(stacked.var(0).mean()))
+            if silhouettes is not None:
+                overlap.add(stacked, silhouettes(clip.name)[chosen[1:]])
+        rows.append(row)
+    return _figures(rows, masks_all, overlap)
+
+
+def _figures(rows: list[dict[str, Any]], masks: list[np.ndarray], overlap: Overlap) -> dict[str, Any]:
+    frames = sum(row["frames"] for row in rows)
+    if not frames:
+        return {"l1": None, "l1_repeat_source": None, "ratio": None, "frames": 0, "clips": rows}
+    l1, repeat = (sum(row[key] * row["frames"] for row in rows) / frames for key in ("l1", "l1_repeat_source"))
+    figures: dict[str, Any] = {
+        "l1": l1,
+        "l1_repeat_source": repeat,
+        "ratio": l1 / repeat if repeat else None,
+        "frames": frames,
+    }
+    if masks:
+        figures["mask"] = {
+            "mean": float(np.mean([m.mean() for m in masks])),
+            "std_space": float(np.mean([m.std((1, 2)).mean() for m in masks])),
+            "std_time": float(np.mean([row["mask_time"] for row in rows])),
+        }
+    if overlap.count:
+        figures["mask"] |= overlap.best()
+    return {**figures, "clips": rows}
+
+
+def write_figures(path: Path, figures: dict[str, Any]) -> None:
+    """Writes JSON under a temporary name and renames it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(figures, indent=2))
+    os.replace(temporary, path)

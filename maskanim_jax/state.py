@@ -1,0 +1,64 @@
+"""What is a run at one step? Everything that training needs to go on, and the one step that changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from maskanim_jax.mesh import replicated, split
+from maskanim_jax.systems.interface import System, Tree, Variables
+
+
+class TrainState(NamedTuple):
+    """`step` counts finished steps; it is also the position in the data, since a batch is a function of (seed, step)."""
+
+    step: jax.Array
+    params: Tree
+    stats: Tree
+    opt_state: Any
+
+    @property
+    def variables(self) -> Variables:
+        """Parameters and batch statistics, as the system takes them."""
+        return Variables(self.params, self.stats)
+
+
+def init_state(system: System, seed: int, steps_per_epoch: int) -> TrainState:
+    """The state before the first step; a pure function of config and seed."""
+    variables = system.init(jax.random.key(seed))
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        variables.params,
+        variables.stats,
+        system.optimizer(steps_per_epoch).init(variables.params),
+    )
+
+
+StepFunction = Callable[[TrainState, Tree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh) -> StepFunction:
+    """One jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics).
+
+    `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, split over the devices; the state is donated. Under jit the means over a
+    batch, batch norm's among them, are those of the global batch, so the result does not depend on the number of devices but for rounding.
+    """
+    optimizer = system.optimizer(steps_per_epoch)
+
+    def step(
+        state: TrainState, frozen: Tree, source: jax.Array, driving: jax.Array
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        source, driving = (frames.astype(jnp.float32) / 255.0 for frames in (source, driving))
+        found = system.gradients(state.variables, frozen, source, driving, key, state.step, steps_per_epoch)
+        updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, found.stats, opt_state), found.metrics
+
+    same, batch = replicated(mesh), split(mesh)
+    return jax.jit(step, in_shardings=(same, same, batch, batch), out_shardings=(same, same), donate_argnums=0)
