@@ -72,7 +72,7 @@ def get_config() -> ConfigDict:
     perturb.cut_low = 15 / 64  # cuts are drawn from this share of the mask's side
     perturb.cut_high = 45 / 64
     perturb.scale = 0.25  # strips and the whole are scaled by U[1 - x, 1 + x]
-    perturb.threshold = "median"  # of each mask, or a number from 0 to 255
+    perturb.threshold = "median"  # rho of P_train: of each mask, or a number from 0 to 255, as text
     perturb.noise = 20.0  # lambda of the Poisson noise, in 255ths
     perturb.test_threshold = "median"  # rho of P_test, the same way
     perturb.test_scale = 0.75  # resize of P_test

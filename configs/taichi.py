@@ -16,5 +16,5 @@ def get_config(reading: str = "paper") -> ConfigDict:
     if reading == "released":
         c.batch_size = 20
         c.loss.taps = common.FIVE_TAPS
-        c.perturb.threshold = c.perturb.test_threshold = 60
+        c.perturb.threshold = c.perturb.test_threshold = "60"
     return c

@@ -14,5 +14,5 @@ def get_config(reading: str = "paper") -> ConfigDict:
     c.data.shards = "data/voxceleb256"
     c.data.repeats = 75
     if reading == "released":
-        c.perturb.threshold = c.perturb.test_threshold = 100
+        c.perturb.threshold = c.perturb.test_threshold = "100"
     return c

@@ -1,4 +1,4 @@
-"""`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR [--mode=train|reconstruct|animate] [--config.a.b=c]`.
+"""`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR [--mode=train|reconstruct|animate|all] [--config.a.b=c]`.
 
 Only parses and calls; `train.py`, `evaluate.py` and `report.py` do the work.
 """
@@ -17,7 +17,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/, with an argument behind a colon if it has one", lock_config=True
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: checkpoints, log, results, report")
-MODE = flags.DEFINE_enum("mode", "train", ["train", "reconstruct", "animate"], "what to do")
+MODE = flags.DEFINE_enum("mode", "train", ["train", "reconstruct", "animate", "all"], "what to do; all: one after the other")
 
 
 def main(_: list[str]) -> None:

@@ -104,6 +104,28 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
     return output
 
 
+def summary(workdir: Path) -> str:
+    """What the run reached, in a few lines for the console; what is missing is left out."""
+    lines = []
+    log = [record for record in read_log(workdir) if "loss" in record]
+    if log:
+        lines.append(f"loss {log[0]['loss']:.4g} at step {log[0]['step']}, {log[-1]['loss']:.4g} at step {log[-1]['step']}")
+    figures = _read(workdir / "reconstruction.json", dict, [])
+    if figures:
+        lines.append(
+            f"held-out L1 {figures['l1']:.4f}; repeating the source {figures['l1_repeat_source']:.4f}; "
+            f"ratio {figures['ratio']:.3f} over {figures['frames']} frames (checkpoint of step {figures['checkpoint_step']})"
+        )
+        mask = figures.get("mask")
+        if mask:
+            lines.append(
+                f"masks: mean {mask['mean']:.3f}, deviation over space {mask['std_space']:.3f}, over time {mask['std_time']:.3f}"
+                + (" (alive)" if mask["std_time"] > _ALIVE else " (NOT alive)")
+                + (f", IoU with the true silhouettes {mask['iou']:.3f}" if "iou" in mask else "")
+            )
+    return "\n".join(lines)
+
+
 def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
     """What the template needs."""
     notes: list[str] = []

@@ -1,0 +1,77 @@
+"""Do layers and resizes have the numbers of their definitions?"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from maskanim_jax.nn.blocks import EncoderDecoder, average_pool, upsample
+from maskanim_jax.nn.layers import BatchNorm
+from maskanim_jax.nn.network import Network
+from maskanim_jax.nn.resize import antialiased_downscale, bilinear
+
+
+def test_a_fourfold_bilinear_downscale_reads_the_centre_2x2_of_each_4x4_patch():
+    x = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
+    centre = np.asarray(x).reshape(1, 4, 4, 4, 4, 3)[:, :, 1:3, :, 1:3].mean((2, 4))
+    np.testing.assert_allclose(bilinear(x, 4), centre, atol=1e-6)
+
+
+def test_bilinear_upscale_keeps_a_ramp_and_repeats_the_edge():
+    x = jnp.broadcast_to(jnp.arange(4.0)[None, None, :, None], (1, 4, 4, 1))
+    row = np.asarray(bilinear(x, 8))[0, 0, :, 0]
+    np.testing.assert_allclose(row, [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3])
+
+
+def test_the_antialiased_downscale_is_a_gaussian_blur_and_every_fourth_pixel():
+    x = np.asarray(jax.random.uniform(jax.random.key(1), (1, 32, 32, 1)))
+    offsets = np.arange(-6, 7)
+    taps = np.exp(-(offsets**2) / (2 * 1.5**2))
+    kernel = np.outer(taps, taps) / taps.sum() ** 2
+    padded = np.pad(x[0, ..., 0], 6)
+    blurred = np.array([[(padded[i : i + 13, j : j + 13] * kernel).sum() for j in range(0, 32, 4)] for i in range(0, 32, 4)])
+    np.testing.assert_allclose(np.asarray(antialiased_downscale(jnp.asarray(x), 8))[0, ..., 0], blurred, atol=1e-5)
+
+
+def test_upsampling_then_pooling_changes_nothing():
+    x = jax.random.uniform(jax.random.key(2), (2, 4, 6, 3))
+    np.testing.assert_allclose(average_pool(upsample(x)), x, atol=1e-6)
+    assert np.asarray(upsample(x))[0, 2, 3, 1] == np.asarray(x)[0, 1, 1, 1]
+
+
+def test_batch_norm_keeps_the_unbiased_variance_and_normalises_by_the_biased_one():
+    network = Network(lambda rngs: BatchNorm(2))
+    params, stats = network.init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 3, 3, 2)) * 3 + 1
+    y, after = network(params, stats, x, train=True)
+    flat = np.asarray(x).reshape(-1, 2)
+    np.testing.assert_allclose(after["mean"], 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(after["var"], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(y).reshape(-1, 2).std(0), 1, rtol=1e-4)
+    still, same = network(params, after, x, train=False)
+    assert same is after
+    np.testing.assert_allclose(still, (x - after["mean"]) / np.sqrt(after["var"] + 1e-5), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("skips", "outputs"), [(False, 4), (True, 7)])
+def test_an_encoder_decoder_ends_with_e_channels_and_a_u_net_with_e_plus_in(skips, outputs):
+    network = Network(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=skips, rngs=rngs))
+    params, stats = network.init(jax.random.key(0))
+    y, _ = network(params, stats, jnp.zeros((1, 8, 8, 3)), train=False)
+    assert y.shape == (1, 8, 8, outputs)
+
+
+def test_a_u_net_ends_with_its_raw_input():
+    network = Network(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs))
+    params, stats = network.init(jax.random.key(0))
+    x = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3))
+    y, _ = network(params, stats, x, train=False)
+    np.testing.assert_array_equal(y[..., 4:], x)
+
+
+def test_half_precision_keeps_parameters_and_statistics_in_float32():
+    network = Network(lambda rngs: EncoderDecoder(3, 4, 2, 1024, dtype=jnp.bfloat16, rngs=rngs))
+    params, stats = network.init(jax.random.key(0))
+    y, after = network(params, stats, jax.random.uniform(jax.random.key(1), (2, 8, 8, 3)), train=True)
+    assert y.dtype == jnp.bfloat16
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, after)))

@@ -1,0 +1,123 @@
+"""Do P_train and P_test do what the paper says, and what the released code's image library did?"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from parity import needed, stored
+
+from configs.common import get_config
+from maskanim_jax.systems.perturbed_masks.perturbations import (
+    _along_x,
+    _along_y,
+    _whole,
+    p_test,
+    p_train,
+    signed_poisson,
+    threshold_levels,
+    to_levels,
+)
+
+
+def settings(**changes):
+    perturb = get_config().perturb
+    for name, value in changes.items():
+        setattr(perturb, name, value)
+    return perturb
+
+
+def blob(count=1, side=64):
+    """Masks with a soft square off the centre."""
+    mask = np.zeros((count, side, side, 1), np.float32)
+    mask[:, side // 4 : side // 2, side // 3 : side // 2] = 0.8
+    return jnp.asarray(mask)
+
+
+@needed
+def test_p_test_is_the_released_one_to_one_level():
+    theirs = stored("perturbation")
+    ours = p_test(jnp.asarray(theirs["mask"]), "60", 0.75)
+    assert np.abs(np.asarray(ours) - theirs["p_test_threshold60"]).max() * 255 < 1.01
+
+
+@needed
+@pytest.mark.parametrize("name", ["impulse", "ramp"])
+def test_the_resize_about_the_centre_is_the_librarys_to_one_level(name):
+    theirs = stored("perturbation")
+    ours = p_test(jnp.asarray(theirs[f"{name}_in"] / 255.0 + 1e-4), "0", 0.75)
+    assert np.abs(np.asarray(ours) * 255 - theirs[f"{name}_out"]).max() < 1.01
+
+
+@needed
+def test_strips_are_scaled_as_by_the_library_to_one_level():
+    theirs = stored("perturbation")
+    wide = jnp.asarray(theirs["strip_in_x"][0, ..., 0], jnp.float32)
+    tall = jnp.asarray(theirs["strip_in_y"][0, ..., 0], jnp.float32)
+    assert np.abs(_along_x(wide, _whole(20, jnp.float32(1.2))) - theirs["strip_out_x_scale1_2"][0, ..., 0]).max() <= 1
+    assert np.abs(_along_y(tall, _whole(20, jnp.float32(0.8))) - theirs["strip_out_y_scale0_8"][0, ..., 0]).max() <= 1
+
+
+@needed
+def test_the_noise_has_the_librarys_distribution():
+    histogram = stored("perturbation")["poisson20_histogram_offset100"]
+    theirs = histogram / histogram.sum()
+    noise = np.asarray(signed_poisson(jax.random.key(0), (1_000_000,), 20.0)).astype(int)
+    ours = np.bincount(100 + noise, minlength=256)[:256] / noise.size
+    assert np.abs(ours - theirs).sum() / 2 < 0.01  # total variation distance
+
+
+def test_the_noise_has_mean_zero_and_the_variance_of_a_signed_poisson():
+    noise = np.asarray(signed_poisson(jax.random.key(1), (400_000,), 20.0))
+    assert abs(noise.mean()) < 0.2
+    assert noise.std() == pytest.approx((20**2 + 20) ** 0.5, rel=0.01)
+
+
+def test_levels_are_truncated_and_pass_no_gradient():
+    np.testing.assert_array_equal(to_levels(jnp.asarray([0.0, 0.999, 1.0])), [0, 254, 255])
+    for perturb in (lambda m: p_test(m, "median", 0.75), lambda m: p_train(m, jax.random.key(0), settings())):
+        assert np.all(np.asarray(jax.grad(lambda m, f=perturb: f(m).sum())(blob())) == 0)
+
+
+def test_the_median_threshold_is_each_masks_own():
+    levels = jnp.stack([jnp.arange(64.0).reshape(8, 8, 1), 100 + jnp.arange(64.0).reshape(8, 8, 1)])
+    kept = np.asarray(threshold_levels(levels, "median")) > 0
+    assert kept[0].sum() == kept[1].sum() == 32
+
+
+def test_p_test_shrinks_by_a_quarter_about_the_centre():
+    mask = np.zeros((1, 64, 64, 1), np.float32)
+    mask[0, 12:52, 12:52] = 1  # 40 x 40 in the middle
+    small = np.asarray(p_test(jnp.asarray(mask), "0", 0.75))
+    assert small.sum() == pytest.approx(900, rel=0.02)
+    np.testing.assert_allclose(small, small[:, ::-1, ::-1], atol=1.5 / 255)
+
+
+def test_p_train_is_a_function_of_its_key_and_differs_between_the_masks_of_a_batch():
+    masks = blob(2)
+    one, same, other = (np.asarray(p_train(masks, jax.random.key(k), settings())) for k in (0, 0, 1))
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+    assert not np.array_equal(one[0], one[1])
+    assert one.min() >= 0
+    assert one.max() <= 1
+
+
+def test_without_scaling_threshold_and_noise_p_train_is_the_mask_in_whole_levels():
+    mask = jax.random.uniform(jax.random.key(3), (2, 64, 64, 1))
+    still = p_train(mask, jax.random.key(0), settings(scale=0.0, threshold="0", noise=0.0))
+    np.testing.assert_allclose(np.asarray(still) * 255, np.asarray(to_levels(mask)), atol=1e-3)
+
+
+def test_strips_do_not_leak_into_each_other():
+    """With enlarging strips, a mask that is zero left of the first possible cut stays zero there before the whole is scaled."""
+    from maskanim_jax.systems.perturbed_masks.perturbations import _random_strips
+
+    matrix = np.asarray(_random_strips(jax.random.key(5), 64, settings()))
+    assert (matrix[:15, 46:] == 0).all()
+    assert (matrix[46:, :15] == 0).all()
+    assert (matrix.sum(1) <= 1 + 1e-5).all()
+
+
+@pytest.mark.parametrize("side", [16, 32, 64, 128])
+def test_p_train_works_at_every_mask_size(side):
+    assert p_train(blob(1, side), jax.random.key(0), settings()).shape == (1, side, side, 1)

@@ -1,0 +1,156 @@
+"""Is a run a pure function of config, seed and data: resumed, killed, on one device or on eight?"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_config
+
+from maskanim_jax.checkpoints import Checkpoints, load_run
+from maskanim_jax.errors import UserError
+from maskanim_jax.logs import read_log
+from maskanim_jax.train import train
+
+TESTS = Path(__file__).parent
+
+
+def leaves(state):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+
+
+def assert_equal_states(one, other):
+    for a, b in zip(leaves(one), leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_shards, tmp_path_factory):
+    """A run that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    return train(tiny_config(tiny_shards), workdir), workdir
+
+
+def test_a_run_leaves_checkpoints_log_pictures_and_config(whole):
+    state, workdir = whole
+    assert int(state.step) == 6
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.last() == 6
+        assert len(checkpoints.steps()) <= 3
+    log = read_log(workdir)
+    names = {name for line in log for name in line}
+    assert {"loss", "loss_coarse", "loss_fine", "loss_mask", "mask_mean", "mask_space", "mask_time", "learning_rate_mask"} <= names
+    assert {"steps_per_second", "data_wait_share", "test_l1", "test_l1_repeat_source", "test_mask_iou"} <= names
+    assert list((workdir / "pictures").glob("*.png"))
+    assert list((workdir / "tensorboard").iterdir())
+    assert "parameters:" in json.dumps(log)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole, tiny_shards, tmp_path):
+    assert_equal_states(whole[0], train(tiny_config(tiny_shards), tmp_path / "again"))
+    other = tiny_config(tiny_shards)
+    other.seed = 1
+    different = train(other, tmp_path / "other")
+    assert any(not np.array_equal(a, b) for a, b in zip(leaves(whole[0]), leaves(different), strict=True))
+
+
+def test_a_run_in_two_pieces_is_the_whole_run_bit_for_bit(whole, tiny_shards, tmp_path):
+    first = tiny_config(tiny_shards)
+    first.optim.max_steps = 2
+    train(first, tmp_path)
+    assert_equal_states(whole[0], train(tiny_config(tiny_shards), tmp_path))
+    steps = [line["step"] for line in read_log(tmp_path) if "loss" in line]
+    assert steps == [2, 4, 6]
+
+
+def test_a_killed_run_goes_on_to_the_same_parameters_bit_for_bit(whole, tiny_shards, tmp_path):
+    """SIGKILL as soon as the first checkpoint is there, wherever the run then is; then the same command again."""
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path; from tiny import tiny_config; from maskanim_jax.train import train\n"
+        "train(tiny_config(sys.argv[2]), Path(sys.argv[3]))"
+    )
+    command = [sys.executable, "-c", code, str(TESTS), str(tiny_shards), str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "checkpoints" / "2").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert_equal_states(whole[0], train(tiny_config(tiny_shards), tmp_path))
+
+
+def test_a_finished_run_started_again_is_left_as_it_is(whole, tiny_shards):
+    before = sorted((whole[1] / "checkpoints").iterdir())
+    assert_equal_states(whole[0], train(tiny_config(tiny_shards), whole[1]))
+    assert sorted((whole[1] / "checkpoints").iterdir()) == before
+
+
+def test_eight_devices_give_the_result_of_one_to_rounding(whole, tiny_shards, tmp_path):
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import jax, numpy as np; from pathlib import Path; from tiny import tiny_config; from maskanim_jax.train import train\n"
+        "assert jax.device_count() == 8\n"
+        "c = tiny_config(sys.argv[2]); c.optim.max_steps = 2\n"
+        "state = train(c, Path(sys.argv[3]))\n"
+        "np.savez(sys.argv[3] + '/leaves.npz', *[np.asarray(leaf) for leaf in jax.tree.leaves((state.params, state.stats))])"
+    )
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    command = [sys.executable, "-c", code, str(TESTS), str(tiny_shards), str(tmp_path / "eight")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    config = tiny_config(tiny_shards)
+    config.optim.max_steps = 2
+    one = train(config, tmp_path / "one")
+    eight = np.load(tmp_path / "eight" / "leaves.npz")
+    losses = [[line["loss"] for line in read_log(tmp_path / name) if "loss" in line] for name in ("one", "eight")]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    for a, b in zip(leaves((one.params, one.stats)), eight.values(), strict=True):
+        # Adam's first steps are about the learning rate whatever the gradient, so a gradient of rounding noise may go either way.
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=4.1 * config.optim.learning_rate)
+        assert np.abs(a - b).mean() < 1e-4
+
+
+def test_half_precision_trains_with_finite_losses_and_float32_parameters(tiny_shards, tmp_path):
+    config = tiny_config(tiny_shards)
+    config.precision, config.optim.max_steps = "bfloat16", 2
+    state = train(config, tmp_path)
+    assert {leaf.dtype for leaf in leaves(state.params)} == {np.dtype(np.float32)}
+    assert np.isfinite([line["loss"] for line in read_log(tmp_path) if "loss" in line]).all()
+
+
+def test_a_workdir_of_another_config_is_refused_and_left_alone(whole, tiny_shards):
+    other = tiny_config(tiny_shards)
+    other.coarse.width = 4
+    before = (whole[1] / "config.json").read_text()
+    with pytest.raises(UserError, match=r"another config.*coarse\.width was 8 and is 4"):
+        train(other, whole[1])
+    assert (whole[1] / "config.json").read_text() == before
+
+
+def test_a_run_can_be_loaded_for_animation(whole):
+    state, workdir = whole
+    run = load_run(workdir, "last")
+    assert run.step == 6
+    assert_equal_states(run.variables.params, state.params)
+    assert load_run(workdir / "checkpoints" / "6").step == 6
+
+
+def test_a_damaged_checkpoint_is_a_sentence(whole, tmp_path):
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(whole[1], copy)
+    for path in (copy / "checkpoints" / "6" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match="can't be restored"):
+        load_run(copy / "checkpoints" / "6")

@@ -1,0 +1,30 @@
+"""A Perturbed Masks config so small that a step takes milliseconds, and a tiny embedded data set for it."""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from configs import puppets
+
+
+def tiny_config(shards: Path | str = "") -> ConfigDict:
+    """32-pixel frames, masks of 16, untrained VGG features of the first two blocks."""
+    c = puppets.get_config()
+    c.name = "tiny"
+    c.frame_size, c.batch_size = 32, 8
+    c.mask.size = 16
+    for network in (c.mask, c.refine, c.fine):
+        network.width, network.blocks, network.max_width = 4, 2, 16
+    c.coarse.width, c.coarse.residual_blocks = 8, 1
+    c.loss.scales = c.loss.coarse_scales = (32,)
+    c.loss.taps = ("relu1_1", "relu2_1")
+    c.loss.vgg = "untrained"
+    c.data.shards = str(shards)
+    c.data.repeats = 4
+    c.data.puppets.train_identities, c.data.puppets.test_identities, c.data.puppets.frames = 6, 3, 5
+    c.optim.max_steps, c.optim.cosine_steps, c.optim.max_minutes = 6, 0, 0.0
+    c.train.log_every = c.train.checkpoint_every = 2
+    c.train.picture_every = 4
+    c.train.eval_clips = c.train.eval_frames = 2
+    c.animate.pairs = 1
+    return c
