@@ -36,10 +36,12 @@ def run() -> None:
 
     platform.prepare()
     workdir = Path(WORKDIR.value)
-    {"train": train.train, "reconstruct": evaluate.reconstruct_test, "animate": evaluate.animate_test}[MODE.value](
-        CONFIG.value, workdir
-    )
-    print(f"see {report.write_report(workdir)}")
+    steps = {"train": train.train, "reconstruct": evaluate.reconstruct_test, "animate": evaluate.animate_test}
+    for name, step in steps.items():
+        if MODE.value in (name, "all"):
+            step(CONFIG.value, workdir)
+    page = report.write_report(workdir)
+    print(f"\n{report.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation.")
 
 
 def cli() -> None:
