@@ -48,7 +48,8 @@ def get_config() -> ConfigDict:
     mask.temperature = 0.1  # the logits are divided by it
     mask.normalise_logits = False  # departs from the paper: batch norm without affine on the logits
     mask.logit_offset = 0.0  # taken off the normalised logits: a larger one means a smaller mask
-    mask.area = 0.0  # departs from the paper: weight of the mask's mean value as a loss of its own, on m
+    mask.area = 0.0  # departs from the paper: weight of a loss on m, the part of each mask's mean above mask.area_free
+    mask.area_free = 0.25  # share of the picture that a mask may cover without cost
     mask.border = "zero"  # 7x7 conv without padding, then 3 zeros around; "same": padded conv, no border
 
     c.refine = refine = ConfigDict()  # network r

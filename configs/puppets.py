@@ -17,7 +17,7 @@ def get_config(reading: str = "paper") -> ConfigDict:
     c.data.puppets.test_identities = 20
     c.data.puppets.frames = 24
     c.optim.epochs = 1000
-    c.optim.max_steps = c.optim.cosine_steps = 6000
+    c.optim.max_steps = c.optim.cosine_steps = 5000
     c.optim.max_minutes = 110.0
     c.train.checkpoint_every = 500
     c.train.picture_every = 500

@@ -19,6 +19,7 @@ def small(c: ConfigDict) -> ConfigDict:
 
     c.mask.temperature = 0.3
     c.refine.temperature = 0.3
+    c.mask.area = 20.0
     c.optim.learning_rate = 1e-3
     c.optim.mask_rate = 0.1
     c.optim.decay_epochs = ()

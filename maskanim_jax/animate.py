@@ -189,7 +189,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
     )
-    add("--threshold", metavar="T", help="mask values up to it become 0: median, or a number from 0 to 255")
+    add("--threshold", metavar="T", help="mask values below it become 0: median, or a number from 0 to 255")
     add("--mask_scale", metavar="X", help="scale of the driving mask about the centre, such as 0.75")
     add("--ablation", metavar="NAME", help="leave out a part: no_pert, no_ref or no_id")
     add(

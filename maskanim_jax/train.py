@@ -75,11 +75,14 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
         state = _start(system, config, checkpoints, info, mesh)
         first = int(state.step)
+        converted = first in checkpoints.steps() and "data_fingerprint" not in checkpoints.info(first)
         leader = jax.process_index() == 0
         log = stack.enter_context(RunLog(workdir, first)) if leader else None
         if log is not None:
             for line in _opening(config, system, state, stream, first, steps):
                 log.text(first, line)
+            if converted:
+                log.text(first, "goes on from a converted checkpoint, whose data is not known to be this data")
         window = _Window(config, stream.steps_per_epoch, system)
         batches = stack.enter_context(contextlib.closing(stream.batches(first)))
         bar = stack.enter_context(
@@ -144,8 +147,13 @@ def _start(
         fresh = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(mesh))
         return fresh(system, config.seed, info["steps_per_epoch"])
     saved = checkpoints.info(step)
+    if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
+        raise UserError(
+            f"{checkpoints.folder / str(step)} was converted for other steps of an epoch: "
+            f"convert it again with --steps_per_epoch={info['steps_per_epoch']}"
+        )
     for key, what in (("data_fingerprint", "data"), ("steps_per_epoch", "steps of an epoch")):
-        if saved[key] != info[key]:
+        if key in saved and saved[key] != info[key]:  # a converted checkpoint does not know its data
             raise UserError(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): restore them or give another --workdir"
             )

@@ -63,7 +63,10 @@ def departures(config: ConfigDict) -> list[str]:
         ),
         (c.refine.temperature != 0.1, f"r's temperature is {c.refine.temperature}, not 0.1"),
         (c.mask.normalise_logits, f"m's logits are normalised over the batch and lowered by {c.mask.logit_offset}"),
-        (bool(c.mask.area), f"the mean of the masks is a loss of weight {c.mask.area}"),
+        (
+            bool(c.mask.area),
+            f"what a mask covers of the picture above {c.mask.area_free:g} is a loss on m, of weight {c.mask.area:g}",
+        ),
         (c.mask.border != "zero", "masks have no border of three zero pixels"),
         (c.optim.learning_rate != 2e-4, f"the learning rate is {c.optim.learning_rate:g}, not 2e-4"),
         (c.optim.mask_rate != 1, f"m learns at {c.optim.mask_rate:g} of the others' rate"),

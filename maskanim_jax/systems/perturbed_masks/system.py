@@ -133,7 +133,9 @@ class PerturbedMasks:
             seen[name] = weight * perceptual_pyramid(vgg, [frame], target, scales, config.loss.taps, precision)[0]
         losses = {"mask": config.loss.mask * jnp.abs(refined - stop_gradient(driving_mask)).mean(), **seen}
         if config.mask.area:
-            losses["area"] = config.mask.area * (source_mask.mean() + driving_mask.mean()) / 2
+            # Not of the paper: of a code and its negative, the one that is bright on less of the picture is kept.
+            means = jnp.concatenate([source_mask.mean((1, 2, 3)), driving_mask.mean((1, 2, 3))])
+            losses["area"] = config.mask.area * jax.nn.relu(means - config.mask.area_free).mean()
         pictures = {
             "source": source,
             "source_mask": source_mask,

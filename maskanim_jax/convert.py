@@ -1,0 +1,280 @@
+"""How does a checkpoint of the released code become a run of ours, and the other way round? `python -m maskanim_jax.convert --help` tells.
+
+Only tensors and plain values are read from the file; nothing in it is ever executed. See docs/checkpoints.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.torch_files import MAX_BYTES, read_tensors
+from maskanim_jax.torch_writer import write_tensors
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from maskanim_jax.systems.released_format import Layout
+    from maskanim_jax.systems.released_reading import Contents
+
+UNUSED = "unused_tensors.npz"
+"""In the workdir of an imported run: the tensors that only the released code has, for the way back."""
+DEFAULT_CONFIG = "configs/taichi.py:released"
+
+
+def import_checkpoint(
+    path: Path, workdir: Path, config: ConfigDict, steps_per_epoch: int | None = None, with_optimizer: bool = True
+) -> list[str]:
+    """Makes a workdir from a released checkpoint; returns what there is to say about it.
+
+    The run has the config's sizes. Its step is that of the file's optimiser; `steps_per_epoch` is needed to go on training. Raises
+    UserError when the file is not plain tensors, does not fit the config, or the workdir is there already.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from maskanim_jax.checkpoints import Checkpoints, claim_workdir
+    from maskanim_jax.state import TrainState
+    from maskanim_jax.systems import build
+    from maskanim_jax.systems.adam_state import place_moments
+    from maskanim_jax.systems.released_format import Unused, to_variables
+    from maskanim_jax.systems.released_reading import read_contents, read_moments
+
+    _check_absent(workdir, "folder")
+    system, layout = build(config), _layout(config)
+    like = jax.eval_shape(system.init, jax.random.key(0))
+    contents = read_contents(path, read_tensors(path, _most_bytes(path)), layout, like, with_optimizer)
+    moments = read_moments(path, contents.adam, layout)
+    updates = max((m.updates for m in moments.values()), default=0)
+    step, steps_per_epoch = _position(contents, updates, steps_per_epoch)
+
+    variables = jax.tree.map(jnp.asarray, to_variables(contents.tensors, layout))
+    opt_state = system.optimizer(steps_per_epoch or 1).init(variables.params)
+    opt_state = place_moments(opt_state, moments, step)
+    state = TrainState(jnp.asarray(step, jnp.int32), variables.params, variables.stats, opt_state)
+    info = {"converted": True, "seed": config.seed, "minutes": 0.0}
+    if steps_per_epoch:
+        info["steps_per_epoch"] = steps_per_epoch
+
+    temporary = workdir.absolute().with_name(f".{workdir.name[:100]}.{os.getpid()}.part")
+    try:
+        claim_workdir(temporary, config)
+        (temporary / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
+        kept = {
+            name: contents.tensors[name]
+            for name, at in layout.items()
+            if isinstance(at, Unused) and name in contents.tensors
+        }
+        np.savez(temporary / UNUSED, **kept)  # type: ignore[arg-type]
+        with Checkpoints(temporary) as checkpoints:
+            checkpoints.save(state, info, float("inf"))
+            checkpoints.wait()
+        os.replace(temporary, workdir)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{workdir} can't be written ({why}): free space or give another --output") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    said = [f"{workdir}: {len(contents.tensors)} tensors of {path.name}, at step {step}"]
+    if not moments:
+        said.append("without an optimiser's state: training would begin at step 0 with a fresh optimiser")
+    elif not steps_per_epoch:
+        said.append("to go on training, convert again with --steps_per_epoch=N, the steps of an epoch of your data")
+    return said
+
+
+def _position(contents: Contents, updates: int, steps_per_epoch: int | None) -> tuple[int, int | None]:
+    """(finished steps, steps of an epoch): by Adam's own count, but by the file's epoch when the two disagree about the epoch.
+
+    The file names the epoch that was being trained or just finished when it was written, counted from 0.
+    """
+    if not updates or contents.epoch is None:
+        return updates, steps_per_epoch
+    finished = contents.epoch + 1
+    if steps_per_epoch is None:
+        return updates, None if updates % finished else updates // finished
+    agree = updates // steps_per_epoch in (contents.epoch, finished)
+    return updates if agree else finished * steps_per_epoch, steps_per_epoch
+
+
+def export_checkpoint(path: Path, output: Path) -> list[str]:
+    """Writes a run's newest checkpoint (or `WORKDIR/checkpoints/STEP`) as a file of the released code, optimiser included.
+
+    Returns what there is to say. Raises UserError when the run has what the released code lacks, or the output is there already.
+    """
+    import jax
+
+    from maskanim_jax.checkpoints import FOLDER, Checkpoints, abstract_state, load_run
+    from maskanim_jax.mesh import make_mesh
+    from maskanim_jax.systems.adam_state import read_moments as moments_of
+    from maskanim_jax.systems.released_format import Unused, file_tree
+
+    _check_absent(output, "file")
+    run = load_run(path, "last")
+    layout = _layout(run.config)
+    workdir = path.parent.parent if path.parent.name == FOLDER else path.parent if path.name == FOLDER else path
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        steps_per_epoch = checkpoints.info(run.step).get("steps_per_epoch")
+        like = abstract_state(run.system, run.config.seed, steps_per_epoch or 1)
+        state = jax.device_get(checkpoints.restore(run.step, like, make_mesh(jax.device_count())))
+    moments = {name: found for name, found in moments_of(state.opt_state).items() if found.updates}
+    unused = _read_unused(workdir / UNUSED, layout)
+    epoch = max(0, run.step // steps_per_epoch - 1) if steps_per_epoch else 0
+    rates = run.system.learning_rates(run.step, steps_per_epoch or 1)
+    tree = file_tree(state.variables, moments, unused, layout, epoch, _groups(run.config, layout, rates))
+    write_tensors(output, tree)
+    said = [f"{output}: step {run.step} of {path} as epoch {epoch}"]
+    if made := [name for name, at in layout.items() if isinstance(at, Unused) and name not in unused and not at.fixed]:
+        said.append(f"{len(made)} tensors that the released code holds and never uses are zeros, such as {made[0]}")
+    return said
+
+
+def _groups(config: ConfigDict, layout: Layout, rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Adam's settings of each module as torch writes them; `initial_lr` is what its schedules start from."""
+    from maskanim_jax.systems.released_format import Place
+
+    optim, groups = config.optim, {}
+    for name, at in layout.items():
+        module = name.split(".", 1)[0]
+        if isinstance(at, Place) and module not in groups:
+            share = rates[at.path[0]] / max(rates.values()) if max(rates.values()) else 1.0
+            groups[module] = {
+                "lr": float(rates[at.path[0]]),
+                "betas": (float(optim.beta1), float(optim.beta2)),
+                "eps": 1e-8,
+                "weight_decay": 0.0,
+                "amsgrad": False,
+                "initial_lr": float(optim.learning_rate) * share,
+            }
+    return groups
+
+
+def _read_unused(path: Path, layout: Layout) -> dict[str, np.ndarray]:
+    """What an import kept; empty for a run that was trained here."""
+    from maskanim_jax.systems.released_format import Place
+
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            found = {name: stored[name] for name in stored.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} can't be read ({error}): move it away to have zeros in its place, or import again"
+        ) from error
+    for name, value in found.items():
+        at = layout.get(name)
+        if at is None or isinstance(at, Place) or value.shape != at.default.shape:
+            raise UserError(
+                f"{path} is not of this run ({name}): move it away to have zeros in its place, or import again"
+            )
+    return found
+
+
+def _layout(config: ConfigDict) -> Layout:
+    """The tensors of a released file; raises UserError for a config that the released code cannot follow."""
+    from maskanim_jax.systems.released_format import released
+
+    system = released(config)
+    if objections := system.objections(config):
+        raise UserError(
+            f"the released code can't follow config {config.name}, which has {', '.join(objections)}: give a config without"
+        )
+    return system.layout(config)
+
+
+def _most_bytes(path: Path) -> int:
+    """What the arrays of a file may take together: a few times its size, since torch does not compress."""
+    try:
+        return min(MAX_BYTES, 4 * path.stat().st_size + (1 << 20))
+    except OSError:
+        return MAX_BYTES  # reading says what is wrong
+
+
+def _check_absent(path: Path, what: str) -> None:
+    """Raises UserError when there is something at `path` that would be lost; an empty folder is not."""
+    if path.exists() and not (what == "folder" and path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} is there already: give a new {what} as --output, or move it away")
+
+
+def load_config(text: str) -> ConfigDict:
+    """`FILE.py[:ARGUMENT]` as --config of `main` takes it; raises UserError. The package's own configs are found from everywhere."""
+    name, _, argument = text.partition(":")
+    path = Path(name)
+    try:
+        if path.is_file():
+            spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(f"configs.{path.stem}")
+        return module.get_config(argument) if argument else module.get_config()
+    except (ImportError, AssertionError, AttributeError, TypeError) as error:
+        raise UserError(f"--config={text} is no config ({error}): give a file such as {DEFAULT_CONFIG}") from error
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    flags = argparse.ArgumentParser(
+        prog="python -m maskanim_jax.convert",
+        description="Makes a run from a checkpoint of the released code, or the other way round with --to=torch.",
+        allow_abbrev=False,
+    )
+    add = flags.add_argument
+    add(
+        "--input",
+        required=True,
+        type=Path,
+        metavar="IN",
+        help="FILE.pth.tar; with --to=torch a workdir or WORKDIR/checkpoints/STEP",
+    )
+    add("--output", required=True, type=Path, metavar="OUT", help="new workdir; with --to=torch a new FILE.pth.tar")
+    add(
+        "--to",
+        choices=("run", "torch"),
+        default="run",
+        help="run (default): a workdir; torch: a file of the released code",
+    )
+    add(
+        "--config",
+        metavar="FILE[:ARG]",
+        help=f"the config that the checkpoint was trained with (default {DEFAULT_CONFIG})",
+    )
+    add("--steps_per_epoch", type=int, metavar="N", help="steps of an epoch of your data; needed to go on training")
+    add("--without_optimizer", action="store_true", help="leave the optimiser's state in the file")
+    return flags
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; raises UserError."""
+    args = parser().parse_args(argv)
+    if args.to == "torch":
+        if args.config or args.steps_per_epoch or args.without_optimizer:
+            raise UserError(
+                "--to=torch takes everything from the run: leave --config, --steps_per_epoch, --without_optimizer away"
+            )
+        said = export_checkpoint(args.input, args.output)
+    else:
+        if args.steps_per_epoch is not None and args.steps_per_epoch < 1:
+            raise UserError(f"--steps_per_epoch={args.steps_per_epoch} cannot be: give 1 or more")
+        config = load_config(args.config or DEFAULT_CONFIG)
+        said = import_checkpoint(args.input, args.output, config, args.steps_per_epoch, not args.without_optimizer)
+    print("\n".join(said))
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)
