@@ -9,6 +9,7 @@ import argparse
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import zipfile
@@ -261,6 +262,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args = parser().parse_args(argv)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells what it does
     if args.to == "torch":
         if args.config or args.steps_per_epoch or args.without_optimizer:
             raise UserError(

@@ -135,10 +135,11 @@ def file_tree(
             name: getattr(moments[name], which) if name in moments else tree for name, tree in variables.params.items()
         }
         adam[which] = from_variables(Variables(trees, variables.stats), layout)
-    tree: dict[str, Any] = {}
+    states: dict[str, Any] = {}
+    optimisers: dict[str, Any] = {}
     for module in modules(layout):
         names = [name for name in layout if name.startswith(f"{module}.")]
-        tree[module] = {
+        states[module] = {
             name.split(".", 1)[1]: ours[name] if isinstance(at := layout[name], Place) else unused.get(name, at.default)
             for name in names
         }
@@ -153,5 +154,5 @@ def file_tree(
             if isinstance(at := layout[name], Place) and at.path[0] in moments
         }
         group = {**groups[module], "params": list(range(len(counted)))}
-        tree[f"optimizer_{module}"] = {"state": state, "param_groups": [group]}
-    return tree | {"epoch": epoch}
+        optimisers[f"optimizer_{module}"] = {"state": state, "param_groups": [group]}
+    return states | optimisers | {"epoch": epoch}

@@ -1,0 +1,112 @@
+"""What do float32, bfloat16 and the device's default matmul precision change? `python benchmarks/precision.py` measures it here.
+
+Every row is the released taichi networks with the formula weights of the stored numbers (../shared/parity), compared with what the released
+implementation gave in float32: differences of masks and frames (values in [0, 1]) in evaluation mode, of the losses in training mode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the formula weights are the tests'
+
+import parity  # noqa: E402
+
+from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.nn.resize import bilinear  # noqa: E402
+from maskanim_jax.systems import build  # noqa: E402
+from maskanim_jax.systems.perturbed_masks import system as system_module  # noqa: E402
+
+# Name of the row, `config.precision`, jax_default_matmul_precision.
+ROWS = (
+    ("float32, default matmuls", "float32", None),
+    ("float32, highest matmuls", "float32", "highest"),
+    ("bfloat16 activations", "bfloat16", None),
+    ("float32, bfloat16 matmuls", "float32", "bfloat16"),
+)
+PICTURES = ("mask", "refined", "coarse", "fine")
+LOSSES = {"mask": "mask_correction", "coarse": "perceptual1", "fine": "perceptual2"}
+
+
+def evaluate(system, variables):
+    """Masks, refined mask, coarse and fine frame of the animation path; r gets our own thresholded driving mask."""
+    source, driving = map(jnp.asarray, parity.frames())
+
+    @jax.jit
+    def run(variables, source, driving):
+        source_mask, mask = (system._run(variables, "mask", frames) for frames in (source, driving))
+        perturbed, small = jnp.where(mask <= 60 / 255, 0.0, mask), bilinear(source, system.mask_size)
+        refined = system._run(variables, "refine", small, source_mask, perturbed)
+        coarse, fine = system._generate(variables, source, small, source_mask, refined)
+        return {
+            "mask": jnp.concatenate([source_mask, mask])[:, 3:-3, 3:-3],
+            "refined": bilinear(refined, system.frame_size),
+            "coarse": coarse,
+            "fine": fine,
+        }
+
+    return {name: np.asarray(value, np.float32) for name, value in run(variables, source, driving).items()}
+
+
+def losses(system, variables, vgg):
+    """The three losses of a training-mode step, with the fixed stand-in for P_train that the stored losses have."""
+    source, driving = map(jnp.asarray, parity.frames())
+    original = system_module.p_train
+    system_module.p_train = lambda mask, key, settings: jnp.where(mask <= 60 / 255, 0.0, mask) * 0.9
+    try:
+
+        @jax.jit
+        def run(variables, vgg, source, driving):
+            return system.losses(*variables, vgg, source, driving, driving, jax.random.key(0), True)[0]
+
+        return {name: float(value) for name, value in run(variables, vgg, source, driving).items()}
+    finally:
+        system_module.p_train = original
+
+
+def main(argv=None):
+    """Prints a table in markdown."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.parse_args(argv)
+    if not parity.FOLDER.is_dir():
+        raise UserError(f"{parity.FOLDER} is not there: put the released implementation's numbers in it")
+    stored, trained = parity.stored("pm_eval"), json.loads((parity.FOLDER / "pm_train.json").read_text())["losses"]
+    theirs = {
+        "mask": np.concatenate([stored["mask_source"], stored["mask_driving"]]),
+        "refined": stored["refined_256"],
+        "coarse": stored["coarse"],
+        "fine": stored["fine"],
+    }
+    variables = jax.tree.map(jnp.asarray, parity.variables())
+    vgg = {name: jnp.asarray(value) for name, value in parity.vgg().items()}
+    lines = []
+    for name, precision, matmuls in tqdm(ROWS, desc="precision", unit="row"):
+        config = parity.config()
+        config.precision = precision
+        system = build(config)
+        with jax.default_matmul_precision(matmuls):
+            ours, sums = evaluate(system, variables), losses(system, variables, vgg)
+        cells = []
+        for picture in PICTURES:
+            difference = np.abs(ours[picture] - theirs[picture].astype(np.float32))
+            cells.append(f"{difference.max():.1e} / {difference.mean():.1e}")
+        cells += [f"{abs(sums[ours] / trained[other] - 1):.1e}" for ours, other in LOSSES.items()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}\n")
+    print("| | " + " | ".join([*PICTURES, *(f"loss {name}" for name in LOSSES)]) + " |")
+    print("| --- " * (1 + len(PICTURES) + len(LOSSES)) + "|")
+    print("\n".join(lines))
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)
