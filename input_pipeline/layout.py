@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,9 +76,3 @@ def find_clips(root: Path) -> dict[str, list[RawClip]]:
         what = f"{present} of {root} is empty" if present else f"{root} has neither train/ nor test/"
         raise UserError(f"{what}; put videos or folders of frames into {root / 'train'} and {root / 'test'}")
     return found
-
-
-def natural_key(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts 2.png before 10.png."""
-    parts = re.split(r"(\d+)", path.name)
-    return [(1, int(part), part) if part.isdecimal() else (0, 0, part) for part in parts]

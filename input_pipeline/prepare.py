@@ -44,8 +44,8 @@ def prepare(
     """Decodes every clip under root/train and root/test to (size, size) frames and writes shards to `output`.
 
     Clips that cannot be read or have fewer than `min_frames` frames are left out and listed in the report;
-    with `strict` the first of them is an error. `output` appears when it is complete and not before; with
-    `overwrite` it takes the place of older shards. Beyond 64 MB a clip's encoded frames wait on disk.
+    with `strict` the first of them is an error. `output` appears, with parents that are missing, when it is
+    complete and not before; with `overwrite` it takes the place of older shards. Beyond 64 MB a clip's encoded frames wait on disk.
 
     Returns what is also written to output/report.json: {"size", "encoding", "quality", "splits": {split:
     {"clips", "identities", "frames"}}, "skipped": [{"split", "clip", "reason"}], "identities_in_both": [..]}.
@@ -198,10 +198,12 @@ def _check_output(output: Path, overwrite: bool) -> None:
 
 
 def _partial_folder(output: Path) -> Path:
-    """A new hidden folder beside `output`, so that the last step is a rename on one file system."""
+    """A new hidden folder beside `output`, or where its missing parents will be: the last step is a rename on one file system."""
     parent = output.absolute().parent
+    while not parent.exists() and not parent.is_symlink():
+        parent = parent.parent
     if not parent.is_dir():
-        raise UserError(f"{parent} is not a folder; make it first or choose another --output")
+        raise UserError(f"{parent} is not a folder; choose another --output")
     try:
         return Path(tempfile.mkdtemp(prefix=f".{output.name}.partial-", dir=parent))
     except OSError as error:
@@ -210,6 +212,7 @@ def _partial_folder(output: Path) -> Path:
 
 def _put_in_place(data: Path, output: Path, old: Path) -> None:
     had = output.exists()
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
     if had:
         os.rename(output, old)
     try:

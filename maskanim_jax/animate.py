@@ -20,10 +20,11 @@ import numpy as np
 from tqdm import tqdm
 
 from maskanim_jax.animation.pairs import read_pairs
-from maskanim_jax.animation.writer import check_writable, is_folder
+from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.images import Fit, square
 from maskanim_jax.pictures import strip, to_uint8
-from maskanim_jax.video import Fit, VideoWriter, first_frame, open_frames, square
+from maskanim_jax.video import first_frame, open_frames
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints import LoadedRun

@@ -12,10 +12,11 @@ import pytest
 from PIL import Image
 
 from maskanim_jax.animate import animate, main
+from maskanim_jax.animation.writer import VideoWriter
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.pictures import CAPTION_HEIGHT, grid, strip, to_uint8
 from maskanim_jax.systems.interface import Variables
-from maskanim_jax.video import VideoWriter, open_frames
+from maskanim_jax.video import open_frames
 
 SIZE = 32
 

@@ -1,7 +1,8 @@
 """Is a video file whole, or was it cut short (a download that stopped, a full disk)?
 
-FFmpeg decodes what is left of a cut file and often says nothing, so the size that the container states is
-compared with the size of the file. Only a few bytes are read.
+FFmpeg decodes what is left of a cut file and often says nothing. So before any work the size that the container
+states is compared with the size of the file, which reads only a few bytes; and after decoding what came is compared
+with the number of frames, or the seconds, that the container promised.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 from typing import BinaryIO
+
+import av
 
 from maskanim_jax.errors import UserError
 
@@ -39,6 +42,32 @@ def check_whole(path: Path) -> None:
             return
     if stated > actual:
         raise UserError(f"{path} is cut short (its last frames are missing); copy or download it again")
+
+
+def promised_frames(stream: av.VideoStream) -> int:
+    """How many frames the container says it shows; 0 where it says nothing (Matroska, MPEG-TS, fragments)."""
+    if not stream.frames:
+        return 0
+    # The header's plain count is too high for trimmed files, whose edit list hides frames from the player, and for
+    # AVI files with dropped frames, which have no bytes.
+    shown = sum(entry.size > 0 and not entry.is_discard for entry in stream.index_entries)
+    return min(shown, stream.frames)
+
+
+def promised_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+    """When the video ends by the container's word, for Matroska and WebM, which count no frames; else 0."""
+    if "matroska" not in container.format.name:
+        return 0.0
+    stamp = stream.metadata.get("DURATION", "")
+    parts = stamp.strip("\x00 ").split(":")
+    try:
+        return sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
+    except ValueError:
+        pass
+    # With sound beside it the file's duration may be that of the sound.
+    if len(container.streams) == 1 and container.duration:
+        return container.duration / 1e6
+    return 0.0
 
 
 def _mp4_end(file: BinaryIO, actual: int) -> int:
