@@ -22,6 +22,8 @@ def get_config() -> ConfigDict:
     c.batch_size = 16  # of all devices and processes together
     c.precision = "float32"  # or bfloat16: activations of the convs; parameters, statistics and losses stay float32
 
+    c.cpu_devices = 1  # without an accelerator: a batch is split over so many CPU devices, one core each
+
     c.data = data = ConfigDict()
     data.shards = ""  # folder that `python -m input_pipeline.prepare` wrote
     data.sampling = "identity"  # an epoch is identities x repeats, or "clip": one pass over the clips
@@ -33,6 +35,8 @@ def get_config() -> ConfigDict:
     data.contrast = 0.1
     data.saturation = 0.1
     data.hue = 0.1  # shift from U[-x, x], in turns of the hue circle
+    data.own_jitter = 1.0  # the driver's own draw of A has these ranges times this; 1: the paper's
+    data.own_negative = 0.0  # departs from the paper: probability that the driver alone is turned into its negative
     data.puppets = ConfigDict()  # the embedded set; rendered when identities > 0 and the shards are missing
     data.puppets.train_identities = 0
     data.puppets.test_identities = 0

@@ -9,6 +9,7 @@ def small(c: ConfigDict) -> ConfigDict:
     """64-pixel frames, 32-pixel masks, about 1.3 M parameters, and what departs from the paper so that m does not collapse."""
     c.frame_size = 64
     c.batch_size = 4
+    c.cpu_devices = 2  # narrow convs run on one core each: two devices made the step 1.65 times as fast
     c.mask.size = 32
     c.mask.width, c.mask.blocks, c.mask.max_width = 16, 3, 64
     c.refine.width, c.refine.blocks, c.refine.max_width = 16, 3, 64
@@ -20,6 +21,8 @@ def small(c: ConfigDict) -> ConfigDict:
     c.mask.temperature = 0.3
     c.refine.temperature = 0.3
     c.mask.area = 20.0
+    c.data.own_jitter = 5.0
+    c.data.own_negative = 0.5
     c.optim.learning_rate = 1e-3
     c.optim.mask_rate = 0.1
     c.optim.decay_epochs = ()

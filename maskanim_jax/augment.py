@@ -25,12 +25,12 @@ class Jitter(NamedTuple):
     order: jax.Array
 
 
-def draw_jitter(key: jax.Array, count: int, settings: ConfigDict) -> Jitter:
-    """Factors from U[1 - x, 1 + x], hue shift from U[-x, x], a random order of the four for each sample."""
+def draw_jitter(key: jax.Array, count: int, settings: ConfigDict, wider: float = 1.0) -> Jitter:
+    """Factors from U[1 - x, 1 + x], hue shift from U[-x, x], a random order of the four for each sample; each x is times `wider`."""
     keys = jax.random.split(key, 5)
 
     def around(key: jax.Array, centre: float, reach: float) -> jax.Array:
-        return jax.random.uniform(key, (count,), minval=centre - reach, maxval=centre + reach)
+        return jax.random.uniform(key, (count,), minval=centre - wider * reach, maxval=centre + wider * reach)
 
     return Jitter(
         around(keys[0], 1.0, settings.brightness),
@@ -74,6 +74,12 @@ def apply_jitter(frames: jax.Array, jitter: Jitter) -> jax.Array:
         return frame
 
     return jax.vmap(one)(frames, jitter)
+
+
+def random_negative(key: jax.Array, frames: jax.Array, probability: float) -> jax.Array:
+    """1 - frame with the given probability, each frame with a draw of its own. Not of the paper."""
+    negative = jax.random.bernoulli(key, probability, (frames.shape[0], 1, 1, 1))
+    return jnp.where(negative, 1.0 - frames, frames)
 
 
 def flip_pairs(

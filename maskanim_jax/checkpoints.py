@@ -32,6 +32,7 @@ MAY_CHANGE = (
     "optim.max_steps",
     "optim.max_minutes",
     "data.threads",
+    "cpu_devices",
     "data.shards",
     "reconstruct.",
     "animate.",

@@ -7,10 +7,9 @@ in [0, 1], over all reconstructed frames. Neither P nor r is used: source and dr
 from __future__ import annotations
 
 import contextlib
-import functools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +31,22 @@ Silhouettes = Callable[[str], np.ndarray]
 """Clip name to its true silhouettes (T, S, S) in [0, 1]; only drawn data has them."""
 
 
-@functools.lru_cache(maxsize=4)
-def _compiled(system: System) -> Callable[[Variables, jax.Array, jax.Array], Pictures]:
-    return jax.jit(system.reconstruct)
+def _run(system: System, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+    return system.reconstruct(variables, source, driving)
+
+
+_compiled = jax.jit(_run, static_argnums=0)  # compiled once for each system
 
 
 def reconstruct_clip(
-    system: System, variables: Variables, frames: np.ndarray | list[np.ndarray]
+    system: System, variables: Variables, frames: Sequence[np.ndarray]
 ) -> Iterator[dict[str, np.ndarray]]:
     """Pictures of frames 1, 2, ... of a clip, each reconstructed from frame 0; frames are (S, S, 3) uint8."""
-    run = _compiled(system)
     source = jnp.broadcast_to(jnp.asarray(frames[0], jnp.float32) / 255.0, (BATCH, *frames[0].shape))
     for start in range(1, len(frames), BATCH):
         chunk = np.stack(frames[start : start + BATCH])
         filled = np.concatenate([chunk, np.repeat(chunk[-1:], BATCH - len(chunk), 0)])
-        pictures = jax.device_get(run(variables, source, jnp.asarray(filled, jnp.float32) / 255.0))
+        pictures = jax.device_get(_compiled(system, variables, source, jnp.asarray(filled, jnp.float32) / 255.0))
         for i in range(len(chunk)):
             yield {name: picture[i] for name, picture in pictures.items()}
 

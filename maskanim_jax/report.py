@@ -30,7 +30,7 @@ _ALIVE = 0.02  # a mask whose deviation over time is below this does not follow 
 _GROUPS = {
     "Held-out clips": ("eval", "held_out", "test_", "test/"),
     "Losses": ("loss",),
-    "Masks": ("mask_mean", "mask_std", "std_space", "std_time", "mask/mean", "mask/std"),
+    "Masks": ("mask_mean", "mask_space", "mask_time", "mask_std", "std_space", "std_time", "mask/mean", "mask/std"),
     "Learning rates": ("learning_rate", "lr"),
     "Speed": ("per_second", "speed", "wait", "seconds", "epoch"),
 }
@@ -109,7 +109,9 @@ def summary(workdir: Path) -> str:
     lines = []
     log = [record for record in read_log(workdir) if "loss" in record]
     if log:
-        lines.append(f"loss {log[0]['loss']:.4g} at step {log[0]['step']}, {log[-1]['loss']:.4g} at step {log[-1]['step']}")
+        lines.append(
+            f"loss {log[0]['loss']:.4g} at step {log[0]['step']}, {log[-1]['loss']:.4g} at step {log[-1]['step']}"
+        )
     figures = _read(workdir / "reconstruction.json", dict, [])
     if figures:
         lines.append(

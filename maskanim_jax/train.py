@@ -27,7 +27,7 @@ from maskanim_jax.data import open_data, true_silhouettes
 from maskanim_jax.errors import UserError
 from maskanim_jax.logs import RunLog
 from maskanim_jax.losses.vgg import used_weights
-from maskanim_jax.mesh import everywhere, make_mesh, replicated, to_devices
+from maskanim_jax.mesh import everywhere, local, make_mesh, replicated, to_devices
 from maskanim_jax.nn.network import count_parameters
 from maskanim_jax.pictures import grid, strip, to_uint8
 from maskanim_jax.reconstruct import reconstruct
@@ -103,11 +103,11 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                     for sentence in system.alarms(figures):
                         log.text(step, f"ALARM: {sentence}")
             if log is not None and (step % config.train.picture_every == 0 or last or step == 1):
-                log.pictures(step, _pictures(system, state.variables, held_out, config.seed))
+                log.pictures(step, _pictures(system, local(state.variables), held_out, config.seed))
             if step % config.train.checkpoint_every == 0 or last:
                 measured = reconstruct(
                     system,
-                    state.variables,
+                    local(state.variables),
                     held_out,
                     clips=config.train.eval_clips,
                     frames=config.train.eval_frames,

@@ -1,13 +1,18 @@
-"""What all tests share: a private cache, one compilation cache, and the tiny data set, drawn once."""
+"""What all tests share: one compilation cache, subprocesses included, and the tiny data set, drawn once."""
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # subprocesses and tests share the helpers beside this file
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Set before JAX is imported, and inherited by the workers of a parallel run.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="maskanim-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 
 @pytest.fixture(scope="session")

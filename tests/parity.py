@@ -12,7 +12,9 @@ from configs import taichi
 from maskanim_jax.systems.perturbed_masks.released import to_variables
 
 FOLDER = Path(__file__).parents[2] / "shared" / "parity"
-needed = pytest.mark.skipif(not FOLDER.is_dir(), reason="the released implementation's numbers (../shared/parity) are not here")
+needed = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason="the released implementation's numbers (../shared/parity) are not here"
+)
 SMALL_GAIN = {"ref", "final", "final_hourglass", "kp", "jacobian", "mask", "occlusion"}
 
 

@@ -17,7 +17,10 @@ def frames(count=4, key=0):
 
 def one_change(**changes):
     values = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0, **changes}
-    return Jitter(*(jnp.full((4,), values[name]) for name in ("brightness", "contrast", "saturation", "hue")), jnp.tile(jnp.arange(4), (4, 1)))
+    return Jitter(
+        *(jnp.full((4,), values[name]) for name in ("brightness", "contrast", "saturation", "hue")),
+        jnp.tile(jnp.arange(4), (4, 1)),
+    )
 
 
 def test_the_neutral_draw_changes_nothing():

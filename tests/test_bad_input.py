@@ -35,7 +35,13 @@ def test_an_empty_folder_cannot_be_prepared(tmp_path):
 
 
 def test_a_config_without_shards_says_how_to_make_them(tmp_path):
-    said = fails(MAIN, f"--config={ROOT / 'configs/taichi.py'}", f"--workdir={tmp_path / 'run'}", "--config.data.shards=nowhere", saying="nowhere")
+    said = fails(
+        MAIN,
+        f"--config={ROOT / 'configs/taichi.py'}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.data.shards=nowhere",
+        saying="nowhere",
+    )
     assert "input_pipeline.prepare" in said
     assert not (tmp_path / "run").exists()
 
@@ -80,7 +86,14 @@ def test_animate_names_the_checkpoint_that_is_none(tmp_path):
     from PIL import Image
 
     Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
-    fails(ANIMATE, f"--checkpoint={tmp_path / 'none'}", f"--source={tmp_path / 'a.png'}", f"--driving={tmp_path / 'a.png'}", f"--output={tmp_path / 'o.mp4'}", saying=str(tmp_path / "none"))
+    fails(
+        ANIMATE,
+        f"--checkpoint={tmp_path / 'none'}",
+        f"--source={tmp_path / 'a.png'}",
+        f"--driving={tmp_path / 'a.png'}",
+        f"--output={tmp_path / 'o.mp4'}",
+        saying=str(tmp_path / "none"),
+    )
     assert not (tmp_path / "o.mp4").exists()
 
 

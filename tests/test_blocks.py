@@ -29,7 +29,9 @@ def test_the_antialiased_downscale_is_a_gaussian_blur_and_every_fourth_pixel():
     taps = np.exp(-(offsets**2) / (2 * 1.5**2))
     kernel = np.outer(taps, taps) / taps.sum() ** 2
     padded = np.pad(x[0, ..., 0], 6)
-    blurred = np.array([[(padded[i : i + 13, j : j + 13] * kernel).sum() for j in range(0, 32, 4)] for i in range(0, 32, 4)])
+    blurred = np.array(
+        [[(padded[i : i + 13, j : j + 13] * kernel).sum() for j in range(0, 32, 4)] for i in range(0, 32, 4)]
+    )
     np.testing.assert_allclose(np.asarray(antialiased_downscale(jnp.asarray(x), 8))[0, ..., 0], blurred, atol=1e-5)
 
 

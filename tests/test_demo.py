@@ -31,7 +31,15 @@ def demo(tmp_path_factory):
     """(what the command printed, its workdir)."""
     folder = tmp_path_factory.mktemp("demo")
     settings = [f"--config.{name}={value}" for name, value in SHRUNK.items()]
-    done = run("maskanim_jax.main", f"--config={ROOT / 'configs/demo.py'}", "--workdir=out", "--mode=all", f"--config.data.shards={folder / 'shards'}", *settings, cwd=folder)
+    done = run(
+        "maskanim_jax.main",
+        f"--config={ROOT / 'configs/demo.py'}",
+        "--workdir=out",
+        "--mode=all",
+        f"--config.data.shards={folder / 'shards'}",
+        *settings,
+        cwd=folder,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout, folder / "out"
 
@@ -63,7 +71,12 @@ def test_it_leaves_figures_videos_and_a_page(demo):
             assert frames.fps == 12
     assert (workdir / "animation/p5000#0-by-p5001#0.gif").stat().st_size
     page = (workdir / "report.html").read_text()
-    for wanted in ("loss_coarse", "held_out", "UNTRAINED" if "UNTRAINED" in page else "untrained", "departs" if "departs" in page else "temperature"):
+    for wanted in (
+        "loss_coarse",
+        "held_out",
+        "UNTRAINED" if "UNTRAINED" in page else "untrained",
+        "departs" if "departs" in page else "temperature",
+    ):
         assert wanted in page
 
 
@@ -88,6 +101,14 @@ def test_reconstructing_again_writes_over_the_first_result(demo):
     settings = [f"--config.{name}={value}" for name, value in SHRUNK.items()]
     shards = json.loads((demo[1] / "config.json").read_text())["data"]["shards"]
     before = (demo[1] / "reconstruction.json").read_text()
-    done = run("maskanim_jax.main", f"--config={ROOT / 'configs/demo.py'}", f"--workdir={demo[1]}", "--mode=reconstruct", f"--config.data.shards={shards}", *settings, env=dict(os.environ))
+    done = run(
+        "maskanim_jax.main",
+        f"--config={ROOT / 'configs/demo.py'}",
+        f"--workdir={demo[1]}",
+        "--mode=reconstruct",
+        f"--config.data.shards={shards}",
+        *settings,
+        env=dict(os.environ),
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert (demo[1] / "reconstruction.json").read_text() == before

@@ -41,7 +41,9 @@ def step():
 
     @jax.jit
     def everything(v, vgg, source, driving):
-        losses, back, (stats, pictures) = jax.vjp(lambda p: run(p, v.stats, vgg, source, driving), v.params, has_aux=True)
+        losses, back, (stats, pictures) = jax.vjp(
+            lambda p: run(p, v.stats, vgg, source, driving), v.params, has_aux=True
+        )
         grads = {
             name: back({other: jnp.float32(other == name) for other in losses})[0] for name in losses
         }  # one backward pass for each loss alone

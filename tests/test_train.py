@@ -45,7 +45,16 @@ def test_a_run_leaves_checkpoints_log_pictures_and_config(whole):
         assert len(checkpoints.steps()) <= 3
     log = read_log(workdir)
     names = {name for line in log for name in line}
-    assert {"loss", "loss_coarse", "loss_fine", "loss_mask", "mask_mean", "mask_space", "mask_time", "learning_rate_mask"} <= names
+    assert {
+        "loss",
+        "loss_coarse",
+        "loss_fine",
+        "loss_mask",
+        "mask_mean",
+        "mask_space",
+        "mask_time",
+        "learning_rate_mask",
+    } <= names
     assert {"steps_per_second", "data_wait_share", "test_l1", "test_l1_repeat_source", "test_mask_iou"} <= names
     assert list((workdir / "pictures").glob("*.png"))
     assert list((workdir / "tensorboard").iterdir())

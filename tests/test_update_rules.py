@@ -49,9 +49,14 @@ def test_the_coarse_loss_reaches_m_through_both_masks(setting):
 
     def coarse_loss(source_mask_shift, driving_mask_shift):
         small = source[:, ::2, ::2]
-        masks = [system.networks["mask"](variables.params["mask"], variables.stats["mask"], f, train=True)[0] for f in (source, driving)]
+        masks = [
+            system.networks["mask"](variables.params["mask"], variables.stats["mask"], f, train=True)[0]
+            for f in (source, driving)
+        ]
         masks = [masks[0] + source_mask_shift, masks[1] + driving_mask_shift]
-        coarse, _ = system.networks["coarse"](variables.params["coarse"], variables.stats["coarse"], small, *masks, train=True)
+        coarse, _ = system.networks["coarse"](
+            variables.params["coarse"], variables.stats["coarse"], small, *masks, train=True
+        )
         return jnp.abs(coarse - driving).mean()
 
     through_source, through_driving = jax.grad(coarse_loss, (0, 1))(jnp.zeros(()), jnp.zeros(()))
@@ -67,7 +72,10 @@ def test_in_the_first_epoch_r_does_not_move_and_its_loss_is_not_counted(setting)
     assert before.metrics["loss_mask"] == 0
     assert after.metrics["loss_mask"] > 0
     assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(before.grads["refine"]))
-    assert all(np.array_equal(*pair) for pair in zip(*map(jax.tree.leaves, (before.stats["refine"], variables.stats["refine"])), strict=True))
+    assert all(
+        np.array_equal(*pair)
+        for pair in zip(*map(jax.tree.leaves, (before.stats["refine"], variables.stats["refine"])), strict=True)
+    )
     assert any(np.any(np.asarray(leaf) != 0) for leaf in jax.tree.leaves(after.grads["refine"]))
 
 
@@ -83,7 +91,9 @@ def test_the_optimiser_of_r_begins_with_fresh_moments_after_the_first_epoch(sett
     assert [step["refine"] for step in moved[:2]] == [0, 0]
     # Adam's first step is the learning rate, whatever the gradient's size.
     assert moved[2]["refine"] == pytest.approx(system.config.optim.learning_rate, rel=1e-3)
-    assert moved[0]["mask"] == pytest.approx(system.config.optim.learning_rate * system.config.optim.mask_rate, rel=1e-3)
+    assert moved[0]["mask"] == pytest.approx(
+        system.config.optim.learning_rate * system.config.optim.mask_rate, rel=1e-3
+    )
 
 
 def test_the_learning_rate_falls_tenfold_after_epochs_60_and_90():

@@ -7,12 +7,15 @@ Weights come as one flat dict of arrays, `convB_I/kernel` (3, 3, in, out) and `c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.types import DType
+
+Array = TypeVar("Array")
 
 CONVS = (2, 2, 4, 4, 4)
 """Number of convs in each block; a 2x2 max pool lies between blocks."""
@@ -51,7 +54,7 @@ def features(
     return [found[tap] for tap in taps]
 
 
-def used_weights(weights: Mapping[str, jax.Array], taps: Sequence[str]) -> dict[str, jax.Array]:
+def used_weights(weights: Mapping[str, Array], taps: Sequence[str]) -> dict[str, Array]:
     """The part of the weights that the taps need: less to move to the device."""
     last = max(TAPS.index(tap) for tap in taps)
     names = {tap.replace("relu", "conv") for tap in TAPS[: last + 1]}

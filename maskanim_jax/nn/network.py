@@ -11,16 +11,22 @@ from flax import nnx
 Tree = Any
 
 
+def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
+    """(structure, parameters, batch statistics)."""
+    split: Any = nnx.split  # its own type is too general to unpack
+    return split(module, nnx.Param, nnx.BatchStat)
+
+
 class Network:
     """A module as two pure functions over plain dicts of arrays, so that jit, sharding and checkpoints see nothing but arrays."""
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]) -> None:
         self._make = make
-        self._graph = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, nnx.BatchStat)[0]
+        self._graph = _split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[0]
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Fresh (parameters, batch statistics)."""
-        _, params, stats = nnx.split(self._make(nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+        _, params, stats = _split(self._make(nnx.Rngs(params=key)))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def __call__(self, params: Tree, stats: Tree, *inputs: jax.Array, train: bool) -> tuple[jax.Array, Tree]:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 class WaitingState(NamedTuple):
     """State of `waiting`: steps seen, and the inner optimiser's own state, untouched until it starts."""
 
-    count: jax.Array
+    seen: jax.Array
     inner: Any
 
 
@@ -28,11 +28,11 @@ def waiting(inner: optax.GradientTransformation, start: int) -> optax.GradientTr
         grads: optax.Updates, state: optax.OptState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.OptState]:
         assert isinstance(state, WaitingState)
-        started = state.count >= start
+        started = state.seen >= start
         moved, after = inner.update(grads, state.inner, params)
         updates = jax.tree.map(lambda u: jnp.where(started, u, jnp.zeros_like(u)), moved)
         kept = jax.tree.map(lambda new, old: jnp.where(started, new, old), after, state.inner)
-        return updates, WaitingState(state.count + 1, kept)
+        return updates, WaitingState(state.seen + 1, kept)
 
     return optax.GradientTransformation(init, update)
 

@@ -67,6 +67,8 @@ def departures(config: ConfigDict) -> list[str]:
             bool(c.mask.area),
             f"what a mask covers of the picture above {c.mask.area_free:g} is a loss on m, of weight {c.mask.area:g}",
         ),
+        (c.data.own_jitter != 1, f"the driver's own colour jitter A is {c.data.own_jitter:g} times as wide"),
+        (bool(c.data.own_negative), f"the driver is turned into its negative with probability {c.data.own_negative:g}"),
         (c.mask.border != "zero", "masks have no border of three zero pixels"),
         (c.optim.learning_rate != 2e-4, f"the learning rate is {c.optim.learning_rate:g}, not 2e-4"),
         (c.optim.mask_rate != 1, f"m learns at {c.optim.mask_rate:g} of the others' rate"),

@@ -15,7 +15,7 @@ import optax
 from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
-from maskanim_jax.augment import apply_jitter, draw_jitter, flip_pairs
+from maskanim_jax.augment import apply_jitter, draw_jitter, flip_pairs, random_negative
 from maskanim_jax.losses.perceptual import perceptual_pyramid
 from maskanim_jax.nn.network import Network
 from maskanim_jax.nn.resize import bilinear
@@ -78,11 +78,14 @@ class PerturbedMasks:
     def augment(self, source: jax.Array, driving: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Raw pairs to (s, d, A(d)): flips, one colour draw that source and target share, and the driver's own draw A on top."""
         data = self.config.data
-        flip_key, shared_key, own_key = jax.random.split(key, 3)
+        flip_key, shared_key, own_key, negative_key = jax.random.split(key, 4)
         source, driving = flip_pairs(flip_key, source, driving, data)
         shared = draw_jitter(shared_key, source.shape[0], data)
         source, target = apply_jitter(source, shared), apply_jitter(driving, shared)
-        return source, target, apply_jitter(target, draw_jitter(own_key, source.shape[0], data))
+        augmented = apply_jitter(target, draw_jitter(own_key, source.shape[0], data, data.own_jitter))
+        if data.own_negative:
+            augmented = random_negative(negative_key, augmented, data.own_negative)
+        return source, target, augmented
 
     def losses(
         self,
