@@ -48,7 +48,8 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     figures = {"system": run.system.name, "checkpoint_step": run.step, "data_fingerprint": split.fingerprint, **figures}
     write_figures(workdir / "reconstruction.json", figures)
     print(
-        f"L1 {figures['l1']:.4f} over {figures['frames']} frames; repeating the source {figures['l1_repeat_source']:.4f}; ratio {figures['ratio']:.3f}"
+        f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
+        f"repeating the source {figures['l1_repeat_source']:.4f}; ratio {figures['ratio']:.3f}"
     )
     return figures
 

@@ -27,7 +27,9 @@ def parse(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
     try:
         rest = flags.FLAGS(argv)[1:]
-        config = CONFIG.value  # a file that could not be loaded is only said here
+        config = CONFIG.value
+        if config is not None:
+            config.to_dict()  # only now does a file that could not be loaded say so
     except flags.Error as error:
         raise UserError(f"{str(error).splitlines()[0]}; --help shows the flags") from error
     except (AttributeError, KeyError, TypeError) as error:  # a field that the config lacks, or a value of another type

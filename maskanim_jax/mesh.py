@@ -41,6 +41,6 @@ def everywhere(mesh: Mesh, tree: Any) -> Any:
     return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(leaf)), tree)
 
 
-def local(tree: Any) -> Any:  # noqa: ANN401 - any tree of arrays
+def local(tree: Any) -> Any:
     """This process' own copy of replicated arrays, on one of its devices: what evaluation runs on, whatever the other processes do."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)

@@ -155,7 +155,8 @@ def _start(
     for key, what in (("data_fingerprint", "data"), ("steps_per_epoch", "steps of an epoch")):
         if key in saved and saved[key] != info[key]:  # a converted checkpoint does not know its data
             raise UserError(
-                f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): restore them or give another --workdir"
+                f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
+                "restore them or give another --workdir"
             )
     return checkpoints.restore(step, abstract_state(system, config.seed, info["steps_per_epoch"]), mesh)
 
@@ -166,7 +167,8 @@ def _opening(
     """What is said before the first step."""
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
-        f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, on {jax.device_count()} {jax.devices()[0].platform} device(s)",
+        f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, "
+        f"on {jax.device_count()} {jax.devices()[0].platform} device(s)",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         stream.describe(),
         f"step {first} of {steps}" + (", resumed" if first else ""),

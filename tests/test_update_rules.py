@@ -45,7 +45,7 @@ def test_a_loss_moves_its_networks_and_leaves_the_others_exactly_alone(gradients
 
 
 def test_the_coarse_loss_reaches_m_through_both_masks(setting):
-    system, variables, vgg, (source, driving) = setting
+    system, variables, _, (source, driving) = setting
 
     def coarse_loss(source_mask_shift, driving_mask_shift):
         small = source[:, ::2, ::2]
