@@ -14,10 +14,10 @@ def get_config(reading: str = "paper") -> ConfigDict:
     c.data.shards = "data/demo64"
     c.data.puppets.train_identities = 200
     c.data.puppets.test_identities = 10
-    c.optim.max_steps = c.optim.cosine_steps = 900
-    c.optim.max_minutes = 9.0
+    c.optim.max_steps = c.optim.cosine_steps = 1000
+    c.optim.max_minutes = 9.5
     c.train.log_every = 25
-    c.train.checkpoint_every = 150
-    c.train.picture_every = 150
+    c.train.checkpoint_every = 200
+    c.train.picture_every = 200
     c.train.eval_clips = 10
     return c

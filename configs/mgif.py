@@ -18,7 +18,7 @@ def get_config(reading: str = "paper") -> ConfigDict:
         c.name = "mgif-small"
         c.data.shards = "data/mgif64"
         c.optim.epochs = 1000
-        c.optim.max_steps = c.optim.cosine_steps = 2400
+        c.optim.max_steps = c.optim.cosine_steps = 1500
         c.optim.max_minutes = 110.0
         c.train.checkpoint_every = 500
         c.train.picture_every = 500
