@@ -108,10 +108,13 @@ def summary(workdir: Path) -> str:
     """What the run reached, in a few lines for the console; what is missing is left out."""
     lines = []
     log = [record for record in read_log(workdir) if "loss" in record]
-    if log:
-        lines.append(
-            f"loss {log[0]['loss']:.4g} at step {log[0]['step']}, {log[-1]['loss']:.4g} at step {log[-1]['step']}"
-        )
+    for name in (key for key in (log[-1] if log else ()) if key.startswith("loss_")):
+        counted = [
+            record for record in log if record.get(name)
+        ]  # a loss that is counted from a later epoch is 0 before
+        if len(counted) > 1:
+            first, last = counted[0], counted[-1]
+            lines.append(f"{name} {first[name]:.4g} at step {first['step']}, {last[name]:.4g} at step {last['step']}")
     figures = _read(workdir / "reconstruction.json", dict, [])
     if figures:
         lines.append(
