@@ -129,7 +129,7 @@ def test_import_places_tensors_moments_and_counts(imported):
     assert state.step == 12
     inner = state.opt_state[0].inner_states
     assert inner["mask"].inner_state[0].count == 12
-    assert inner["refine"].inner_state.count == 12  # steps seen, of which the first epoch was waited for
+    assert inner["refine"].inner_state.seen == 12  # steps seen, of which the first epoch was waited for
     assert inner["refine"].inner_state.inner[0].count == 9
     assert state.opt_state[1].count == 12
     first = theirs["optimizer_generator"]["state"][0]
