@@ -17,7 +17,10 @@ def get_config(reading: str = "paper") -> ConfigDict:
         small.small(c)
         c.name = "mgif-small"
         c.data.shards = "data/mgif64"
-        c.data.own_jitter, c.data.own_negative = 1.0, 0.0  # the paper's A: with the wide one these masks died by step 300
+        c.data.own_jitter, c.data.own_negative = (
+            1.0,
+            0.0,
+        )  # the paper's A: with the wide one these masks died by step 300
         c.optim.epochs = 1000
         c.optim.max_steps = c.optim.cosine_steps = 1500
         c.optim.max_minutes = 110.0
