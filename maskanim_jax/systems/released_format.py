@@ -20,19 +20,28 @@ from maskanim_jax.systems.interface import Tree, Variables
 
 
 class Place(NamedTuple):
-    """Where one of their tensors lives here: "params" or "stats", then the path; kernels are transposed."""
+    """Where one of their tensors lives here: "params" or "stats", then the path; kernels are transposed.
+
+    `window`: the vector stands beside a flattened kernel of one output; it runs over (I, k, k) there and (k, k, I) here.
+    """
 
     collection: str
     path: tuple[str, ...]
     kernel: bool
+    window: tuple[int, int, int] | None = None
 
     def ours(self, theirs: np.ndarray) -> np.ndarray:
         """Their array as ours, float32."""
         value = np.asarray(theirs, np.float32)
+        if self.window:
+            return value.reshape(self.window).transpose(1, 2, 0).reshape(-1)
         return value.transpose(2, 3, 1, 0) if self.kernel else value
 
     def theirs(self, ours: np.ndarray) -> np.ndarray:
         """Our array with their axes."""
+        if self.window:
+            inputs, height, width = self.window
+            return ours.reshape(height, width, inputs).transpose(2, 0, 1).reshape(-1)
         return ours.transpose(3, 2, 0, 1) if self.kernel else ours
 
 
@@ -46,17 +55,26 @@ class Unused(NamedTuple):
 
 Layout = Mapping[str, Place | Unused]
 """Every tensor of a file by full name (`MODULE.name`), in the order of the modules' state dicts."""
+Shapes = Mapping[str, tuple[int, ...]]
+"""What a file holds, by full name."""
 
 
 class Released(Protocol):
     """What a system's `released.py` offers."""
 
-    def layout(self, config: ConfigDict) -> Layout:
-        """The tensors of a file with the config's sizes."""
+    MAY_LACK: Sequence[str]
+    """Modules that a file may be without; their networks then begin afresh."""
+
+    def layout(self, config: ConfigDict, given: Shapes | None = None) -> Layout:
+        """The tensors of a file with the config's sizes; `given` is what a file has, for parts that only some files have."""
         ...
 
     def objections(self, config: ConfigDict) -> list[str]:
         """The settings by which the released code would compute something else from the same tensors."""
+        ...
+
+    def as_published(self, config: ConfigDict) -> list[str]:
+        """Sets what published files were trained with where the config has it otherwise; returns a sentence for each."""
         ...
 
 
