@@ -20,28 +20,19 @@ from maskanim_jax.systems.interface import Tree, Variables
 
 
 class Place(NamedTuple):
-    """Where one of their tensors lives here: "params" or "stats", then the path; kernels are transposed.
-
-    `window`: the vector stands beside a flattened kernel of one output; it runs over (I, k, k) there and (k, k, I) here.
-    """
+    """Where one of their tensors lives here: "params" or "stats", then the path; kernels are transposed."""
 
     collection: str
     path: tuple[str, ...]
     kernel: bool
-    window: tuple[int, int, int] | None = None
 
     def ours(self, theirs: np.ndarray) -> np.ndarray:
         """Their array as ours, float32."""
         value = np.asarray(theirs, np.float32)
-        if self.window:
-            return value.reshape(self.window).transpose(1, 2, 0).reshape(-1)
         return value.transpose(2, 3, 1, 0) if self.kernel else value
 
     def theirs(self, ours: np.ndarray) -> np.ndarray:
         """Our array with their axes."""
-        if self.window:
-            inputs, height, width = self.window
-            return ours.reshape(height, width, inputs).transpose(2, 0, 1).reshape(-1)
         return ours.transpose(3, 2, 0, 1) if self.kernel else ours
 
 

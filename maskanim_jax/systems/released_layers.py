@@ -57,12 +57,12 @@ def encoder_decoder(theirs: str, blocks: int, *ours: str) -> Rows:
         yield from block(f"{theirs}.decoder.up_blocks.{i}", *ours, f"up{blocks - 1 - i}")
 
 
-def spectral_conv(theirs: str, inputs: int, size: int, *ours: str) -> Rows:
-    """A convolution with spectral norm, whose singular vectors `u` (outputs) and `v` (size x size x inputs) are statistics here."""
+def spectral_conv(theirs: str, *ours: str) -> Rows:
+    """A convolution with spectral norm, whose singular vectors are statistics: `u` over the outputs, `v` over (I, H, W) on both sides."""
     yield f"{theirs}.bias", Place("params", (*ours, "bias"), False)
     yield f"{theirs}.weight_orig", Place("params", (*ours, "kernel"), True)
     yield f"{theirs}.weight_u", Place("stats", (*ours, "u"), False)
-    yield f"{theirs}.weight_v", Place("stats", (*ours, "v"), False, (inputs, size, size))
+    yield f"{theirs}.weight_v", Place("stats", (*ours, "v"), False)
 
 
 def blur(theirs: str, step: int) -> Rows:

@@ -56,19 +56,13 @@ def _keypoints(config: ConfigDict) -> Rows:
 
 
 def _discriminator(config: ConfigDict) -> Rows:
-    sizes = config.discriminator
-    inputs = 3 + (config.keypoints.count if sizes.keypoints else 0)
-
-    def layer(theirs: str, inputs: int, size: int, *ours: str) -> Rows:
-        return spectral_conv(theirs, inputs, size, *ours) if sizes.spectral_norm else conv(theirs, *ours)
-
+    layer = spectral_conv if config.discriminator.spectral_norm else conv
     there = "discriminator.discs.1"  # the only scale of the released configs
-    for i in range(sizes.blocks):
-        yield from layer(f"{there}.down_blocks.{i}.conv", inputs, 4, "discriminator", f"block{i}", "conv")
+    for i in range(config.discriminator.blocks):
+        yield from layer(f"{there}.down_blocks.{i}.conv", "discriminator", f"block{i}", "conv")
         if i:
             yield from affine(f"{there}.down_blocks.{i}.norm", "discriminator", f"block{i}", "norm")
-        inputs = min(sizes.max_width, sizes.width * 2 ** (i + 1))
-    yield from layer(f"{there}.conv", inputs, 1, "discriminator", "last")
+    yield from layer(f"{there}.conv", "discriminator", "last")
 
 
 def _idle(given: Shapes) -> Rows:
