@@ -1,0 +1,110 @@
+"""What do keypoints do to points, to each other, and from one video to another? Eq. 4, 5, 14 and 15, and the pose's size.
+
+Keypoints are {"value": (N, K, 2), "jacobian": (N, K, 2, 2) or absent}, x first, in [-1, 1], float32. Without Jacobians every J_k is the
+identity: the zeroth-order model of Monkey-Net.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from maskanim_jax.systems.fomm.keypoints import Keypoints
+
+SMALLEST = 1e-6
+"""Determinants and areas are kept this far from zero: a collapsed keypoint must not make a step infinite."""
+
+
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Matrix product over the last two axes (2 x 2 here) in full float32 on every device."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def inverse(matrices: jax.Array) -> jax.Array:
+    """Inverse of (..., 2, 2), by the formula; a determinant below 1e-6 counts as 1e-6 of its sign."""
+    a, b, c, d = (matrices[..., i, j] for i in (0, 1) for j in (0, 1))
+    determinant = a * d - b * c
+    determinant = jnp.where(
+        jnp.abs(determinant) < SMALLEST, jnp.where(determinant < 0, -SMALLEST, SMALLEST), determinant
+    )
+    adjugate = jnp.stack([jnp.stack([d, -b], -1), jnp.stack([-c, a], -1)], -2)
+    return adjugate / determinant[..., None, None]
+
+
+def sparse_motions(grid: jax.Array, source: Keypoints, driving: Keypoints) -> jax.Array:
+    """Where each local motion takes the points z of a grid (H, W, 2): (N, K + 1, H, W, 2); the first is the background's, z itself.
+
+    Eq. 4: T_{S<-R}(p_k) + J_k (z - T_{D<-R}(p_k)), J_k by Eq. 5.
+    """
+    n = source["value"].shape[0]
+    moved = grid - driving["value"][:, :, None, None]
+    if "jacobian" in source:
+        jacobian = product(source["jacobian"], inverse(driving["jacobian"]))[:, :, None, None]
+        moved = (jacobian * moved[..., None, :]).sum(-1)
+    moved = moved + source["value"][:, :, None, None]
+    return jnp.concatenate([jnp.broadcast_to(grid, (n, 1, *grid.shape)), moved], 1)
+
+
+def gaussians(points: jax.Array, grid: jax.Array, variance: float) -> jax.Array:
+    """exp(-|z - p|^2 / (2 variance)) of points (N, K, 2) on a grid (H, W, 2): (N, H, W, K)."""
+    distance = jnp.square(grid[None, :, :, None] - points[:, None, None]).sum(-1)
+    return jnp.exp(-0.5 * distance / variance)
+
+
+def hull_area(points: jax.Array) -> jax.Array:
+    """Area of the convex hull of (..., K, 2) points: (...,). Gift wrapping; K is small."""
+    if points.ndim > 2:
+        return jax.vmap(hull_area)(points)
+
+    def turn(corner: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+        """Twice the signed area of the triangle; negative when b lies to the right of the way from `corner` to a."""
+        a, b = a - corner, b - corner
+        return a[0] * b[1] - a[1] * b[0]
+
+    def next_corner(corner: jax.Array) -> jax.Array:
+        """The point that leaves no other to the right; the farthest of those in line."""
+
+        def better(best: jax.Array, point: jax.Array) -> tuple[jax.Array, None]:
+            side = turn(corner, best, point)
+            farther = jnp.square(point - corner).sum() > jnp.square(best - corner).sum()
+            return jnp.where((side < 0) | ((side == 0) & farther), point, best), None
+
+        return jax.lax.scan(better, corner, points)[0]
+
+    start = points[jnp.lexsort((points[:, 0], points[:, 1]))[0]]
+
+    def step(state: tuple[jax.Array, jax.Array, jax.Array], _: None) -> tuple[tuple, None]:
+        corner, twice, closed = state
+        following = next_corner(corner)
+        twice = jnp.where(closed, twice, twice + turn(start, corner, following))
+        return (following, twice, closed | (following == start).all()), None
+
+    (_, twice, _), _ = jax.lax.scan(step, (start, jnp.float32(0), jnp.bool_(False)), None, length=points.shape[0])
+    return twice / 2
+
+
+def pose_size(points: jax.Array) -> jax.Array:
+    """Square root of the hull's area: (..., K, 2) to (...,), never zero."""
+    return jnp.sqrt(jnp.maximum(hull_area(points), SMALLEST))
+
+
+def pose(points: jax.Array) -> jax.Array:
+    """Keypoints (N, K, 2) without place and size: centred and divided by the square root of their hull's area."""
+    return (points - points.mean(1, keepdims=True)) / pose_size(points)[:, None, None]
+
+
+def pose_difference(a: jax.Array, b: jax.Array) -> jax.Array:
+    """How far two poses are apart: (N, K, 2), twice, to (N,): root mean square over keypoints, in units of the pose's size."""
+    return jnp.sqrt(jnp.square(pose(a) - pose(b)).sum(-1).mean(-1))
+
+
+def relative(source: Keypoints, driving: Keypoints, first: Keypoints, scale: jax.Array | float = 1.0) -> Keypoints:
+    """The source moved as the driver moved since its first frame (Eq. 14 and 15), shifts times `scale`.
+
+    `scale` is 1, or sqrt(area of the source's hull / area of the first frame's), where the driver is larger or smaller.
+    """
+    moved = {"value": source["value"] + scale * (driving["value"] - first["value"])}
+    if "jacobian" in source:
+        change = product(driving["jacobian"], inverse(first["jacobian"]))
+        moved["jacobian"] = product(change, source["jacobian"])
+    return moved
