@@ -9,7 +9,11 @@ from configs import puppets
 
 def get_config(reading: str = "paper") -> ConfigDict:
     """The puppets config, shorter."""
-    c = puppets.get_config(reading)
+    return run(puppets.get_config(reading))
+
+
+def run(c: ConfigDict) -> ConfigDict:
+    """Shortens a puppets config, whatever the system."""
     c.name = "demo"
     c.data.shards = "data/demo64"
     c.data.puppets.train_identities = 200

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common, small
+from configs import perturbed_masks, small
 
 
 def get_config(reading: str = "paper") -> ConfigDict:
     """Shards from `python -m input_pipeline.prepare --input=moving-gif --output=data/mgif256 --size=256`, or mgif64 with --size=64."""
-    c = common.start("paper" if reading == "small" else reading)
+    c = perturbed_masks.start("paper" if reading == "small" else reading)
     c.name = "mgif"
     c.data.shards = "data/mgif256"
     c.data.sampling = "clip"
     if reading == "small":
-        small.small(c)
-        c.name = "mgif-small"
-        c.data.shards = "data/mgif64"
-        c.data.own_jitter, c.data.own_negative = (
-            1.0,
-            0.0,
-        )  # the paper's A: with the wide one these masks died by step 300
-        c.optim.epochs = 1000
-        c.optim.max_steps = c.optim.cosine_steps = 1500
-        c.optim.max_minutes = 110.0
-        c.train.checkpoint_every = 500
-        c.train.picture_every = 500
-        c.train.eval_clips = 40
+        small_run(small.small(c))
+        # The paper's A: with the wide one these masks died by step 300.
+        c.data.own_jitter, c.data.own_negative = 1.0, 0.0
+    return c
+
+
+def small_run(c: ConfigDict) -> ConfigDict:
+    """The data, steps and times of the small run, whatever the system."""
+    c.name = "mgif-small"
+    c.data.shards = "data/mgif64"
+    c.data.sampling = "clip"
+    c.optim.epochs = 1000
+    c.optim.max_steps = c.optim.cosine_steps = 1500
+    c.optim.max_minutes = 110.0
+    c.train.checkpoint_every = 500
+    c.train.picture_every = 500
+    c.train.eval_clips = 40
     return c

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common, small
+from configs import perturbed_masks, small
 
 
 def get_config(reading: str = "paper") -> ConfigDict:
     """Held-out identities are never seen in training; their true silhouettes are known."""
-    c = small.small(common.start(reading))
+    return run(small.small(perturbed_masks.start(reading)))
+
+
+def run(c: ConfigDict) -> ConfigDict:
+    """The data, steps and times of the run, whatever the system."""
     c.name = "puppets"
     c.data.shards = "data/puppets64"
     c.data.repeats = 4

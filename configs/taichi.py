@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, perturbed_masks
 
 
 def get_config(reading: str = "paper") -> ConfigDict:
     """Shards from `python -m input_pipeline.prepare --input=taichi --output=data/taichi256 --size=256`."""
-    c = common.start(reading)
+    c = perturbed_masks.start(reading)
     c.name = "taichi"
     c.data.shards = "data/taichi256"
     c.data.repeats = 150

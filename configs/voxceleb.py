@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import perturbed_masks
 
 
 def get_config(reading: str = "paper") -> ConfigDict:
     """Shards from `python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256`."""
-    c = common.start(reading)
+    c = perturbed_masks.start(reading)
     c.name = "voxceleb"
     c.data.shards = "data/voxceleb256"
     c.data.repeats = 75

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.common import get_config
+from configs.perturbed_masks import get_config
 from maskanim_jax.augment import Jitter, apply_jitter, draw_jitter, flip_pairs, luma, shift_hue
 
 

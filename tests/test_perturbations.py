@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from parity import needed, stored
 
-from configs.common import get_config
+from configs.perturbed_masks import get_config
 from maskanim_jax.systems.perturbed_masks.perturbations import (
     _along_x,
     _along_y,

@@ -1,0 +1,17 @@
+"""FOMM on Fashion-Videos at 256 x 256, as released: adversarial."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import fomm_base
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """Shards from `python -m input_pipeline.prepare --input=fashion --output=data/fashion256 --size=256`."""
+    c = fomm_base.adversarial(fomm_base.get_config())
+    c.name = "fomm-fashion"
+    c.data.shards = "data/fashion256"
+    c.data.repeats = 50  # of each clip: without '#' in its name a clip is an identity of its own
+    c.batch_size = 27
+    return fomm_base.vary(c, variant)

@@ -1,0 +1,17 @@
+"""FOMM on UvA-Nemo at 256 x 256, as released: adversarial, with spectral norm."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import fomm_base
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """Shards from `python -m input_pipeline.prepare --input=nemo --output=data/nemo256 --size=256`."""
+    c = fomm_base.adversarial(fomm_base.get_config(), spectral_norm=True)
+    c.name = "fomm-nemo"
+    c.data.shards = "data/nemo256"
+    c.data.repeats = 8  # of each clip: without '#' in its name a clip is an identity of its own
+    c.batch_size = 36
+    return fomm_base.vary(c, variant)

@@ -1,0 +1,17 @@
+"""FOMM on Tai-Chi-HD at 256 x 256, as released. `configs/fomm_taichi.py:baseline` and so on are its paper's ablations."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from configs import fomm_base
+
+
+def get_config(variant: str = "full") -> ConfigDict:
+    """Shards from `python -m input_pipeline.prepare --input=taichi --output=data/taichi256 --size=256`."""
+    c = fomm_base.get_config()
+    c.name = "fomm-taichi"
+    c.data.shards = "data/taichi256"
+    c.data.repeats = 150
+    c.batch_size = 30
+    return fomm_base.vary(c, variant)
