@@ -126,6 +126,6 @@ def reduced(c: ConfigDict) -> ConfigDict:
     c.loss.taps = ("relu1_1", "relu2_1", "relu3_1")  # as there
     c.keypoints.scale = c.motion.scale = 0.5
     c.keypoints.width, c.keypoints.blocks, c.keypoints.max_width = 16, 3, 64
-    c.motion.width, c.motion.blocks, c.motion.max_width = 16, 3, 64
+    c.motion.width, c.motion.blocks, c.motion.max_width = 16, 4, 128
     c.generator.width, c.generator.max_width, c.generator.down_blocks = 32, 64, 1
     return c
