@@ -6,6 +6,7 @@ Only tensors and plain values are read from the file; nothing in it is ever exec
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib
 import importlib.util
 import json
@@ -26,7 +27,8 @@ from maskanim_jax.torch_writer import write_tensors
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from maskanim_jax.systems.released_format import Layout
+    from maskanim_jax.systems.interface import System, Variables
+    from maskanim_jax.systems.released_format import Layout, Shapes
     from maskanim_jax.systems.released_reading import Contents
 
 UNUSED = "unused_tensors.npz"
@@ -35,12 +37,18 @@ DEFAULT_CONFIG = "configs/taichi.py:released"
 
 
 def import_checkpoint(
-    path: Path, workdir: Path, config: ConfigDict, steps_per_epoch: int | None = None, with_optimizer: bool = True
+    path: Path,
+    workdir: Path,
+    config: ConfigDict,
+    steps_per_epoch: int | None = None,
+    with_optimizer: bool = True,
+    as_published: bool = True,
 ) -> list[str]:
     """Makes a workdir from a released checkpoint; returns what there is to say about it.
 
-    The run has the config's sizes. Its step is that of the file's optimiser; `steps_per_epoch` is needed to go on training. Raises
-    UserError when the file is not plain tensors, does not fit the config, or the workdir is there already.
+    The run has the config's sizes, and with `as_published` the settings that the system's published files were trained with. Its step is
+    that of the file's optimiser; `steps_per_epoch` is needed to go on training. Raises UserError when the file is not plain tensors, does
+    not fit the config, or the workdir is there already.
     """
     import jax
     import jax.numpy as jnp
@@ -49,18 +57,24 @@ def import_checkpoint(
     from maskanim_jax.state import TrainState
     from maskanim_jax.systems import build
     from maskanim_jax.systems.adam_state import place_moments
-    from maskanim_jax.systems.released_format import Unused, to_variables
+    from maskanim_jax.systems.released_format import Unused, released, shapes, to_variables
     from maskanim_jax.systems.released_reading import read_contents, read_moments
 
     _check_absent(workdir, "folder")
-    system, layout = build(config), _layout(config)
+    config = copy.deepcopy(config)
+    settings = released(config).as_published(config) if as_published else []
+    system, tree = build(config), read_tensors(path, _most_bytes(path))
+    layout, lacking = _without_lacking(released(config).MAY_LACK, _layout(config, given := shapes(tree)), given)
+    tree = {key: value for key, value in tree.items() if str(key).removeprefix("optimizer_") not in lacking}
     like = jax.eval_shape(system.init, jax.random.key(0))
-    contents = read_contents(path, read_tensors(path, _most_bytes(path)), layout, like, with_optimizer)
+    contents = read_contents(path, tree, layout, like, with_optimizer)
     moments = read_moments(path, contents.adam, layout)
     updates = max((m.updates for m in moments.values()), default=0)
     step, steps_per_epoch = _position(contents, updates, steps_per_epoch)
 
     variables = jax.tree.map(jnp.asarray, to_variables(contents.tensors, layout))
+    if lacking:
+        variables = _completed(variables, system, config.seed)
     opt_state = system.optimizer(steps_per_epoch or 1).init(variables.params)
     opt_state = place_moments(opt_state, moments, step)
     state = TrainState(jnp.asarray(step, jnp.int32), variables.params, variables.stats, opt_state)
@@ -88,11 +102,30 @@ def import_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     said = [f"{workdir}: {len(contents.tensors)} tensors of {path.name}, at step {step}"]
+    said += [f"{sentence}; --as_config leaves the config as it is" for sentence in settings]
+    said += [f"{path.name} has no {module}: it begins afresh, which matters only to training" for module in lacking]
     if not moments:
         said.append("without an optimiser's state: training would begin at step 0 with a fresh optimiser")
     elif not steps_per_epoch:
         said.append("to go on training, convert again with --steps_per_epoch=N, the steps of an epoch of your data")
     return said
+
+
+def _without_lacking(may_lack: Sequence[str], layout: Layout, given: Shapes) -> tuple[Layout, list[str]]:
+    """The layout without those of the modules `may_lack` that a file does not have at all, and their names."""
+    there = {name.split(".", 1)[0] for name in given}
+    lacking = [module for module in may_lack if module not in there]
+    kept = {name: at for name, at in layout.items() if name.split(".", 1)[0] not in lacking}
+    wanted = {name.split(".", 1)[0] for name in layout}
+    return kept, [module for module in lacking if module in wanted]
+
+
+def _completed(variables: Variables, system: System, seed: int) -> Variables:
+    """Fresh networks beside those that the file had."""
+    import jax
+
+    fresh = jax.jit(system.init)(jax.random.key(seed))
+    return type(variables)(fresh.params | variables.params, fresh.stats | variables.stats)
 
 
 def _position(contents: Contents, updates: int, steps_per_epoch: int | None) -> tuple[int, int | None]:
@@ -123,14 +156,15 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
 
     _check_absent(output, "file")
     run = load_run(path, "last")
-    layout = _layout(run.config)
     workdir = path.parent.parent if path.parent.name == FOLDER else path.parent if path.name == FOLDER else path
     with Checkpoints(workdir, read_only=True) as checkpoints:
         steps_per_epoch = checkpoints.info(run.step).get("steps_per_epoch")
         like = abstract_state(run.system, run.config.seed, steps_per_epoch or 1)
         state = jax.device_get(checkpoints.restore(run.step, like, make_mesh(jax.device_count())))
     moments = {name: found for name, found in moments_of(state.opt_state).items() if found.updates}
-    unused = _read_unused(workdir / UNUSED, layout)
+    unused = _read_unused(workdir / UNUSED)
+    layout = _layout(run.config, {name: value.shape for name, value in unused.items()})
+    _check_unused(workdir / UNUSED, unused, layout)
     epoch = max(0, run.step // steps_per_epoch - 1) if steps_per_epoch else 0
     rates = run.system.learning_rates(run.step, steps_per_epoch or 1)
     tree = file_tree(state.variables, moments, unused, layout, epoch, _groups(run.config, layout, rates))
@@ -145,45 +179,53 @@ def _groups(config: ConfigDict, layout: Layout, rates: Mapping[str, float]) -> d
     """Adam's settings of each module as torch writes them; `initial_lr` is what its schedules start from."""
     from maskanim_jax.systems.released_format import Place
 
-    optim, groups = config.optim, {}
+    optim, highest = config.optim, max(rates.values())
+    groups: dict[str, dict[str, Any]] = {}
+    # A module that is only carried along has no network here; its optimiser never moved.
+    networks = dict.fromkeys((name.split(".", 1)[0] for name in layout), "")
     for name, at in layout.items():
         module = name.split(".", 1)[0]
-        if isinstance(at, Place) and module not in groups:
-            share = rates[at.path[0]] / max(rates.values()) if max(rates.values()) else 1.0
-            groups[module] = {
-                "lr": float(rates[at.path[0]]),
-                "betas": (float(optim.beta1), float(optim.beta2)),
-                "eps": 1e-8,
-                "weight_decay": 0.0,
-                "amsgrad": False,
-                "initial_lr": float(optim.learning_rate) * share,
-            }
+        if isinstance(at, Place) and not networks[module]:
+            networks[module] = at.path[0]
+    for module, network in networks.items():
+        rate = rates.get(network, highest)
+        groups[module] = {
+            "lr": float(rate),
+            "betas": (float(optim.beta1), float(optim.beta2)),
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+            "amsgrad": False,
+            "initial_lr": float(optim.learning_rate) * (rate / highest if highest else 1.0),
+        }
     return groups
 
 
-def _read_unused(path: Path, layout: Layout) -> dict[str, np.ndarray]:
+def _read_unused(path: Path) -> dict[str, np.ndarray]:
     """What an import kept; empty for a run that was trained here."""
-    from maskanim_jax.systems.released_format import Place
-
     if not path.exists():
         return {}
     try:
         with np.load(path, allow_pickle=False) as stored:
-            found = {name: stored[name] for name in stored.files}
+            return {name: stored[name] for name in stored.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{path} can't be read ({error}): move it away to have zeros in its place, or import again"
         ) from error
-    for name, value in found.items():
+
+
+def _check_unused(path: Path, unused: Mapping[str, np.ndarray], layout: Layout) -> None:
+    """Raises UserError when something else was kept than this config's files have."""
+    from maskanim_jax.systems.released_format import Place
+
+    for name, value in unused.items():
         at = layout.get(name)
         if at is None or isinstance(at, Place) or value.shape != at.default.shape:
             raise UserError(
                 f"{path} is not of this run ({name}): move it away to have zeros in its place, or import again"
             )
-    return found
 
 
-def _layout(config: ConfigDict) -> Layout:
+def _layout(config: ConfigDict, given: Shapes) -> Layout:
     """The tensors of a released file; raises UserError for a config that the released code cannot follow."""
     from maskanim_jax.systems.released_format import released
 
@@ -192,7 +234,7 @@ def _layout(config: ConfigDict) -> Layout:
         raise UserError(
             f"the released code can't follow config {config.name}, which has {', '.join(objections)}: give a config without"
         )
-    return system.layout(config)
+    return system.layout(config, given)
 
 
 def _most_bytes(path: Path) -> int:
@@ -252,10 +294,15 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--config",
         metavar="FILE[:ARG]",
-        help=f"the config that the checkpoint was trained with (default {DEFAULT_CONFIG})",
+        help=f"the config that the checkpoint was trained with (default {DEFAULT_CONFIG}); of FOMM configs/fomm_voxceleb_adv.py and so on",
     )
     add("--steps_per_epoch", type=int, metavar="N", help="steps of an epoch of your data; needed to go on training")
     add("--without_optimizer", action="store_true", help="leave the optimiser's state in the file")
+    add(
+        "--as_config",
+        action="store_true",
+        help="keep every setting of the config; otherwise FOMM's get corner-aligned sampling, as the published files were trained with",
+    )
     return flags
 
 
@@ -264,16 +311,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells what it does
     if args.to == "torch":
-        if args.config or args.steps_per_epoch or args.without_optimizer:
+        if args.config or args.steps_per_epoch or args.without_optimizer or args.as_config:
             raise UserError(
-                "--to=torch takes everything from the run: leave --config, --steps_per_epoch, --without_optimizer away"
+                "--to=torch takes everything from the run: leave --config, --steps_per_epoch, --without_optimizer, --as_config away"
             )
         said = export_checkpoint(args.input, args.output)
     else:
         if args.steps_per_epoch is not None and args.steps_per_epoch < 1:
             raise UserError(f"--steps_per_epoch={args.steps_per_epoch} cannot be: give 1 or more")
         config = load_config(args.config or DEFAULT_CONFIG)
-        said = import_checkpoint(args.input, args.output, config, args.steps_per_epoch, not args.without_optimizer)
+        said = import_checkpoint(
+            args.input, args.output, config, args.steps_per_epoch, not args.without_optimizer, not args.as_config
+        )
     print("\n".join(said))
     return 0
 

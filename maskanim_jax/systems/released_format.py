@@ -80,6 +80,17 @@ def released(config: ConfigDict) -> Released:
         ) from error
 
 
+def shapes(tree: Mapping[Any, Any]) -> Shapes:
+    """Shapes of the tensors of every module in what `read_tensors` found, by full name."""
+    return {
+        f"{module}.{str(name).removeprefix('module.')}": array.shape
+        for module, state in tree.items()
+        if isinstance(state, dict) and not str(module).startswith("optimizer")
+        for name, array in state.items()
+        if isinstance(array, np.ndarray)
+    }
+
+
 def modules(layout: Layout) -> list[str]:
     """The names of the modules, in order."""
     return list(dict.fromkeys(name.split(".", 1)[0] for name in layout))
@@ -112,6 +123,8 @@ def tree_of(layout: Layout, collection: str, value: Callable[[str], np.ndarray],
     """Our nested dict of one collection, of one network without its name if asked."""
     result: dict[str, Any] = {}
     for name, at in layout.items():
+        if network is None and isinstance(at, Place):
+            result.setdefault(at.path[0], {})  # a network may have no statistics
         if isinstance(at, Place) and at.collection == collection and network in (None, at.path[0]):
             path = at.path if network is None else at.path[1:]
             tree = result
@@ -122,6 +135,7 @@ def tree_of(layout: Layout, collection: str, value: Callable[[str], np.ndarray],
 
 
 def leaf_of(tree: Tree, path: Sequence[str]) -> Any:
+    """What is at a path."""
     for key in path:
         tree = tree[key]
     return tree

@@ -11,6 +11,12 @@ from maskanim_jax.errors import UserError
 
 ABLATIONS = ("none", "no_pert", "no_ref", "no_id")
 """Section 4.3: without P_test, without r, without both."""
+FLAGS = {
+    "threshold": "mask values below it become 0: median, or a number from 0 to 255",
+    "mask_scale": "scale of the driving mask about the centre, such as 0.75",
+    "ablation": "leave out a part: no_pert, no_ref or no_id",
+}
+"""Options by name with what `python -m maskanim_jax.animate --help` says of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +40,7 @@ def _number(name: str, text: str, low: float, high: float, otherwise: str = "") 
 
 def parse_options(given: Mapping[str, str], perturb: ConfigDict) -> AnimationOptions:
     """Options as text by name, what is not given from `config.perturb`; raises UserError for what cannot be."""
-    unknown = sorted(set(given) - {"threshold", "mask_scale", "ablation"})
+    unknown = sorted(set(given) - set(FLAGS))
     if unknown:
         raise UserError(
             f"--{unknown[0]} is not an option of Perturbed Masks; it has --threshold, --mask_scale and --ablation"
