@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
     data.sampling = "identity"  # an epoch is identities x repeats, or "clip": one pass over the clips
     data.repeats = 150  # draws of each identity in an epoch
     data.threads = 2  # threads that read and decode
+    data.prefetch = 2  # batches that lie ready on the devices while a step runs
     data.time_flip = 0.5  # probability of swapping source and driver
     data.mirror = 0.5  # probability of mirroring both, when not swapped
     data.brightness = 0.1  # colour jitter A: factor from U[1 - x, 1 + x]
@@ -57,6 +58,7 @@ def get_config() -> ConfigDict:
     optim.decay = 0.1
     optim.warmup_steps = 0  # linear, from 0
     optim.cosine_steps = 0  # the rate follows a cosine to 0 at this step; 0: it does not
+    optim.accumulate = 1  # a step's batch is worked off in so many parts; batch statistics are those of each part
     optim.max_steps = 0  # ends training earlier; 0: never
     optim.max_minutes = 0.0  # of training in one process; 0: never
 
