@@ -1,37 +1,36 @@
 """How is a still image animated by a driving video? `python -m maskanim_jax.animate --help` tells.
 
-Paper, section 3: every driving frame is turned into a mask, the mask is perturbed and refined to fit the
-source, and the generators paint the source in that pose. Frames are streamed, so the driving may have any
-length and size.
+The checkpoint says which system does it. Frames are streamed, so the driving may have any length and size. See docs/animation.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from tqdm import tqdm
 
+from maskanim_jax.animation.compiled import compiled, unit
+from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.images import Fit, square
+from maskanim_jax.images import Fit
 from maskanim_jax.pictures import strip, to_uint8
+from maskanim_jax.systems import SYSTEMS
 from maskanim_jax.video import first_frame, open_frames
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints import LoadedRun
     from maskanim_jax.systems.interface import System, Variables
-
-OPTIONS = ("threshold", "mask_scale", "ablation")
-"""Flags that go to the system as they are, if they were given."""
 
 
 def animate(
@@ -43,52 +42,34 @@ def animate(
     *,
     batch: int = 8,
     fit: Fit = "crop",
+    first: np.ndarray | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yields, for every driving frame, the system's pictures: (H, W, 1 or 3) float32 in [0, 1] by name.
 
     `source` and each driving frame are (H, W, 3) uint8 of any size; `fit` makes them square. `options` is
-    what `system.animation_options` returned. At most `batch` frames are read ahead; the last batch is filled
-    up, so that one compilation serves every length.
+    what `system.animation_options` returned. `first` stands in for the first driving frame, from which relative
+    motion is measured; `warn` gets what the system has to say of source and driving. At most `batch` frames are
+    read ahead; the last batch is filled up, so that one compilation serves every length.
     """
     if batch < 1:
         raise ValueError("a batch has at least one frame")
-    begin, step = _compiled(_Same(system))
-    frames = (_unit(frame, system.frame_size, fit) for frame in driving)
+    functions = compiled(system)
+    frames = (unit(frame, system.frame_size, fit) for frame in driving)
     begun = None
     while some := list(itertools.islice(frames, batch)):
         if begun is None:
-            begun = begin(variables, _unit(source, system.frame_size, fit)[None], some[0][None])
+            start = some[0] if first is None else unit(first, system.frame_size, fit)
+            begun = functions.begin(variables, unit(source, system.frame_size, fit)[None], start[None])
+            if warn is not None and (sentences := system.warnings(begun, options)):
+                warn("; ".join(sentences))
         filled = np.stack(some + [some[-1]] * (batch - len(some)))
         pictures = {
-            name: np.asarray(values, np.float32) for name, values in step(variables, begun, filled, options).items()
+            name: np.asarray(values, np.float32)
+            for name, values in functions.step(variables, begun, filled, options).items()
         }
         for index in range(len(some)):
             yield {name: values[index] for name, values in pictures.items()}
-
-
-def _unit(frame: np.ndarray, size: int, fit: Fit) -> np.ndarray:
-    return square(frame, size, fit).astype(np.float32) / 255
-
-
-class _Same:
-    """Compares systems by identity, whatever they say of equality and hashing."""
-
-    def __init__(self, system: System) -> None:
-        self.system = system
-
-    def __hash__(self) -> int:
-        return id(self.system)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.system is other.system
-
-
-@lru_cache(maxsize=4)
-def _compiled(same: _Same) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Jitted once for each system, so that the second video of a list does not compile again."""
-    import jax
-
-    return jax.jit(same.system.begin_animation), jax.jit(same.system.animate, static_argnums=3)
 
 
 @dataclass(frozen=True)
@@ -152,19 +133,49 @@ def _named(job: Job) -> Iterator[None]:
         raise UserError(f"{job.where}{error}") from error
 
 
-def render(run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, label: str = "") -> int:
+def render(
+    run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, best_frame: bool = False, label: str = ""
+) -> int:
     """Makes one result, and its strip if asked for; returns the number of frames. Raises UserError."""
     system = run.system
     source = first_frame(job.source)
+    first = _best_frame(run, job, source, batch=batch, fit=fit, label=label) if best_frame else None
     with open_frames(job.driving) as driving, ExitStack() as stack:
         output = stack.enter_context(VideoWriter(job.output, driving.fps, job.driving))
         strips = stack.enter_context(VideoWriter(job.strip, driving.fps, job.driving)) if job.strip else None
-        results = animate(system, run.variables, source, driving, options, batch=batch, fit=fit)
+        results = animate(
+            system, run.variables, source, driving, options, batch=batch, fit=fit, first=first, warn=_warning(job)
+        )
         for pictures in tqdm(results, desc=label or "animate", total=driving.count, unit="frame"):
             output.write(to_uint8(pictures[system.result]))
             if strips is not None:
                 strips.write(strip(pictures, system.picture_order, system.frame_size, captions=True))
     return output.count
+
+
+def _best_frame(run: LoadedRun, job: Job, source: np.ndarray, *, batch: int, fit: Fit, label: str) -> np.ndarray:
+    """The driving frame in the source's pose, found by reading the video once; says which it is."""
+    with open_frames(job.driving) as driving:
+        frames = tqdm(driving, desc=f"{label} best frame".strip(), total=driving.count, unit="frame")
+        number, frame = nearest_frame(run.system, run.variables, source, frames, batch=batch, fit=fit)
+    print(f"{job.driving}: frame {number} is nearest to the source's pose")
+    return frame
+
+
+def _warning(job: Job) -> Callable[[str], None]:
+    def warn(sentence: str) -> None:
+        tqdm.write(f"warning: {job.where}{sentence}", file=sys.stderr)
+
+    return warn
+
+
+def system_flags() -> dict[str, str]:
+    """The options of all systems by name, with what --help says of them."""
+    found: dict[str, list[str]] = {}
+    for system in SYSTEMS:
+        for name, sentence in importlib.import_module(f"maskanim_jax.systems.{system}.options").FLAGS.items():
+            found.setdefault(name, []).append(f"({system}) {sentence}")
+    return {name: "; ".join(sentences) for name, sentences in found.items()}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -190,9 +201,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
     )
-    add("--threshold", metavar="T", help="mask values below it become 0: median, or a number from 0 to 255")
-    add("--mask_scale", metavar="X", help="scale of the driving mask about the centre, such as 0.75")
-    add("--ablation", metavar="NAME", help="leave out a part: no_pert, no_ref or no_id")
+    for name, sentence in system_flags().items():
+        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=sentence.replace("%", "%%"))
+    add(
+        "--best_frame",
+        action="store_true",
+        help="measure relative motion from the driving frame that is nearest to the source's pose, instead of the first",
+    )
     add(
         "--fit",
         choices=get_args(Fit),
@@ -215,12 +230,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from maskanim_jax.checkpoints import load_run
 
     run = load_run(args.checkpoint)
-    given = {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
+    given = {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     options = run.system.animation_options(given)
     for number, job in enumerate(jobs, 1):
         with _named(job):
             label = f"{number}/{len(jobs)}" if len(jobs) > 1 else ""
-            count = render(run, job, options, batch=args.batch, fit=args.fit, label=label)
+            count = render(run, job, options, batch=args.batch, fit=args.fit, best_frame=args.best_frame, label=label)
         print(f"{job.output}: {count} frames, from the checkpoint of step {run.step}")
     return 0
 

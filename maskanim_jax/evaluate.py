@@ -79,6 +79,7 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
         )
     made: list[Path] = []
     captions: dict[str, str] = {}
+    warnings: list[str] = []
     for source, driving in tqdm(pairs, desc="animate", unit="pair"):
         name = f"{split.clips[source].name}-by-{split.clips[driving].name}"
         fps = split.clips[driving].fps
@@ -88,7 +89,10 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
             VideoWriter(paths[1], fps) as gif,
             VideoWriter(paths[2], fps) as strips,
         ):
-            for shown in animate(run.system, run.variables, split.frame(source, 0), split.frames(driving), options):
+            shows = animate(
+                run.system, run.variables, split.frame(source, 0), split.frames(driving), options, warn=warnings.append
+            )
+            for shown in shows:
                 result = to_uint8(np.asarray(shown[run.system.result]))
                 video.write(result)
                 gif.write(result)
@@ -97,5 +101,7 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
         captions |= {
             path.name: f"{split.clips[source].name} in the pose of {split.clips[driving].name}" for path in paths
         }
+    if warnings:
+        tqdm.write(f"warning, of {len(warnings)} of {len(pairs)} pairs: {warnings[0]}")
     (folder / "captions.json").write_text(json.dumps(captions, indent=2))
     return made

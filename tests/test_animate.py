@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from maskanim_jax.animate import animate, main
+from maskanim_jax.animate import animate, main, parser
+from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.writer import VideoWriter
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.pictures import CAPTION_HEIGHT, grid, strip, to_uint8
@@ -40,6 +41,13 @@ class Echo:
         assert source.shape == first_driving.shape == (1, SIZE, SIZE, 3)
         return {"source": source, "first": first_driving}
 
+    def warnings(self, begun, options):
+        """One sentence when source and first driving frame differ in brightness."""
+        return ["they differ"] if float(abs(begun["source"].mean() - begun["first"].mean())) > 0.5 else []
+
+    def pose_distance(self, variables, source, driving):
+        return jnp.abs(driving - source).mean((1, 2, 3))
+
     def animate(self, variables, begun, driving, options):
         self.traced += 1
         source = jnp.broadcast_to(begun["source"], driving.shape)
@@ -49,6 +57,7 @@ class Echo:
             "driving": driving,
             "mask": source[:, ::2, ::2, :1],
             "fine": fine.astype(jnp.bfloat16),
+            "first": jnp.broadcast_to(begun["first"], driving.shape),
         }
 
 
@@ -150,6 +159,64 @@ def test_an_option_that_the_system_does_not_have_is_refused(command):
     with pytest.raises(UserError, match="ablation"):
         command("--source=source.png", "--driving=driving", "--output=out.mp4", "--ablation=no_ref")
     assert not Path("out.mp4").exists()
+
+
+def test_the_flags_are_those_of_all_systems_and_each_says_whose_it_is():
+    text = " ".join(parser().format_help().split())
+    for name in ("threshold", "mask_scale", "ablation", "motion", "adapt_scale"):
+        assert f"--{name} [VALUE]" in text
+    assert "(fomm) relative" in text
+    assert "(perturbed_masks) mask values" in text
+
+
+def test_an_option_without_a_value_is_true(command):
+    save("driving/", numbered(2))
+    with pytest.raises(UserError, match="adapt_scale"):
+        command("--source=source.png", "--driving=driving", "--output=out.mp4", "--adapt_scale")
+    assert parser().parse_args(["--checkpoint=a", "--output=b", "--adapt_scale"]).adapt_scale == "true"
+
+
+@pytest.mark.parametrize("batch", [1, 3, 64])
+def test_the_best_frame_is_the_nearest_wherever_it_lies_in_a_batch(batch):
+    frames = numbered(10)
+    for wanted in (0, 4, 9):
+        assert nearest_frame(Echo(), ONE, frames[wanted], iter(frames), batch=batch)[0] == wanted
+    assert nearest_frame(Echo(), ONE, frames[5], [frames[4], frames[6], frames[4]])[0] == 0  # the first among equals
+
+
+def test_a_best_frame_that_cannot_be_compared_is_a_sentence():
+    class Lost(Echo):
+        def pose_distance(self, variables, source, driving):
+            return jnp.full(driving.shape[0], jnp.nan)
+
+    with pytest.raises(UserError, match="--best_frame"):
+        nearest_frame(Lost(), ONE, numbered(1)[0], numbered(3))
+
+
+def test_the_best_frame_begins_the_animation_and_is_named(command, capsys, monkeypatch):
+    save("driving/", numbered(20))
+    save("still/", [np.full((SIZE, SIZE, 3), 61, np.uint8)])
+    begun = []
+
+    def spied(*args, **kwargs):
+        begun.append(list(animate(*args, **kwargs)))
+        return begun[0]
+
+    monkeypatch.setattr(sys.modules["maskanim_jax.animate"], "animate", spied)
+    command("--source=still", "--driving=driving", "--output=out/", "--best_frame")
+    assert "frame 12 is nearest" in capsys.readouterr().out
+    assert round(float(begun[0][0]["first"][0, 0, 0]) * 255) == 60
+    assert len(begun[0]) == len(list(open_frames("out"))) == 20
+
+
+def test_a_warning_is_one_line_and_does_not_stop(command, capsys):
+    save("driving/", numbered(3))
+    save("bright/", [np.full((SIZE, SIZE, 3), 250, np.uint8)])
+    for source, lines in (("bright", ["warning: they differ"]), ("driving", [])):
+        command(f"--source={source}", "--driving=driving", f"--output={source}-out/")
+        said = capsys.readouterr().err.replace("\r", "\n").splitlines()
+        assert [line for line in said if "warning" in line] == lines
+        assert len(list(open_frames(f"{source}-out"))) == 3
 
 
 def test_bad_input_leaves_the_old_output_and_loads_nothing(command, monkeypatch):

@@ -12,7 +12,7 @@ MOTIONS = ("relative", "absolute")
 FLAGS = {
     "motion": "relative (default, as in section 3.4 of its paper): the driver's motion since its first frame moves the source; "
     "absolute (the released demo's default): the source takes the driver's pose",
-    "adapt_scale": "true: relative motion is scaled by the size of the source's object beside the driver's (default false)",
+    "adapt_scale": "scale relative motion by the size of the source's object beside the driver's (or =false, the default)",
 }
 """Options by name with what `python -m maskanim_jax.animate --help` says of them."""
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -29,7 +29,9 @@ class AnimationOptions:
 def parse_options(given: Mapping[str, str]) -> AnimationOptions:
     """Options as text by name; raises UserError for what cannot be."""
     if unknown := sorted(set(given) - set(FLAGS)):
-        raise UserError(f"--{unknown[0]} is not an option of FOMM; it has {' and '.join(f'--{name}' for name in FLAGS)}")
+        raise UserError(
+            f"--{unknown[0]} is not an option of FOMM; it has {' and '.join(f'--{name}' for name in FLAGS)}"
+        )
     motion = given.get("motion", "relative")
     if motion not in MOTIONS:
         raise UserError(f"--motion={motion} cannot be: give {' or '.join(MOTIONS)}")
