@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.interface import System
 
-SYSTEMS = ("perturbed_masks",)
+if TYPE_CHECKING:  # so that a command's --help need not import jax
+    from maskanim_jax.systems.interface import System
+
+SYSTEMS = ("perturbed_masks", "fomm")
 """Folders beside this file; each has a `system.py` with `build(config) -> System`."""
 
 

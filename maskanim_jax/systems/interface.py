@@ -88,6 +88,17 @@ class System(Protocol):
         """Animates the source of `begun` by a batch of driving frames; holds every picture of `picture_order`."""
         ...
 
+    def warnings(self, begun: Tree, options: Any) -> list[str]:
+        """What a user should know before this video is made, a sentence each; `begun` was fetched to the host or can be."""
+        ...
+
+    def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:
+        """How far the pose of each driving frame is from the source's: (1, S, S, 3), (N, S, S, 3) to (N,) float32.
+
+        Whatever place and size, if the system can tell them from the pose; only the order of the numbers means anything.
+        """
+        ...
+
     def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
         """Every picture of `picture_order` for a batch of training pairs, in evaluation mode, to look at while training."""
         ...

@@ -32,13 +32,14 @@ class DenseMotion(nnx.Module):
         self.occlusion = Conv(self.body.outputs, 1, 7, dtype=dtype, rngs=rngs) if settings.occlusion else None
 
     def __call__(self, source: jax.Array, at_source: Keypoints, at_driving: Keypoints, train: bool) -> dict:
-        """Source frame (N, S, S, 3) and both keypoints to {"masks": (N, L, L, K + 1), "deformation": (N, L, L, 2)}.
+        """Source frame (N or 1, S, S, 3) and both keypoints to {"masks": (N, L, L, K + 1), "deformation": (N, L, L, 2)}.
 
         The deformation says for each point of the driver where it lies in the source, x first, in [-1, 1] (Eq. 7). "occlusion" (N, L, L, 1) in
         [0, 1] is absent when `motion.occlusion` is off.
         """
         small = antialiased_downscale(source, round(source.shape[1] * self.scale))
-        n, height, width, _ = small.shape
+        n, height, width = at_driving["value"].shape[0], *small.shape[1:3]
+        small = jnp.broadcast_to(small, (n, *small.shape[1:]))
         grid = coordinates(height, width)
         motions = sparse_motions(grid, at_source, at_driving)
 

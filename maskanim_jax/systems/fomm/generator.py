@@ -42,7 +42,7 @@ class Generator(nnx.Module):
     def __call__(self, source: jax.Array, at_source: Keypoints, at_driving: Keypoints, train: bool) -> dict:
         """Source (N, S, S, 3) in [0, 1] and both keypoints to {"prediction", "deformed"} (N, S, S, 3) beside the dense motion's own outputs.
 
-        "deformed" is the source itself, warped: to look at.
+        "deformed" is the source itself, warped: to look at. One source (1, S, S, 3) for N driving keypoints is encoded once.
         """
         x = self.first(source, train)
         for i in range(self.steps):
@@ -62,4 +62,5 @@ class Generator(nnx.Module):
 
     def _warp(self, x: jax.Array, deformation: jax.Array) -> jax.Array:
         """f_w of Eq. 8, at the side of x."""
+        x = jnp.broadcast_to(x, (deformation.shape[0], *x.shape[1:]))
         return sample(x, bilinear(deformation, x.shape[1]), corners=self.corners, padding="zeros")

@@ -28,6 +28,13 @@ def weighted_mean(heatmaps: jax.Array, quantity: jax.Array) -> jax.Array:
     return (heatmaps[..., None] * quantity).sum((1, 2))
 
 
+def _undeformed(conv: Conv) -> Conv:
+    """The conv with the values that Jacobians begin with: the identity everywhere, from the bias alone."""
+    conv.kernel[...] = jnp.zeros_like(conv.kernel[...])
+    conv.bias[...] = jnp.tile(jnp.asarray([1.0, 0.0, 0.0, 1.0]), conv.bias[...].shape[0] // 4)
+    return conv
+
+
 class KeypointDetector(nnx.Module):
     """Finds K keypoints, and their Jacobians unless `jacobian` is off (then the motion model is Monkey-Net's)."""
 
@@ -38,14 +45,11 @@ class KeypointDetector(nnx.Module):
             3, settings.width, settings.blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs
         )
         self.kp = Conv(self.body.outputs, self.count, 7, padding="VALID", dtype=dtype, rngs=rngs)
-        if settings.jacobian:
-            # Every neighbourhood begins undeformed: the identity from the bias alone.
-            jacobian = Conv(self.body.outputs, 4 * self.maps, 7, padding="VALID", dtype=dtype, rngs=rngs)
-            jacobian.kernel[...] = jnp.zeros_like(jacobian.kernel[...])
-            jacobian.bias[...] = jnp.tile(jnp.asarray([1.0, 0.0, 0.0, 1.0]), self.maps)
-            self.jacobian = jacobian
-        else:
-            self.jacobian = None
+        self.jacobian = (
+            _undeformed(Conv(self.body.outputs, 4 * self.maps, 7, padding="VALID", dtype=dtype, rngs=rngs))
+            if settings.jacobian
+            else None
+        )
 
     def __call__(self, frame: jax.Array, train: bool) -> Keypoints:
         """(N, S, S, 3) frame in [0, 1] to its keypoints."""

@@ -34,9 +34,9 @@ def inverse(matrices: jax.Array) -> jax.Array:
 def sparse_motions(grid: jax.Array, source: Keypoints, driving: Keypoints) -> jax.Array:
     """Where each local motion takes the points z of a grid (H, W, 2): (N, K + 1, H, W, 2); the first is the background's, z itself.
 
-    Eq. 4: T_{S<-R}(p_k) + J_k (z - T_{D<-R}(p_k)), J_k by Eq. 5.
+    `source` may be one for all N of `driving`. Eq. 4: T_{S<-R}(p_k) + J_k (z - T_{D<-R}(p_k)), J_k by Eq. 5.
     """
-    n = source["value"].shape[0]
+    n = driving["value"].shape[0]
     moved = grid - driving["value"][:, :, None, None]
     if "jacobian" in source:
         jacobian = product(source["jacobian"], inverse(driving["jacobian"]))[:, :, None, None]

@@ -267,6 +267,14 @@ class PerturbedMasks:
             "fine": fine,
         }
 
+    def warnings(self, begun: Tree, options: Any) -> list[str]:
+        return []  # masks are absolute: source and first driving frame need not be alike
+
+    def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:
+        """Mean absolute difference of masks."""
+        masks = (self._run(variables, "mask", frames) for frames in (source, driving))
+        return jnp.abs(next(masks) - next(masks)).mean((1, 2, 3))
+
 
 def mask_figures(masks: jax.Array) -> dict[str, jax.Array]:
     """Is the mask alive? `masks` (T, N, L, L, 1): T frames of each of N clips. Mean, deviation over space, deviation over time."""

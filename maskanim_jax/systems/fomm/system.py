@@ -1,0 +1,222 @@
+"""How do keypoint detector, dense motion and generator work together: in training, in reconstruction, in animation?
+
+FOMM's paper, sections 3.1 to 3.4. Networks are named keypoints, generator (the dense motion inside) and, in adversarial configs, discriminator,
+in variables and in the log. What is learned from what is written once, in `training.losses`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from maskanim_jax.augment import apply_jitter, draw_jitter, flip_pairs
+from maskanim_jax.augment_geometry import resize_pairs
+from maskanim_jax.nn.network import Network
+from maskanim_jax.nn.types import PRECISIONS
+from maskanim_jax.systems.fomm.discriminator import Discriminator
+from maskanim_jax.systems.fomm.drawing import draw_keypoints, draw_motion
+from maskanim_jax.systems.fomm.generator import Generator
+from maskanim_jax.systems.fomm.keypoints import KeypointDetector, Keypoints
+from maskanim_jax.systems.fomm.motion import pose_difference, pose_size, relative
+from maskanim_jax.systems.fomm.options import AnimationOptions, parse_options
+from maskanim_jax.systems.fomm.settings import check, departures
+from maskanim_jax.systems.fomm.training import losses
+from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
+from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
+
+COLLAPSED = 0.01
+"""Keypoints that deviate less than this from their mean (the frame is 2 wide) lie on one spot."""
+STILL = 0.001
+"""Keypoints that move less than this between two frames of a clip, an eighth of a pixel of 256, carry no motion."""
+FAR = 0.3
+"""Poses of source and first driving frame this far apart, in units of the object's size, are called different."""
+
+
+class FirstOrderMotion:
+    """The System of the FOMM paper; see `maskanim_jax.systems.interface` for what each method promises."""
+
+    name = "fomm"
+    result = "prediction"
+    mask_picture = None
+    picture_order = (
+        "source",
+        "source_keypoints",
+        "driving",
+        "driving_keypoints",
+        "motion",
+        "occlusion",
+        "deformed",
+        "prediction",
+    )
+
+    def __init__(self, config: ConfigDict) -> None:
+        check(config)
+        self.config = config
+        self.frame_size: int = config.frame_size
+        dtype, count = PRECISIONS[config.precision], config.keypoints.count
+        self.networks = {
+            "keypoints": Network(lambda rngs: KeypointDetector(config.keypoints, dtype=dtype, rngs=rngs)),
+            "generator": Network(
+                lambda rngs: Generator(config.generator, config.motion, count, config.corners, dtype=dtype, rngs=rngs)
+            ),
+        }
+        if config.discriminator.enabled:
+            self.networks["discriminator"] = Network(
+                lambda rngs: Discriminator(config.discriminator, count, dtype=dtype, rngs=rngs)
+            )
+
+    # -- learning ------------------------------------------------------------------------------------------------------------------
+
+    def init(self, key: jax.Array) -> Variables:
+        keys = jax.random.split(key, len(self.networks))
+        fresh = {name: network.init(key) for (name, network), key in zip(self.networks.items(), keys, strict=True)}
+        return Variables(
+            {name: params for name, (params, _) in fresh.items()}, {name: stats for name, (_, stats) in fresh.items()}
+        )
+
+    def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
+        return adam_by_network(self.config.optim, steps_per_epoch, dict.fromkeys(self.networks, 1.0), {})
+
+    def learning_rates(self, step: int, steps_per_epoch: int) -> dict[str, float]:
+        return dict.fromkeys(self.networks, float(learning_rate(step, steps_per_epoch, self.config.optim)))
+
+    def augment(self, source: jax.Array, driving: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Raw pairs to s and d: flips, resize and crop where asked, and one colour draw, all of it shared by the two."""
+        data = self.config.data
+        flip_key, resize_key, jitter_key = jax.random.split(key, 3)
+        source, driving = flip_pairs(flip_key, source, driving, data)
+        if (data.resize_low, data.resize_high) != (1, 1):
+            source, driving = resize_pairs(resize_key, source, driving, data)
+        jitter = draw_jitter(jitter_key, source.shape[0], data)
+        return apply_jitter(source, jitter), apply_jitter(driving, jitter)
+
+    def gradients(
+        self,
+        variables: Variables,
+        frozen: Tree,
+        source: jax.Array,
+        driving: jax.Array,
+        key: jax.Array,
+        step: jax.Array,
+        steps_per_epoch: int,
+    ) -> Gradients:
+        del step, steps_per_epoch  # every loss counts from the first step on
+        augment_key, warp_key = jax.random.split(key)
+        source, driving = self.augment(source, driving, augment_key)
+
+        def total(params: dict[str, Tree]) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], Any]]:
+            found, stats, seen = losses(self, params, variables.stats, frozen, source, driving, driving, warp_key)
+            return sum(found.values(), jnp.float32(0)), (found, stats, seen)
+
+        (loss, (found, stats, seen)), grads = jax.value_and_grad(total, has_aux=True)(variables.params)
+        # The discriminator's own loss is its opponents' gain: it is no part of what they bring down.
+        metrics = {
+            "loss": loss - found.get("discriminator", 0),
+            **{f"loss_{name}": value for name, value in found.items()},
+        }
+        metrics |= keypoint_figures(seen["keypoints_source"]["value"], seen["keypoints_driving"]["value"])
+        metrics["prediction_l1"] = jnp.abs(seen["prediction"] - driving).mean()
+        metrics["source_l1"] = jnp.abs(source - driving).mean()
+        return Gradients(grads, stats, metrics)
+
+    def departures(self) -> list[str]:
+        return departures(self.config)
+
+    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+        """Sentences for the log when keypoints have died."""
+        if metrics["keypoint_spread"] < COLLAPSED:
+            return [f"all keypoints lie on one spot (deviation {metrics['keypoint_spread']:.4f}): they have collapsed"]
+        if metrics["keypoint_motion"] < STILL:
+            return [
+                f"keypoints do not move between source and driver (by {metrics['keypoint_motion']:.5f}): they carry no motion"
+            ]
+        return []
+
+    # -- using -------------------------------------------------------------------------------------------------------------------------
+
+    def _run(self, variables: Variables, name: str, *inputs: Any) -> Any:
+        return self.networks[name](variables.params[name], variables.stats[name], *inputs, train=False)[0]
+
+    def _draw(
+        self,
+        variables: Variables,
+        source: jax.Array,
+        driving: jax.Array,
+        at_source: Keypoints,
+        at_driving: Keypoints,
+        wanted: Keypoints,
+    ) -> Pictures:
+        """All pictures: the source (N or 1 of them) in the pose of `wanted`; `at_driving` is where the driver's own keypoints are."""
+        made = self._run(variables, "generator", source, at_source, wanted)
+        side = made["deformation"].shape[:3]
+        pictures = {
+            "source": source,
+            "source_keypoints": draw_keypoints(source, at_source["value"]),
+            "driving": driving,
+            "driving_keypoints": draw_keypoints(driving, at_driving["value"]),
+            "motion": draw_motion(made["deformation"]),
+            "occlusion": made.get("occlusion", jnp.ones((*side, 1))),
+            "deformed": made["deformed"],
+            "prediction": made["prediction"],
+        }
+        return {name: jnp.broadcast_to(picture, (side[0], *picture.shape[1:])) for name, picture in pictures.items()}
+
+    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+        at_source, at_driving = (self._run(variables, "keypoints", frames) for frames in (source, driving))
+        return self._draw(variables, source, driving, at_source, at_driving, at_driving)
+
+    def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
+        del key  # nothing is drawn at random
+        return self.reconstruct(variables, source, driving)
+
+    def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
+        return parse_options(given)
+
+    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
+        """The source, its keypoints and those of the first driving frame, and how much larger the source's are."""
+        at_source, first = (self._run(variables, "keypoints", frames) for frames in (source, first_driving))
+        size, first_size = pose_size(at_source["value"]), pose_size(first["value"])
+        return {"source": source, "keypoints": at_source, "first": first, "scale": size / first_size}
+
+    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:
+        at_driving = self._run(variables, "keypoints", driving)
+        wanted = at_driving
+        if options.motion == "relative":
+            scale = begun["scale"][:, None, None] if options.adapt_scale else 1.0
+            wanted = relative(begun["keypoints"], at_driving, begun["first"], scale)
+        return self._draw(variables, begun["source"], driving, begun["keypoints"], at_driving, wanted)
+
+    def warnings(self, begun: Tree, options: Any) -> list[str]:
+        if options.motion != "relative":
+            return []
+        distance = float(pose_difference(begun["keypoints"]["value"], begun["first"]["value"])[0])
+        if distance < FAR:
+            return []
+        return [
+            f"source and first driving frame differ much in pose ({distance:.2f} of the object's size), but relative motion needs them "
+            "alike: try --best_frame, another driving video, or --motion=absolute"
+        ]
+
+    def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:
+        """Root mean square distance of keypoints that are centred and divided by the square root of their hull's area."""
+        points = (self._run(variables, "keypoints", frames)["value"] for frames in (source, driving))
+        return pose_difference(next(points), next(points))
+
+
+def keypoint_figures(source: jax.Array, driving: jax.Array) -> dict[str, jax.Array]:
+    """Are keypoints (N, K, 2) alive? Their deviation from their mean, and how far they move; the frame is 2 wide."""
+    points = jnp.stack([source, driving])
+    return {
+        "keypoint_spread": jnp.sqrt(points.var(2).sum(-1)).mean(),
+        "keypoint_motion": jnp.sqrt(jnp.square(source - driving).sum(-1)).mean(),
+    }
+
+
+def build(config: ConfigDict) -> FirstOrderMotion:
+    """The system that the config describes; raises UserError when a setting cannot be."""
+    return FirstOrderMotion(config)
