@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -11,14 +12,20 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from maskanim_jax.errors import UserError
 
 
-def make_mesh(batch_size: int) -> Mesh:
-    """All devices of all processes in a row; raises UserError when a batch of `batch_size` cannot be split evenly over them."""
-    count = jax.device_count()
-    if batch_size % count:
+def make_mesh(batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices of all processes in a row, or those given.
+
+    Raises UserError when a batch of `batch_size` cannot be split evenly over them, in `accumulate` parts.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    if accumulate < 1:
+        raise UserError(f"config.optim.accumulate={accumulate} leaves a step without a batch: give 1 or more")
+    if batch_size % (count * accumulate):
+        parts = f" in config.optim.accumulate={accumulate} parts" if accumulate > 1 else ""
         raise UserError(
-            f"config.batch_size={batch_size} cannot be split over {count} devices: give a multiple of {count}"
+            f"config.batch_size={batch_size} cannot be split over {count} devices{parts}: give a multiple of {count * accumulate}"
         )
-    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -29,6 +36,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def in_parts(mesh: Mesh, batch: jax.Array, parts: int) -> jax.Array:
+    """(N, ...) to (parts, N / parts, ...), under jit: part i has rows i, i + parts, ..., so that no row leaves its device."""
+    rows = batch.reshape(batch.shape[0] // parts, parts, *batch.shape[1:]).swapaxes(0, 1)
+    return jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, PartitionSpec(None, "data")))
 
 
 def to_devices(mesh: Mesh, batch: np.ndarray) -> jax.Array:
@@ -44,3 +57,12 @@ def everywhere(mesh: Mesh, tree: Any) -> Any:
 def local(tree: Any) -> Any:
     """This process' own copy of replicated arrays, on one of its devices: what evaluation runs on, whatever the other processes do."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+
+def agreed(value: bool) -> bool:
+    """The first process' value, in all processes; all must ask at the same step."""
+    if jax.process_count() == 1:
+        return value
+    from jax.experimental import multihost_utils
+
+    return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))

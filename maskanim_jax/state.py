@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from maskanim_jax.mesh import replicated, split
-from maskanim_jax.systems.interface import System, Tree, Variables
+from maskanim_jax.mesh import in_parts, replicated, split
+from maskanim_jax.systems.interface import Gradients, System, Tree, Variables
 
 
 class TrainState(NamedTuple):
@@ -42,20 +42,40 @@ def init_state(system: System, seed: int, steps_per_epoch: int) -> TrainState:
 StepFunction = Callable[[TrainState, Tree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh) -> StepFunction:
+def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1) -> StepFunction:
     """One jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics).
 
     `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, split over the devices; the state is donated. Under jit the means over a
     batch, batch norm's among them, are those of the global batch, so the result does not depend on the number of devices but for rounding.
+    `accumulate` > 1 works the batch off in so many parts, one after the other, and moves once by the mean of their gradients: less memory,
+    but batch statistics are those of each part.
     """
     optimizer = system.optimizer(steps_per_epoch)
+
+    def gradients(state: TrainState, frozen: Tree, source: jax.Array, driving: jax.Array, key: jax.Array) -> Gradients:
+        def of_part(variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Gradients:
+            source, driving = (frames.astype(jnp.float32) / 255.0 for frames in (source, driving))
+            return system.gradients(variables, frozen, source, driving, key, state.step, steps_per_epoch)
+
+        if accumulate == 1:
+            return of_part(state.variables, source, driving, key)
+
+        def add(carried: tuple[Tree, Tree], part: tuple[jax.Array, ...]) -> tuple[tuple[Tree, Tree], Tree]:
+            (summed, stats), (number, source, driving) = carried, part
+            found = of_part(Variables(state.params, stats), source, driving, jax.random.fold_in(key, number))
+            return (jax.tree.map(jnp.add, summed, found.grads), found.stats), found.metrics
+
+        parts = jnp.arange(accumulate), *(in_parts(mesh, frames, accumulate) for frames in (source, driving))
+        zeros = jax.tree.map(jnp.zeros_like, state.params)
+        (summed, stats), metrics = jax.lax.scan(add, (zeros, state.stats), parts)
+        grads = jax.tree.map(lambda leaf: leaf / accumulate, summed)
+        return Gradients(grads, stats, jax.tree.map(lambda each: each.mean(0), metrics))
 
     def step(
         state: TrainState, frozen: Tree, source: jax.Array, driving: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        source, driving = (frames.astype(jnp.float32) / 255.0 for frames in (source, driving))
-        found = system.gradients(state.variables, frozen, source, driving, key, state.step, steps_per_epoch)
+        found = gradients(state, frozen, source, driving, key)
         updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, found.stats, opt_state), found.metrics

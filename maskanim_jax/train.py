@@ -7,48 +7,117 @@ and started again it goes on from its newest checkpoint to the same parameters, 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from input_pipeline.pairs import PairStream
+from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
 from maskanim_jax.checkpoints import Checkpoints, abstract_state, claim_workdir
 from maskanim_jax.data import open_data, true_silhouettes
 from maskanim_jax.errors import UserError
+from maskanim_jax.first_step import FirstStep
+from maskanim_jax.held_out import held_out_figures, held_out_pictures
 from maskanim_jax.logs import RunLog
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.mesh import everywhere, local, make_mesh, replicated, to_devices
 from maskanim_jax.nn.network import count_parameters
-from maskanim_jax.pictures import grid, strip, to_uint8
-from maskanim_jax.reconstruct import reconstruct
+from maskanim_jax.prefetch import prefetch
+from maskanim_jax.reconstruct import Silhouettes, reconstruct
 from maskanim_jax.state import StepFunction, TrainState, init_state, make_step
 from maskanim_jax.systems import build
-from maskanim_jax.systems.interface import System, Tree, Variables
+from maskanim_jax.systems.interface import System, Tree
 from maskanim_jax.weights import find_vgg19, untrained_vgg19
+from maskanim_jax.window import Clock, Window
 
-SHOWN_PAIRS = 6
-"""Pairs in a picture grid."""
+Pair = tuple[jax.Array, jax.Array]
+"""Source and driving frames of a batch on the devices, (N, S, S, 3) uint8."""
+
+
+class Setting(NamedTuple):
+    """What the config says, opened and checked; nothing in it changes while training."""
+
+    config: ConfigDict
+    system: System
+    mesh: jax.sharding.Mesh
+    stream: PairStream
+    frozen: Tree
+    held_out: Split
+    silhouettes: Silhouettes | None
+    steps: int
+    """The last step."""
+    info: dict[str, Any]
+    """What a checkpoint's state means."""
 
 
 def train(config: ConfigDict, workdir: Path) -> TrainState:
     """Trains to the end of the config, or goes on where the workdir's newest checkpoint is; returns the last state."""
-    # Everything that can be wrong is found out before the workdir is touched.
+    began = time.perf_counter()
+    setting = set_up(config)  # everything that can be wrong is found out before the workdir is touched
+    leader = jax.process_index() == 0
+    claim_workdir(workdir, config)
+    if leader:
+        (workdir / "departures.json").write_text(json.dumps(setting.system.departures(), indent=2))  # for the report
+
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
+        state = _start(setting, checkpoints)
+        first = int(state.step)
+        log = stack.enter_context(RunLog(workdir, first)) if leader else None
+        if log is not None:
+            for line in _opening(setting, state, first, checkpoints):
+                log.text(first, line)
+        clock = Clock(config.optim.max_minutes, checkpoints)
+        steps = first if clock.over() else setting.steps
+        step_function = make_step(
+            setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate
+        )
+        batches = stack.enter_context(contextlib.closing(_batches(setting, first)))
+        window = Window(setting.system, setting.stream.steps_per_epoch)
+        bar = tqdm(total=setting.steps, initial=first, desc="train", unit="step", disable=None if leader else True)
+        stack.enter_context(bar)
+
+        for step in range(first + 1, steps + 1):
+            if step == first + 1:
+                with FirstStep(began) as watched:
+                    state = jax.block_until_ready(one_step(step_function, state, setting.frozen, batches, window))
+                if log is not None:
+                    log.text(step, watched.sentence())
+            else:
+                state = one_step(step_function, state, setting.frozen, batches, window)
+            bar.update()
+            last = step == steps or (step % 10 == 0 and clock.over())
+            if step % config.train.log_every == 0 or last:
+                _write_figures(log, setting.system, step, window.close(step))
+            if log is not None and (step % config.train.picture_every == 0 or last or step == 1):
+                variables = local(state.variables)
+                log.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
+            if step % config.train.checkpoint_every == 0 or last:
+                _evaluate_and_save(setting, state, step, checkpoints, clock, log)
+                window.restart()
+            if last:
+                break
+        checkpoints.wait()
+        if log is not None:
+            log.text(int(state.step), f"finished at step {int(state.step)} of {steps}")
+    return state
+
+
+def set_up(config: ConfigDict) -> Setting:
+    """Opens what the config names; raises UserError for what cannot work."""
     if config.train.checkpoint_every % config.train.log_every:
         raise UserError(
             f"config.train.checkpoint_every={config.train.checkpoint_every} must be a multiple of train.log_every={config.train.log_every}"
         )
     system = build(config)
-    mesh = make_mesh(config.batch_size)
+    mesh = make_mesh(config.batch_size, config.optim.accumulate)
     split, held_out = open_data(config, "train"), open_data(config, "test")
     stream = PairStream(
         split,
@@ -61,71 +130,24 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         process_count=jax.process_count(),
     )
     frozen = everywhere(mesh, used_weights(vgg_weights(config), config.loss.taps))
-    claim_workdir(workdir, config)
-    (workdir / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
-
     steps = config.optim.epochs * stream.steps_per_epoch
     if config.optim.max_steps:
         steps = min(steps, config.optim.max_steps)
     info = {"data_fingerprint": stream.fingerprint, "steps_per_epoch": stream.steps_per_epoch, "seed": config.seed}
-    step_function = make_step(system, config.seed, stream.steps_per_epoch, mesh)
-    silhouettes = true_silhouettes(config, "test")
+    return Setting(config, system, mesh, stream, frozen, held_out, true_silhouettes(config, "test"), steps, info)
 
-    with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
-        state = _start(system, config, checkpoints, info, mesh)
-        first = int(state.step)
-        converted = first in checkpoints.steps() and "data_fingerprint" not in checkpoints.info(first)
-        leader = jax.process_index() == 0
-        log = stack.enter_context(RunLog(workdir, first)) if leader else None
-        if log is not None:
-            for line in _opening(config, system, state, stream, first, steps):
-                log.text(first, line)
-            if converted:
-                log.text(first, "goes on from a converted checkpoint, whose data is not known to be this data")
-        window = _Window(config, stream.steps_per_epoch, system)
-        batches = stack.enter_context(contextlib.closing(stream.batches(first)))
-        bar = stack.enter_context(
-            tqdm(total=steps, initial=first, desc="train", unit="step", disable=None if leader else True)
-        )
-        clock = _Clock(config.optim.max_minutes, checkpoints)
-        if clock.over():
-            steps = first
 
-        for step in range(first + 1, steps + 1):
-            state = _one_step(step_function, state, frozen, batches, mesh, window)
-            bar.update()
-            last = step == steps or (step % 10 == 0 and clock.over())
-            if step % config.train.log_every == 0 or last:
-                figures = window.close(step)
-                if log is not None:
-                    log.scalars(step, figures)
-                    for sentence in system.alarms(figures):
-                        log.text(step, f"ALARM: {sentence}")
-            if log is not None and (step % config.train.picture_every == 0 or last or step == 1):
-                log.pictures(step, _pictures(system, local(state.variables), held_out, config.seed))
-            if step % config.train.checkpoint_every == 0 or last:
-                measured = reconstruct(
-                    system,
-                    local(state.variables),
-                    held_out,
-                    clips=config.train.eval_clips,
-                    frames=config.train.eval_frames,
-                    silhouettes=silhouettes,
-                )
-                if log is not None:
-                    log.scalars(step, _held_out_figures(measured))
-                checkpoints.save(
-                    state,
-                    info | {"minutes": clock.minutes()},
-                    measured["l1"] if measured["l1"] is not None else float("inf"),
-                )
-                window.restart()
-            if last:
-                break
-        checkpoints.wait()
-        if log is not None:
-            log.text(int(state.step), f"finished at step {int(state.step)} of {steps}")
+def one_step(run: StepFunction, state: TrainState, frozen: Tree, batches: Iterator[Pair], window: Window) -> TrainState:
+    """Takes the next batch and makes one step; the devices may still be busy with it on return.
+
+    Nothing may go between host and devices unasked here: JAX raises an error for it.
+    """
+    with jax.transfer_guard("disallow"):
+        asked = time.perf_counter()
+        source, driving = next(batches)
+        window.waited += time.perf_counter() - asked
+        state, metrics = run(state, frozen, source, driving)
+        window.add(metrics)
     return state
 
 
@@ -138,14 +160,25 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
     return find_vgg19()
 
 
-def _start(
-    system: System, config: ConfigDict, checkpoints: Checkpoints, info: Mapping[str, Any], mesh: jax.sharding.Mesh
-) -> TrainState:
+def _batches(setting: Setting, first: int) -> Generator[Pair]:
+    """The pairs of steps first + 1, first + 2, ..., on the devices before they are needed."""
+
+    def place(batch: Batch) -> Pair:
+        return to_devices(setting.mesh, batch["source"]), to_devices(setting.mesh, batch["driving"])
+
+    with (
+        contextlib.closing(setting.stream.batches(first)) as read,
+        contextlib.closing(prefetch(read, place, setting.config.data.prefetch)) as placed,
+    ):
+        yield from placed
+
+
+def _start(setting: Setting, checkpoints: Checkpoints) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
-    step = checkpoints.last()
+    config, info, step = setting.config, setting.info, checkpoints.last()
     if step is None:
-        fresh = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(mesh))
-        return fresh(system, config.seed, info["steps_per_epoch"])
+        fresh = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(setting.mesh))
+        return fresh(setting.system, config.seed, info["steps_per_epoch"])
     saved = checkpoints.info(step)
     if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
         raise UserError(
@@ -158,116 +191,51 @@ def _start(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
                 "restore them or give another --workdir"
             )
-    return checkpoints.restore(step, abstract_state(system, config.seed, info["steps_per_epoch"]), mesh)
+    return checkpoints.restore(step, abstract_state(setting.system, config.seed, info["steps_per_epoch"]), setting.mesh)
 
 
-def _opening(
-    config: ConfigDict, system: System, state: TrainState, stream: PairStream, first: int, steps: int
-) -> list[str]:
+def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkpoints) -> list[str]:
     """What is said before the first step."""
+    config, system = setting.config, setting.system
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
         f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, "
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s)",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
-        stream.describe(),
-        f"step {first} of {steps}" + (", resumed" if first else ""),
+        setting.stream.describe(),
+        f"step {first} of {setting.steps}" + (", resumed" if first else ""),
     ]
     if config.loss.vgg == "untrained":
         lines.append(
             "the perceptual loss uses UNTRAINED features of VGG-19: figures cannot be compared with the paper's"
         )
+    if first in checkpoints.steps() and "data_fingerprint" not in checkpoints.info(first):
+        lines.append("goes on from a converted checkpoint, whose data is not known to be this data")
     return lines + [f"departs from the paper: {sentence}" for sentence in system.departures()]
 
 
-def _one_step(
-    run: StepFunction, state: TrainState, frozen: Tree, batches: Any, mesh: jax.sharding.Mesh, window: _Window
-) -> TrainState:
-    """Takes the next batch and makes one step; the device may still be busy with it on return."""
-    asked = time.perf_counter()
-    batch = next(batches)
-    window.waited += time.perf_counter() - asked
-    source, driving = to_devices(mesh, batch["source"]), to_devices(mesh, batch["driving"])
-    state, metrics = run(state, frozen, source, driving)
-    window.metrics.append(metrics)
-    return state
+def _write_figures(log: RunLog | None, system: System, step: int, figures: Mapping[str, float]) -> None:
+    """Figures of the training steps, and an alarm where something goes wrong."""
+    if log is not None:
+        log.scalars(step, figures)
+        for sentence in system.alarms(figures):
+            log.text(step, f"ALARM: {sentence}")
 
 
-class _Clock:
-    """How long the run has trained, in all its processes."""
-
-    def __init__(self, limit: float, checkpoints: Checkpoints) -> None:
-        step = checkpoints.last()
-        self._before = 0.0 if step is None else float(checkpoints.info(step)["minutes"])
-        self._limit, self._since = limit or float("inf"), time.monotonic()
-
-    def minutes(self) -> float:
-        """Minutes so far, those before the newest checkpoint included."""
-        return self._before + (time.monotonic() - self._since) / 60
-
-    def over(self) -> bool:
-        """Whether `config.optim.max_minutes` are used up."""
-        return self.minutes() >= self._limit
-
-
-class _Window:
-    """The metrics since the last log line, left on the device until they are asked for."""
-
-    def __init__(self, config: ConfigDict, steps_per_epoch: int, system: System) -> None:
-        self._config, self._steps_per_epoch, self._system = config, steps_per_epoch, system
-        self.restart()
-
-    def restart(self) -> None:
-        """Begins to count time and steps anew."""
-        self.metrics: list[dict[str, jax.Array]] = []
-        self.waited, self._since = 0.0, time.perf_counter()
-
-    def close(self, step: int) -> dict[str, float]:
-        """Means over the window, the learning rates, and how fast it went; then begins anew."""
-        fetched = jax.device_get(self.metrics)
-        spent = time.perf_counter() - self._since
-        figures = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
-        rates = self._system.learning_rates(step - 1, self._steps_per_epoch)
-        figures |= {f"learning_rate_{name}": rate for name, rate in rates.items()}
-        figures |= {
-            "epoch": step / self._steps_per_epoch,
-            "steps_per_second": len(fetched) / spent,
-            "data_wait_share": self.waited / spent,
-        }
-        self.restart()
-        return figures
-
-
-def _held_out_figures(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Scalars of a reconstruction for the log."""
-    figures = {f"test_{key}": measured[key] for key in ("l1", "l1_repeat_source", "ratio") if measured[key] is not None}
-    return figures | {f"test_mask_{key}": float(value) for key, value in measured.get("mask", {}).items()}
-
-
-def _pictures(system: System, variables: Variables, split: Split, seed: int) -> dict[str, np.ndarray]:
-    """A grid of held-out pairs, each clip's first frame with its middle one: every intermediate picture side by side."""
-    numbers = list(
-        itertools.islice(itertools.cycle(range(len(split.clips))), min(SHOWN_PAIRS, max(2, len(split.clips))))
+def _evaluate_and_save(
+    setting: Setting, state: TrainState, step: int, checkpoints: Checkpoints, clock: Clock, log: RunLog | None
+) -> None:
+    """Measures held-out clips, then saves; every process does both, since a checkpoint is written by all of them."""
+    settings = setting.config.train
+    measured = reconstruct(
+        setting.system,
+        local(state.variables),
+        setting.held_out,
+        clips=settings.eval_clips,
+        frames=settings.eval_frames,
+        silhouettes=setting.silhouettes,
     )
-    sources = np.stack([split.frame(n, 0) for n in numbers])
-    drivings = np.stack([split.frame(n, split.clips[n].count // 2) for n in numbers])
-    shown = jax.device_get(_shown(system, variables, jnp.asarray(sources), jnp.asarray(drivings), jax.random.key(seed)))
-    rows = [
-        strip(
-            {name: shown[name][i] for name in system.picture_order},
-            system.picture_order,
-            max(96, system.frame_size),
-            captions=i == 0,
-        )
-        for i in range(len(numbers))
-    ]
-    return {"held_out": grid(rows)} if rows else {"held_out": to_uint8(np.zeros((1, 1, 3)))}
-
-
-def _show(
-    system: System, variables: Variables, sources: jax.Array, drivings: jax.Array, key: jax.Array
-) -> dict[str, jax.Array]:
-    return system.pictures(variables, sources.astype(jnp.float32) / 255.0, drivings.astype(jnp.float32) / 255.0, key)
-
-
-_shown = jax.jit(_show, static_argnums=0)
+    if log is not None:
+        log.scalars(step, held_out_figures(measured))
+    l1 = measured["l1"] if measured["l1"] is not None else float("inf")
+    checkpoints.save(state, setting.info | {"minutes": clock.minutes()}, l1)

@@ -1,0 +1,35 @@
+"""What do the devices say to each other in one step? Counted from the compiled program."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+_ARRAY = re.compile(r"\b(?:pred|[suf]\d+|bf16)\[([\d,]*)\]")
+_LINE = re.compile(
+    r"= (?P<results>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|collective-permute|collective-broadcast|(?:ragged-)?all-to-all)(?:-start)?\("
+)
+
+
+class Collective(NamedTuple):
+    """One operation between devices: its kind, and how many numbers it gives a device (of the largest array, of all)."""
+
+    kind: str
+    largest: int
+    numbers: int
+
+
+def collectives(program: str) -> list[Collective]:
+    """All of them in the text of a compiled program (`jitted.lower(...).compile().as_text()`); loops are counted once."""
+    found = []
+    for match in _LINE.finditer(program):
+        sizes = [math.prod(int(d) for d in dims.split(",") if d) for dims in _ARRAY.findall(match["results"])]
+        found.append(Collective(match["kind"], max(sizes), sum(sizes)))
+    return found
+
+
+def counted(found: list[Collective]) -> Mapping[str, int]:
+    """Kind to number of operations."""
+    return {kind: sum(each.kind == kind for each in found) for kind in sorted({each.kind for each in found})}

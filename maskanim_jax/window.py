@@ -1,0 +1,66 @@
+"""What did the last steps measure, and how fast did they go?"""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import numpy as np
+
+from maskanim_jax.checkpoints import Checkpoints
+from maskanim_jax.mesh import agreed
+from maskanim_jax.systems.interface import System
+
+IN_FLIGHT = 2
+"""Steps that the devices may be behind the loop: they never run dry, and waiting for data is seen as such."""
+
+
+class Clock:
+    """How long the run has trained, in all its processes."""
+
+    def __init__(self, limit: float, checkpoints: Checkpoints) -> None:
+        step = checkpoints.last()
+        self._before = 0.0 if step is None else float(checkpoints.info(step)["minutes"])
+        self._limit, self._since = limit or float("inf"), time.monotonic()
+
+    def minutes(self) -> float:
+        """Minutes so far, those before the newest checkpoint included."""
+        return self._before + (time.monotonic() - self._since) / 60
+
+    def over(self) -> bool:
+        """Whether `config.optim.max_minutes` are used up, by the first process' clock: all must stop at the same step."""
+        return self._limit < float("inf") and agreed(self.minutes() >= self._limit)
+
+
+class Window:
+    """The metrics since the last log line, left on the devices until they are asked for."""
+
+    def __init__(self, system: System, steps_per_epoch: int) -> None:
+        self._system, self._steps_per_epoch = system, steps_per_epoch
+        self.restart()
+
+    def restart(self) -> None:
+        """Begins to count time and steps anew."""
+        self._metrics: list[dict[str, jax.Array]] = []
+        self.waited, self._since = 0.0, time.perf_counter()
+
+    def add(self, metrics: dict[str, jax.Array]) -> None:
+        """The metrics of one more step; returns when all but the last steps are done on the devices."""
+        self._metrics.append(metrics)
+        if len(self._metrics) > IN_FLIGHT:
+            jax.block_until_ready(self._metrics[-1 - IN_FLIGHT])
+
+    def close(self, step: int) -> dict[str, float]:
+        """Means over the window, the learning rates, and how fast it went; then begins anew. The one fetch from the devices."""
+        fetched = jax.device_get(self._metrics)
+        spent = time.perf_counter() - self._since
+        figures = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
+        rates = self._system.learning_rates(step - 1, self._steps_per_epoch)
+        figures |= {f"learning_rate_{name}": rate for name, rate in rates.items()}
+        figures |= {
+            "epoch": step / self._steps_per_epoch,
+            "steps_per_second": len(fetched) / spent,
+            "data_wait_share": self.waited / spent,
+        }
+        self.restart()
+        return figures

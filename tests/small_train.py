@@ -1,0 +1,24 @@
+"""`python tests/small_train.py SHARDS WORKDIR`: the real training of the small system, as `maskanim_jax.main` would start it."""
+
+import sys
+from pathlib import Path
+
+from small_system import SmallSystem
+from tiny import tiny_config
+
+from maskanim_jax import platform, train
+
+
+def small_config(shards):
+    """Three steps, each logged, one checkpoint."""
+    config = tiny_config(shards)
+    config.optim.max_steps, config.train.log_every, config.train.checkpoint_every = 3, 1, 3
+    config.loss.taps, config.cpu_devices = ("relu1_1",), 1
+    return config
+
+
+if __name__ == "__main__":
+    settings = small_config(sys.argv[1])
+    platform.prepare(settings)
+    train.build = lambda config: SmallSystem()
+    train.train(settings, Path(sys.argv[2]))
