@@ -1,12 +1,38 @@
 """Do the configs say what the paper and the released code say?"""
 
+import jax
 import pytest
 
-from configs import bair, common, demo, mgif, puppets, taichi, voxceleb
+from configs import (
+    bair,
+    common,
+    demo,
+    fomm_bair,
+    fomm_base,
+    fomm_demo,
+    fomm_fashion,
+    fomm_mgif,
+    fomm_nemo,
+    fomm_puppets,
+    fomm_taichi,
+    fomm_taichi_adv,
+    fomm_voxceleb,
+    fomm_voxceleb_adv,
+    mgif,
+    perturbed_masks,
+    puppets,
+    taichi,
+    voxceleb,
+)
+from maskanim_jax.checkpoints import flat_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
 
 EVERY = [taichi, voxceleb, bair, mgif, puppets, demo]
+FOMM = [
+    *(fomm_taichi, fomm_taichi_adv, fomm_voxceleb, fomm_voxceleb_adv, fomm_bair),
+    *(fomm_mgif, fomm_fashion, fomm_nemo, fomm_demo, fomm_puppets),
+]
 
 
 @pytest.mark.parametrize("module", EVERY, ids=lambda m: m.__name__)
@@ -42,7 +68,7 @@ def test_an_epoch_is_the_papers():
 
 @pytest.mark.parametrize("size", [64, 128, 256, 512])
 def test_a_small_or_large_model_is_a_config(size):
-    c = common.get_config()
+    c = perturbed_masks.get_config()
     c.frame_size, c.mask.size = size, size // 4
     c.mask.blocks = c.refine.blocks = 4
     c.loss.scales = c.loss.coarse_scales = (size, size // 2)
@@ -64,7 +90,7 @@ def test_a_small_or_large_model_is_a_config(size):
     ],
 )
 def test_a_setting_that_cannot_be_is_one_sentence(field, value, sentence):
-    c = common.get_config()
+    c = perturbed_masks.get_config()
     c.update_from_flattened_dict({field: value})
     with pytest.raises(UserError, match=sentence):
         build(c)
@@ -73,3 +99,101 @@ def test_a_setting_that_cannot_be_is_one_sentence(field, value, sentence):
 def test_an_unknown_reading_is_one_sentence():
     with pytest.raises(UserError, match="paper or released"):
         taichi.get_config("draft")
+
+
+# -- FOMM ----------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", FOMM, ids=lambda m: m.__name__)
+def test_every_config_of_fomm_builds_its_system(module):
+    config = module.get_config()
+    system = build(config)
+    assert (system.name, system.frame_size) == ("fomm", config.frame_size)
+
+
+@pytest.mark.parametrize(
+    ("module", "epochs", "milestones", "repeats", "batch", "adversarial", "keypoints", "spectral"),
+    [
+        (fomm_taichi, 100, (60, 90), 150, 30, False, False, False),
+        (fomm_taichi_adv, 150, (), 150, 27, True, True, False),
+        (fomm_voxceleb, 100, (60, 90), 75, 40, False, False, False),
+        (fomm_voxceleb_adv, 150, (), 75, 36, True, True, False),
+        (fomm_bair, 20, (12, 18), 1, 36, True, False, True),
+        (fomm_nemo, 100, (60, 90), 8, 36, True, False, True),
+        (fomm_mgif, 100, (60, 90), 25, 36, True, False, True),
+        (fomm_fashion, 100, (60, 90), 50, 27, True, False, False),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_fomms_released_settings(module, epochs, milestones, repeats, batch, adversarial, keypoints, spectral):
+    c = module.get_config()
+    assert (c.optim.epochs, tuple(c.optim.decay_epochs), c.batch_size) == (epochs, milestones, batch)
+    assert (1 if c.data.sampling == "clip" else c.data.repeats) == repeats
+    critic = c.discriminator
+    assert (critic.enabled, critic.keypoints, critic.spectral_norm) == (adversarial, keypoints, spectral)
+    assert (c.optim.learning_rate, c.optim.beta1, c.optim.beta2) == (2e-4, 0.5, 0.999)
+    assert (tuple(c.loss.scales), len(c.loss.taps), c.corners) == ((256, 128, 64, 32), 5, False)
+    assert build(c).departures() == []
+
+
+def test_moving_gifs_have_one_jacobian_and_another_augmentation():
+    c = fomm_mgif.get_config()
+    assert c.keypoints.single_jacobian
+    assert (c.data.hue, c.data.brightness, c.data.contrast, c.data.saturation) == (0.5, 0, 0, 0)
+    assert (c.data.resize_low, c.data.resize_high, c.data.random_crop) == (0.9, 1.1, True)
+
+
+@pytest.mark.parametrize(
+    ("variant", "scales", "occlusion", "jacobian", "eq12"),
+    [
+        ("baseline", 1, False, False, 0),
+        ("pyr", 4, False, False, 0),
+        ("pyr_o", 4, True, False, 0),
+        ("identity_jacobian", 4, True, False, 0),
+        ("no_eq12", 4, True, True, 0),
+        ("full", 4, True, True, 10),
+    ],
+)
+def test_the_ablations_of_fomms_table_1(variant, scales, occlusion, jacobian, eq12):
+    c = fomm_taichi.get_config(variant)
+    assert (len(c.loss.scales), c.motion.occlusion, c.keypoints.jacobian) == (scales, occlusion, jacobian)
+    assert (c.loss.equivariance_value, c.loss.equivariance_jacobian) == (10, eq12)
+    assert c.loss.scales[0] == 256
+    build(c)
+
+
+def test_an_unknown_variant_is_one_sentence():
+    with pytest.raises(UserError, match="full, baseline, pyr, pyr_o, no_eq12, identity_jacobian, not 'pyramid'"):
+        fomm_taichi.get_config("pyramid")
+    with pytest.raises(UserError, match="small, not 'tiny'"):
+        fomm_mgif.get_config("tiny")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (fomm_puppets.get_config(), puppets.get_config()),
+        (fomm_mgif.get_config("small"), mgif.get_config("small")),
+        (fomm_demo.get_config(), demo.get_config()),
+    ],
+    ids=["puppets", "mgif", "demo"],
+)
+def test_both_systems_train_on_the_same_pairs_for_the_same_steps_with_nets_of_one_size(ours, theirs):
+    one, other = flat_config(ours.to_dict()), flat_config(theirs.to_dict())
+    for key in one.keys() & other.keys():
+        shared = key.startswith(
+            ("data.", "train.", "seed", "frame_size", "batch_size", "cpu_devices", "loss.", "optim.")
+        )
+        if shared and key != "optim.beta2":
+            assert one[key] == other[key], key
+    sizes = [
+        sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(build(c).init, jax.random.key(0)).params))
+        for c in (ours, theirs)
+    ]
+    assert abs(sizes[0] / sizes[1] - 1) < 0.05
+
+
+def test_what_the_systems_share_has_no_system():
+    assert common.get_config().system == ""
+    assert set(common.get_config()) < set(perturbed_masks.get_config())
+    assert set(common.get_config()) < set(fomm_base.get_config())
