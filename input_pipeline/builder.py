@@ -2,99 +2,127 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 
+from input_pipeline.sets import set_facts
 from maskanim_jax.errors import UserError
 
 ENCODINGS = ("jpeg", "png")
-_FRAMES_PER_SHARD = 10_000
+VERSION = "1.0.0"
+_OPTIONS = "group_size:1,uncompressed"  # a record is read alone; pictures do not compress twice, trying costs 4 times the writing
 
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """What one record says: `frame` is the encoded picture."""
+    """What one record says: `frame` is the encoded picture, of `size` x `size` pixels."""
 
     frame: bytes
     clip: str
     identity: str
+    split: str
     index: int
     count: int
+    size: int
     fps_numerator: int
     fps_denominator: int
 
 
-class Frames(tfds.core.GeneratorBasedBuilder):
-    """A data set of frames, readable by `tfds.builder_from_directory(SHARDS)` without this project.
+def features(size: int, encoding: str) -> tfds.features.FeaturesDict:
+    """frame (size, size, 3) uint8; clip, identity and split as text; index of the frame in its clip, count of the clip's frames and
+    the side in pixels as int32; the frame rate as an exact fraction of two int64."""
+    return tfds.features.FeaturesDict(
+        {
+            "frame": tfds.features.Image(shape=(size, size, 3), encoding_format=encoding),
+            "clip": tfds.features.Text(),
+            "identity": tfds.features.Text(),
+            "split": tfds.features.Text(),
+            "index": np.int32,
+            "count": np.int32,
+            "size": np.int32,
+            "fps_numerator": np.int64,
+            "fps_denominator": np.int64,
+        }
+    )
 
-    Features: frame (size, size, 3) uint8, clip and identity (text), index of the frame in its clip and count
-    of the clip's frames (int32), and the frame rate as an exact fraction (two int64).
-    """
 
-    VERSION = tfds.core.Version("1.0.0")
-    # Nothing is downloaded, and to look up checksums tfds 4.9.10 needs a package it does not install.
-    code_path = None
-    url_infos = None
+def dataset_info(builder: Any, name: str, size: int, encoding: str) -> tfds.core.DatasetInfo:
+    """The description that is written beside the shards. `builder` is a tfds builder or a DatasetIdentity."""
+    facts = set_facts(name)
+    return tfds.core.DatasetInfo(
+        builder=builder,
+        description=f"{facts.title}. One frame a record, clip after clip.",
+        homepage=facts.homepage or None,
+        citation=facts.citation or None,
+        features=features(size, encoding),
+        disable_shuffling=True,
+    )
 
-    def __init__(self, *, size: int, encoding: str, splits: dict[str, Iterator[FrameRecord]], **kwargs: Any) -> None:
-        self._size, self._encoding, self._records = size, encoding, splits
-        super().__init__(file_format="array_record", **kwargs)
 
-    def _info(self) -> tfds.core.DatasetInfo:
-        shape = (self._size, self._size, 3)
-        frame = tfds.features.Image(shape=shape, encoding_format=self._encoding)
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Frames of video clips, one frame a record, clip after clip.",
-            features=tfds.features.FeaturesDict(
-                {
-                    "frame": frame,
-                    "clip": tfds.features.Text(),
-                    "identity": tfds.features.Text(),
-                    "index": np.int32,
-                    "count": np.int32,
-                    "fps_numerator": np.int64,
-                    "fps_denominator": np.int64,
-                }
+def write_dataset_info(
+    folder: Path, name: str, size: int, encoding: str, splits: dict[str, tuple[list[int], int]]
+) -> None:
+    """Writes what `tfds.builder_from_directory(folder)` needs: `splits` has the records of each shard, and all bytes."""
+    identity = tfds.core.dataset_info.DatasetIdentity(
+        name=name, version=tfds.core.Version(VERSION), data_dir=str(folder), module_name="input_pipeline.builders"
+    )
+    info = dataset_info(identity, name, size, encoding)
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.SplitDict(split_infos(folder, name, splits)))
+    info.write_to_directory(str(folder))
+
+
+def split_infos(folder: Path, name: str, splits: dict[str, tuple[list[int], int]]) -> list[Any]:
+    """tfds's description of the splits, with its default names for the shards."""
+    return [
+        tfds.core.SplitInfo(
+            name=split,
+            shard_lengths=lengths,
+            num_bytes=size,
+            filename_template=tfds.core.ShardedFileTemplate(
+                data_dir=str(folder), dataset_name=name, split=split, filetype_suffix="array_record"
             ),
-            disable_shuffling=True,
         )
-
-    def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
-        return {split: self._generate_examples(records) for split, records in self._records.items()}
-
-    def _generate_examples(self, records: Iterator[FrameRecord]) -> Iterator[tuple[int, dict[str, Any]]]:
-        return ((number, asdict(record)) for number, record in enumerate(records))
-
-    def _generate_splits(self, dl_manager: object, download_config: object) -> list[Any]:
-        # tfds's own way sorts the records first, which needs TensorFlow once a split is larger than 1 GB.
-        info = self._info()  # unlike self.info it knows the folder that is filled just now
-        writer = tfds.core.SequentialWriter(info, _FRAMES_PER_SHARD, file_format="array_record")
-        examples = self._split_generators(dl_manager)
-        writer.initialize_splits(list(examples))
-        for split, numbered in examples.items():
-            while few := [example for _, example in itertools.islice(numbered, 16)]:  # notes on disk each time
-                writer.add_examples({split: few})
-        writer.close_all()
-        return list(info.splits.values())
+        for split, (lengths, size) in splits.items()
+    ]
 
 
-def write_frames(folder: Path, *, size: int, encoding: str, splits: dict[str, Iterator[FrameRecord]]) -> Path:
-    """Writes every split under `folder` and returns the folder inside it that holds the finished data set."""
-    builder = Frames(data_dir=str(folder), size=size, encoding=encoding, splits=splits)
-    config = tfds.download.DownloadConfig(try_download_gcs=False)
-    tfds.disable_progress_bar()  # the caller knows how many clips there are and shows a better one
-    with contextlib.redirect_stdout(io.StringIO()):  # tfds talks about downloading
-        builder.download_and_prepare(download_config=config)
-    return Path(builder.data_dir)
+def shard_name(name: str, split: str, number: int, of: int) -> str:
+    """tfds's default name of one shard."""
+    return f"{name}-{split}.array_record-{number:05d}-of-{of:05d}"
+
+
+class FrameWriter:
+    """Writes the records of one shard in order. The same records give the same bytes."""
+
+    def __init__(self, path: Path, size: int, encoding: str) -> None:
+        self._features = features(size, encoding)
+        serialized = self._features.get_serialized_info()
+        self._serializer = tfds.core.example_serializer.ExampleSerializer(serialized)
+        self._writer = ArrayRecordWriter(str(path), _OPTIONS)
+        self.records = 0
+        self.bytes = 0
+
+    def write(self, record: FrameRecord) -> None:
+        """Appends one record."""
+        serialized = self._serializer.serialize_example(self._features.encode_example(asdict(record)))
+        self._writer.write(serialized)
+        self.records += 1
+        self.bytes += len(serialized)
+
+    def __enter__(self) -> FrameWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._writer.close()
 
 
 def encoder(encoding: str, quality: int) -> Callable[[np.ndarray], bytes]:

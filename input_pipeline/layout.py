@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from input_pipeline.crops import Piece, Row, key_of
 from maskanim_jax.errors import UserError
 
 SPLITS = ("train", "test")
@@ -26,6 +28,8 @@ class RawClip:
     identity: str
     """The part of the name before the first `#`, else the whole name."""
     kind: Kind
+    piece: Piece | None = None
+    """The part to keep, where a table of boxes says one; None: all frames, centre square."""
 
 
 def kind_of(path: Path) -> Kind:
@@ -49,7 +53,12 @@ def _stem(path: Path) -> str:
 def raw_clip(path: Path, name: str | None = None) -> RawClip:
     """Describes one entry of a split without opening it."""
     name = name or _stem(path)
-    return RawClip(path, name, name.split("#", 1)[0] or name, kind_of(path))
+    return RawClip(path, name, identity_of(name), kind_of(path))
+
+
+def identity_of(name: str) -> str:
+    """The part of a clip's name before the first `#`, else the whole name."""
+    return name.split("#", 1)[0] or name
 
 
 def find_clips(root: Path) -> dict[str, list[RawClip]]:
@@ -70,9 +79,44 @@ def find_clips(root: Path) -> dict[str, list[RawClip]]:
         # Two entries that differ in the suffix alone keep their whole names.
         clips = [raw_clip(path, path.name if stems[_stem(path)] > 1 else None) for path in entries]
         if clips:
-            found[split] = sorted(clips, key=lambda clip: clip.name)
+            # By bytes: the order is that of every machine, whatever its language.
+            found[split] = sorted(clips, key=lambda clip: os.fsencode(clip.name))
     if not found:
         present = " and ".join(f"{split}/" for split in SPLITS if (root / split).is_dir())
         what = f"{present} of {root} is empty" if present else f"{root} has neither train/ nor test/"
         raise UserError(f"{what}; put videos or folders of frames into {root / 'train'} and {root / 'test'}")
     return found
+
+
+def with_boxes(
+    found: dict[str, list[RawClip]], boxes: dict[str, list[Row]]
+) -> tuple[dict[str, list[RawClip]], list[dict[str, str]]]:
+    """The clips that a table of boxes makes of the found ones, and what is left out: {"split", "clip", "reason"} each.
+
+    A row with a range of frames makes a clip of its own, named CLIP#START-END; its identity is still the part before the first `#`,
+    or what the row says. Left out are entries without a row, and rows without an entry (their split is not known and empty).
+    """
+    left: list[dict[str, str]] = []
+    unused = set(boxes)
+    cut: dict[str, list[RawClip]] = {}
+    for split, clips in found.items():
+        pieces: list[RawClip] = []
+        for clip in clips:
+            keys = {key_of(clip.name), key_of(clip.path.name)}
+            unused -= keys
+            rows = [row for key in sorted(keys) for row in boxes.get(key, [])]
+            if not rows:
+                reason = f"{clip.path} has no row in the table of boxes; add one to use it"
+                left.append({"split": split, "clip": clip.path.name, "reason": reason})
+            names: Counter[str] = Counter()
+            for row in rows:
+                name = clip.name + row.piece.suffix
+                names[name] += 1
+                name += f"#{names[name]}" if names[name] > 1 else ""  # two boxes of the same frames
+                pieces.append(replace(clip, name=name, identity=row.identity or clip.identity, piece=row.piece))
+        if pieces:
+            cut[split] = pieces
+    for name in sorted(unused):
+        reason = f"{name} (line {boxes[name][0].line} of the table of boxes) is missing; get the clip or remove its rows"
+        left.append({"split": "", "clip": name, "reason": reason})
+    return cut, left
