@@ -69,6 +69,9 @@ def get_config() -> ConfigDict:
     c.loss.adversarial = 1.0  # least squares; counted when discriminator.enabled
     c.loss.feature_matching = 10.0
     c.optim.beta2 = 0.999
+
+    c.animate.options.motion = "relative"  # or "absolute"
+    c.animate.options.adapt_scale = False  # relative motion is scaled to the source's size
     return c
 
 

@@ -1,4 +1,4 @@
-"""What does a run's workdir show? One self-contained page: curves, masks and frames, figures, settings.
+"""What does a run's workdir show? One self-contained page: curves, pictures, figures, settings.
 
 Curves are drawn as SVG and pictures are embedded, so `report.html` can be mailed alone; videos are linked.
 Everything is optional: the page says in words what isn't there.
@@ -26,11 +26,10 @@ _POINTS = 300  # of one curve
 _CHART = (300.0, 120.0)  # width and height of a curve's plot, in SVG units
 _EMBED = 4 << 20  # bytes; larger pictures are linked
 _ALIVE = 0.02  # a mask whose deviation over time is below this does not follow the driver
-# A scalar belongs to the first group with one of its words in the name.
+# A scalar belongs to the first group with one of its words in the name; the rest group by what they are figures of.
 _GROUPS = {
     "Held-out clips": ("eval", "held_out", "test_", "test/"),
     "Losses": ("loss",),
-    "Masks": ("mask_mean", "mask_space", "mask_time", "mask_std", "std_space", "std_time", "mask/mean", "mask/std"),
     "Learning rates": ("learning_rate", "lr"),
     "Speed": ("per_second", "speed", "wait", "seconds", "epoch"),
 }
@@ -223,12 +222,18 @@ def _curve(name: str, series: list[tuple[int, float]]) -> Curve:
 
 
 def _groups(curves: list[Curve]) -> dict[str, list[Curve]]:
-    """Curves by heading, losses first; a name that fits nowhere counts as a loss."""
-    result: dict[str, list[Curve]] = {"Losses": [], **{title: [] for title in _GROUPS}}
+    """Curves by heading, losses first; `mask_mean` and `mask_time` are "Masks", an error or a name alone counts as a loss."""
+    result: dict[str, list[Curve]] = {"Losses": []}
+    others: dict[str, list[Curve]] = {title: [] for title in _GROUPS if title != "Losses"}
     for curve in curves:
         name = curve.name.lower()
-        fitting = (title for title, words in _GROUPS.items() if any(word in name for word in words))
-        result[next(fitting, "Losses")].append(curve)
+        title = next((title for title, words in _GROUPS.items() if any(word in name for word in words)), None)
+        subject, figure = [*re.split("[_/]", name, maxsplit=1), ""][:2]
+        if title is None and figure not in ("", "l1"):
+            result.setdefault(f"{subject.capitalize()}s", []).append(curve)
+        else:
+            (others if title in others else result)[title or "Losses"].append(curve)
+    result |= others
     return {title: members for title, members in result.items() if members}
 
 
@@ -283,7 +288,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m maskanim_jax.report",
-        description="Writes one HTML page on a run: curves, masks and frames, figures, settings.",
+        description="Writes one HTML page on a run: curves, pictures, figures, settings.",
     )
     parser.add_argument("--workdir", type=Path, required=True, help="folder of a run")
     parser.add_argument("--output", type=Path, help="default: report.html in the workdir")

@@ -119,6 +119,15 @@ def test_curves_are_grouped_and_drawn_from_their_highest_to_their_lowest(workdir
     assert found.all("polyline")[0]["points"] == "0.0,0.0 150.0,90.0 300.0,120.0"
 
 
+def test_figures_group_by_what_they_are_of_whatever_the_system(tmp_path):
+    with RunLog(tmp_path) as log:
+        log.scalars(1, {"loss_gan": 1.0, "keypoint_spread": 0.5, "prediction_l1": 0.1, "keypoint_motion": 0.2})
+    text = page(tmp_path).text
+    assert "Losses loss_gan" in text
+    assert text.index("loss_gan") < text.index("prediction_l1") < text.index("Keypoints keypoint_spread")
+    assert text.index("Keypoints keypoint_spread") < text.index("keypoint_motion")
+
+
 def test_a_value_that_is_not_finite_breaks_the_curve(tmp_path):
     with RunLog(tmp_path) as log:
         for step, loss in enumerate([3.0, 2.0, float("nan"), 1.0, 2.0]):
