@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import grain
 import numpy as np
 
+from input_pipeline.faults import BadRecord, Faults, Skipped
 from input_pipeline.shards import Split
 from maskanim_jax.errors import UserError
 
@@ -14,36 +15,66 @@ Batch = dict[str, np.ndarray]
 """source, driving: (b, S, S, 3) uint8 RGB; clip: (b,) int32 clip numbers; frames: (b, 2) int32, in order."""
 
 SAMPLINGS = ("identity", "clip")
+MOST_DRAWS = 32
+"""Draws in place of one pair whose record is damaged, before the reader gives up."""
+
+
+def draw_pair(group: Sequence[int], counts: Sequence[int], rng: np.random.Generator) -> tuple[int, int, int]:
+    """A clip of the group and two of its frames, with replacement, sorted by time; `counts` are the clips' frames."""
+    clip = group[int(rng.integers(len(group)))]
+    earlier, later = sorted(int(i) for i in rng.integers(counts[clip], size=2))
+    return clip, earlier, later
 
 
 class _Draw(grain.transforms.RandomMap):
-    """Draws a clip of the element's group and two of its frames, with replacement, sorted by time."""
+    """Draws a pair of the element's group."""
 
     def __init__(self, groups: list[list[int]], counts: list[int]) -> None:
         self._groups, self._counts = groups, counts
 
     def random_map(self, element: int, rng: np.random.Generator) -> tuple[int, int, int]:
-        group = self._groups[element % len(self._groups)]
-        clip = group[int(rng.integers(len(group)))]
-        earlier, later = sorted(int(i) for i in rng.integers(self._counts[clip], size=2))
-        return clip, earlier, later
+        return draw_pair(self._groups[element % len(self._groups)], self._counts, rng)
 
 
 class _Read(grain.transforms.Map):
-    """Reads the two frames: two records, however long the clip."""
+    """Reads the frames of a batch into place: two records a pair, however long the clip."""
 
-    def __init__(self, split: Split) -> None:
-        self._split = split
+    def __init__(self, split: Split, groups: list[list[int]], counts: list[int], seed: int, skip: bool) -> None:
+        self._split, self._counts, self._seed, self._skip = split, counts, seed, skip
+        self._group_of = {clip: group for group in groups for clip in group}
 
-    def map(self, element: tuple[int, int, int]) -> Batch:
-        clip, earlier, later = element
-        source = self._split.frame(clip, earlier)
-        return {
-            "source": source,
-            "driving": source.copy() if later == earlier else self._split.frame(clip, later),
-            "clip": np.array(clip, np.int32),
-            "frames": np.array([earlier, later], np.int32),
-        }
+    def map(self, element: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[Batch, list[Skipped]]:
+        rows, size = len(element[0]), self._split.size
+        batch = {name: np.empty((rows, size, size, 3), np.uint8) for name in ("source", "driving")}
+        skipped: list[Skipped] = []
+        pairs = np.empty((rows, 3), np.int32)
+        for row, (clip, earlier, later) in enumerate(zip(*element, strict=True)):
+            drawn = int(clip), int(earlier), int(later)
+            pairs[row] = self._read(drawn, batch["source"][row], batch["driving"][row], skipped)
+        return batch | {"clip": pairs[:, 0], "frames": pairs[:, 1:]}, skipped
+
+    def _read(
+        self, drawn: tuple[int, int, int], source: np.ndarray, driving: np.ndarray, skipped: list[Skipped]
+    ) -> tuple[int, int, int]:
+        """The pair that was read: the one drawn, or what takes its place."""
+        pair = drawn
+        for attempt in range(MOST_DRAWS):
+            clip, earlier, later = pair
+            try:
+                self._split.frame(clip, earlier, out=source)
+                if later == earlier:
+                    driving[:] = source
+                else:
+                    self._split.frame(clip, later, out=driving)
+                return pair
+            except BadRecord as error:
+                if not self._skip or attempt == MOST_DRAWS - 1:
+                    raise
+                skipped.append(Skipped(error.clip, error.frame, str(error)))
+            # A function of the pair that was drawn: whoever reads it, at whatever time, finds the same in its place.
+            rng = np.random.default_rng([self._seed, *drawn, attempt])
+            pair = draw_pair(self._group_of[drawn[0]], self._counts, rng)
+        raise AssertionError("not reached")
 
 
 class PairStream:
@@ -57,6 +88,10 @@ class PairStream:
 
     `batch_size` is that of all processes together: each one reads rows
     [process_index * b, (process_index + 1) * b) of the batch, b = batch_size / process_count.
+    A run may therefore go on with other numbers of processes and threads: the batches stay what they were.
+
+    `skip_bad` is the share of the split's frames that may be damaged. A pair with such a frame is drawn again,
+    of the same identity (or clip), and `faults` counts it; 0: the first damaged record ends the stream.
     Raises UserError for settings that cannot work.
     """
 
@@ -71,8 +106,9 @@ class PairStream:
         threads: int = 2,
         process_index: int = 0,
         process_count: int = 1,
+        skip_bad: float = 0.0,
     ) -> None:
-        _check(batch_size, seed, sampling, repeats, threads, process_count)
+        _check(batch_size, seed, sampling, repeats, threads, process_index, process_count, skip_bad)
         identities: dict[str, list[int]] = {}
         for number, clip in enumerate(split.clips):
             identities.setdefault(clip.identity, []).append(number)
@@ -92,49 +128,71 @@ class PairStream:
                 f"({len(groups)} {unit} x {repeats}), fewer than a batch of {batch_size}; "
                 f"lower batch_size or raise {mend}"
             )
+        counts = [clip.count for clip in split.clips]
+        self.faults = Faults(skip_bad, sum(counts))
+        """Damaged records passed over so far, by this process."""
         self._about = (
             f"{split.name}: {len(split.clips)} clips of {len(identities)} identities, "
-            f"{sum(clip.count for clip in split.clips)} frames of {split.size} x {split.size}; an epoch is "
+            f"{sum(counts)} frames of {split.size} x {split.size}; an epoch is "
             + (f"{len(groups)} identities x {repeats}" if by_identity else "one pass over the clips")
             + f" = {self.pairs_per_epoch} pairs = {self.steps_per_epoch} steps of {batch_size}"
         )
-        self._threads = threads
+        self._threads, self._batch_size = threads, batch_size
         order = grain.MapDataset.source(range(self.pairs_per_epoch)).seed(seed).shuffle()
         order = order.slice(slice(0, self.steps_per_epoch * batch_size))
-        drawn = order.random_map(_Draw(groups, [clip.count for clip in split.clips]))
-        local = drawn.map(_Read(split)).batch(batch_size // process_count, drop_remainder=True)
+        drawn = order.random_map(_Draw(groups, counts)).batch(batch_size // process_count, drop_remainder=True)
+        local = drawn.map(_Read(split, groups, counts, seed, skip_bad > 0))
         # batch_size rows are process_count local batches; repeat() reseeds shuffle and draws for each epoch.
         self._steps = local.slice(slice(process_index, None, process_count)).repeat()
 
-    def describe(self) -> str:
-        """Clips, identities, frames, pairs and steps of an epoch, in one line for the log."""
-        return self._about
+    def describe(self, epochs: int | None = None) -> str:
+        """Clips, identities, frames, pairs and steps of an epoch, and of all `epochs`, in one line for the log."""
+        if epochs is None:
+            return self._about
+        pairs, steps = epochs * self.steps_per_epoch * self._batch_size, epochs * self.steps_per_epoch
+        return f"{self._about}; {epochs} epochs are {steps} steps, {pairs} pairs"
 
     def batches(self, start_step: int = 0) -> Generator[Batch]:
         """Batches of steps start_step, start_step + 1, ... without end, read ahead by `threads` threads.
 
-        Close the generator to end the threads. Raises UserError when a shard turns out to be damaged.
+        Close the generator to end the threads. Raises UserError in place of the batch for which a record is damaged
+        (beyond what `skip_bad` allows) or a shard is gone; the batches before it are given out.
         """
         steps = self._steps.slice(slice(start_step, None)) if start_step else self._steps
         ahead = 2 * self._threads  # counted in batches
         iterator = iter(steps.to_iter_dataset(grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=ahead)))
         try:
             while True:
-                yield next(iterator)
+                batch, skipped = next(iterator)
+                self.faults.note(skipped)
+                yield batch
         finally:
             iterator.close()
 
 
-def _check(batch_size: int, seed: int, sampling: str, repeats: int, threads: int, process_count: int) -> None:
+def _check(
+    batch_size: int,
+    seed: int,
+    sampling: str,
+    repeats: int,
+    threads: int,
+    process_index: int,
+    process_count: int,
+    skip_bad: float,
+) -> None:
     if sampling not in SAMPLINGS:
         raise UserError(f"data.sampling={sampling} is unknown; choose one of {', '.join(SAMPLINGS)}")
     if batch_size < 1 or batch_size % process_count:
         raise UserError(
             f"batch_size={batch_size} cannot be shared by {process_count} processes; choose a multiple of it"
         )
+    if not 0 <= process_index < process_count:
+        raise UserError(f"process {process_index} of {process_count} does not exist; count from 0")
     if repeats < 1:
         raise UserError(f"data.repeats={repeats} leaves an epoch empty; choose 1 or more")
     if threads < 0:
         raise UserError(f"data.threads={threads} is below zero; choose 0 or more")
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} is out of range; choose from 0 to 4294967295")
+    if not 0 <= skip_bad < 1:
+        raise UserError(f"data.skip_bad={skip_bad} is no share of the records; choose from 0 to below 1")

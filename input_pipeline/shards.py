@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import io
 import itertools
 import json
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from input_pipeline.faults import BadRecord, ShardLost
+from input_pipeline.record import decode, unpack
 from maskanim_jax.errors import UserError
 
 INDEX = "clips.json"
 INDEX_VERSION = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ClipInfo:
     """Where one clip lies: its records are first, ..., first + count - 1 of its split; fps is exact."""
 
@@ -48,7 +50,8 @@ class Split:
         self._lock = threading.Lock()
         self._source: Any = None
         self._ends: list[int] = []
-        self._files: list[str] = []
+        self._files: list[Path] = []
+        self._bytes: dict[str, int] = index["shards"]
 
     def __repr__(self) -> str:
         return f"Split({str(self.shards)!r}, {self.name!r}, {len(self.clips)} clips)"
@@ -59,24 +62,24 @@ class Split:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock(), _source=None)
 
-    def frame(self, clip_number: int, index: int) -> np.ndarray:
-        """Frame `index` of a clip as (S, S, 3) uint8 RGB: one record is read.
+    def frame(self, clip_number: int, index: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Frame `index` of a clip as (S, S, 3) uint8 RGB, in `out` if one is given: one record is read.
 
-        Raises IndexError for a frame that the clip does not have, UserError when the shard is damaged.
+        Raises IndexError for a frame that the clip does not have, BadRecord when its record is damaged,
+        ShardLost when the shard is gone or has another size than when it was written.
         """
         clip = self.clips[clip_number]
         if not 0 <= index < clip.count:
             raise IndexError(f"clip {clip.name} has {clip.count} frames, so there is no frame {index}")
-        record = self._record(clip, index)
-        from PIL import Image
-
+        record = self._record(clip_number, index)
+        frame = np.empty((self.size, self.size, 3), np.uint8) if out is None else out
         try:
-            with Image.open(io.BytesIO(record["frame"])) as image:
-                frame = np.array(image.convert("RGB"))
-            if frame.shape != (self.size, self.size, 3) or int(record["index"]) != index:
+            stored = unpack(record)
+            if (stored.clip, stored.number) != (clip.name, index):
                 raise ValueError("another frame")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise self._damaged(clip, index) from error
+            decode(stored.picture, frame)
+        except ValueError as error:
+            raise self._damaged(clip_number, index) from error
         return frame
 
     def frames(self, clip_number: int) -> Iterator[np.ndarray]:
@@ -84,12 +87,17 @@ class Split:
         for index in range(self.clips[clip_number].count):
             yield self.frame(clip_number, index)
 
-    def _record(self, clip: ClipInfo, index: int) -> dict[str, Any]:
+    def _record(self, clip_number: int, index: int) -> bytes:
         source = self._source or self._open()
+        clip = self.clips[clip_number]
+        number = clip.first + index
+        file = self._file(number)
+        self._still_there(file, clip, index)
         try:
-            return source[clip.first + index]
+            return source[number]
         except Exception as error:  # array_record raises whatever its reader met, and each of them means damage
-            raise self._damaged(clip, index) from error
+            self._still_there(file, clip, index)
+            raise self._damaged(clip_number, index) from error
 
     def _open(self) -> Any:
         with self._lock:
@@ -100,16 +108,37 @@ class Split:
                     builder = tfds.builder_from_directory(str(self.shards))
                     info = builder.info.splits[self.name]
                     self._ends = list(itertools.accumulate(info.shard_lengths))
-                    self._files = [Path(path).name for path in info.filepaths]
-                    self._source = builder.as_data_source(self.name, decoders={"frame": tfds.decode.SkipDecoding()})
+                    self._files = [self.shards / Path(path).name for path in info.filepaths]
+                    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+                    self._source = builder.as_data_source(self.name, deserialize_method=raw)
                 except Exception as error:
                     raise UserError(f"{self.shards} cannot be opened ({error}); prepare it again") from error
             return self._source
 
-    def _damaged(self, clip: ClipInfo, index: int) -> UserError:
-        number = bisect.bisect_right(self._ends, clip.first + index)
-        file = self.shards / self._files[number] if number < len(self._files) else self.shards
-        return UserError(f"{file} is damaged at frame {index} of clip {clip.name}; prepare the shards again")
+    def _file(self, record: int) -> Path:
+        number = bisect.bisect_right(self._ends, record)
+        return self._files[number] if number < len(self._files) else self.shards
+
+    def _still_there(self, file: Path, clip: ClipInfo, index: int) -> None:
+        # A file that is deleted stays readable where it is open: without this, the loss would show at the next start.
+        wanted = f"while frame {index} of clip {clip.name} was wanted"
+        try:
+            size = os.stat(file).st_size
+        except OSError as error:
+            raise ShardLost(
+                f"{file} cannot be reached any more ({error.strerror}) {wanted}; put it back and start again"
+            ) from error
+        if size != self._bytes.get(file.name, size):
+            raise ShardLost(
+                f"{file} has {size} bytes instead of {self._bytes[file.name]} {wanted}, so it was cut short or changed; "
+                "put it back or prepare the shards again"
+            )
+
+    def _damaged(self, clip_number: int, index: int) -> BadRecord:
+        clip = self.clips[clip_number]
+        file = self._file(clip.first + index)
+        sentence = f"{file} is damaged at frame {index} of clip {clip.name}; prepare the shards again"
+        return BadRecord(sentence, clip_number, index)
 
 
 def open_split(shards: Path, split: str) -> Split:
@@ -129,8 +158,8 @@ def open_split(shards: Path, split: str) -> Split:
             raise UserError(f"{path} is missing; prepare the shards again")
         if path.stat().st_size != size:
             raise UserError(
-                f"{path} has {path.stat().st_size} bytes instead of {size}, so it was cut short or changed; "
-                "prepare the shards again"
+                f"{path} has {path.stat().st_size} bytes instead of {size}, so it was cut short or changed"
+                f"{_clips_in(shards, index, name)}; prepare the shards again"
             )
     return Split(shards, split, index, _fingerprint(shards))
 
@@ -163,3 +192,19 @@ def _fingerprint(shards: Path) -> str:
             raise UserError(f"{path} is missing; prepare the shards again")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _clips_in(shards: Path, index: dict[str, Any], file: str) -> str:
+    """The clips of which the shard holds frames, as a clause of a sentence; "" where that cannot be found out."""
+    for split in index["splits"]:
+        clips = Split(shards, split, index, "")
+        try:
+            clips._open()
+        except UserError:
+            return ""
+        for number, path in enumerate(clips._files):
+            if path.name == file:
+                first, end = (clips._ends[number - 1] if number else 0), clips._ends[number]
+                held = [clip.name for clip in clips.clips if clip.first < end and clip.first + clip.count > first]
+                return f" (it holds frames of {len(held)} clips, from {held[0]} to {held[-1]})" if held else ""
+    return ""

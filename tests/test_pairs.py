@@ -2,51 +2,27 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from few_frames import SIDE, stream, take, write_shards
 
-from input_pipeline.pairs import Batch, PairStream
-from input_pipeline.prepare import prepare
+from input_pipeline.pairs import Batch
 from input_pipeline.shards import Split, open_split
 from maskanim_jax.errors import UserError
-
-CLIPS = {"a#1": 40, "a#2": 3, "a#3": 5, "b#1": 2, "c#1": 9}  # name: frames
-SIDE = 8
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("pairs")
-    for number, (name, count) in enumerate(CLIPS.items()):
-        clip = folder / "root/train" / name
-        clip.mkdir(parents=True)
-        for index in range(count):
-            Image.fromarray(np.full((SIDE, SIDE, 3), (number, index, 0), np.uint8)).save(clip / f"{index}.png")
-    prepare(folder / "root", folder / "shards", size=SIDE, encoding="png", progress=False)
-    return folder / "shards"
+    return write_shards(tmp_path_factory.mktemp("pairs"))
 
 
 @pytest.fixture
 def split(shards) -> Split:
     return open_split(shards, "train")
-
-
-def stream(split: Split, **options) -> PairStream:
-    return PairStream(split, **{"batch_size": 4, "seed": 0, "sampling": "identity", "repeats": 6, **options})
-
-
-def take(pairs: PairStream, count: int, start: int = 0) -> list[Batch]:
-    batches = pairs.batches(start)
-    try:
-        return list(itertools.islice(batches, count))
-    finally:
-        batches.close()
 
 
 def assert_same(left: list[Batch], right: list[Batch]) -> None:
@@ -77,7 +53,7 @@ def test_a_pair_costs_at_most_two_frames_however_long_the_clip(split, monkeypatc
     original = Split._record
 
     def counted(self, clip, index):
-        read.append((clip.name, index))
+        read.append((clip, index))
         return original(self, clip, index)
 
     monkeypatch.setattr(Split, "_record", counted)
@@ -129,6 +105,27 @@ def test_the_processes_together_see_the_batch_of_one_process_row_by_row(split, c
     assert_same(whole, union)
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 4), (4, 2), (2, 1)])
+def test_a_run_goes_on_with_other_numbers_of_processes_and_threads(split, before, after):
+    whole = take(stream(split), 11)
+    for count, start, end, threads in ((before, 0, 6, 1), (after, 6, 11, 2)):
+        rows = 4 // count
+        for index in range(count):
+            own = take(stream(split, process_index=index, process_count=count, threads=threads), end - start, start)
+            mine = slice(index * rows, (index + 1) * rows)
+            assert_same(own, [{key: value[mine] for key, value in batch.items()} for batch in whole[start:end]])
+
+
+def test_no_two_processes_see_the_same_pair_in_a_step(split):
+    # One pass over five clips: a clip that two processes see in a step, or twice in the pass, is a pair too many.
+    parts = [
+        take(stream(split, sampling="clip", batch_size=5, process_index=index, process_count=5), 6)
+        for index in range(5)
+    ]
+    for step in zip(*parts, strict=True):
+        assert sorted(int(batch["clip"][0]) for batch in step) == [0, 1, 2, 3, 4]
+
+
 def test_epochs_differ_in_order_and_in_frames(split):
     batches = take(stream(split), 8)
     assert differs(batches[:4], batches[4:])
@@ -156,6 +153,7 @@ def test_the_description_states_clips_identities_pairs_and_steps(split):
     about = stream(split).describe()
     for part in ("5 clips", "3 identities x 6", "59 frames of 8 x 8", "18 pairs", "4 steps of 4"):
         assert part in about
+    assert stream(split).describe(epochs=100).endswith("; 100 epochs are 400 steps, 1600 pairs")
 
 
 @pytest.mark.parametrize(
@@ -164,6 +162,9 @@ def test_the_description_states_clips_identities_pairs_and_steps(split):
         ({"batch_size": 19}, "lower batch_size or raise data.repeats"),
         ({"batch_size": 6, "sampling": "clip"}, "5 pairs an epoch"),
         ({"batch_size": 4, "process_count": 3}, "cannot be shared by 3 processes"),
+        ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
+        ({"skip_bad": 1.0}, "data.skip_bad=1.0"),
+        ({"skip_bad": -0.1}, "data.skip_bad=-0.1"),
         ({"sampling": "video"}, "data.sampling=video is unknown"),
         ({"repeats": 0}, "data.repeats=0"),
         ({"seed": -1}, "seed=-1"),
@@ -173,16 +174,6 @@ def test_the_description_states_clips_identities_pairs_and_steps(split):
 def test_settings_that_cannot_work_are_refused(split, options, sentence):
     with pytest.raises(UserError, match=sentence):
         stream(split, **options)
-
-
-@pytest.mark.parametrize("threads", [0, 2])
-def test_a_damaged_shard_ends_the_stream_with_a_sentence(shards, tmp_path, threads):
-    for path in shards.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    shard = next(tmp_path.glob("*.array_record*"))
-    shard.write_bytes(bytes(shard.stat().st_size))
-    with pytest.raises(UserError, match="is damaged at frame"):
-        take(stream(open_split(tmp_path, "train"), threads=threads), 1)
 
 
 def test_the_fingerprint_is_that_of_the_data(split, shards):
