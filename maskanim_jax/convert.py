@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib
-import importlib.util
 import json
 import logging
 import os
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskanim_jax.config_files import load_config
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.torch_files import MAX_BYTES, read_tensors
 from maskanim_jax.torch_writer import write_tensors
@@ -249,24 +248,6 @@ def _check_absent(path: Path, what: str) -> None:
     """Raises UserError when there is something at `path` that would be lost; an empty folder is not."""
     if path.exists() and not (what == "folder" and path.is_dir() and not any(path.iterdir())):
         raise UserError(f"{path} is there already: give a new {what} as --output, or move it away")
-
-
-def load_config(text: str) -> ConfigDict:
-    """`FILE.py[:ARGUMENT]` as --config of `main` takes it; raises UserError. The package's own configs are found from everywhere."""
-    name, _, argument = text.partition(":")
-    path = Path(name)
-    try:
-        if path.is_file():
-            spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(f"configs.{path.stem}")
-        return module.get_config(argument) if argument else module.get_config()
-    except (ImportError, AssertionError, AttributeError, TypeError) as error:
-        raise UserError(f"--config={text} is no config ({error}): give a file such as {DEFAULT_CONFIG}") from error
 
 
 def parser() -> argparse.ArgumentParser:

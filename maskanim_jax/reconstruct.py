@@ -1,7 +1,7 @@
 """How well are held-out clips reconstructed? The paper's protocol (section 4.1), and what it says beside repeating the source.
 
 The first frame of a test clip is the source, all others are driving frames; L1 is the mean absolute difference of all pixels and channels
-in [0, 1], over all reconstructed frames. Neither P nor r is used: source and driver are one identity.
+in [0, 1], over all reconstructed frames. Source and driver are one identity, so a system leaves out what is there to separate two.
 """
 
 from __future__ import annotations

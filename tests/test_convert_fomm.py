@@ -2,14 +2,17 @@
 
 import json
 
+import fomm_parity
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity import FOLDER, needed
+from PIL import Image
 from released_files import assert_equal_files, assert_equal_trees, released_file, shapes, small_config, state_of
 
 from configs import fomm_mgif, fomm_puppets, fomm_voxceleb, fomm_voxceleb_adv
+from maskanim_jax import animate, convert
 from maskanim_jax.checkpoints import Checkpoints, claim_workdir, load_run, read_config
 from maskanim_jax.convert import export_checkpoint, import_checkpoint
 from maskanim_jax.errors import UserError
@@ -17,8 +20,10 @@ from maskanim_jax.state import TrainState
 from maskanim_jax.systems import build
 from maskanim_jax.systems.adam_state import Moments, place_moments
 from maskanim_jax.systems.fomm.released import layout
+from maskanim_jax.systems.released_format import Unused
 from maskanim_jax.systems.released_reading import _shape
 from maskanim_jax.torch_files import read_tensors
+from maskanim_jax.torch_writer import write_tensors
 
 DISCRIMINATOR = {
     "plain": {},
@@ -171,3 +176,33 @@ def test_a_file_of_the_other_system_or_another_form_is_refused_by_name(tmp_path)
     with pytest.raises(UserError, match=r"motion\.variance=0\.02"):
         import_checkpoint(path, tmp_path / "run", config)
     assert [p.name for p in tmp_path.iterdir()] == ["a.pth.tar"]
+
+
+# -- use -----------------------------------------------------------------------------------------------------------------------------------
+
+
+@needed
+def test_released_weights_converted_animate_as_the_released_code_does(tmp_path):
+    """To one grey level of the corner-aligned prediction, through the file, the two commands and png files."""
+    formula, theirs = fomm_parity.formula_tensors(), np.load(FOLDER / "fomm_eval_align_corners.npz")["prediction"][0]
+    tree = {"generator": {}, "kp_detector": {}}
+    for name, at in layout(fomm_voxceleb.get_config()).items():
+        module, rest = name.split(".", 1)
+        tree[module][rest] = at.default if isinstance(at, Unused) else formula[name]
+    write_tensors(tmp_path / "vox-cpk.pth.tar", tree | {"epoch": 99})
+    flags = [
+        f"--input={tmp_path / 'vox-cpk.pth.tar'}",
+        f"--output={tmp_path / 'run'}",
+        "--config=configs/fomm_voxceleb.py",
+    ]
+    convert.main(flags)
+    stored = np.load(FOLDER / "frames.npz")
+    (tmp_path / "driving").mkdir()
+    Image.fromarray(stored["s0"]).save(tmp_path / "s0.png")
+    Image.fromarray(stored["d0"]).save(tmp_path / "driving" / "0.png")
+    files = [f"--source={tmp_path / 's0.png'}", f"--driving={tmp_path / 'driving'}", f"--output={tmp_path / 'out'}/"]
+    animate.main([f"--checkpoint={tmp_path / 'run'}", *files, "--motion=absolute", "--batch=1"])
+    frame = np.asarray(Image.open(next((tmp_path / "out").glob("*.png"))), np.float32)
+    assert np.abs(frame - 255 * theirs.astype(np.float32)).max() <= 1
+    other = np.load(FOLDER / "fomm_eval.npz")["prediction"][0]
+    assert np.abs(frame - 255 * other.astype(np.float32)).max() > 1
