@@ -113,7 +113,8 @@ class FrameWriter:
 
     def write(self, record: FrameRecord) -> None:
         """Appends one record."""
-        serialized = self._serializer.serialize_example(self._features.encode_example(asdict(record)))
+        example = self._serializer.get_tf_example(self._features.encode_example(asdict(record)))
+        serialized = example.SerializeToString(deterministic=True)  # else each process orders the fields in its own way
         self._writer.write(serialized)
         self.records += 1
         self.bytes += len(serialized)
