@@ -20,11 +20,11 @@ FULL_COLOUR = 0.5
 def draw_keypoints(frames: jax.Array, points: jax.Array) -> jax.Array:
     """A coloured dot at each keypoint (N, K, 2) of the frames (N, S, S, 3), the same colour for the same k everywhere."""
     count = points.shape[1]
+    colours = jnp.asarray([colorsys.hsv_to_rgb(k / count, 1.0, 1.0) for k in range(count)])
     dots = jnp.minimum(1.0, 2 * gaussians(points, coordinates(*frames.shape[1:3]), DOT**2))
-    for k in range(count):
-        colour = jnp.asarray(colorsys.hsv_to_rgb(k / count, 1.0, 1.0))
-        frames = frames + dots[..., k, None] * (colour - frames)
-    return frames
+    shares = dots / jnp.maximum(dots.sum(-1, keepdims=True), 1e-6)  # where dots overlap, their colours mix
+    mixed = jnp.einsum("nhwk,kc->nhwc", shares, colours, precision=jax.lax.Precision.HIGHEST)
+    return frames + dots.max(-1, keepdims=True) * (mixed - frames)
 
 
 def draw_motion(deformation: jax.Array) -> jax.Array:
