@@ -119,11 +119,11 @@ def test_published_files_are_sampled_corner_aligned_unless_the_config_shall_stay
 
 def test_a_discriminator_that_the_config_does_not_train_is_kept_for_the_way_back(tmp_path):
     """The released code writes one with every file, of whatever form, and its optimiser, which never moved."""
-    path = released_file(tmp_path / "a.pth.tar", tiny("spectral_norm"), lambda tree: stop(tree))
-
-    def stop(tree):
-        tree["optimizer_discriminator"]["state"].clear()
-
+    path = released_file(
+        tmp_path / "a.pth.tar",
+        tiny("spectral_norm"),
+        lambda tree: tree["optimizer_discriminator"]["state"].clear(),
+    )
     import_checkpoint(path, tmp_path / "run", tiny(), steps_per_epoch=3)
     assert "discriminator" not in state_of(tmp_path / "run", tiny()).params
     export_checkpoint(tmp_path / "run", tmp_path / "b.pth.tar")
