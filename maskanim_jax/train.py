@@ -79,7 +79,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         step_function = make_step(
             setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate
         )
-        batches = stack.enter_context(contextlib.closing(_batches(setting, first)))
+        pairs = stack.enter_context(contextlib.closing(batches(setting, first)))
         window = Window(setting.system, setting.stream.steps_per_epoch)
         bar = tqdm(total=setting.steps, initial=first, desc="train", unit="step", disable=None if leader else True)
         stack.enter_context(bar)
@@ -87,11 +87,11 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         for step in range(first + 1, steps + 1):
             if step == first + 1:
                 with FirstStep(began) as watched:
-                    state = jax.block_until_ready(one_step(step_function, state, setting.frozen, batches, window))
+                    state = jax.block_until_ready(one_step(step_function, state, setting.frozen, pairs, window))
                 if log is not None:
                     log.text(step, watched.sentence())
             else:
-                state = one_step(step_function, state, setting.frozen, batches, window)
+                state = one_step(step_function, state, setting.frozen, pairs, window)
             bar.update()
             last = step == steps or (step % 10 == 0 and clock.over())
             if step % config.train.log_every == 0 or last:
@@ -160,7 +160,7 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
     return find_vgg19()
 
 
-def _batches(setting: Setting, first: int) -> Generator[Pair]:
+def batches(setting: Setting, first: int) -> Generator[Pair]:
     """The pairs of steps first + 1, first + 2, ..., on the devices before they are needed."""
 
     def place(batch: Batch) -> Pair:

@@ -2,21 +2,29 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from small_system import SmallSystem
 from tiny import tiny_config
 
+from maskanim_jax import train as train_module
 from maskanim_jax.checkpoints import Checkpoints, load_run
 from maskanim_jax.errors import UserError
 from maskanim_jax.logs import read_log
-from maskanim_jax.train import train
+from maskanim_jax.mesh import make_mesh, to_devices
+from maskanim_jax.prefetch import prefetch
+from maskanim_jax.state import init_state, make_step
+from maskanim_jax.train import one_step, train
+from maskanim_jax.window import Window
 
 TESTS = Path(__file__).parent
 
@@ -30,11 +38,29 @@ def assert_equal_states(one, other):
         np.testing.assert_array_equal(a, b)
 
 
+made = []
+"""The jitted step of each run that `whole` made."""
+
+
 @pytest.fixture(scope="module")
 def whole(tiny_shards, tmp_path_factory):
     """A run that nobody disturbed."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    return train(tiny_config(tiny_shards), workdir), workdir
+    original = train_module.make_step
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train_module, "make_step", lambda *args: made.append(original(*args)) or made[-1])
+        return train(tiny_config(tiny_shards), workdir), workdir
+
+
+def test_nothing_is_compiled_again_after_the_first_step_nor_when_r_starts(whole):
+    first_of_r = tiny_config().refine.start_epoch * 3 + 1  # three steps an epoch
+    assert 1 < first_of_r < int(whole[0].step)
+    assert [step._cache_size() for step in made] == [1]
+
+
+def test_the_log_says_how_long_the_first_step_took_and_what_the_cache_had(whole):
+    lines = [line["text"] for line in read_log(whole[1]) if line["step"] == 1 and "text" in line]
+    assert any(re.match(r"first step after [\d.]+ s \(compile cache (cold|warm|off), ", line) for line in lines), lines
 
 
 def test_a_run_leaves_checkpoints_log_pictures_and_config(whole):
@@ -131,6 +157,50 @@ def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny
     for a, b in zip(ours, eight.values(), strict=True):
         # The sign in the gradient of an absolute difference is not continuous: where rounding turns it, 1 % is not reached by far.
         assert np.linalg.norm(a - b) <= 0.01 * np.linalg.norm(a) + 1e-6 * largest
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_a_step_copies_nothing_unasked(depth):
+    """Batches go to the devices explicitly; frames that are still on the host are refused."""
+    system, mesh = SmallSystem(), make_mesh(4, 1, jax.devices()[:1])
+    frames = np.zeros((4, 32, 32, 3), np.uint8)
+    step, state, window = make_step(system, 0, 10, mesh), init_state(system, 0, 10), Window(system, 10)
+    placed = prefetch(iter([frames] * 4), lambda batch: (to_devices(mesh, batch),) * 2, depth)
+    for _ in range(4):
+        state = one_step(step, state, {}, placed, window)
+    assert set(window.close(4)) >= {"loss", "steps_per_second", "data_wait_share"}
+    with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+        one_step(step, state, {}, iter([(frames, frames)]), window)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_batches_made_ahead_keep_their_order_and_an_error_comes_in_its_turn(depth):
+    def read():
+        yield from range(4)
+        raise UserError("a shard is damaged")
+
+    placed = prefetch(read(), lambda batch: batch * 10, depth)
+    assert [next(placed) for _ in range(4)] == [0, 10, 20, 30]
+    with pytest.raises(UserError, match="a shard is damaged"):
+        next(placed)
+    assert list(prefetch(iter(range(3)), float, depth)) == [0.0, 1.0, 2.0]
+
+
+def test_closing_ends_the_thread_and_leaves_the_reader_to_be_closed():
+    def read():
+        try:
+            yield from range(1000)
+        finally:
+            ended.append(threading.active_count())
+
+    ended, before, batches = [], threading.active_count(), read()
+    placed = prefetch(batches, lambda batch: batch, 2)
+    assert next(placed) == 0
+    assert threading.active_count() == before + 1
+    placed.close()
+    assert (threading.active_count(), ended) == (before, [])
+    batches.close()
+    assert ended == [before]
 
 
 def test_half_precision_trains_with_finite_losses_and_float32_parameters(tiny_shards, tmp_path):

@@ -1,0 +1,97 @@
+"""Which share of a step is spent waiting for data? `python benchmarks/data_wait.py [--shards=SHARDS]` measures it here.
+
+The small Perturbed Masks model at 64 x 64 is trained in the real loop (`maskanim_jax.train.one_step`) at batch 16, on puppets drawn for it, or
+on prepared shards. Alternately, in one run: with the prefetching thread, and with batches put on the devices when they are asked for. Beside it,
+how fast the reader alone is: batches a second over steps a second is how many times faster a device may be before it waits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from configs import puppets  # noqa: E402
+from maskanim_jax import platform, train  # noqa: E402
+from maskanim_jax.data import ensure_shards  # noqa: E402
+from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.state import init_state, make_step  # noqa: E402
+from maskanim_jax.window import Window  # noqa: E402
+
+
+def shares(setting, rounds, steps):
+    """Waiting shares and steps a second of both ways, a list of each, taken alternately."""
+    system, an_epoch, config = setting.system, setting.stream.steps_per_epoch, setting.config
+    state = jax.jit(init_state, static_argnums=(0, 1, 2))(system, config.seed, an_epoch)
+    run, window = make_step(system, config.seed, an_epoch, setting.mesh), Window(system, an_epoch)
+    found = {depth: [] for depth in (config.data.prefetch, 0)}
+    for number, depth in tqdm(list(itertools.product(range(rounds), found)), desc="rounds", unit="round"):
+        config.data.prefetch = depth
+        with contextlib.closing(train.batches(setting, number * steps)) as pairs:
+            state = jax.block_until_ready(
+                train.one_step(run, state, setting.frozen, pairs, window)
+            )  # fills the buffers
+            window.restart()
+            for _ in range(steps):
+                state = train.one_step(run, state, setting.frozen, pairs, window)
+            figures = window.close(1)
+        found[depth].append((figures["data_wait_share"], figures["steps_per_second"]))
+    return found
+
+
+def reading_speed(stream, batches):
+    """Batches a second that the reader gives when nobody computes."""
+    with contextlib.closing(stream.batches()) as read:
+        next(read)
+        since = time.perf_counter()
+        for _ in range(batches):
+            next(read)
+        return batches / (time.perf_counter() - since)
+
+
+def main(argv=None):
+    """Prints the shares."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--shards", default="", help="prepared shards of 64 x 64 frames; without it puppets are drawn")
+    flags.add_argument("--batch", type=int, default=16, help="batch size (default 16)")
+    flags.add_argument("--steps", type=int, default=10, help="steps a round (default 10)")
+    flags.add_argument("--rounds", type=int, default=3, help="rounds of each way (default 3)")
+    given = flags.parse_args(argv)
+    if min(given.batch, given.steps, given.rounds) < 1:
+        raise UserError("--batch, --steps and --rounds must be 1 or more")
+    config = puppets.get_config()
+    config.batch_size, config.loss.vgg = given.batch, "untrained"
+    config.data.puppets.train_identities, config.data.puppets.test_identities = 12, 2
+    with tempfile.TemporaryDirectory() as folder:
+        config.data.shards = given.shards or str(Path(folder) / "puppets")
+        config.data.repeats = 1000  # an epoch that lasts
+        platform.prepare(config)
+        ensure_shards(config)
+        setting = train.set_up(config)
+        reader = reading_speed(setting.stream, 20)
+        found = shares(setting, given.rounds, given.steps)
+    print("| | share of waiting, each round | steps a second |\n| --- | --- | --- |")
+    for depth, rounds in found.items():
+        waits = ", ".join(f"{100 * share:.2f} %" for share, _ in rounds)
+        print(f"| data.prefetch={depth} | {waits} | {max(speed for _, speed in rounds):.2f} |")
+    fastest = max(speed for rounds in found.values() for _, speed in rounds)
+    print(
+        f"\nreader alone: {reader:.1f} batches a second, {reader / fastest:.0f} times what the step takes; "
+        f"{jax.device_count()} {jax.devices()[0].platform} device(s), load of the machine {os.getloadavg()[0]:.1f}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)

@@ -1,0 +1,82 @@
+"""What does a second CPU device bring? `python benchmarks/scale.py` measures the training step on one and on two, alternately in one run.
+
+The small Perturbed Masks model (`configs/small.py`), the same batch split over more devices; the ratio is what counts. Also prints what the
+devices say to each other in a step, counted from the compiled program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from configs import puppets  # noqa: E402
+from maskanim_jax import platform  # noqa: E402
+from maskanim_jax.collectives import collectives, counted  # noqa: E402
+from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.losses.vgg import used_weights  # noqa: E402
+from maskanim_jax.mesh import everywhere, make_mesh, replicated, to_devices  # noqa: E402
+from maskanim_jax.state import init_state, make_step  # noqa: E402
+from maskanim_jax.systems import build  # noqa: E402
+from maskanim_jax.weights import untrained_vgg19  # noqa: E402
+
+
+def prepared(config, devices):
+    """The compiled step on so many devices, and what it is given."""
+    system, mesh = build(config), make_mesh(config.batch_size, config.optim.accumulate, jax.devices()[:devices])
+    frozen = everywhere(mesh, used_weights(untrained_vgg19(0), config.loss.taps))
+    random, shape = np.random.default_rng(0), (config.batch_size, config.frame_size, config.frame_size, 3)
+    pairs = [to_devices(mesh, random.integers(0, 256, shape, np.uint8)) for _ in range(2)]
+    state = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(mesh))(system, 0, 10)
+    state = state._replace(step=jax.device_put(jnp.int32(1000), replicated(mesh)))  # r has started
+    step = make_step(system, 0, 10, mesh, config.optim.accumulate).lower(state, frozen, *pairs).compile()
+    return step, state, (frozen, *pairs)
+
+
+def main(argv=None):
+    """Prints medians and the ratio."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--batch", type=int, default=4, help="batch of all devices together (default 4)")
+    flags.add_argument("--steps", type=int, default=8, help="steps of each (default 8)")
+    flags.add_argument("--devices", type=int, default=2, help="compared with one (default 2)")
+    flags.add_argument("--accumulate", type=int, default=1, help="parts of a batch (default 1)")
+    given = flags.parse_args(argv)
+    if min(given.steps, given.devices) < 1:
+        raise UserError("--steps and --devices must be 1 or more")
+    config = puppets.get_config()
+    config.batch_size, config.cpu_devices, config.optim.accumulate = given.batch, given.devices, given.accumulate
+    platform.prepare(config)
+    if given.devices > jax.device_count():
+        raise UserError(f"--devices={given.devices} are asked for, but there are {jax.device_count()}: give no more")
+    kinds = sorted({1, given.devices})
+    made = {devices: prepared(config, devices) for devices in tqdm(kinds, desc="compile", unit="program")}
+    times = {devices: [] for devices in kinds}
+    for _ in tqdm(range(given.steps + 1), desc="steps", unit="step"):
+        for devices, (step, state, rest) in made.items():
+            since = time.perf_counter()
+            state, _ = jax.block_until_ready(step(state, *rest))
+            times[devices].append(time.perf_counter() - since)
+            made[devices] = step, state, rest
+    medians = {devices: statistics.median(each[1:]) for devices, each in times.items()}
+    print("| devices | step, median | of one device's time | operations between devices |\n| --- | --- | --- | --- |")
+    for devices, median in medians.items():
+        talk = counted(collectives(made[devices][0].as_text()))
+        said = ", ".join(f"{count} {kind}" for kind, count in talk.items()) or "none"
+        print(f"| {devices} | {median:.3f} s | {median / medians[1]:.2f} | {said} |")
+    print(f"\nbatch {given.batch}, {os.cpu_count()} cores, load of the machine {os.getloadavg()[0]:.1f}")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)
