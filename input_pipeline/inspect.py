@@ -88,7 +88,9 @@ def verify(shards: Path) -> int:
                     digest.update(_encoded(source[clip["first"] + index_in_clip]))
                     bar.update()
                 if "sha256" in clip and digest.hexdigest() != clip["sha256"]:
-                    raise UserError(f"{shards} has other frames in {name} clip {clip['name']} than were written; prepare it again")
+                    raise UserError(
+                        f"{shards} has other frames in {name} clip {clip['name']} than were written; prepare it again"
+                    )
     return total
 
 
@@ -98,8 +100,12 @@ def main() -> int:
         prog="python -m input_pipeline.inspect",
         description="Prints what lies in a folder of shards and draws a contact sheet of it.",
     )
-    parser.add_argument("shards", type=Path, metavar="SHARDS", help="folder that python -m input_pipeline.prepare wrote")
-    parser.add_argument("--sheet", type=Path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)")
+    parser.add_argument(
+        "shards", type=Path, metavar="SHARDS", help="folder that python -m input_pipeline.prepare wrote"
+    )
+    parser.add_argument(
+        "--sheet", type=Path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)"
+    )
     parser.add_argument("--clips", type=int, default=12, help="clips of each split on the sheet (default 12)")
     parser.add_argument("--frames", type=int, default=8, help="frames of each clip on the sheet (default 8)")
     parser.add_argument("--verify", action="store_true", help="also read every frame and compare its hash")

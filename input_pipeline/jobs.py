@@ -55,7 +55,9 @@ class Job:
         if self.boxes is not None:
             raw, left_out = with_boxes(raw, read_boxes(self.boxes))
         if not raw:
-            raise UserError(f"no clip under {self.root} has a row in {self.boxes}; its first column must be their names")
+            raise UserError(
+                f"no clip under {self.root} has a row in {self.boxes}; its first column must be their names"
+            )
         return plan(raw), left_out
 
 

@@ -117,6 +117,8 @@ def with_boxes(
         if pieces:
             cut[split] = pieces
     for name in sorted(unused):
-        reason = f"{name} (line {boxes[name][0].line} of the table of boxes) is missing; get the clip or remove its rows"
+        reason = (
+            f"{name} (line {boxes[name][0].line} of the table of boxes) is missing; get the clip or remove its rows"
+        )
         left.append({"split": "", "clip": name, "reason": reason})
     return cut, left

@@ -132,7 +132,9 @@ def read_back(data: Path, counts: Counts) -> None:
                 if source[number]["split"].decode() != split:
                     raise ValueError(f"record {number} of {split} is of another split")
     except Exception as error:
-        raise UserError(f"{data} does not read back what was written ({error}); check the disk and prepare again") from error
+        raise UserError(
+            f"{data} does not read back what was written ({error}); check the disk and prepare again"
+        ) from error
 
 
 def _place(path: Path, target: Path) -> None:

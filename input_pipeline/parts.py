@@ -210,9 +210,7 @@ class _Making:
 
         assert self._writer is not None
         split, size = self._part.split, self._settings.size
-        record = FrameRecord(
-            frame, clip.name, clip.identity, split, index, count, size, fps.numerator, fps.denominator
-        )
+        record = FrameRecord(frame, clip.name, clip.identity, split, index, count, size, fps.numerator, fps.denominator)
         self._writer.write(record)
 
 

@@ -110,11 +110,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace SHARDS once the new ones are complete")
     add("--workers", type=int, default=0, help="processes (default: one for each core)")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--check", action="store_true", help="read everything, report what would be left out, write nothing")
-    how.add_argument("--worker", metavar="i/n", help="make the shards of worker i of n (0 to n - 1) and stop; then --merge")
+    how.add_argument(
+        "--check", action="store_true", help="read everything, report what would be left out, write nothing"
+    )
+    how.add_argument(
+        "--worker", metavar="i/n", help="make the shards of worker i of n (0 to n - 1) and stop; then --merge"
+    )
     how.add_argument("--merge", action="store_true", help="verify the shards of all workers and make them one set")
     how.add_argument(
-        "--beam", nargs="?", const="", metavar="ARGUMENTS", help='run on Apache Beam, e.g. --beam="--runner=FlinkRunner"'
+        "--beam",
+        nargs="?",
+        const="",
+        metavar="ARGUMENTS",
+        help='run on Apache Beam, e.g. --beam="--runner=FlinkRunner"',
     )
     return parser
 

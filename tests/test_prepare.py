@@ -286,7 +286,9 @@ def test_missing_parents_of_the_output_are_made_when_there_is_something_to_write
     assert [path.name for path in output.parent.iterdir()] == ["shards"]
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"quality": 0}, {"encoding": "bmp"}, {"min_frames": 0}, {"workers": 0}, {"name": "x"}])
+@pytest.mark.parametrize(
+    "options", [{"size": 0}, {"quality": 0}, {"encoding": "bmp"}, {"min_frames": 0}, {"workers": 0}, {"name": "x"}]
+)
 def test_impossible_settings_are_refused(root, tmp_path, options):
     with pytest.raises(UserError, match=f"--{next(iter(options))}="):
         quiet(root, tmp_path / "shards", **options)

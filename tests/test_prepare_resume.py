@@ -66,9 +66,13 @@ def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root,
         for entry in (root / split).iterdir():
             (tmp_path / "root" / split / entry.name).symlink_to(entry)
     trap = tmp_path / "root/train/zz.mp4"
-    os.mkfifo(trap)  # whoever opens it waits for ever: the last clip of train, so the process is killed with shards finished
+    os.mkfifo(
+        trap
+    )  # whoever opens it waits for ever: the last clip of train, so the process is killed with shards finished
     output, partial = tmp_path / "shards", tmp_path / ".shards.partial"
-    process = subprocess.Popen(command(tmp_path / "root", output, "--workers=1"), cwd=REPOSITORY, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command(tmp_path / "root", output, "--workers=1"), cwd=REPOSITORY, stderr=subprocess.DEVNULL
+    )
     try:
         deadline = time.monotonic() + 120
         while not (partial / "train-00006-of-00009.json").exists():
@@ -226,7 +230,10 @@ def test_checking_finds_the_same_and_writes_nothing(root, tmp_path, reference):
         check=True,
     )
     counted = json.loads(reference["report.json"])["splits"]["train"]
-    assert f"train: {counted['clips']} clips of {counted['identities']} identities, {counted['frames']} frames" in done.stdout
+    assert (
+        f"train: {counted['clips']} clips of {counted['identities']} identities, {counted['frames']} frames"
+        in done.stdout
+    )
     assert "bad.mp4 is not a video" in done.stdout
     assert "nothing was written" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
