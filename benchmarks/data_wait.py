@@ -26,14 +26,14 @@ from configs import puppets  # noqa: E402
 from maskanim_jax import platform, train  # noqa: E402
 from maskanim_jax.data import ensure_shards  # noqa: E402
 from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
-from maskanim_jax.state import init_state, make_step  # noqa: E402
+from maskanim_jax.state import fresh_state, make_step  # noqa: E402
 from maskanim_jax.window import Window  # noqa: E402
 
 
 def shares(setting, rounds, steps):
     """Waiting shares and steps a second of both ways, a list of each, taken alternately."""
     system, an_epoch, config = setting.system, setting.stream.steps_per_epoch, setting.config
-    state = jax.jit(init_state, static_argnums=(0, 1, 2))(system, config.seed, an_epoch)
+    state = fresh_state(system, config.seed, an_epoch, setting.mesh)
     run, window = make_step(system, config.seed, an_epoch, setting.mesh), Window(system, an_epoch)
     found = {depth: [] for depth in (config.data.prefetch, 0)}
     for number, depth in tqdm(list(itertools.product(range(rounds), found)), desc="rounds", unit="round"):

@@ -27,7 +27,7 @@ from maskanim_jax.collectives import collectives, counted  # noqa: E402
 from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
 from maskanim_jax.losses.vgg import used_weights  # noqa: E402
 from maskanim_jax.mesh import everywhere, make_mesh, replicated, to_devices  # noqa: E402
-from maskanim_jax.state import init_state, make_step  # noqa: E402
+from maskanim_jax.state import fresh_state, make_step  # noqa: E402
 from maskanim_jax.systems import build  # noqa: E402
 from maskanim_jax.weights import untrained_vgg19  # noqa: E402
 
@@ -38,7 +38,7 @@ def prepared(config, devices):
     frozen = everywhere(mesh, used_weights(untrained_vgg19(0), config.loss.taps))
     random, shape = np.random.default_rng(0), (config.batch_size, config.frame_size, config.frame_size, 3)
     pairs = [to_devices(mesh, random.integers(0, 256, shape, np.uint8)) for _ in range(2)]
-    state = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(mesh))(system, 0, 10)
+    state = fresh_state(system, 0, 10, mesh)
     state = state._replace(step=jax.device_put(jnp.int32(1000), replicated(mesh)))  # r has started
     step = make_step(system, 0, 10, mesh, config.optim.accumulate).lower(state, frozen, *pairs).compile()
     return step, state, (frozen, *pairs)

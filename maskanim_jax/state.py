@@ -39,6 +39,14 @@ def init_state(system: System, seed: int, steps_per_epoch: int) -> TrainState:
     )
 
 
+def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh) -> TrainState:
+    """`init_state` on every device of the mesh."""
+    # It runs once: on a CPU, where compiling it well takes longer than all else before the first step, that is left out.
+    options: dict[str, Any] = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
+    made = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(mesh), compiler_options=options)
+    return made(system, seed, steps_per_epoch)
+
+
 StepFunction = Callable[[TrainState, Tree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 

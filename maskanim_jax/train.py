@@ -27,11 +27,11 @@ from maskanim_jax.first_step import FirstStep
 from maskanim_jax.held_out import held_out_figures, held_out_pictures
 from maskanim_jax.logs import RunLog
 from maskanim_jax.losses.vgg import used_weights
-from maskanim_jax.mesh import everywhere, local, make_mesh, replicated, to_devices
+from maskanim_jax.mesh import everywhere, local, make_mesh, to_devices
 from maskanim_jax.nn.network import count_parameters
 from maskanim_jax.prefetch import prefetch
 from maskanim_jax.reconstruct import Silhouettes, reconstruct
-from maskanim_jax.state import StepFunction, TrainState, init_state, make_step
+from maskanim_jax.state import StepFunction, TrainState, fresh_state, make_step
 from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import System, Tree
 from maskanim_jax.weights import find_vgg19, untrained_vgg19
@@ -177,8 +177,7 @@ def _start(setting: Setting, checkpoints: Checkpoints) -> TrainState:
     """The newest checkpoint's state, or a fresh one."""
     config, info, step = setting.config, setting.info, checkpoints.last()
     if step is None:
-        fresh = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(setting.mesh))
-        return fresh(setting.system, config.seed, info["steps_per_epoch"])
+        return fresh_state(setting.system, config.seed, info["steps_per_epoch"], setting.mesh)
     saved = checkpoints.info(step)
     if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
         raise UserError(
