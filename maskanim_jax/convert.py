@@ -123,8 +123,15 @@ def _completed(variables: Variables, system: System, seed: int) -> Variables:
     """Fresh networks beside those that the file had."""
     import jax
 
-    fresh = jax.jit(system.init)(jax.random.key(seed))
-    return type(variables)(fresh.params | variables.params, fresh.stats | variables.stats)
+    def missing(key: jax.Array) -> list[dict[str, Any]]:
+        # What is not returned is not compiled: the networks that are there may be large.
+        return [
+            {name: tree for name, tree in fresh.items() if name not in there}
+            for fresh, there in zip(system.init(key), variables, strict=True)
+        ]
+
+    params, stats = jax.jit(missing)(jax.random.key(seed))
+    return type(variables)(params | variables.params, stats | variables.stats)
 
 
 def _position(contents: Contents, updates: int, steps_per_epoch: int | None) -> tuple[int, int | None]:
