@@ -21,6 +21,7 @@ from input_pipeline.jobs import Job, write_set
 from input_pipeline.parts import Settings
 from input_pipeline.sets import SETS
 from input_pipeline.work import work_folder
+from input_pipeline.workers import Beam
 
 
 class _Frames(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -60,10 +61,7 @@ class _Frames(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
         # tfds's own way sorts all records first, which needs TensorFlow once a split is larger than 1 GB, and forgets all after a kill.
         options, runner = download_config.beam_options, download_config.beam_runner
-        beam: tuple[str, ...] | None = None
-        if options or runner:
-            beam = tuple(options.get_all_options(drop_default=True)["argv"]) if options else ()
-            beam += (f"--runner={runner}",) if runner else ()
+        beam = Beam(options=options, runner=runner) if options or runner else None
         root, data = Path(dl_manager.manual_dir), Path(self.data_dir)
         job = Job(root, self._settings, self.name, self._boxes, self._workers, beam)
         place = Path(self._data_dir_root).absolute() / self.name

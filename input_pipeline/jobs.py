@@ -16,7 +16,7 @@ from input_pipeline.merge import Counts, finished_notes, make_report, merge, rea
 from input_pipeline.parts import Note, Part, Settings, keys_there, plan
 from input_pipeline.sets import set_facts
 from input_pipeline.work import check_output, put_in_place, work_folder
-from input_pipeline.workers import make_parts, make_parts_on_beam, share
+from input_pipeline.workers import Beam, make_parts, make_parts_on_beam, share
 from maskanim_jax.errors import UserError
 
 Plan = tuple[list[Part], list[dict[str, str]]]
@@ -25,14 +25,14 @@ Plan = tuple[list[Part], list[dict[str, str]]]
 
 @dataclass(frozen=True)
 class Job:
-    """One preparation; `workers` processes here, or, with `beam`, a pipeline with these arguments. Raises UserError if impossible."""
+    """One preparation; `workers` processes here, or, with `beam`, an Apache Beam pipeline. Raises UserError if impossible."""
 
     root: Path
     settings: Settings
     name: str = "video_folder"
     boxes: Path | None = None
     workers: int = 1
-    beam: tuple[str, ...] | None = None
+    beam: Beam | None = None
     progress: bool = True
 
     def __post_init__(self) -> None:
@@ -66,6 +66,7 @@ def run(job: Job, output: Path, overwrite: bool) -> dict[str, Any]:
     check_output(output, overwrite)
     planned = job.plan()
     with work_folder(output, alone=True) as folder:
+        check_output(output, overwrite)  # what a killed --overwrite had set aside is back now
         return _put(job, planned, _make(job, planned[0], folder), folder, output)
 
 
@@ -74,6 +75,7 @@ def run_merge(job: Job, output: Path, overwrite: bool) -> dict[str, Any]:
     check_output(output, overwrite)
     planned = job.plan()
     with work_folder(output, alone=True) as folder:
+        check_output(output, overwrite)  # what a killed --overwrite had set aside is back now
         return _put(job, planned, finished_notes(planned[0], job.settings, folder), folder, output)
 
 

@@ -14,7 +14,7 @@ from input_pipeline.jobs import Job, run, run_check, run_merge, run_share
 from input_pipeline.merge import REPORT
 from input_pipeline.parts import Settings
 from input_pipeline.sets import SETS
-from input_pipeline.workers import cores
+from input_pipeline.workers import Beam, cores
 from maskanim_jax.errors import UserError, exit_with_sentence
 
 
@@ -46,7 +46,7 @@ def prepare(
     Raises UserError when nothing is readable, a setting is impossible, or `output` cannot be written.
     """
     settings = Settings(size, encoding, quality, min_frames, strict)
-    job = Job(Path(root), settings, name, boxes, workers, None if beam is None else tuple(beam), progress)
+    job = Job(Path(root), settings, name, boxes, workers, None if beam is None else Beam(tuple(beam)), progress)
     return run(job, Path(output), overwrite)
 
 
@@ -54,7 +54,7 @@ def main() -> int:
     """The command line; prints what was written and which clips were left out."""
     args = _parser().parse_args()
     settings = Settings(args.size, args.encoding, args.quality, args.min_frames, args.strict)
-    beam = None if args.beam is None else tuple(args.beam.split())
+    beam = None if args.beam is None else Beam(tuple(args.beam.split()))
     job = Job(args.input, settings, args.name, args.boxes, args.workers or cores(), beam)
     if args.check:
         report = run_check(job)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from input_pipeline.parts import Note, Part, Settings, make_part
 from maskanim_jax.errors import UserError
@@ -46,9 +48,18 @@ def make_parts(parts: Sequence[Part], settings: Settings, folder: Path | None, p
             ) from error
 
 
-def make_parts_on_beam(parts: Sequence[Part], settings: Settings, folder: Path, options: Sequence[str]) -> None:
-    """Makes all parts by an Apache Beam pipeline with these arguments (`--runner=...` and the runner's own); without arguments on the
-    local runner. The runner's workers must see the input and `folder` by the same absolute paths, and have this package.
+@dataclass(frozen=True)
+class Beam:
+    """How an Apache Beam pipeline is run: command line arguments (`--runner=...` and the runner's own), or Beam's own objects."""
+
+    arguments: tuple[str, ...] = ()
+    options: Any = None
+    runner: Any = None
+
+
+def make_parts_on_beam(parts: Sequence[Part], settings: Settings, folder: Path, how: Beam) -> None:
+    """Makes all parts by an Apache Beam pipeline; when nothing is said on the local runner. The runner's workers must see the input and
+    `folder` by the same absolute paths, and have this package.
 
     Raises UserError when Beam is not installed or the pipeline fails.
     """
@@ -57,8 +68,9 @@ def make_parts_on_beam(parts: Sequence[Part], settings: Settings, folder: Path, 
         from apache_beam.options.pipeline_options import PipelineOptions
     except ImportError as error:
         raise UserError("--beam needs apache-beam; install it with pip install 'maskanim_jax[beam]'") from error
+    options = how.options if how.options is not None else PipelineOptions(list(how.arguments))
     try:
-        with beam.Pipeline(options=PipelineOptions(list(options))) as pipeline:
+        with beam.Pipeline(runner=how.runner, options=options) as pipeline:
             (
                 pipeline
                 | "Parts" >> beam.Create(list(parts))

@@ -185,6 +185,16 @@ def test_a_changed_clip_is_made_again_and_the_others_are_kept(root, tmp_path, ca
     assert open_split(output, "test").frame(0, 0).min() > 250
 
 
+def test_a_kill_between_the_two_renames_of_overwriting_loses_nothing(root, reference, tmp_path):
+    output, folder = tmp_path / "shards", tmp_path / ".shards.partial"
+    prepare(root, output, size=SIZE, progress=False)
+    folder.mkdir()
+    output.rename(folder / "old")
+    with pytest.raises(UserError, match="--overwrite"):
+        prepare(root, output, size=8, progress=False)
+    assert content(output) == reference
+
+
 @pytest.mark.parametrize("worker", ["4/4", "x", "-1/3", "1"])
 def test_impossible_shares_are_refused(root, tmp_path, worker):
     done = subprocess.run(
@@ -214,6 +224,21 @@ def test_beam_writes_the_same_bytes(root, reference, tmp_path):
     assert content(tmp_path / "shards") == reference
 
 
+def test_a_builder_of_tfds_runs_on_the_beam_runner_it_is_given(root, reference, tmp_path):
+    pytest.importorskip("apache_beam", reason="needs the extra maskanim_jax[beam]")
+    import tensorflow_datasets as tfds
+
+    import input_pipeline.builders  # noqa: F401
+
+    builder = tfds.builder("video_folder", data_dir=str(tmp_path), size=SIZE)
+    config = tfds.download.DownloadConfig(manual_dir=root, beam_runner="DirectRunner")
+    builder.download_and_prepare(download_config=config)
+    made = content(Path(builder.data_dir))
+    assert {name: made[name] for name in made if "array_record" in name} == {
+        name: reference[name] for name in reference if "array_record" in name
+    }
+
+
 def test_without_beam_its_option_says_what_to_install(root, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"maskanim_jax\[beam\]"):
@@ -223,7 +248,7 @@ def test_without_beam_its_option_says_what_to_install(root, tmp_path, monkeypatc
 def test_checking_finds_the_same_and_writes_nothing(root, tmp_path, reference):
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
-        [sys.executable, "-m", "input_pipeline.prepare", f"--input={root}", "--check", f"--size={SIZE}"],
+        [sys.executable, "-m", "input_pipeline.prepare", f"--input={root}", "--check", f"--size={SIZE}", "--workers=1"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
