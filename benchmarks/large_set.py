@@ -1,7 +1,8 @@
 """Does reading stay the same when the set is large? `python benchmarks/large_set.py` writes 20,000 tiny clips and 200, and measures it here.
 
 Each set is opened in a process of its own: seconds until the stream is there (imports included) and from there to the first batch,
-resident memory after 51 batches. On a machine with other work look at the CPU seconds. Then one process reads pairs of both in turn: the ratio of CPU seconds a pair.
+resident memory after 51 batches. On a machine with other work look at the CPU seconds.
+Then one process reads pairs of both in turn: the ratio of CPU seconds a pair.
 """
 
 from __future__ import annotations
