@@ -65,7 +65,8 @@ class OurSide:
         # `maskanim_jax.animate` runs on one device, whatever the training does.
         config.cpu_devices = config.cpu_devices if task == "step" else 1
         platform.prepare(config)
-        self.config, self.system = config, build(config)
+        self.config = config
+        self.system: Any = build(config)
         key = jax.random.key(config.seed)
         if task == "step":
             self.mesh = make_mesh(batch)
@@ -83,14 +84,14 @@ class OurSide:
         from maskanim_jax.mesh import replicated, split, to_devices
         from maskanim_jax.systems.perturbed_masks import system as system_module
 
-        def total(params, stats, frozen, source, driving, perturbed):
+        def total(params: Any, stats: Any, frozen: Any, source: Any, driving: Any, perturbed: Any) -> Any:
             system_module.p_train = lambda *_: perturbed
             found = self.system.losses(params, stats, frozen, source, driving, driving, jax.random.key(0), True)[0]
             return sum(found.values()), found
 
         same, parts = replicated(self.mesh), split(self.mesh)
         run = jax.jit(jax.value_and_grad(total, has_aux=True), in_shardings=(same, same, same, parts, parts, parts))
-        batch = [to_devices(self.mesh, x) for x in (np.float32(source) / 255, np.float32(driving) / 255, perturbed)]
+        batch = [to_devices(self.mesh, x) for x in (unit(source), unit(driving), perturbed)]
         original = system_module.p_train
         try:
             (_, losses), grads = run(self.state.params, self.state.stats, self.frozen, *batch)
@@ -127,6 +128,11 @@ class OurSide:
         return (time.perf_counter() - began) / len(video), np.stack(frames)
 
 
+def unit(frames: np.ndarray) -> np.ndarray:
+    """uint8 to float32 in [0, 1]."""
+    return frames.astype(np.float32) / 255
+
+
 # -- a worker process ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -160,7 +166,7 @@ def export(folder: Path, size: int, untrained: bool) -> None:
     config = config_of(size)
     if untrained:
         config.loss.vgg = "untrained"
-    np.savez(folder / "vgg.npz", **vgg_weights(config))
+    np.savez(folder / "vgg.npz", **vgg_weights(config))  # type: ignore[arg-type, unused-ignore]
     layout, system = released(config).layout(config), build(config)
     variables = jax.device_get(jax.jit(system.init)(jax.random.key(config.seed)))
     write_tensors(
@@ -275,7 +281,7 @@ class Comparison:
                 workers = self._workers(stack, "step", batch)
                 found = {side: worker("compare") for side, worker in workers.items()}
                 check(found["ours"], found["pytorch"])
-                request = {"do": "step", "count": self.steps}
+                request: dict[str, Any] = {"do": "step", "count": self.steps}
                 self._choose_layout("step", workers["pytorch"], request)
                 workers["ours"]("step", count=2)  # compiles, and ends the epoch without r
                 self._alternate("step", f"step, batch {batch}", workers, {"ours": request, "": request})
@@ -291,7 +297,7 @@ class Comparison:
             if (worst := float(np.abs(pictures["ours"] - pictures["pytorch"]).max())) > FRAME:
                 raise UserError(f"animated frames differ by {worst:.1e}, more than {FRAME:g}: mend that before timing")
             print(f"animated frames agree: largest difference {worst:.1e}")
-            request = {"do": "animate", "count": self.frames}
+            request: dict[str, Any] = {"do": "animate", "count": self.frames}
             self._choose_layout("animation", workers["pytorch"], request | {"way": "batched"})
             for way in WAYS:
                 workers["pytorch"](**request, way=way)
@@ -301,7 +307,9 @@ class Comparison:
     def memory(self) -> None:
         """Peak memory of each side and task, each in a fresh process."""
         for task, batch in (("step", CONFIGS[self.size][1][0]), ("animation", 1)):
-            request = {"do": "step", "count": 2} if task == "step" else {"do": "animate", "count": 16, "way": "batched"}
+            request: dict[str, Any] = (
+                {"do": "step", "count": 2} if task == "step" else {"do": "animate", "count": 16, "way": "batched"}
+            )
             found = {}
             # Ours twice: the first fills the compilation cache.
             for side in tqdm(("ours", "ours", "pytorch"), desc=f"memory, {task}", unit="process"):

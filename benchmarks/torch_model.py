@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,10 +45,8 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        for i in (1, 2):
-            setattr(self, f"conv{i}", nn.Conv2d(channels, channels, 3, padding=1))
-        for i in (1, 2):
-            setattr(self, f"norm{i}", nn.BatchNorm2d(channels))
+        self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        self.norm1, self.norm2 = (nn.BatchNorm2d(channels) for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, H, W), shape kept."""
@@ -62,22 +61,27 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         widths = [min(max_width, width * 2**i) for i in range(blocks + 1)]
         downs = [inputs, *widths[1:]]
-        self.encoder, self.decoder, self.skips = nn.Module(), nn.Module(), skips
-        self.encoder.down_blocks = nn.ModuleList(Block(downs[i], downs[i + 1], kind="down") for i in range(blocks))
+        down_blocks = nn.ModuleList(Block(downs[i], downs[i + 1], kind="down") for i in range(blocks))
+        self.encoder, self.skips = nn.ModuleDict({"down_blocks": down_blocks}), skips
         ups, before = [], downs[-1]
         for i in reversed(range(blocks)):
             ups.append(Block(before, widths[i], kind="up"))
             before = widths[i] + (downs[i] if skips else 0)
-        self.decoder.up_blocks = nn.ModuleList(ups)
+        self.decoder = nn.ModuleDict({"up_blocks": nn.ModuleList(ups)})
         self.outputs = before
+
+    @staticmethod
+    def _blocks(half: nn.ModuleDict) -> Iterator[nn.Module]:
+        (blocks,) = half.values()
+        return blocks.children()
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
         encoded = [x]
-        for block in self.encoder.down_blocks:
+        for block in self._blocks(self.encoder):
             encoded.append(block(encoded[-1]))
         y = encoded.pop()
-        for block in self.decoder.up_blocks:
+        for block in self._blocks(self.decoder):
             y = block(y)
             if self.skips:
                 y = torch.cat([y, encoded.pop()], 1)
@@ -86,6 +90,8 @@ class EncoderDecoder(nn.Module):
 
 class Blur(nn.Module):
     """The anti-aliased downscale by `step`: a depthwise Gaussian that is only computed where a pixel is kept."""
+
+    weight: Tensor
 
     def __init__(self, step: int) -> None:
         super().__init__()
@@ -163,6 +169,9 @@ class Generator(nn.Module):
 
 class Vgg(nn.Module):
     """VGG-19 up to the last tap, from the arrays of `maskanim_jax.weights`; nothing in it is trained."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, weights: Mapping[str, np.ndarray], taps: Sequence[str]) -> None:
         super().__init__()
@@ -324,7 +333,8 @@ class TorchSide:
     def layout(self, last: bool) -> None:
         """Channels last or not: weights, frames and, anew, Adam's moments."""
         self.format = torch.channels_last if last else torch.contiguous_format
-        for module in filter(None, (self.model, self.perceptual)):
+        modules: list[Any] = [self.model, self.perceptual] if self.perceptual else [self.model]
+        for module in modules:
             module.to(memory_format=self.format)
         self.optimizer = self.model.optimizer()
 
@@ -336,24 +346,26 @@ class TorchSide:
     def compare(self, source: np.ndarray, driving: np.ndarray, perturbed: np.ndarray) -> dict[str, dict[str, float]]:
         """Losses and gradient norms of one batch, nothing updated but running statistics; `perturbed` (N, L, L, 1) is r's input."""
         s, d = self.frames(source), self.frames(driving)
+        assert self.perceptual is not None
         losses = self.model.train().losses(self.perceptual, s, d, d, torch.from_numpy(perturbed).permute(0, 3, 1, 2))
         self.optimizer.zero_grad()
-        sum(losses.values()).backward()
+        torch.stack(list(losses.values())).sum().backward()
         norms = {}
         for name in ("mask", "refine", "coarse", "fine"):
-            squares = [float(p.grad.double().square().sum()) for p in self.model.network(name)]
+            squares = [float(p.grad.double().square().sum()) for p in self.model.network(name) if p.grad is not None]
             norms[name] = sum(squares) ** 0.5
         return {"losses": {name: value.item() for name, value in losses.items()}, "norms": norms}
 
     def step(self, source: np.ndarray, driving: np.ndarray, count: int) -> float:
         """Seconds for one of `count` training steps."""
+        assert self.perceptual is not None
         self.model.train()
         began = time.perf_counter()
         for _ in range(count):
             s, d = self.frames(source), self.frames(driving)
             self.optimizer.zero_grad(set_to_none=True)
             losses = self.model.losses(self.perceptual, s, d, d)
-            sum(losses.values()).backward()
+            torch.stack(list(losses.values())).sum().backward()
             self.optimizer.step()
             if not all(np.isfinite(value.item()) for value in losses.values()):
                 raise FloatingPointError("a loss is not finite")
@@ -370,6 +382,6 @@ class TorchSide:
             if mask is None or way == "released":
                 s = self.frames(source[None])
                 mask = self.model.mask_generator(s)
-            many = [x.expand(len(driving), -1, -1, -1) for x in (s, mask)]
-            found.append(self.model.animate(*many, driving).permute(0, 2, 3, 1).numpy())
+            many, masks = (x.expand(len(driving), -1, -1, -1) for x in (s, mask))
+            found.append(self.model.animate(many, masks, driving).permute(0, 2, 3, 1).numpy())
         return (time.perf_counter() - began) / len(video), np.concatenate(found)
