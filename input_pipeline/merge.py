@@ -125,7 +125,8 @@ def read_back(data: Path, counts: Counts) -> None:
     try:
         builder = tfds.builder_from_directory(str(data))
         for split, (lengths, _) in counts.items():
-            source = builder.as_data_source(split)
+            # Pictures were decoded when their shard was verified; here tfds would only warn about what it decodes with.
+            source = builder.as_data_source(split, decoders={"frame": tfds.decode.SkipDecoding()})
             if len(source) != sum(lengths):
                 raise ValueError(f"{split} has {len(source)} records instead of {sum(lengths)}")
             for number in (0, len(source) - 1):
