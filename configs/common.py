@@ -22,6 +22,8 @@ def get_config() -> ConfigDict:
     c.batch_size = 16  # of all devices and processes together
     c.precision = "float32"  # or bfloat16: activations of the convs; parameters, statistics and losses stay float32
 
+    c.remat = False  # computes a network's activations again in the backward pass: less memory, about a third more operations
+
     c.cpu_devices = 1  # without an accelerator: a batch is split over so many CPU devices, one core each
 
     c.data = data = ConfigDict()
@@ -30,6 +32,7 @@ def get_config() -> ConfigDict:
     data.repeats = 150  # draws of each identity in an epoch
     data.threads = 2  # threads that read and decode
     data.prefetch = 2  # batches that lie ready on the devices while a step runs
+    data.skip_bad = 0.0  # share of the split's frames that may be damaged; pairs with one are drawn again
     data.time_flip = 0.5  # probability of swapping source and driver
     data.mirror = 0.5  # probability of mirroring both, when not swapped
     data.brightness = 0.1  # colour jitter A: factor from U[1 - x, 1 + x]

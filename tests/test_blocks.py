@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskanim_jax.nn.blocks import EncoderDecoder, average_pool, upsample
+from maskanim_jax.nn.blocks import EncoderDecoder, average_pool
+from maskanim_jax.nn.convolution import upsample
 from maskanim_jax.nn.layers import BatchNorm
 from maskanim_jax.nn.network import Network
 from maskanim_jax.nn.resize import antialiased_downscale, bilinear

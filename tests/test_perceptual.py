@@ -66,12 +66,12 @@ def test_the_loss_is_the_sum_over_scales_and_taps_of_mean_absolute_differences(v
         small = [antialiased_downscale(x, scale) for x in (a, b)]
         for one, other in zip(*(features(vgg, x, taps) for x in small), strict=True):
             expected += float(jnp.abs(one - other).mean())
-    assert float(perceptual_pyramid(vgg, [a], b, (32, 16), taps)[0]) == pytest.approx(expected, rel=1e-5)
+    assert float(perceptual_pyramid(vgg, [a], b, [(32, 16)], taps)[0]) == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_gradient_reaches_the_target(vgg):
     a, b = jax.random.uniform(jax.random.key(2), (2, 1, 16, 16, 3))
-    grads = jax.grad(lambda x, y: perceptual_pyramid(vgg, [x], y, (16,), ("relu1_1",))[0], (0, 1))(a, b)
+    grads = jax.grad(lambda x, y: perceptual_pyramid(vgg, [x], y, [(16,)], ("relu1_1",))[0], (0, 1))(a, b)
     assert float(jnp.abs(grads[0]).max()) > 0
     assert float(jnp.abs(grads[1]).max()) == 0
 

@@ -13,12 +13,6 @@ from maskanim_jax.nn.layers import BatchNorm, Conv
 from maskanim_jax.nn.types import DType
 
 
-def upsample(x: jax.Array) -> jax.Array:
-    """Nearest neighbour, (N, H, W, C) to (N, 2H, 2W, C)."""
-    n, h, w, c = x.shape
-    return jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
-
-
 def average_pool(x: jax.Array) -> jax.Array:
     """Mean of 2 x 2 patches, (N, H, W, C) to (N, H/2, W/2, C)."""
     n, h, w, c = x.shape
@@ -50,7 +44,7 @@ class UpBlock(SameBlock):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, inputs) to (N, 2H, 2W, outputs)."""
-        return super().__call__(upsample(x), train)
+        return nnx.relu(self.norm(self.conv.of_upsampled(x), train))
 
 
 class ResidualBlock(nnx.Module):

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskanim_jax.nn.convolution import conv2d, upsampled_conv2d
 from maskanim_jax.nn.types import DType
 
 EPSILON = 1e-5
@@ -33,13 +34,12 @@ class Conv(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """(N, H, W, inputs) to (N, H', W', outputs) in the compute type; H' = H, or H - k + 1 without padding."""
-        y = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            self.kernel[...].astype(self.dtype),
-            (1, 1),
-            self.padding,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.padding)
+        return y + self.bias[...].astype(self.dtype)
+
+    def of_upsampled(self, x: jax.Array) -> jax.Array:
+        """The same of `x` upsampled 2x by nearest neighbour, without making that picture: (N, H, W, inputs) to (N, 2H, 2W, outputs)."""
+        y = upsampled_conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
         return y + self.bias[...].astype(self.dtype)
 
 

@@ -18,10 +18,14 @@ def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
 
 
 class Network:
-    """A module as two pure functions over plain dicts of arrays, so that jit, sharding and checkpoints see nothing but arrays."""
+    """A module as two pure functions over plain dicts of arrays, so that jit, sharding and checkpoints see nothing but arrays.
 
-    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module]) -> None:
+    `remat`: in training its activations are not kept for the backward pass but computed again.
+    """
+
+    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], remat: bool = False) -> None:
         self._make = make
+        self._remat = remat
         self._graph = _split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[0]
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
@@ -31,9 +35,13 @@ class Network:
 
     def __call__(self, params: Tree, stats: Tree, *inputs: jax.Array, train: bool) -> tuple[jax.Array, Tree]:
         """(output, batch statistics after the call; unchanged when not training)."""
-        module: Any = nnx.merge(self._graph, params, stats)
-        output = module(*inputs, train=train)
-        return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)) if train else stats
+
+        def run(params: Tree, stats: Tree, *inputs: jax.Array) -> tuple[jax.Array, Tree]:
+            module: Any = nnx.merge(self._graph, params, stats)
+            output = module(*inputs, train=train)
+            return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)) if train else stats
+
+        return (jax.checkpoint(run) if self._remat and train else run)(params, stats, *inputs)
 
 
 def count_parameters(params: Tree) -> int:

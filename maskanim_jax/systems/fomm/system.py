@@ -60,14 +60,15 @@ class FirstOrderMotion:
         self.frame_size: int = config.frame_size
         dtype, count = PRECISIONS[config.precision], config.keypoints.count
         self.networks = {
-            "keypoints": Network(lambda rngs: KeypointDetector(config.keypoints, dtype=dtype, rngs=rngs)),
+            "keypoints": Network(lambda rngs: KeypointDetector(config.keypoints, dtype=dtype, rngs=rngs), remat=config.remat),
             "generator": Network(
-                lambda rngs: Generator(config.generator, config.motion, count, config.corners, dtype=dtype, rngs=rngs)
+                lambda rngs: Generator(config.generator, config.motion, count, config.corners, dtype=dtype, rngs=rngs),
+                remat=config.remat,
             ),
         }
         if config.discriminator.enabled:
             self.networks["discriminator"] = Network(
-                lambda rngs: Discriminator(config.discriminator, count, dtype=dtype, rngs=rngs)
+                lambda rngs: Discriminator(config.discriminator, count, dtype=dtype, rngs=rngs), remat=config.remat
             )
 
     # -- learning ------------------------------------------------------------------------------------------------------------------

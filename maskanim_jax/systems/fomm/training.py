@@ -96,7 +96,8 @@ def generator_losses(
     weights = config.loss
     found = {}
     if weights.perceptual:
-        far = perceptual_pyramid(vgg, [prediction], target, weights.scales, weights.taps, PRECISIONS[config.precision])
+        precision = PRECISIONS[config.precision]
+        far = perceptual_pyramid(vgg, [prediction], target, [weights.scales], weights.taps, precision, config.remat)
         found["perceptual"] = weights.perceptual * far[0]
     if critic is not None:
         adversarial, after["discriminator"] = adversarial_losses(

@@ -6,12 +6,13 @@ the mask's. Where gradients stop is written once, in `losses`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
@@ -48,12 +49,13 @@ class PerturbedMasks:
         self.mask_size: int = config.mask.size
         dtype = PRECISIONS[config.precision]
         ups = (self.frame_size // self.mask_size).bit_length() - 1
-        self.networks = {
-            "mask": Network(lambda rngs: MaskGenerator(config.mask, dtype=dtype, rngs=rngs)),
-            "refine": Network(lambda rngs: MaskRefiner(config.refine, dtype=dtype, rngs=rngs)),
-            "coarse": Network(lambda rngs: CoarseGenerator(config.coarse, ups, dtype=dtype, rngs=rngs)),
-            "fine": Network(lambda rngs: FineGenerator(config.fine, dtype=dtype, rngs=rngs)),
+        makers: dict[str, Callable[[nnx.Rngs], nnx.Module]] = {
+            "mask": lambda rngs: MaskGenerator(config.mask, dtype=dtype, rngs=rngs),
+            "refine": lambda rngs: MaskRefiner(config.refine, dtype=dtype, rngs=rngs),
+            "coarse": lambda rngs: CoarseGenerator(config.coarse, ups, dtype=dtype, rngs=rngs),
+            "fine": lambda rngs: FineGenerator(config.fine, dtype=dtype, rngs=rngs),
         }
+        self.networks = {name: Network(make, remat=config.remat) for name, make in makers.items()}
 
     # -- learning ------------------------------------------------------------------------------------------------------------------
 
@@ -130,11 +132,13 @@ class PerturbedMasks:
 
         refined, stats["refine"] = jax.lax.cond(refining, refine, rest, None)
 
-        weight, precision = config.loss.perceptual, PRECISIONS[config.precision]
-        seen = {}
-        for name, frame, scales in (("coarse", coarse, config.loss.coarse_scales), ("fine", fine, config.loss.scales)):
-            seen[name] = weight * perceptual_pyramid(vgg, [frame], target, scales, config.loss.taps, precision)[0]
-        losses = {"mask": config.loss.mask * jnp.abs(refined - stop_gradient(driving_mask)).mean(), **seen}
+        scales, precision = (config.loss.coarse_scales, config.loss.scales), PRECISIONS[config.precision]
+        far = perceptual_pyramid(vgg, [coarse, fine], target, scales, config.loss.taps, precision, config.remat)
+        losses = {
+            "mask": config.loss.mask * jnp.abs(refined - stop_gradient(driving_mask)).mean(),
+            "coarse": config.loss.perceptual * far[0],
+            "fine": config.loss.perceptual * far[1],
+        }
         if config.mask.area:
             # Not of the paper: of a code and its negative, the one that is bright on less of the picture is kept.
             means = jnp.concatenate([source_mask.mean((1, 2, 3)), driving_mask.mean((1, 2, 3))])

@@ -1,0 +1,113 @@
+"""How is a convolution computed? The same numbers as the plain one, up to rounding, with fewer operations and no slow path.
+
+Two things are done here. Nearest-neighbour upsampling followed by a 3x3 conv is one 2x2 conv with four times the outputs on the small
+image: 16 multiplications instead of 36. And on a CPU the gradient with respect to the kernel is added up over blocks of rows: XLA treats it
+as a conv whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints the ratios). Other platforms get
+the plain gradient.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import PartitionSpec
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+BLOCK_PIXELS, BLOCK_ROWS = 1024, 4
+"""A block has so many pixels of the batch, but not fewer rows."""
+FOLDED_PIXELS = 512
+"""Batches of fewer source pixels are upsampled and convolved: folding a wide kernel would cost more than it saves."""
+THIN = 8
+"""Kernels with so few outputs, fewer than inputs, get their gradient with the roles of the two pictures swapped."""
+
+
+def _plain(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
+    """(N, H, W, I) by (K, K, I, O), stride 1: (N, H, W, O), or (N, H - K + 1, W - K + 1, O) with padding "VALID"."""
+    return _plain(x, kernel, padding)
+
+
+def _forward(x: jax.Array, kernel: jax.Array, padding: str) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _plain(x, kernel, padding), (x, kernel)
+
+
+def _backward(padding: str, kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    (to_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, padding), x)(g)
+    ways = (functools.partial(way, size=kernel.shape[0], padding=padding) for way in (_by_rows, _kernel_gradient))
+    return to_x, lax.platform_dependent(x, g, cpu=next(ways), default=next(ways))
+
+
+conv2d.defvjp(_forward, _backward)
+
+
+def _kernel_gradient(x: jax.Array, g: jax.Array, *, size: int, padding: str) -> jax.Array:
+    """The gradient with respect to the kernel (K, K, I, O), as XLA has it."""
+    like = jax.ShapeDtypeStruct((size, size, x.shape[-1], g.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: _plain(x, kernel, padding), like)(g)[0]
+
+
+def _by_rows(x: jax.Array, g: jax.Array, *, size: int, padding: str) -> jax.Array:
+    """The same as the sum over blocks of rows, on each device by itself: one sum over the devices, not one for every block."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.shape.get("data", 1) == 1 or mesh.are_all_axes_manual:
+        return _blocks(x, g, size, padding)
+    batch, whole = PartitionSpec("data"), PartitionSpec()
+    return jax.shard_map(
+        lambda x, g: lax.psum(_blocks(x, g, size, padding), "data"), in_specs=(batch, batch), out_specs=whole
+    )(x, g)
+
+
+def _blocks(x: jax.Array, g: jax.Array, size: int, padding: str) -> jax.Array:
+    """The kernel's gradient, block after block."""
+    before, after = ((size - 1) // 2, size // 2) if padding == "SAME" else (0, 0)
+    x = jnp.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
+    swapped = g.shape[-1] <= THIN and g.shape[-1] < x.shape[-1]
+    if swapped:  # the wide picture as the kernel, over the thin one: many outputs instead of few
+        edge = (0, 0), (size - 1, size - 1), (size - 1, size - 1), (0, 0)
+        x, g = jnp.pad(g, edge), x
+    rows = max(BLOCK_ROWS, BLOCK_PIXELS // (g.shape[0] * g.shape[2]))
+    parts = [
+        _kernel_gradient(x[:, start : start + rows + size - 1], g[:, start : start + rows], size=size, padding="VALID")
+        for start in range(0, g.shape[1], rows)
+    ]
+    found = sum(parts[1:], parts[0])
+    return found[::-1, ::-1].swapaxes(2, 3) if swapped else found
+
+
+def upsample(x: jax.Array) -> jax.Array:
+    """Nearest neighbour, (N, H, W, C) to (N, 2H, 2W, C)."""
+    n, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
+
+
+def _fold(kernel: jax.Array, axis: int) -> jax.Array:
+    """3 taps along an axis to (2 parities x 2 source pixels, ...) in front: even rows see pixels i - 1, i; odd rows i, i + 1."""
+    first, middle, last = (lax.index_in_dim(kernel, tap, axis, keepdims=False) for tap in range(3))
+    return jnp.stack([jnp.stack([first, middle + last]), jnp.stack([first + middle, last])])
+
+
+def upsampled_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3x3 conv, zero padding, of `x` upsampled 2x by nearest neighbour: (N, H, W, I) by (3, 3, I, O) to (N, 2H, 2W, O).
+
+    A pixel of the upsampled picture sees 2 x 2 different source pixels; its 9 taps fall on them in 4 ways, by the parity of its place. All
+    four are one 2x2 conv with 4 O outputs over H + 1 x W + 1 places, from which each takes its own H x W.
+    """
+    n, h, w, _ = x.shape
+    if n * h * w < FOLDED_PIXELS:
+        return conv2d(upsample(x), kernel)
+    folded = _fold(_fold(kernel, 1), 2)  # (row parity, row, column parity, column, I, O)
+    folded = folded.transpose(1, 3, 4, 0, 2, 5)
+    outputs = kernel.shape[-1]
+    y = conv2d(
+        jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), folded.reshape(2, 2, x.shape[-1], 4 * outputs), "VALID"
+    ).reshape(n, h + 1, w + 1, 2, 2, outputs)
+    rows = [jnp.stack([y[:, a : a + h, b : b + w, a, b] for b in (0, 1)], 3) for a in (0, 1)]
+    return jnp.stack(rows, 2).reshape(n, 2 * h, 2 * w, outputs)

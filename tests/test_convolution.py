@@ -1,0 +1,78 @@
+"""The convolution of this project is the plain one, and so are its gradients, whichever way they are computed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from maskanim_jax.nn import convolution
+from maskanim_jax.nn.convolution import conv2d, upsample, upsampled_conv2d
+
+
+def plain(x, kernel, padding="SAME"):
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def some(*shape, seed=0):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def both(ours, theirs, *inputs):
+    """(value, gradients) of the two functions under one random cotangent."""
+    value, pull = jax.vjp(theirs, *inputs)
+    wanted = (value, *pull(some(*value.shape, seed=9).astype(value.dtype)))
+    value, pull = jax.vjp(ours, *inputs)
+    return (value, *pull(some(*value.shape, seed=9).astype(value.dtype))), wanted
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("outputs", [1, 3, 16], ids=["thin", "three", "wide"])
+def test_values_and_gradients_are_those_of_the_plain_convolution(monkeypatch, padding, size, outputs):
+    monkeypatch.setattr(convolution, "BLOCK_PIXELS", 100)  # several blocks, the last one shorter
+    x, kernel = some(2, 22, 9, 12), some(size, size, 12, outputs, seed=1)
+    found, wanted = both(lambda x, k: conv2d(x, k, padding), lambda x, k: plain(x, k, padding), x, kernel)
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours, theirs, atol=2e-5 * float(jnp.abs(theirs).max()))
+
+
+@pytest.mark.parametrize(("side", "folded"), [(16, True), (4, False)])
+def test_upsampling_is_folded_into_the_convolution(side, folded):
+    x, kernel = some(2, side, side, 8), some(3, 3, 8, 5, seed=1)
+    assert (2 * side * side >= convolution.FOLDED_PIXELS) == folded
+    found, wanted = both(upsampled_conv2d, lambda x, k: plain(upsample(x), k), x, kernel)
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+
+
+def test_upsampled_pictures_that_are_not_square_and_of_odd_size():
+    x, kernel = some(3, 17, 31, 4), some(3, 3, 4, 2, seed=1)
+    np.testing.assert_allclose(upsampled_conv2d(x, kernel), plain(upsample(x), kernel), atol=1e-5)
+
+
+def test_the_folded_convolution_makes_less_than_half_of_the_operations():
+    x, kernel = some(1, 64, 64, 32), some(3, 3, 32, 32, seed=1)
+
+    def flops(function):
+        return jax.jit(function).lower(x, kernel).compile().cost_analysis()["flops"]
+
+    assert flops(upsampled_conv2d) < 0.5 * flops(lambda x, k: plain(upsample(x), k))
+
+
+def test_the_type_is_kept_in_the_backward_pass():
+    x, kernel = some(1, 16, 16, 4).astype(jnp.bfloat16), some(3, 3, 4, 4).astype(jnp.bfloat16)
+    value, pull = jax.vjp(conv2d, x, kernel)
+    assert {value.dtype, *(leaf.dtype for leaf in pull(value))} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_only_a_cpu_adds_up_blocks():
+    x, kernel = jnp.zeros((2, 64, 64, 4)), jnp.zeros((3, 3, 4, 4))
+    gradient = jax.jit(jax.grad(lambda k, x: conv2d(x, k).sum()))
+
+    def convolutions(platform):
+        return jax.export.export(gradient, platforms=[platform])(kernel, x).mlir_module().count("stablehlo.convolution")
+
+    assert convolutions("tpu") == convolutions("cuda") <= 2
+    assert convolutions("cpu") > 4
