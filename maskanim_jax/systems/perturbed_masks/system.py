@@ -121,21 +121,16 @@ class PerturbedMasks:
         fine = run("fine", source, wide_source_mask, stop_gradient(coarse), wide_driving_mask)
 
         perturbed = p_train(driving_mask, key, config.perturb)
-
-        def refine(_: None) -> tuple[jax.Array, Tree]:
-            return self.networks["refine"](
-                params["refine"], stats["refine"], small, stop_gradient(source_mask), perturbed, train=True
-            )
-
-        def rest(_: None) -> tuple[jax.Array, Tree]:
-            return stop_gradient(driving_mask), stats["refine"]
-
-        refined, stats["refine"] = jax.lax.cond(refining, refine, rest, None)
+        # While r waits its work is thrown away: XLA's convs inside a branch would be slow in all the epochs after.
+        before = stats["refine"]
+        refined = run("refine", small, stop_gradient(source_mask), perturbed)
+        stats["refine"] = jax.tree.map(lambda new, old: jnp.where(refining, new, old), stats["refine"], before)
+        correction = jnp.where(refining, jnp.abs(refined - stop_gradient(driving_mask)).mean(), 0.0)
 
         scales, precision = (config.loss.coarse_scales, config.loss.scales), PRECISIONS[config.precision]
         far = perceptual_pyramid(vgg, [coarse, fine], target, scales, config.loss.taps, precision, config.remat)
         losses = {
-            "mask": config.loss.mask * jnp.abs(refined - stop_gradient(driving_mask)).mean(),
+            "mask": config.loss.mask * correction,
             "coarse": config.loss.perceptual * far[0],
             "fine": config.loss.perceptual * far[1],
         }
