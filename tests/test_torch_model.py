@@ -68,6 +68,7 @@ def test_both_ways_of_pytorch_animate_as_we_do(sides):
     ours, theirs = make("animation")
     source, video = (against_pytorch.drawn_frames(count, config.frame_size, count) for count in (1, 10))
     expected = ours.animate(source[0], video, "batched")[1]
+    assert np.ptp(expected, 0).max() > 0.005  # the driving video is seen
     for way in against_pytorch.WAYS:
         for last in (False, True):
             theirs.layout(last)
