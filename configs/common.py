@@ -22,7 +22,9 @@ def get_config() -> ConfigDict:
     c.batch_size = 16  # of all devices and processes together
     c.precision = "float32"  # or bfloat16: activations of the convs; parameters, statistics and losses stay float32
 
-    c.remat = False  # computes a network's activations again in the backward pass: less memory, about a third more operations
+    c.remat = (
+        False  # computes a network's activations again in the backward pass: less memory, about a third more operations
+    )
 
     c.cpu_devices = 1  # without an accelerator: a batch is split over so many CPU devices, one core each
 

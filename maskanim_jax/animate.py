@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from maskanim_jax.animation.compiled import compiled, unit
+from maskanim_jax.animation.compiled import Compiled, unit
 from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
@@ -44,8 +44,9 @@ def animate(
     fit: Fit = "crop",
     first: np.ndarray | None = None,
     warn: Callable[[str], None] | None = None,
+    names: Sequence[str] = (),
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields, for every driving frame, the system's pictures: (H, W, 1 or 3) float32 in [0, 1] by name.
+    """Yields, for every driving frame, the system's pictures: (H, W, 1 or 3) float32 in [0, 1] by name, all of them or those of `names`.
 
     `source` and each driving frame are (H, W, 3) uint8 of any size; `fit` makes them square. `options` is
     what `system.animation_options` returned. `first` stands in for the first driving frame, from which relative
@@ -54,19 +55,19 @@ def animate(
     """
     if batch < 1:
         raise ValueError("a batch has at least one frame")
-    functions = compiled(system)
+    compiled = Compiled(system, variables, batch)
     frames = (unit(frame, system.frame_size, fit) for frame in driving)
     begun = None
     while some := list(itertools.islice(frames, batch)):
         if begun is None:
             start = some[0] if first is None else unit(first, system.frame_size, fit)
-            begun = functions.begin(variables, unit(source, system.frame_size, fit)[None], start[None])
+            begun = compiled.begin(unit(source, system.frame_size, fit)[None], start[None])
             if warn is not None and (sentences := system.warnings(begun, options)):
                 warn("; ".join(sentences))
         filled = np.stack(some + [some[-1]] * (batch - len(some)))
         pictures = {
             name: np.asarray(values, np.float32)
-            for name, values in functions.step(variables, begun, filled, options).items()
+            for name, values in compiled.step(begun, filled, options, tuple(names)).items()
         }
         for index in range(len(some)):
             yield {name: values[index] for name, values in pictures.items()}
@@ -143,8 +144,18 @@ def render(
     with open_frames(job.driving) as driving, ExitStack() as stack:
         output = stack.enter_context(VideoWriter(job.output, driving.fps, job.driving))
         strips = stack.enter_context(VideoWriter(job.strip, driving.fps, job.driving)) if job.strip else None
+        names = () if job.strip else (system.result,)
         results = animate(
-            system, run.variables, source, driving, options, batch=batch, fit=fit, first=first, warn=_warning(job)
+            system,
+            run.variables,
+            source,
+            driving,
+            options,
+            batch=batch,
+            fit=fit,
+            first=first,
+            warn=_warning(job),
+            names=names,
         )
         for pictures in tqdm(results, desc=label or "animate", total=driving.count, unit="frame"):
             output.write(to_uint8(pictures[system.result]))
@@ -227,8 +238,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.batch < 1:
         raise UserError(f"--batch={args.batch} cannot be: give 1 or more frames")
     jobs = plan(args)
-    from maskanim_jax.checkpoints import load_run
+    from maskanim_jax import platform
+    from maskanim_jax.checkpoints import load_run, saved_config
 
+    platform.prepare(saved_config(args.checkpoint))
     run = load_run(args.checkpoint)
     given = {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     options = run.system.animation_options(given)

@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from orbax.checkpoint import checkpoint_managers as policies
 
+from configs import common
 from maskanim_jax.errors import UserError
 from maskanim_jax.mesh import replicated
 from maskanim_jax.state import TrainState, init_state
@@ -32,6 +33,7 @@ MAY_CHANGE = (
     "optim.max_steps",
     "optim.max_minutes",
     "data.threads",
+    "data.prefetch",
     "cpu_devices",
     "data.shards",
     "reconstruct.",
@@ -78,16 +80,34 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config that a run was started with; raises UserError when the folder is no workdir."""
+    """The config that a run was started with; raises UserError when the folder is no workdir.
+
+    A field that is younger than the run has its default, which does what was done before there was the field.
+    """
     path = workdir / CONFIG
     try:
-        return ConfigDict(json.loads(path.read_text()), convert_dict=True)
+        saved = json.loads(path.read_text())
+        if not isinstance(saved, dict):
+            raise ValueError("not a config")
+        return ConfigDict(_completed(saved, common.get_config().to_dict()), convert_dict=True)
     except FileNotFoundError as error:
         raise UserError(
             f"{workdir} is not the folder of a run: it has no {CONFIG}; give the --workdir of a training"
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path} can't be read as JSON ({error}): restore it or train into another folder") from error
+
+
+def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`saved` with what it lacks of the fields that all systems share; sections as a whole are left as they are."""
+    complete = dict(saved)
+    for key, default in defaults.items():
+        if isinstance(default, Mapping):
+            if isinstance(saved.get(key), Mapping):
+                complete[key] = _completed(saved[key], default)
+        else:
+            complete.setdefault(key, default)
+    return complete
 
 
 class Checkpoints:
@@ -195,18 +215,25 @@ class LoadedRun:
     step: int
 
 
-def load_run(path: Path, which: str = "best") -> LoadedRun:
-    """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none."""
-    path = Path(path)
+def saved_config(path: Path) -> ConfigDict:
+    """The config of the run that `load_run` would load; JAX is not used yet. Raises UserError when there is none."""
+    return read_config(_find(Path(path))[0])
+
+
+def _find(path: Path) -> tuple[Path, int | None]:
+    """(workdir, step) of a workdir or of a checkpoint's folder in it."""
     if not path.is_dir():
         raise UserError(
             f"{path} is not there or no folder: give the --workdir of a training, or one of its checkpoints/STEP"
         )
-    workdir, wanted = path, None
     if path.parent.name == FOLDER and path.name.isdigit():
-        workdir, wanted = path.parent.parent, int(path.name)
-    elif path.name == FOLDER:
-        workdir = path.parent
+        return path.parent.parent, int(path.name)
+    return path.parent if path.name == FOLDER else path, None
+
+
+def load_run(path: Path, which: str = "best") -> LoadedRun:
+    """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none."""
+    workdir, wanted = _find(Path(path))
     config = read_config(workdir)
     if not (workdir / FOLDER).is_dir():
         raise UserError(f"{workdir} has no checkpoint yet: train it first with --mode=train")

@@ -75,7 +75,9 @@ def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accum
 
         parts = jnp.arange(accumulate), *(in_parts(mesh, frames, accumulate) for frames in (source, driving))
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        (summed, stats), metrics = jax.lax.scan(add, (zeros, state.stats), parts)
+        # Within a loop XLA's convs on a CPU are many times slower: there the parts are written out.
+        unroll = mesh.devices.flat[0].platform == "cpu"
+        (summed, stats), metrics = jax.lax.scan(add, (zeros, state.stats), parts, unroll=unroll)
         grads = jax.tree.map(lambda leaf: leaf / accumulate, summed)
         return Gradients(grads, stats, jax.tree.map(lambda each: each.mean(0), metrics))
 

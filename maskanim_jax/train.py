@@ -85,17 +85,21 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
         stack.enter_context(bar)
 
         for step in range(first + 1, steps + 1):
-            if step == first + 1:
-                with FirstStep(began) as watched:
-                    state = jax.block_until_ready(one_step(step_function, state, setting.frozen, pairs, window))
-                if log is not None:
-                    log.text(step, watched.sentence())
-            else:
-                state = one_step(step_function, state, setting.frozen, pairs, window)
+            try:
+                if step == first + 1:
+                    with FirstStep(began) as watched:
+                        state = jax.block_until_ready(one_step(step_function, state, setting.frozen, pairs, window))
+                    if log is not None:
+                        log.text(step, watched.sentence())
+                else:
+                    state = one_step(step_function, state, setting.frozen, pairs, window)
+            except UserError:  # the data failed before the step began: what was learned so far is whole
+                _save_at_once(setting, state, checkpoints, clock)
+                raise
             bar.update()
             last = step == steps or (step % 10 == 0 and clock.over())
             if step % config.train.log_every == 0 or last:
-                _write_figures(log, setting.system, step, window.close(step))
+                _write_figures(log, setting, step, window.close(step))
             if log is not None and (step % config.train.picture_every == 0 or last or step == 1):
                 variables = local(state.variables)
                 log.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
@@ -128,6 +132,7 @@ def set_up(config: ConfigDict) -> Setting:
         threads=config.data.threads,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        skip_bad=config.data.skip_bad,
     )
     frozen = everywhere(mesh, used_weights(vgg_weights(config), config.loss.taps))
     steps = config.optim.epochs * stream.steps_per_epoch
@@ -201,7 +206,7 @@ def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Check
         f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, "
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s)",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
-        setting.stream.describe(),
+        setting.stream.describe(config.optim.epochs),
         f"step {first} of {setting.steps}" + (", resumed" if first else ""),
     ]
     if config.loss.vgg == "untrained":
@@ -213,12 +218,24 @@ def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Check
     return lines + [f"departs from the paper: {sentence}" for sentence in system.departures()]
 
 
-def _write_figures(log: RunLog | None, system: System, step: int, figures: Mapping[str, float]) -> None:
-    """Figures of the training steps, and an alarm where something goes wrong."""
+def _write_figures(log: RunLog | None, setting: Setting, step: int, figures: Mapping[str, float]) -> None:
+    """Figures of the training steps, what was skipped of the data, and an alarm where something goes wrong."""
+    faults = setting.stream.faults
     if log is not None:
-        log.scalars(step, figures)
-        for sentence in system.alarms(figures):
-            log.text(step, f"ALARM: {sentence}")
+        log.scalars(step, {**figures, **faults.figures()})
+        for sentence in [*faults.news(), *(f"ALARM: {alarm}" for alarm in setting.system.alarms(figures))]:
+            log.text(step, sentence)
+
+
+def _save_at_once(setting: Setting, state: TrainState, checkpoints: Checkpoints, clock: Clock) -> None:
+    """Saves without measuring, since the held-out clips may be gone too.
+
+    With several processes nothing is saved: all of them write a checkpoint together, and the others are still training.
+    """
+    step = int(state.step)
+    if jax.process_count() == 1 and step not in checkpoints.steps():
+        checkpoints.save(state, setting.info | {"minutes": clock.minutes()}, float("inf"))
+        checkpoints.wait()
 
 
 def _evaluate_and_save(

@@ -9,6 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from maskanim_jax.animate import animate, main, parser
@@ -36,6 +37,9 @@ class Echo:
         if set(given) - {"threshold", "mask_scale"}:
             raise UserError(f"--{min(given)} is no option of echo")
         return tuple(sorted(given.items()))
+
+    def for_inference(self, variables):
+        return variables
 
     def begin_animation(self, variables, source, first_driving):
         assert source.shape == first_driving.shape == (1, SIZE, SIZE, 3)
@@ -81,6 +85,7 @@ def command(monkeypatch, tmp_path):
     """Runs the command on Echo; the checkpoint module is replaced, so no checkpoint is needed."""
     system = Echo()
     loaded = types.ModuleType("maskanim_jax.checkpoints")
+    loaded.saved_config = lambda path: ConfigDict({"cpu_devices": 1})
     loaded.load_run = lambda path: types.SimpleNamespace(config=None, system=system, variables=ONE, step=7)
     monkeypatch.setitem(sys.modules, "maskanim_jax.checkpoints", loaded)
     monkeypatch.chdir(tmp_path)
@@ -199,7 +204,7 @@ def test_the_best_frame_begins_the_animation_and_is_named(command, capsys, monke
     begun = []
 
     def spied(*args, **kwargs):
-        begun.append(list(animate(*args, **kwargs)))
+        begun.append(list(animate(*args, **{**kwargs, "names": ()})))
         return begun[0]
 
     monkeypatch.setattr(sys.modules["maskanim_jax.animate"], "animate", spied)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskanim_jax.nn.blocks import EncoderDecoder, average_pool
+from maskanim_jax.nn.blocks import EncoderDecoder, ResidualBlock, average_pool
 from maskanim_jax.nn.convolution import upsample
 from maskanim_jax.nn.layers import BatchNorm
 from maskanim_jax.nn.network import Network
@@ -78,3 +78,35 @@ def test_half_precision_keeps_parameters_and_statistics_in_float32():
     y, after = network(params, stats, jax.random.uniform(jax.random.key(1), (2, 8, 8, 3)), train=True)
     assert y.dtype == jnp.bfloat16
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, after)))
+
+
+def test_folded_batch_norms_change_nothing_but_the_operations():
+    for make in (
+        lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs),
+        lambda rngs: ResidualBlock(3, rngs=rngs),
+    ):
+        network = Network(make)
+        params, stats = network.init(jax.random.key(0))
+        x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+        for _ in range(3):
+            _, stats = network(params, stats, x, train=True)
+        folded = network.fold(params, stats)
+        np.testing.assert_allclose(
+            network(*folded, x, train=False)[0], network(params, stats, x, train=False)[0], atol=1e-5
+        )
+        assert len(jax.tree.leaves(folded)) < len(jax.tree.leaves((params, stats)))
+        with pytest.raises(ValueError, match="folded"):
+            network(*folded, x, train=True)
+
+
+def test_recomputed_activations_give_the_same_gradients():
+    x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    found = []
+    for remat in (False, True):
+        network = Network(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs), remat=remat)
+        params, stats = network.init(jax.random.key(0))
+        compute = jax.jit(jax.grad(lambda p, n=network, s=stats: jnp.square(n(p, s, x, train=True)[0]).sum()))
+        found.append((compute(params), str(jax.make_jaxpr(compute)(params)).count("conv_general_dilated")))
+    for one, other in zip(*(jax.tree.leaves(grads) for grads, _ in found), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=2e-3)  # a bias before a batch norm has but noise
+    assert found[1][1] > found[0][1]  # the forward convs are there twice

@@ -30,7 +30,8 @@ def both(ours, theirs, *inputs):
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7])
 @pytest.mark.parametrize("outputs", [1, 3, 16], ids=["thin", "three", "wide"])
 def test_values_and_gradients_are_those_of_the_plain_convolution(monkeypatch, padding, size, outputs):
-    monkeypatch.setattr(convolution, "BLOCK_PIXELS", 100)  # several blocks, the last one shorter
+    monkeypatch.setattr(convolution, "BLOCK_BYTES", 5000)  # several blocks, the last one shorter
+    monkeypatch.setattr(convolution, "BLOCKED_PIXELS", 1)
     x, kernel = some(2, 22, 9, 12), some(size, size, 12, outputs, seed=1)
     found, wanted = both(lambda x, k: conv2d(x, k, padding), lambda x, k: plain(x, k, padding), x, kernel)
     for ours, theirs in zip(found, wanted, strict=True):
@@ -68,7 +69,7 @@ def test_the_type_is_kept_in_the_backward_pass():
 
 
 def test_only_a_cpu_adds_up_blocks():
-    x, kernel = jnp.zeros((2, 64, 64, 4)), jnp.zeros((3, 3, 4, 4))
+    x, kernel = jnp.zeros((1, 128, 128, 64)), jnp.zeros((3, 3, 64, 64))
     gradient = jax.jit(jax.grad(lambda k, x: conv2d(x, k).sum()))
 
     def convolutions(platform):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from small_system import SmallSystem
 from tiny import tiny_config
 
+from input_pipeline.pairs import PairStream
 from maskanim_jax import train as train_module
 from maskanim_jax.checkpoints import Checkpoints, load_run
 from maskanim_jax.errors import UserError
@@ -231,8 +233,6 @@ def test_a_run_can_be_loaded_for_animation(whole):
 
 
 def test_a_damaged_checkpoint_is_a_sentence(whole, tmp_path):
-    import shutil
-
     copy = tmp_path / "run"
     shutil.copytree(whole[1], copy)
     for path in (copy / "checkpoints" / "6" / "state").rglob("*"):
@@ -240,3 +240,29 @@ def test_a_damaged_checkpoint_is_a_sentence(whole, tmp_path):
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match="can't be restored"):
         load_run(copy / "checkpoints" / "6")
+
+
+def test_a_shard_that_disappears_is_a_sentence_and_what_was_learned_is_kept(tiny_shards, tmp_path, monkeypatch):
+    shards, workdir = tmp_path / "shards", tmp_path / "run"
+    shutil.copytree(tiny_shards, shards)
+    config = tiny_config(shards)
+    config.optim.max_steps, config.train.log_every, config.train.checkpoint_every = 500, 100, 500
+    config.train.picture_every, config.data.threads, config.data.prefetch = 500, 0, 0
+    config.data.puppets.train_identities = 0  # or they would be drawn again
+    original, made = PairStream.batches, []
+
+    def batches(stream, start_step=0):
+        for batch in original(stream, start_step):
+            yield batch
+            made.append(batch)
+            if len(made) == 3:
+                for path in shards.glob("*train.array_record*"):
+                    path.unlink()
+
+    monkeypatch.setattr(PairStream, "batches", batches)
+    monkeypatch.setattr(train_module, "build", lambda config: SmallSystem())
+    with pytest.raises(UserError, match=r"train\.array_record"):
+        train(config, workdir)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [len(made)]
+    assert 3 <= len(made) < 500

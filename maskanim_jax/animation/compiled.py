@@ -11,20 +11,12 @@ import numpy as np
 from maskanim_jax.images import Fit, square
 
 if TYPE_CHECKING:
-    from maskanim_jax.systems.interface import System
+    from maskanim_jax.systems.interface import System, Variables
 
 
 def unit(frame: np.ndarray, size: int, fit: Fit) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3) float32 in [0, 1]."""
     return square(frame, size, fit).astype(np.float32) / 255
-
-
-class Compiled(NamedTuple):
-    """A system's `begin_animation`, `animate` and `pose_distance`."""
-
-    begin: Callable[..., Any]
-    step: Callable[..., Any]
-    distance: Callable[..., Any]
 
 
 class _Same:
@@ -40,16 +32,58 @@ class _Same:
         return isinstance(other, _Same) and self.system is other.system
 
 
+class Functions(NamedTuple):
+    """A system's functions, jitted."""
+
+    fold: Callable[..., Any]
+    begin: Callable[..., Any]
+    step: Callable[..., Any]
+    distance: Callable[..., Any]
+
+
 @lru_cache(maxsize=4)
-def _compiled(same: _Same) -> Compiled:
+def _functions(same: _Same) -> Functions:
+    """Jitted once for each system, so that the second video of a list does not compile again."""
     import jax
 
     system = same.system
-    return Compiled(
-        jax.jit(system.begin_animation), jax.jit(system.animate, static_argnums=3), jax.jit(system.pose_distance)
+
+    def step(variables: Any, begun: Any, driving: Any, options: Any, names: tuple[str, ...]) -> Any:
+        shown = system.animate(variables, begun, driving, options)
+        return {name: shown[name] for name in names or shown}  # what nobody wants is neither computed nor fetched
+
+    return Functions(
+        jax.jit(system.for_inference),
+        jax.jit(system.begin_animation),
+        jax.jit(step, static_argnums=(3, 4)),
+        jax.jit(system.pose_distance),
     )
 
 
-def compiled(system: System) -> Compiled:
-    """Jitted once for each system, so that the second video of a list does not compile again."""
-    return _compiled(_Same(system))
+class Compiled:
+    """A system with its variables on this process' devices, over which batches of `batch` frames are split as far as they can be."""
+
+    def __init__(self, system: System, variables: Variables, batch: int) -> None:
+        import jax
+        from jax.sharding import NamedSharding, PartitionSpec
+
+        devices = jax.local_devices()
+        count = next(count for count in range(min(batch, len(devices)), 0, -1) if batch % count == 0)
+        mesh = jax.make_mesh((count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices[:count])
+        self._whole, self._split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
+        self._functions = _functions(_Same(system))
+        self._put = jax.device_put
+        self._variables = self._functions.fold(self._put(variables, self._whole))
+
+    def begin(self, source: np.ndarray, first: np.ndarray) -> Any:
+        """What `system.begin_animation` makes of (1, S, S, 3) float32 frames."""
+        return self._functions.begin(self._variables, *self._put((source, first), self._whole))
+
+    def step(self, begun: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
+        """Pictures of a batch (N, S, S, 3), all or the named ones, perhaps still being computed."""
+        return self._functions.step(self._variables, begun, self._put(driving, self._split), options, names)
+
+    def distance(self, source: np.ndarray, driving: np.ndarray) -> Any:
+        """`system.pose_distance` of (1, S, S, 3) and (N, S, S, 3): (N,)."""
+        placed = self._put(source, self._whole), self._put(driving, self._split)
+        return self._functions.distance(self._variables, *placed)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskanim_jax.animation.compiled import compiled, unit
+from maskanim_jax.animation.compiled import Compiled, unit
 from maskanim_jax.errors import UserError
 from maskanim_jax.images import Fit
 
@@ -29,14 +29,14 @@ def nearest_frame(
 
     Frames are (H, W, 3) uint8 of any size; only a batch of them and the best are held. Raises UserError when no distance is finite.
     """
-    distance = compiled(system).distance
+    distance = Compiled(system, variables, batch).distance
     wanted = unit(source, system.frame_size, fit)[None]
     best, found, number = np.inf, None, 0
     frames = iter(driving)
     while some := list(itertools.islice(frames, batch)):
         units = [unit(frame, system.frame_size, fit) for frame in some]
         filled = np.stack(units + [units[-1]] * (batch - len(some)))
-        for frame, far in zip(some, np.asarray(distance(variables, wanted, filled), np.float32), strict=False):
+        for frame, far in zip(some, np.asarray(distance(wanted, filled), np.float32), strict=False):
             if far < best:
                 best, found = float(far), (number, frame)
             number += 1

@@ -19,12 +19,37 @@ def average_pool(x: jax.Array) -> jax.Array:
     return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
+class Nothing(nnx.Module):
+    """Stands where a batch norm was that has been folded into the conv before it."""
+
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """The same; raises ValueError in training, which needs the batch norm."""
+        if train:
+            raise ValueError("a network whose batch norms are folded cannot be trained")
+        return x
+
+
+def _absorb(conv: Conv, norm: BatchNorm) -> None:
+    """Multiplies kernel and bias so that the conv alone gives what the batch norm in evaluation mode made of it."""
+    factor, shift = norm.as_affine()
+    conv.kernel[...] = conv.kernel[...] * factor
+    conv.bias[...] = conv.bias[...] * factor + shift
+
+
 class SameBlock(nnx.Module):
     """k x k conv, batch norm, ReLU."""
+
+    norm: BatchNorm | Nothing
 
     def __init__(self, inputs: int, outputs: int, size: int = 3, *, dtype: DType = jnp.float32, rngs: nnx.Rngs) -> None:
         self.conv = Conv(inputs, outputs, size, dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(outputs)
+
+    def fold(self) -> None:
+        """Takes the batch norm into the conv, for evaluation."""
+        if isinstance(self.norm, BatchNorm):
+            _absorb(self.conv, self.norm)
+            self.norm = Nothing()
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, inputs) to (N, H, W, outputs)."""
@@ -50,11 +75,19 @@ class UpBlock(SameBlock):
 class ResidualBlock(nnx.Module):
     """Batch norm, ReLU, 3x3 conv, batch norm, ReLU, 3x3 conv, plus the block's input."""
 
+    norm2: BatchNorm | Nothing
+
     def __init__(self, channels: int, *, dtype: DType = jnp.float32, rngs: nnx.Rngs) -> None:
         self.norm1 = BatchNorm(channels)
         self.conv1 = Conv(channels, channels, 3, dtype=dtype, rngs=rngs)
         self.norm2 = BatchNorm(channels)
         self.conv2 = Conv(channels, channels, 3, dtype=dtype, rngs=rngs)
+
+    def fold(self) -> None:
+        """Takes the second batch norm into the conv before it, for evaluation; before the first one there is none."""
+        if isinstance(self.norm2, BatchNorm):
+            _absorb(self.conv1, self.norm2)
+            self.norm2 = Nothing()
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, channels), size and channels kept."""

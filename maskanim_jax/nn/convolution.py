@@ -16,8 +16,10 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-BLOCK_PIXELS, BLOCK_ROWS = 1024, 4
-"""A block has so many pixels of the batch, but not fewer rows."""
+BLOCK_BYTES = 2 << 20
+"""What a block of rows takes of the two pictures, so that it stays in a core's cache."""
+BLOCKED_PIXELS = 128 * 128
+"""Smaller pictures are one block: for them the plain gradient was as fast or faster."""
 FOLDED_PIXELS = 512
 """Batches of fewer source pixels are upsampled and convolved: folding a wide kernel would cost more than it saves."""
 THIN = 8
@@ -73,7 +75,8 @@ def _blocks(x: jax.Array, g: jax.Array, size: int, padding: str) -> jax.Array:
     if swapped:  # the wide picture as the kernel, over the thin one: many outputs instead of few
         edge = (0, 0), (size - 1, size - 1), (size - 1, size - 1), (0, 0)
         x, g = jnp.pad(g, edge), x
-    rows = max(BLOCK_ROWS, BLOCK_PIXELS // (g.shape[0] * g.shape[2]))
+    of_a_row = g.shape[0] * g.shape[2] * (x.shape[-1] + g.shape[-1]) * g.dtype.itemsize
+    rows = max(1, BLOCK_BYTES // of_a_row) if g.shape[1] * g.shape[2] >= BLOCKED_PIXELS else g.shape[1]
     parts = [
         _kernel_gradient(x[:, start : start + rows + size - 1], g[:, start : start + rows], size=size, padding="VALID")
         for start in range(0, g.shape[1], rows)

@@ -57,6 +57,16 @@ class BatchNorm(nnx.Module):
             self.bias = nnx.Param(jnp.zeros((channels,)))
         self.affine = affine
 
+    def as_affine(self) -> tuple[jax.Array, jax.Array]:
+        """Evaluation mode as (factor, shift), each (C,): x factor + shift."""
+        return self._affine(self.mean[...], self.var[...])
+
+    def _affine(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
+        factor = jax.lax.rsqrt(var + EPSILON)
+        if not self.affine:
+            return factor, -mean * factor
+        return factor * self.scale[...], self.bias[...] - mean * factor * self.scale[...]
+
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalises (N, H, W, C). In training the batch's own statistics are used and the running ones updated."""
         if train:
@@ -69,8 +79,5 @@ class BatchNorm(nnx.Module):
             self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * jax.lax.stop_gradient(unbiased)
         else:
             mean, var = self.mean[...], self.var[...]
-        factor = jax.lax.rsqrt(var + EPSILON)
-        shift = -mean * factor
-        if self.affine:
-            factor, shift = factor * self.scale[...], shift * self.scale[...] + self.bias[...]
+        factor, shift = self._affine(mean, var)
         return x * factor.astype(x.dtype) + shift.astype(x.dtype)

@@ -80,6 +80,10 @@ class System(Protocol):
         """
         ...
 
+    def for_inference(self, variables: Variables) -> Variables:
+        """Variables that `reconstruct` and the animation take instead, to the same result with fewer operations: batch norms folded."""
+        ...
+
     def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
         """What is computed once per video: `source` and `first_driving` are (1, S, S, 3)."""
         ...

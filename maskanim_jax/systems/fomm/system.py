@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from maskanim_jax.augment import apply_jitter, draw_jitter, flip_pairs
 from maskanim_jax.augment_geometry import resize_pairs
-from maskanim_jax.nn.network import Network
+from maskanim_jax.nn.network import Network, fold_all
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.fomm.discriminator import Discriminator
 from maskanim_jax.systems.fomm.drawing import draw_keypoints, draw_motion
@@ -60,7 +60,9 @@ class FirstOrderMotion:
         self.frame_size: int = config.frame_size
         dtype, count = PRECISIONS[config.precision], config.keypoints.count
         self.networks = {
-            "keypoints": Network(lambda rngs: KeypointDetector(config.keypoints, dtype=dtype, rngs=rngs), remat=config.remat),
+            "keypoints": Network(
+                lambda rngs: KeypointDetector(config.keypoints, dtype=dtype, rngs=rngs), remat=config.remat
+            ),
             "generator": Network(
                 lambda rngs: Generator(config.generator, config.motion, count, config.corners, dtype=dtype, rngs=rngs),
                 remat=config.remat,
@@ -174,6 +176,9 @@ class FirstOrderMotion:
     def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
         del key  # nothing is drawn at random
         return self.reconstruct(variables, source, driving)
+
+    def for_inference(self, variables: Variables) -> Variables:
+        return Variables(*fold_all(self.networks, variables.params, variables.stats))
 
     def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
         return parse_options(given)

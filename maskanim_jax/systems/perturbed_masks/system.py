@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from maskanim_jax.augment import apply_jitter, draw_jitter, flip_pairs, random_negative
 from maskanim_jax.losses.perceptual import perceptual_pyramid
-from maskanim_jax.nn.network import Network
+from maskanim_jax.nn.network import Network, fold_all
 from maskanim_jax.nn.resize import bilinear
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
@@ -136,8 +136,10 @@ class PerturbedMasks:
         }
         if config.mask.area:
             # Not of the paper: of a code and its negative, the one that is bright on less of the picture is kept.
-            means = jnp.concatenate([source_mask.mean((1, 2, 3)), driving_mask.mean((1, 2, 3))])
-            losses["area"] = config.mask.area * jax.nn.relu(means - config.mask.area_free).mean()
+            covered = (
+                jax.nn.relu(mask.mean((1, 2, 3)) - config.mask.area_free).mean() for mask in (source_mask, driving_mask)
+            )
+            losses["area"] = config.mask.area * sum(covered) / 2
         pictures = {
             "source": source,
             "source_mask": source_mask,
@@ -228,6 +230,9 @@ class PerturbedMasks:
             "perturbed": perturbed,
             "refined": self._run(variables, "refine", small, shown["source_mask"], perturbed),
         }
+
+    def for_inference(self, variables: Variables) -> Variables:
+        return Variables(*fold_all(self.networks, variables.params, variables.stats))
 
     def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
         return parse_options(given, self.config.perturb)
