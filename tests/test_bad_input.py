@@ -133,7 +133,17 @@ def test_other_data_in_the_same_place_are_not_trained_on(tiny_shards, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "module", [MAIN, ANIMATE, PREPARE, "maskanim_jax.weights", "maskanim_jax.report", "input_pipeline.puppets"]
+    "module",
+    [
+        MAIN,
+        ANIMATE,
+        PREPARE,
+        "input_pipeline.inspect",
+        "maskanim_jax.convert",
+        "maskanim_jax.weights",
+        "maskanim_jax.report",
+        "input_pipeline.puppets",
+    ],
 )
 def test_every_command_has_help_and_exits_with_zero(module):
     done = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, timeout=120)

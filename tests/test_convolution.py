@@ -76,4 +76,4 @@ def test_only_a_cpu_adds_up_blocks():
         return jax.export.export(gradient, platforms=[platform])(kernel, x).mlir_module().count("stablehlo.convolution")
 
     assert convolutions("tpu") == convolutions("cuda") <= 2
-    assert convolutions("cpu") > 4
+    assert convolutions("cpu") >= 4

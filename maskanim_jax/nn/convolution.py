@@ -58,6 +58,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, *, size: int, padding: str) -> 
 
 def _by_rows(x: jax.Array, g: jax.Array, *, size: int, padding: str) -> jax.Array:
     """The same as the sum over blocks of rows, on each device by itself: one sum over the devices, not one for every block."""
+    x, g = lax.optimization_barrier((x, g))  # or what made them would be computed again for every tap
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.shape.get("data", 1) == 1 or mesh.are_all_axes_manual:
         return _blocks(x, g, size, padding)
