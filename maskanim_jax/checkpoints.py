@@ -1,7 +1,8 @@
 """How is a run kept, found again and continued?
 
-A workdir holds `config.json` and `checkpoints/STEP/`, written by Orbax. One item, `state`, has parameters, batch statistics, optimiser and
-the step, which is also the data position; beside it `info` has what the state means (data fingerprint, steps of an epoch, seed).
+A workdir holds `config.json`, `run.json` (see provenance.py) and `checkpoints/STEP/`, written by Orbax. One item, `state`, has
+parameters, batch statistics, optimiser and the step, which is also the data position; beside it `info` has what the state means (data
+fingerprint, steps of an epoch, seed).
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ MAY_CHANGE = (
     "name",
 )
 """Fields that a resumed run may have otherwise: they do not change what a step computes."""
+SHOWN_CHANGES = 8
+"""Changed fields named in a refusal."""
 
 
 def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -54,22 +57,22 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def claim_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Makes the workdir this config's own, or checks that it already is; raises UserError when it belongs to another config."""
+def changes(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]]:
+    """Fields that are otherwise than in the workdir's config, a clause each: those that change what a step computes, and the others."""
+    if not (workdir / CONFIG).exists():
+        return [], []
+    before, now = flat_config(read_config(workdir).to_dict()), flat_config(config.to_dict())
+    found: tuple[list[str], list[str]] = [], []
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            found[key.startswith(MAY_CHANGE)].append(f"{key} was {before.get(key)} and is {now.get(key)}")
+    return found
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, accept_changes: bool = False) -> None:
+    """Makes the workdir this config's own; raises UserError when it belongs to another config, unless changes are accepted."""
+    refuse_changes(workdir, [] if accept_changes else changes(workdir, config)[0])
     path = workdir / CONFIG
-    if path.exists():
-        before, now = flat_config(read_config(workdir).to_dict()), flat_config(config.to_dict())
-        differ = [
-            key
-            for key in sorted(before.keys() | now.keys())
-            if before.get(key) != now.get(key) and not key.startswith(MAY_CHANGE)
-        ]
-        if differ:
-            shown = "; ".join(f"{key} was {before.get(key)} and is {now.get(key)}" for key in differ[:3])
-            more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
-            raise UserError(
-                f"{workdir} belongs to a run with another config ({shown}{more}): give another --workdir, or that run's config"
-            )
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{CONFIG}.{os.getpid()}")
@@ -77,6 +80,16 @@ def claim_workdir(workdir: Path, config: ConfigDict) -> None:
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(f"{workdir} can't be written ({error.strerror}): give another --workdir or free it") from error
+
+
+def refuse_changes(workdir: Path, differ: list[str]) -> None:
+    """Raises UserError with the first few of `differ`, if there are any."""
+    if differ:
+        more = f" and {len(differ) - SHOWN_CHANGES} more" if len(differ) > SHOWN_CHANGES else ""
+        raise UserError(
+            f"{workdir} belongs to a run with another config ({'; '.join(differ[:SHOWN_CHANGES])}{more}): give another --workdir, "
+            "no --config to go on with that run's config, or --accept_changes to train on with this one"
+        )
 
 
 def read_config(workdir: Path) -> ConfigDict:

@@ -1,11 +1,14 @@
 """`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR [--mode=train|reconstruct|animate|all] [--config.a.b=c]`.
 
-Only parses and calls; `train.py`, `evaluate.py` and `report.py` do the work.
+Without --config the run of the workdir goes on with its own config. `--mode=replay --step=N` makes one step of a run again and shows what
+was in it. Only parses and calls; `train.py`, `evaluate.py`, `replay.py` and `report.py` do the work.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import flags, logging
@@ -19,12 +22,20 @@ CONFIG = config_flags.DEFINE_config_file(
 )
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: checkpoints, log, results, report")
 MODE = flags.DEFINE_enum(
-    "mode", "train", ["train", "reconstruct", "animate", "all"], "what to do; all: one after the other"
+    "mode",
+    "train",
+    ["train", "reconstruct", "animate", "all", "replay"],
+    "what to do; all: the first three one after the other; replay: one step of the run again (--step)",
+)
+STEP = flags.DEFINE_integer("step", None, "the step that --mode=replay makes again", lower_bound=1)
+ACCEPT = flags.DEFINE_bool(
+    "accept_changes", False, "train on although the workdir's run had another config or other data"
 )
 
 
 def parse(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
+    _take_saved_config(argv)
     try:
         rest = flags.FLAGS(argv)[1:]
         config = CONFIG.value
@@ -41,9 +52,28 @@ def parse(argv: list[str]) -> None:
     if rest:
         raise UserError(f"'{rest[0]}' is no flag: --help shows the flags")
     if config is None:
-        raise UserError("--config is missing: give a file such as configs/demo.py")
+        raise UserError(
+            "--config is missing: give a file such as configs/demo.py, or the --workdir of a run to go on with its own"
+        )
     if not WORKDIR.value:
         raise UserError("--workdir is missing: give a folder for the run")
+    if (MODE.value == "replay") != (STEP.value is not None):
+        raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
+
+
+def _take_saved_config(argv: list[str]) -> None:
+    """Adds the --config that a workdir holds where none is given. ml_collections reads sys.argv itself, so `argv` must be that list."""
+    names = [argument.lstrip("-").partition("=")[0] for argument in argv]
+    if "config" in names or "workdir" not in names:
+        return
+    at = names.index("workdir")
+    _, given, value = argv[at].partition("=")
+    workdir = Path(value if given else argv[at + 1] if at + 1 < len(argv) else "")
+    if (workdir / "config.json").exists():
+        from maskanim_jax import saved_config
+
+        saved_config.get_config(str(workdir))  # in ml_collections' hands an error would lose its sentence
+        argv.insert(1, f"--config={saved_config.__file__}:{workdir}")
 
 
 def main() -> None:
@@ -57,7 +87,16 @@ def main() -> None:
 
     platform.prepare(CONFIG.value)
     workdir = Path(str(WORKDIR.value))
-    steps = {"train": train.train, "reconstruct": evaluate.reconstruct_test, "animate": evaluate.animate_test}
+    if MODE.value == "replay":
+        from maskanim_jax.replay import replay
+
+        print(replay(CONFIG.value, workdir, int(STEP.value or 0)))
+        return
+    steps: dict[str, Callable[..., object]] = {
+        "train": functools.partial(train.train, accept_changes=ACCEPT.value),
+        "reconstruct": evaluate.reconstruct_test,
+        "animate": evaluate.animate_test,
+    }
     for name, step in steps.items():
         if MODE.value in (name, "all"):
             step(CONFIG.value, workdir)

@@ -47,11 +47,29 @@ def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh) -> 
     return made(system, seed, steps_per_epoch)
 
 
+FINITE = "finite"
+"""The metric that says whether a step may be kept."""
+
+
+def health(found: Gradients) -> dict[str, jax.Array]:
+    """`gradient_norm_NETWORK` of each network, float32, and `finite`: bool, whether losses, gradients and new statistics all are.
+
+    A gradient whose norm overflows counts as not finite: Adam's second moments would overflow, too.
+    """
+    norms = {
+        f"gradient_norm_{name}": jnp.asarray(optax.global_norm(grads), jnp.float32)
+        for name, grads in found.grads.items()
+    }
+    losses = [value for name, value in found.metrics.items() if name.startswith("loss")]
+    parts = [jnp.isfinite(each).all() for each in (*losses, *norms.values(), *jax.tree.leaves(found.stats))]
+    return norms | {FINITE: jnp.stack(parts).all()}
+
+
 StepFunction = Callable[[TrainState, Tree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1) -> StepFunction:
-    """One jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics).
+    """One jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics), `health` among them.
 
     `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, split over the devices; the state is donated. Under jit the means over a
     batch, batch norm's among them, are those of the global batch, so the result does not depend on the number of devices but for rounding.
@@ -88,7 +106,7 @@ def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accum
         found = gradients(state, frozen, source, driving, key)
         updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, found.stats, opt_state), found.metrics
+        return TrainState(state.step + 1, params, found.stats, opt_state), found.metrics | health(found)
 
     same, batch = replicated(mesh), split(mesh)
     return jax.jit(step, in_shardings=(same, same, batch, batch), out_shardings=(same, same), donate_argnums=0)

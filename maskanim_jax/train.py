@@ -1,6 +1,7 @@
 """How is a system trained? Read from top to bottom: data, system, state, step, loop.
 
-The loop's order is: step, log, evaluate, save, then the next batch. A run is a pure function of config, seed and data; killed at any step
+The loop's order is: step, log, evaluate, save, then the next batch. Nothing is saved before the log found the steps since the last
+checkpoint finite. A run is a pure function of config, seed and data; killed at any step
 and started again it goes on from its newest checkpoint to the same parameters, bit for bit on a CPU.
 """
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
-from maskanim_jax.checkpoints import Checkpoints, abstract_state, claim_workdir
+from maskanim_jax.checkpoints import Checkpoints, abstract_state, changes, claim_workdir, refuse_changes
 from maskanim_jax.data import open_data, true_silhouettes
 from maskanim_jax.errors import UserError
 from maskanim_jax.first_step import FirstStep
@@ -29,7 +30,9 @@ from maskanim_jax.logs import RunLog
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.mesh import everywhere, local, make_mesh, to_devices
 from maskanim_jax.nn.network import count_parameters
+from maskanim_jax.not_finite import explained
 from maskanim_jax.prefetch import prefetch
+from maskanim_jax.provenance import add_start, this_start
 from maskanim_jax.reconstruct import Silhouettes, reconstruct
 from maskanim_jax.state import StepFunction, TrainState, fresh_state, make_step
 from maskanim_jax.systems import build
@@ -48,6 +51,8 @@ class Setting(NamedTuple):
     system: System
     mesh: jax.sharding.Mesh
     stream: PairStream
+    clips: list[str]
+    """Names of the training clips, by the numbers that a batch has."""
     frozen: Tree
     held_out: Split
     silhouettes: Silhouettes | None
@@ -57,23 +62,34 @@ class Setting(NamedTuple):
     """What a checkpoint's state means."""
 
 
-def train(config: ConfigDict, workdir: Path) -> TrainState:
-    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is; returns the last state."""
+def train(config: ConfigDict, workdir: Path, accept_changes: bool = False) -> TrainState:
+    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is; returns the last state.
+
+    A workdir whose config or data are others is refused (UserError) unless `accept_changes`; each start is written to `run.json`.
+    """
     began = time.perf_counter()
     setting = set_up(config)  # everything that can be wrong is found out before the workdir is touched
     leader = jax.process_index() == 0
-    claim_workdir(workdir, config)
+    changed, harmless = changes(workdir, config)
+    refuse_changes(workdir, [] if accept_changes else changed)
+    if not changed:  # else the workdir keeps its config until the state was restored with the new one
+        claim_workdir(workdir, config)
     if leader:
         (workdir / "departures.json").write_text(json.dumps(setting.system.departures(), indent=2))  # for the report
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
-        state = _start(setting, checkpoints)
+        state = start(setting, checkpoints, accept_changes=accept_changes)
+        if changed:
+            claim_workdir(workdir, config, accept_changes)
         first = int(state.step)
         log = stack.enter_context(RunLog(workdir, first)) if leader else None
         if log is not None:
-            for line in _opening(setting, state, first, checkpoints):
+            others = add_start(workdir, _record(setting, first, checkpoints, [*changed, *harmless]))
+            told = [f"changed since the last start: {what}" for what in (*changed, *harmless, *others)]
+            for line in _opening(setting, state, first, checkpoints) + told:
                 log.text(first, line)
+        stack.enter_context(explained(workdir, config.seed, setting.stream, setting.clips, checkpoints, log))
         clock = Clock(config.optim.max_minutes, checkpoints)
         steps = first if clock.over() else setting.steps
         step_function = make_step(
@@ -94,6 +110,7 @@ def train(config: ConfigDict, workdir: Path) -> TrainState:
                 else:
                     state = one_step(step_function, state, setting.frozen, pairs, window)
             except UserError:  # the data failed before the step began: what was learned so far is whole
+                window.check(step - 1)
                 _save_at_once(setting, state, checkpoints, clock)
                 raise
             bar.update()
@@ -139,7 +156,8 @@ def set_up(config: ConfigDict) -> Setting:
     if config.optim.max_steps:
         steps = min(steps, config.optim.max_steps)
     info = {"data_fingerprint": stream.fingerprint, "steps_per_epoch": stream.steps_per_epoch, "seed": config.seed}
-    return Setting(config, system, mesh, stream, frozen, held_out, true_silhouettes(config, "test"), steps, info)
+    clips = [clip.name for clip in split.clips]
+    return Setting(config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, "test"), steps, info)
 
 
 def one_step(run: StepFunction, state: TrainState, frozen: Tree, batches: Iterator[Pair], window: Window) -> TrainState:
@@ -178,9 +196,12 @@ def batches(setting: Setting, first: int) -> Generator[Pair]:
         yield from placed
 
 
-def _start(setting: Setting, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint's state, or a fresh one."""
-    config, info, step = setting.config, setting.info, checkpoints.last()
+def start(
+    setting: Setting, checkpoints: Checkpoints, before: int | None = None, accept_changes: bool = False
+) -> TrainState:
+    """The state of the newest checkpoint (of those earlier than step `before`), or a fresh one; raises UserError for one of other data."""
+    config, info = setting.config, setting.info
+    step = max((step for step in checkpoints.steps() if before is None or step < before), default=None)
     if step is None:
         return fresh_state(setting.system, config.seed, info["steps_per_epoch"], setting.mesh)
     saved = checkpoints.info(step)
@@ -190,12 +211,26 @@ def _start(setting: Setting, checkpoints: Checkpoints) -> TrainState:
             f"convert it again with --steps_per_epoch={info['steps_per_epoch']}"
         )
     for key, what in (("data_fingerprint", "data"), ("steps_per_epoch", "steps of an epoch")):
-        if key in saved and saved[key] != info[key]:  # a converted checkpoint does not know its data
+        if key in saved and saved[key] != info[key] and not accept_changes:  # a converted one does not know its data
             raise UserError(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
-                "restore them or give another --workdir"
+                "restore them, give another --workdir, or --accept_changes to train on with these"
             )
     return checkpoints.restore(step, abstract_state(setting.system, config.seed, info["steps_per_epoch"]), setting.mesh)
+
+
+def _record(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
+    """This start, for `run.json`."""
+    data = {"shards": setting.config.data.shards, **setting.info}
+    return this_start(
+        setting.config.to_dict(),
+        data,
+        step=first,
+        from_checkpoint=first in checkpoints.steps(),
+        devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        processes=jax.process_count(),
+        changed=changed,
+    )
 
 
 def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkpoints) -> list[str]:

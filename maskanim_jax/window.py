@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from maskanim_jax.checkpoints import Checkpoints
 from maskanim_jax.mesh import agreed
+from maskanim_jax.state import FINITE
 from maskanim_jax.systems.interface import System
 
 IN_FLIGHT = 2
 """Steps that the devices may be behind the loop: they never run dry, and waiting for data is seen as such."""
+
+
+class NotFinite(Exception):
+    """A step that must not be kept: `figures` are its metrics, `names` those of them that are not finite."""
+
+    def __init__(self, step: int, figures: dict[str, float]) -> None:
+        super().__init__(f"step {step} is not finite")
+        self.step, self.figures = step, figures
+        self.names = [name for name, value in figures.items() if not math.isfinite(value)]
 
 
 class Clock:
@@ -50,11 +63,21 @@ class Window:
         if len(self._metrics) > IN_FLIGHT:
             jax.block_until_ready(self._metrics[-1 - IN_FLIGHT])
 
+    def check(self, step: int) -> None:
+        """Raises NotFinite for the first bad step of the window, whose last step is `step`."""
+        _check(jax.device_get(self._metrics), step)
+
     def close(self, step: int) -> dict[str, float]:
-        """Means over the window, the learning rates, and how fast it went; then begins anew. The one fetch from the devices."""
+        """Means over the window, the learning rates, and how fast it went; then begins anew. The one fetch from the devices.
+
+        Raises NotFinite for the first bad step: nothing is saved before the window that leads to it was closed.
+        """
         fetched = jax.device_get(self._metrics)
         spent = time.perf_counter() - self._since
-        figures = {name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0]}
+        _check(fetched, step)
+        figures = {
+            name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0] if name != FINITE
+        }
         rates = self._system.learning_rates(step - 1, self._steps_per_epoch)
         figures |= {f"learning_rate_{name}": rate for name, rate in rates.items()}
         figures |= {
@@ -64,3 +87,9 @@ class Window:
         }
         self.restart()
         return figures
+
+
+def _check(fetched: Sequence[Mapping[str, Any]], last: int) -> None:
+    for step, metrics in enumerate(fetched, last - len(fetched) + 1):
+        if not metrics[FINITE]:
+            raise NotFinite(step, {name: float(value) for name, value in metrics.items() if name != FINITE})
