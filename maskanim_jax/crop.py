@@ -65,7 +65,7 @@ class _Look(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found in a clip of `count` frames: its parts in order, by which finder, and doubts in words."""
+    """What was found in a clip of `length` frames: its parts in order, by which finder, and doubts in words."""
 
     parts: list[Part]
     length: int
