@@ -12,10 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_size
 from maskanim_jax.images import square
 
 COLUMNS = ("clip", "start", "end", "x0", "y0", "x1", "y1")
+MAX_BYTES = 256 << 20
+MAX_NUMBER = 1 << 31
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels of the upright frame; x1 and y1 are the first column and row outside."""
 
@@ -52,6 +54,7 @@ def read_boxes(path: Path) -> dict[str, list[Row]]:
     """
     rows: dict[str, list[Row]] = {}
     try:
+        check_size(path, MAX_BYTES)
         with open(path, newline="", encoding="utf-8-sig") as file:
             table = csv.DictReader(file)
             absent = [column for column in COLUMNS if column not in (table.fieldnames or ())]
@@ -92,6 +95,8 @@ def _row(path: Path, line: int, cells: dict[str, str | None]) -> Row:
         start, end, *corners = (round(float(values[column])) if values[column] else None for column in COLUMNS[1:])
     except (ValueError, OverflowError) as error:
         raise UserError(f"line {line} of {path} has a cell that is no number; correct it") from error
+    if any(abs(number) > MAX_NUMBER for number in (start, end, *corners) if number is not None):
+        raise UserError(f"line {line} of {path} has a number beyond {MAX_NUMBER:,}; correct it")
     if not values["clip"]:
         raise UserError(f"line {line} of {path} names no clip; fill the first cell or remove the line")
     if (start or 0) < 0 or (end is not None and end <= (start or 0)):

@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+_LONGEST = 8000  # characters of a sentence
 
 
 class UserError(Exception):
-    """Bad input or a wrong setting: the message is one sentence with the path and the mend."""
+    """Bad input or a wrong setting: the message is one sentence with the path and the mend.
+
+    Names and reasons in it may come from strangers' files: line breaks, terminal codes and the like are written as escapes.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(printable(sentence))
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what would steer a terminal or reorder letters as escapes; not endlessly long."""
+    shown = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text[:_LONGEST])
+    return shown if len(text) <= _LONGEST else f"{shown} ..."
+
+
+def check_regular(path: str | Path) -> None:
+    """Raises UserError for a named pipe, a socket or a device, which could be read for ever; OSError if there is nothing.
+
+    Folders pass: each reader has its own sentence for them.
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        kind = "named pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise UserError(f"{path} is a {kind} and no file; save its content to a file and give that")
+
+
+def check_size(path: str | Path, most: int) -> None:
+    """`check_regular`, and UserError for a file of more than `most` bytes; for what is read as a whole."""
+    check_regular(path)
+    if (size := os.stat(path).st_size) > most:
+        raise UserError(f"{path} has {size:,} bytes, more than the {most:,} that such a file may have; give another")
 
 
 def exit_with_sentence(main: Callable[[], int | None]) -> None:

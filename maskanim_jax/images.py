@@ -11,10 +11,12 @@ from typing import Literal, get_args
 import numpy as np
 from PIL import Image, ImageOps
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_regular
 
 Fit = Literal["crop", "pad"]
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+MAX_PIXELS = 1 << 27
+"""Of one picture or frame; 134 megapixels, 400 MB as RGB. What is larger is more often a bomb than a photograph."""
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -23,6 +25,7 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises UserError if it is missing, no image, cut short or too large to be safe.
     """
     with readable(path, "image"), Image.open(path) as opened:
+        check_pixels(path, *opened.size)
         return to_rgb(ImageOps.exif_transpose(opened))
 
 
@@ -73,14 +76,21 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 def readable(path: str | Path, kind: str) -> Iterator[None]:
     """Turns what Pillow raises inside into a UserError about the `kind` (image, gif) at `path`."""
     try:
+        check_regular(path)
         yield
     except FileNotFoundError:
         raise missing(path, "give an image") from None
     except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
         raise UserError(f"{path} has more than {limit:,} pixels; scale it down first") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
         raise UserError(f"{path} is no whole {kind} ({one_line(error)}); save or copy it again") from error
+
+
+def check_pixels(path: str | Path, width: int, height: int) -> None:
+    """Raises UserError for a picture too large to be safe, by its header, before memory is taken."""
+    if width * height > MAX_PIXELS:
+        raise UserError(f"{path} has {width} x {height} pixels, more than {MAX_PIXELS:,}; scale it down first")
 
 
 def missing(path: str | Path, mend: str) -> UserError:

@@ -8,10 +8,12 @@ stand-ins, and every other name is refused. Sizes are compared with the file bef
 from __future__ import annotations
 
 import io
+import lzma
 import pickle
 import pickletools
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,12 +21,14 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_regular
 
 MAX_BYTES = 4 << 30
-_MAX_PICKLE = 64 << 20  # of the pickles themselves, which hold names and shapes but no numbers
+_MAX_PICKLE = 8 << 20  # of the pickles themselves, which hold names and shapes but no numbers
 _MAX_NODES = 1_000_000
 _MAX_DEPTH = 64
+_MAX_TUPLE = 1000  # values in a tuple and in the tuples inside it
+_MAX_SKIPPED = 16 << 30  # bytes that are passed over in storages, which takes seconds for each GiB
 # What the older format begins with: the pickle of its magic number.
 _OLD_START = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
 _DTYPES = {
@@ -43,7 +47,17 @@ _DTYPES = {
 
 # All that a damaged file can make the readers raise; none of it comes from code in the file.
 _DAMAGE = (
-    *(zipfile.BadZipFile, pickle.UnpicklingError, struct.error, EOFError, ValueError, TypeError, LookupError),
+    *(
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        pickle.UnpicklingError,
+        struct.error,
+        EOFError,
+        ValueError,
+        TypeError,
+        LookupError,
+    ),
     *(AttributeError, NotImplementedError, RuntimeError, OverflowError, MemoryError),
 )
 
@@ -95,6 +109,7 @@ class _Name:
 
 def is_torch_file(path: Path) -> bool:
     """Whether the first bytes are those of a zip or of the older torch format."""
+    check_regular(path)
     with open(path, "rb") as file:
         start = file.read(len(_OLD_START))
     return start == _OLD_START or start[:4] == b"PK\x03\x04"
@@ -108,6 +123,7 @@ def read_tensors(path: Path, max_bytes: int = MAX_BYTES) -> dict[Any, Any]:
     naming a forbidden global.
     """
     try:
+        check_regular(path)
         with open(path, "rb") as file, ExitStack() as stack:
             start = file.read(len(_OLD_START))
             file.seek(0)
@@ -123,7 +139,9 @@ def read_tensors(path: Path, max_bytes: int = MAX_BYTES) -> dict[Any, Any]:
     except _Refused as error:
         raise UserError(f"{path} can't be read: {error}; give a checkpoint of tensors and plain values") from error
     except _DAMAGE as error:
-        raise UserError(f"{path} isn't a complete PyTorch checkpoint ({error}): download or copy it again") from error
+        raise UserError(
+            f"{path} isn't a complete PyTorch checkpoint ({str(error)[:200]}): download or copy it again"
+        ) from error
     if not isinstance(result, dict):
         raise UserError(f"{path} holds a {type(result).__name__} instead of a dict of tensors: give a checkpoint")
     return result
@@ -144,13 +162,22 @@ def _read_zip(archive: zipfile.ZipFile) -> tuple[object, _Reader]:
     if order in archive.namelist() and archive.open(order).read(8) != b"little":
         raise _Refused("it was written by a big-endian machine")
 
+    packed = [info for info in archive.infolist() if info.compress_type != zipfile.ZIP_STORED]
+    if sum(info.file_size for info in packed) > (64 << 20) + 4 * sum(info.compress_size for info in packed):
+        raise _Refused("unpacked it takes more memory than allowed")
+    skipped_left = _MAX_SKIPPED
+
     def storage(of: _Storage) -> bytes:
+        nonlocal skipped_left
         size = np.dtype(_DTYPES[of.kind]).itemsize
         info = archive.getinfo(f"{folder}data/{of.key}")
         if info.file_size < (of.start + of.length) * size:
             raise _Refused(f"storage {of.key} is shorter than it says")
         with archive.open(info) as file:
-            file.read(of.start * size)
+            skipped_left -= of.start * size
+            if skipped_left < 0:
+                raise _Refused("its tensors lie too far inside their storages")
+            file.seek(of.start * size)
             return file.read(of.length * size)
 
     return _unpickle(archive.read(pickles[0])), storage
@@ -192,20 +219,24 @@ def _read_old(file: BinaryIO) -> tuple[object, _Reader]:
 def _next_pickle(file: BinaryIO) -> bytes:
     """The bytes of the pickle that begins here, found without running it; leaves the file behind its end."""
     begin = file.tell()
-    for _ in pickletools.genops(file):
-        if file.tell() - begin > _MAX_PICKLE:
-            raise _Refused(f"a pickle in it is larger than {_MAX_PICKLE >> 20} MiB")
-    end = file.tell()
-    file.seek(begin)
-    return file.read(end - begin)
+    data = file.read(_MAX_PICKLE)
+    end = 0
+    try:
+        for number, (_, _, position) in enumerate(pickletools.genops(data)):
+            end = (position or 0) + 1
+            if number > _MAX_NODES:
+                raise _Refused("it is nested too deeply or has too many entries")
+    except ValueError:
+        if len(data) == _MAX_PICKLE:
+            raise _Refused(f"a pickle in it is larger than {_MAX_PICKLE >> 20} MiB") from None
+        raise
+    file.seek(begin + end)
+    return data[:end]
 
 
 def _unpickle(data: bytes, sizes: dict[str, int] | None = None) -> object:
     """Runs a pickle with stand-ins for what it may name; `sizes` collects each storage's element size."""
-    for opcode, argument, _ in pickletools.genops(data):
-        # A memo index beyond the pickle's own length only serves to make the unpickler allocate.
-        if "PUT" in opcode.name and int(argument or 0) > len(data):
-            raise _Refused("its memo is damaged")
+    _check_pickle(data)
     allowed = _Allowed()
 
     class Unpickler(pickle.Unpickler):
@@ -219,6 +250,51 @@ def _unpickle(data: bytes, sizes: dict[str, int] | None = None) -> object:
             return found
 
     return Unpickler(io.BytesIO(data)).load()
+
+
+def _check_pickle(data: bytes) -> None:
+    """Follows a pickle without running it; refuses what the unpickler would take unbounded time or memory for.
+
+    A key of a dict is hashed at once, and hashing a tuple visits all that is in it: tuples that hold the same tuple twice, again
+    and again, take for ever, and deep ones overflow the stack. Integers from 2^60 can be chosen to have equal hashes.
+    """
+    stack: list[int | None] = []  # how many values each tuple visits; None is a mark
+    memo: dict[int, int] = {}
+    for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        name = opcode.name
+        if number > _MAX_NODES:
+            raise _Refused("it is nested too deeply or has too many entries")
+        if isinstance(argument, int) and abs(argument) >= 1 << 60:
+            raise _Refused("it holds a huge integer")
+        if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            index = len(memo) if name == "MEMOIZE" else int(argument or 0)
+            # A memo index beyond the pickle's own length only serves to make the unpickler allocate.
+            if index > len(data) or stack[-1] is None:
+                raise _Refused("its memo is damaged")
+            memo[index] = stack[-1]
+        elif "GET" in name:
+            stack.append(memo[int(argument or 0)])
+        elif name == "DUP":
+            stack.append(stack[-1])
+        else:
+            taken: list[int] = []
+            if pickletools.markobject in opcode.stack_before:
+                while (top := stack.pop()) is not None:
+                    taken.append(top)
+                before = opcode.stack_before.index(pickletools.markobject)
+            else:
+                before = len(opcode.stack_before)
+            for _ in range(before):
+                if (top := stack.pop()) is not None:
+                    taken.append(top)
+                elif name != "POP":
+                    raise _Refused("its stack is damaged")
+            # What comes from a call may be a tuple of the arguments; other containers can't be hashed.
+            visited = 1 + sum(taken) if "TUPLE" in name or name in ("REDUCE", "BINPERSID", "BUILD") else 1
+            if visited > _MAX_TUPLE:
+                raise _Refused("it is nested too deeply or has too many entries")
+            is_mark = pickletools.markobject in opcode.stack_after
+            stack.extend([None] if is_mark else [visited] * len(opcode.stack_after))
 
 
 class _Allowed:
@@ -236,7 +312,7 @@ class _Allowed:
         if full == "collections.OrderedDict":
             return _Name(full, lambda items=(): _Stored(self.copied(items)))
         if full == "torch.Size":
-            return _Name(full, lambda items=(): tuple(self.copied(items)))
+            return _Name(full, _size)
         if module == "torch" and name in _DTYPES:
             return _Name(full)
         raise _Refused(f"it wants to use {full[:200]}")
@@ -246,6 +322,12 @@ class _Allowed:
             raise _Refused("it has too many entries")
         self.items_left -= len(items)
         return list(items)
+
+
+def _size(items: object = ()) -> tuple[int, ...]:
+    if not _naturals(items):
+        raise _Refused("a size in it is damaged")
+    return tuple(items)  # type: ignore[arg-type]
 
 
 def _storage(pid: object) -> _Storage:

@@ -6,6 +6,7 @@ Frames are (H, W, 3) uint8 RGB, upright, with square pixels, transparency laid o
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -16,14 +17,28 @@ import av.error
 import numpy as np
 from PIL import Image
 
-from maskanim_jax.animation.whole import check_whole, promised_frames, promised_seconds
-from maskanim_jax.errors import UserError
-from maskanim_jax.images import is_image, missing, natural_key, one_line, read_image, readable, to_rgb
+from maskanim_jax.animation.whole import READ_ONLY_THIS_FILE, check_whole, promised_frames, promised_seconds
+from maskanim_jax.errors import UserError, check_regular, check_size
+from maskanim_jax.images import (
+    MAX_PIXELS,
+    check_pixels,
+    is_image,
+    missing,
+    natural_key,
+    one_line,
+    read_image,
+    readable,
+    to_rgb,
+)
 
 FOLDER_FPS = Fraction(25)
 """Frames per second of what states no rate: an image, a folder without clip.json."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these codecs ignore transparency."""
+
+RATES = Fraction(1, 1000), Fraction(10_000)
+"""Frames per second that are believed; no encoder takes what lies far outside."""
+_LONGEST_NOTE = 1 << 20
 
 Frames = Generator[np.ndarray, None, None]
 
@@ -67,6 +82,7 @@ def open_frames(path: str | Path) -> FrameSource:
     if not path.exists():
         raise missing(path, "give a video, a folder of frames or an image")
     try:
+        check_regular(path)
         if path.is_dir():
             return _open_folder(path)
         if is_image(path):
@@ -96,11 +112,17 @@ def _folder_rate(note: Path) -> Fraction:
     if not note.exists():
         return FOLDER_FPS
     try:
-        rate = Fraction(str(json.loads(note.read_text(encoding="utf-8"))["fps"]))
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        check_size(note, _LONGEST_NOTE)
+        text = str(json.loads(note.read_text(encoding="utf-8"))["fps"])
+        if not re.fullmatch(r"-?[\d.]{1,20}(/\d{1,20})?", text):
+            raise ValueError("no rate")  # 1e999999999 as a fraction would fill the memory with zeros
+        rate = Fraction(text)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
         raise UserError(f'{note} does not say a frame rate; write {{"fps": "25/1"}} or remove it') from error
     if rate <= 0:
         raise UserError(f"{note} says a frame rate of {rate}; write one above zero or remove it")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UserError(f"{note} says a frame rate of {float(rate):g}; write one from 0.001 to 10000 or remove it")
     return rate
 
 
@@ -113,6 +135,7 @@ def _open_gif(path: Path) -> FrameSource:
     """By Pillow: FFmpeg plays delays of 10 ms as they are and gives a rate that is not the mean over all frames."""
     total = 0
     with readable(path, "gif"), Image.open(path, formats=["GIF"]) as image:
+        check_pixels(path, *image.size)
         count = getattr(image, "n_frames", 1)
         for index in range(count):
             image.seek(index)
@@ -145,6 +168,7 @@ def _read_video(path: Path, rate: Fraction) -> Frames:
         try:
             for packet in container.demux(stream):
                 for frame in decoder.decode(packet):
+                    check_pixels(path, frame.width, frame.height)
                     seen += 1
                     if frame.time is not None:
                         step = max(step, frame.time - last) if seen > 1 else step
@@ -176,7 +200,7 @@ def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
 def _upright(frame: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
     """RGB with square pixels, over white, turned as the container's display matrix says."""
     width = frame.width
-    if aspect and Fraction(1, 4) < aspect < 4:
+    if aspect and width * frame.height * aspect < MAX_PIXELS and Fraction(1, 4) < aspect < 4:
         width = max(1, round(width * aspect))
     if any(component.is_alpha for component in frame.format.components):
         picture = to_rgb(Image.fromarray(frame.to_ndarray(format="rgba", width=width)))
@@ -189,11 +213,17 @@ def _upright(frame: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
 def _open_container(path: Path) -> av.container.InputContainer:
     try:
         # "file:" keeps names with a colon from being taken for a protocol; playlists may not fetch anything
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+        container = av.open(f"file:{path}", options=READ_ONLY_THIS_FILE)
     except (av.error.FFmpegError, OSError) as error:
         reason = one_line(error)
         raise UserError(f"{path} is not a video, or is cut short ({reason}); give a whole video file") from error
     if not container.streams.video or container.format.name == "tty":
         container.close()
         raise UserError(f"{path} holds no video; give a video, a folder of frames or an image")
+    context = container.streams.video[0].codec_context
+    try:
+        check_pixels(path, context.width, context.height)
+    except UserError:
+        container.close()
+        raise
     return container

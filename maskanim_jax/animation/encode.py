@@ -15,6 +15,7 @@ import av.error
 import numpy as np
 from av.filter import Graph
 
+from maskanim_jax.animation.whole import READ_ONLY_THIS_FILE
 from maskanim_jax.errors import UserError
 
 CRF = "17"  # x264's constant quality; no loss that the eye sees
@@ -89,7 +90,7 @@ class Sound:
         if path.is_dir():
             return
         try:
-            self.input = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+            self.input = av.open(f"file:{path}", options=READ_ONLY_THIS_FILE)
         except (av.error.FFmpegError, OSError):
             return  # an image as the driving; that it can be read at all is the reader's to say
         if self.input.streams.audio:

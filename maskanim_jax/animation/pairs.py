@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_size
 
 COLUMNS = ("source", "driving")
 NAME_LENGTH = 80
+"""Bytes of each of the two names in a result's name: file systems allow 255 together."""
+MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Pair:
 
     def output_name(self, number: int) -> str:
         """A file name that no other row has, whatever the rows share."""
-        return f"{number:04d}-{self.source.stem[:NAME_LENGTH]}-{self.driving.stem[:NAME_LENGTH]}.mp4"
+        return f"{number:04d}-{_shortened(self.source.stem)}-{_shortened(self.driving.stem)}.mp4"
 
 
 def read_pairs(path: Path, data: Path | None) -> list[Pair]:
@@ -32,6 +36,7 @@ def read_pairs(path: Path, data: Path | None) -> list[Pair]:
     for a row whose files do not exist, and for a CSV that is missing, empty or without the columns.
     """
     try:
+        check_size(path, MAX_BYTES)
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
@@ -53,11 +58,17 @@ def read_pairs(path: Path, data: Path | None) -> list[Pair]:
     return pairs
 
 
+def _shortened(stem: str) -> str:
+    whole = os.fsencode(stem)
+    return whole[:NAME_LENGTH].decode("utf-8", "ignore") if len(whole) > NAME_LENGTH else stem
+
+
 def _find(path: Path, line: int, column: str, name: str | None, roots: list[Path]) -> Path:
     if not name or not name.strip():
         raise UserError(f"{path} line {line} has no {column}; give a path there")
     for root in roots:
         found = root / name.strip()  # an absolute name stays as it is
-        if found.exists():
-            return found
+        with suppress(OSError, ValueError):  # too long, or no name at all
+            if found.exists():
+                return found
     raise UserError(f"{path} line {line}: the {column} {name} does not exist; mend the line or give --data=ROOT")

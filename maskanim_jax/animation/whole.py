@@ -13,7 +13,17 @@ from typing import BinaryIO
 
 import av
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_regular
+
+CONTAINERS = (
+    "mov,matroska,webm,avi,gif,mpegts,mpeg,mpegvideo,h264,hevc,m4v,av1,obu,ivf,vc1,flv,live_flv,asf,ogg,mxf,nut,rm,wtv,dv,"
+    "yuv4mpegpipe,rawvideo,apng,png_pipe,jpeg_pipe,jpegls_pipe,j2k_pipe,jpegxl_pipe,webp_pipe,bmp_pipe,tiff_pipe,"
+    "wav,mp3,aac,flac"
+)
+READ_ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+"""Options of FFmpeg: playlists and lists of files, which could draw other files of this machine into a result, aren't read."""
+_MOST_BOXES = 100_000
+_NESTED = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 
 MP4_BOXES = set(b"ftyp moov mdat free skip wide moof sidx styp uuid pnot meta".split())
 
@@ -23,6 +33,7 @@ def check_whole(path: Path) -> None:
 
     Other formats, and files that state no size (live recordings), pass.
     """
+    check_regular(path)
     actual = path.stat().st_size
     if actual == 0:
         raise UserError(f"{path} is an empty file; copy or download the video again")
@@ -31,6 +42,8 @@ def check_whole(path: Path) -> None:
         file.seek(0)
         if head[4:8] in MP4_BOXES:
             stated = _mp4_end(file, actual)
+            if (samples := _mp4_samples(file, 0, min(stated, actual), [_MOST_BOXES])) > actual:
+                raise UserError(f"{path} promises {samples:,} frames in {actual:,} bytes; copy or download it again")
         elif head[:4] == b"RIFF":
             stated = _riff_end(file, actual)
         elif head[:4] == b"\x1a\x45\xdf\xa3":
@@ -73,7 +86,9 @@ def promised_seconds(container: av.container.InputContainer, stream: av.VideoStr
 def _mp4_end(file: BinaryIO, actual: int) -> int:
     """Where the last top-level box ends, in bytes."""
     position = 0
-    while position + 8 <= actual:
+    for _ in range(_MOST_BOXES):
+        if position + 8 > actual:
+            break
         file.seek(position)
         size, kind = struct.unpack(">I4s", file.read(8))
         if kind not in MP4_BOXES and not kind.isalnum():
@@ -86,10 +101,37 @@ def _mp4_end(file: BinaryIO, actual: int) -> int:
     return position
 
 
+def _mp4_samples(file: BinaryIO, position: int, end: int, boxes_left: list[int]) -> int:
+    """The largest number of samples that a track between two positions states; each takes at least a byte of the file.
+
+    FFmpeg makes an index of as many entries as are stated, whether the file holds them or not.
+    """
+    most = 0
+    while position + 8 <= end and boxes_left[0] > 0:
+        boxes_left[0] -= 1
+        file.seek(position)
+        head = file.read(20)
+        size, kind = struct.unpack(">I4s", head[:8])
+        begin = 8
+        if size == 1 and len(head) >= 16:
+            size, begin = int.from_bytes(head[8:16], "big"), 16
+        size = size or end - position
+        if size < begin:
+            break
+        if kind in _NESTED:
+            most = max(most, _mp4_samples(file, position + begin, min(end, position + size), boxes_left))
+        elif kind in (b"stsz", b"stz2") and len(head) == 20:
+            most = max(most, int.from_bytes(head[16:20], "big"))
+        position += size
+    return most
+
+
 def _riff_end(file: BinaryIO, actual: int) -> int:
     """Where the last RIFF chunk ends; files beyond 2 GiB hold several."""
     position = 0
-    while position + 8 <= actual:
+    for _ in range(_MOST_BOXES):
+        if position + 8 > actual:
+            break
         file.seek(position)
         kind, size = struct.unpack("<4sI", file.read(8))
         if kind != b"RIFF" or size == 0:  # 0: the writer never came back to fill it in
