@@ -11,18 +11,15 @@ if TYPE_CHECKING:
 
 def get_config(workdir: str) -> ConfigDict:
     """The run's own config; fields may be set on the command line as with any config file. Raises UserError when there is no run."""
+    from ml_collections import ConfigDict
+
     from maskanim_jax.checkpoints import read_config
 
-    config = read_config(Path(workdir))
-    _with_tuples(config)
-    return config
+    return ConfigDict(_with_tuples(read_config(Path(workdir)).to_dict()))
 
 
-def _with_tuples(section: Any) -> None:
+def _with_tuples(value: Any) -> Any:
     """JSON knows no tuples, which is what the config files have."""
-    for key, value in section.items():
-        if hasattr(value, "items"):
-            _with_tuples(value)
-        elif isinstance(value, list):
-            with section.ignore_type():
-                section[key] = tuple(value)
+    if isinstance(value, dict):
+        return {key: _with_tuples(each) for key, each in value.items()}
+    return tuple(value) if isinstance(value, list) else value
