@@ -1,6 +1,48 @@
 """Image Animation with Perturbed Masks (Shalev and Wolf, CVPR 2022) in JAX and Flax.
 
+From Python: `load` a checkpoint and `animate` or `stream` with it, `run_training` with what `load_config` gives; see `maskanim_jax.api`.
 Importing this package imports nothing heavy: reader processes and `--help` stay quick.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from maskanim_jax.api import Animator, Session, load, load_config, run_training
+    from maskanim_jax.errors import UserError
+
+    __version__: str
+
+__all__ = ["Animator", "Session", "UserError", "__version__", "load", "load_config", "run_training"]
+LAZY = {"UserError": "maskanim_jax.errors"} | dict.fromkeys(
+    ("Animator", "Session", "load", "load_config", "run_training"), "maskanim_jax.api"
+)
+"""Names that are imported when they are first asked for, with the module that has them."""
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "__version__":
+        value: Any = _version()
+    elif name in LAZY:
+        value = getattr(importlib.import_module(LAZY[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # asked for once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    """The installed package's version; of a source tree that was never installed, "0+unknown"."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("maskanim_jax")
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
