@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 from tqdm import tqdm
 
-from maskanim_jax.animation.compiled import Compiled, unit
+from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
@@ -55,19 +55,19 @@ def animate(
     """
     if batch < 1:
         raise ValueError("a batch has at least one frame")
-    compiled = Compiled(system, variables, batch)
+    ready = compiled(system, variables, batch)
     frames = (unit(frame, system.frame_size, fit) for frame in driving)
     begun = None
     while some := list(itertools.islice(frames, batch)):
         if begun is None:
             start = some[0] if first is None else unit(first, system.frame_size, fit)
-            begun = compiled.begin(unit(source, system.frame_size, fit)[None], start[None])
+            begun = ready.begin(unit(source, system.frame_size, fit)[None], start[None])
             if warn is not None and (sentences := system.warnings(begun, options)):
                 warn("; ".join(sentences))
         filled = np.stack(some + [some[-1]] * (batch - len(some)))
         pictures = {
             name: np.asarray(values, np.float32)
-            for name, values in compiled.step(begun, filled, options, tuple(names)).items()
+            for name, values in ready.step(begun, filled, options, tuple(names)).items()
         }
         for index in range(len(some)):
             yield {name: values[index] for name, values in pictures.items()}

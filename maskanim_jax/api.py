@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from maskanim_jax import config_files
 from maskanim_jax.animate import animate
-from maskanim_jax.animation.compiled import Compiled, unit
+from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.writer import VideoWriter, check_writable
 from maskanim_jax.api_inputs import (
@@ -235,7 +235,7 @@ class Session:
 
     def __init__(self, animator: Animator, source: np.ndarray, fit: Fit, options: Any) -> None:
         self._animator, self._system, self._fit, self._options = animator, animator.run.system, fit, options
-        self._compiled = Compiled(self._system, animator.run.variables, 1)
+        self._compiled = compiled(self._system, animator.run.variables, 1)
         self._source = unit(source, self._system.frame_size, fit)[None]
         self._begun: Any = None
 

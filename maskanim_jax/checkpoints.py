@@ -252,10 +252,8 @@ def load_run(path: Path, which: str = "best") -> LoadedRun:
         raise UserError(f"{workdir} has no checkpoint yet: train it first with --mode=train")
     try:
         system = build(config)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{workdir / CONFIG} lacks a setting or has a wrong one ({error}): it was written by another version or changed by hand"
-        ) from error
+    except UserError as error:
+        raise UserError(f"{workdir / CONFIG}: {error}") from error
     with Checkpoints(workdir, read_only=True) as checkpoints:
         step = wanted if wanted is not None else checkpoints.best() if which == "best" else checkpoints.last()
         if step is None or step not in checkpoints.steps():

@@ -302,3 +302,16 @@ def test_strips_resize_masks_without_blur_and_grids_fill_with_white():
     both = grid([row, row[:, :8]])
     assert both.shape == (16, 16, 3)
     assert (both[8:, 8:] == 255).all()
+
+
+def test_variables_are_folded_once_for_all_videos_of_a_checkpoint(monkeypatch):
+    folded = []
+    system = Echo()
+    monkeypatch.setattr(Echo, "for_inference", lambda self, variables: folded.append(1) or variables)
+    mine = Variables({"gain": jnp.float32(0.5)}, {})
+    for _ in range(3):
+        list(animate(system, mine, numbered(1)[0], numbered(2), (), batch=2))
+    assert len(folded) == 1
+    other = Variables({"gain": jnp.float32(1)}, {})
+    result = next(animate(system, other, numbered(1)[0], numbered(11)[-1:], (), batch=2))
+    assert round(float(result["fine"][0, 0, 0]) * 255) == 50  # not the variables of before

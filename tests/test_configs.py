@@ -197,3 +197,11 @@ def test_what_the_systems_share_has_no_system():
     assert common.get_config().system == ""
     assert set(common.get_config()) < set(perturbed_masks.get_config())
     assert set(common.get_config()) < set(fomm_base.get_config())
+
+
+@pytest.mark.parametrize(("module", "section"), [(puppets, "coarse"), (fomm_puppets, "motion")])
+def test_a_config_that_lacks_a_setting_of_its_system_is_a_sentence(module, section):
+    c = module.get_config().unlock()
+    del c[section]["width"]
+    with pytest.raises(UserError, match="lacks a setting.*width"):
+        build(c)

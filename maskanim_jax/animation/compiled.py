@@ -60,6 +60,17 @@ def _functions(same: _Same) -> Functions:
     )
 
 
+def compiled(system: System, variables: Variables, batch: int) -> Compiled:
+    """`Compiled`, the one that was made last if it is of the same: variables are folded and placed once, not for every video."""
+    global _last
+    if _last is None or _last[0] is not system or _last[1] is not variables or _last[2] != batch:
+        _last = (system, variables, batch, Compiled(system, variables, batch))
+    return _last[3]
+
+
+_last: tuple[System, Variables, int, Compiled] | None = None
+
+
 class Compiled:
     """A system with its variables on this process' devices, over which batches of `batch` frames are split as far as they can be."""
 

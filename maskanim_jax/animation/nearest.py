@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from maskanim_jax.animation.compiled import Compiled, unit
+from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.errors import UserError
 from maskanim_jax.images import Fit
 
@@ -29,7 +29,7 @@ def nearest_frame(
 
     Frames are (H, W, 3) uint8 of any size; only a batch of them and the best are held. Raises UserError when no distance is finite.
     """
-    distance = Compiled(system, variables, batch).distance
+    distance = compiled(system, variables, batch).distance
     wanted = unit(source, system.frame_size, fit)[None]
     best, found, number = np.inf, None, 0
     frames = iter(driving)

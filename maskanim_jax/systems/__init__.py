@@ -20,4 +20,11 @@ def build(config: ConfigDict) -> System:
     """The system that `config.system` names, with the config's sizes; raises UserError when a setting cannot be."""
     if config.system not in SYSTEMS:
         raise UserError(f"config.system is '{config.system}', but the systems are {', '.join(SYSTEMS)}")
-    return importlib.import_module(f"maskanim_jax.systems.{config.system}.system").build(config)
+    module = importlib.import_module(f"maskanim_jax.systems.{config.system}.system")
+    try:
+        return module.build(config)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(
+            f"the config '{config.get('name', config.system)}' lacks a setting or has a wrong one ({error}): it was written by another version or "
+            "changed by hand"
+        ) from error
