@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from configs import common
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import replacing
 from maskanim_jax.mesh import replicated
 from maskanim_jax.state import TrainState, init_state
 from maskanim_jax.systems import build
@@ -75,9 +75,8 @@ def claim_workdir(workdir: Path, config: ConfigDict, accept_changes: bool = Fals
     path = workdir / CONFIG
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{CONFIG}.{os.getpid()}")
-        temporary.write_text(json.dumps(config.to_dict(), indent=2))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(config.to_dict(), indent=2))
     except OSError as error:
         raise UserError(f"{workdir} can't be written ({error.strerror}): give another --workdir or free it") from error
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from input_pipeline.crops import COLUMNS, Box, crop_square, key_of
 from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.files import replacing
 from maskanim_jax.images import is_image
 from maskanim_jax.video import FrameSource, open_frames
 
@@ -292,30 +292,25 @@ def write_boxes(output: Path, found: dict[str, Found]) -> None:
 
     A part that is the whole clip has empty `start` and `end`, so that the clip keeps its name. Raises UserError if it cannot be written.
     """
-    temporary = output.absolute().with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", newline="", encoding="utf-8") as file:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
             for name, clip in found.items():
                 for part in clip.parts:
                     whole = len(clip.parts) == 1
                     table.writerow([name, "" if whole else part.start, "" if whole else part.end, *part.box])
-        os.replace(temporary, output)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{output} cannot be written ({error.strerror}); give another --csv") from error
 
 
 def _write_picture(picture: np.ndarray, output: Path) -> None:
-    temporary = output.absolute().with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture).save(temporary, format=_PICTURES[output.suffix.lower()], quality=95)
-        os.replace(temporary, output)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output) as temporary:
+            Image.fromarray(picture).save(temporary, format=_PICTURES[output.suffix.lower()], quality=95)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{output} cannot be written ({error.strerror}); give another --output") from error
 
 

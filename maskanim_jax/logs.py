@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import time
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any, SupportsFloat
 import numpy as np
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import replacing
 
 LOG = "log.jsonl"
 PICTURES = "pictures"
@@ -40,9 +40,8 @@ class RunLog:
         try:
             (self.workdir / PICTURES).mkdir(parents=True, exist_ok=True)
             kept = [r for r in read_log(self.workdir) if 0 < self.start_step >= r["step"]]
-            temporary = path.with_name(f".{LOG}.{os.getpid()}")
-            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
             self._lines = open(path, "a")  # closed by __exit__
             # TensorBoard hides what older event files hold from this step on.
             purge = self.start_step + 1 if self.start_step else 0
@@ -81,10 +80,8 @@ class RunLog:
                 raise ValueError(f"{name!r} can't be a picture's name: letters, digits, _ . - only")
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(f"picture {name} is {picture.dtype} {picture.shape}, not uint8 (H, W, 3)")
-            path = self.workdir / PICTURES / f"{name}_{step:07d}.png"
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            Image.fromarray(picture).save(temporary, format="PNG")
-            os.replace(temporary, path)
+            with replacing(self.workdir / PICTURES / f"{name}_{step:07d}.png") as temporary:
+                Image.fromarray(picture).save(temporary, format="PNG")
             self._board.add_image(name, picture, step, dataformats="HWC")
 
     def text(self, step: int, sentence: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from input_pipeline.pairs import PairStream
 from maskanim_jax.checkpoints import Checkpoints
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import replacing
 from maskanim_jax.logs import RunLog
 from maskanim_jax.window import NotFinite
 
@@ -77,10 +77,8 @@ def explained(
                 "last_good_checkpoint": good[-1] if good else None,
                 "replay": command,
             }
-            path = record_path(workdir, error.step)
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            temporary.write_text(json.dumps(record, indent=2))
-            os.replace(temporary, path)
+            with replacing(record_path(workdir, error.step)) as temporary:
+                temporary.write_text(json.dumps(record, indent=2))
         names = list(dict.fromkeys(pair["clip"] for pair in pairs))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         left = f"the checkpoint of step {good[-1]} is as it was" if good else "there is no checkpoint yet"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import replacing
 
 RUN = "run.json"
 PACKAGES = (
@@ -93,10 +93,9 @@ def add_start(workdir: Path, start: Mapping[str, Any]) -> list[str]:
     """
     starts = read_starts(workdir)
     path = Path(workdir) / RUN
-    temporary = path.with_name(f".{RUN}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps({"starts": [*starts, start]}, indent=2))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"starts": [*starts, start]}, indent=2))
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}): free it or give another --workdir") from error
     if not starts:

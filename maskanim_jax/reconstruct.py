@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from tqdm import tqdm
 
 from input_pipeline.shards import Split
 from maskanim_jax.animation.writer import VideoWriter
+from maskanim_jax.files import replacing
 from maskanim_jax.pictures import strip
 from maskanim_jax.silhouettes import Overlap
 from maskanim_jax.systems.interface import Pictures, System, Variables
@@ -137,6 +137,5 @@ def _figures(rows: list[dict[str, Any]], overlap: Overlap) -> dict[str, Any]:
 
 def write_figures(path: Path, figures: dict[str, Any]) -> None:
     """Writes JSON under a temporary name and renames it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(figures, indent=2))
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from maskanim_jax.checkpoints import FOLDER, Checkpoints, changes, refuse_changes
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import replacing
 from maskanim_jax.not_finite import finite_or_word, pairs_of_step, record_path, words
 from maskanim_jax.pictures import grid, strip
 from maskanim_jax.provenance import read_starts
@@ -118,23 +118,16 @@ def _write(
     rows = [strip({name: shown[name][i] for name in order}, order, size, captions=i == 0) for i in range(len(source))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / "figures.json", json.dumps(report, indent=2).encode())
+        with replacing(folder / "figures.json") as temporary:
+            temporary.write_text(json.dumps(report, indent=2))
         for name, picture in (
             ("batch", grid([np.concatenate(pair, axis=1) for pair in zip(source, driving, strict=True)])),
             ("pictures", grid(rows)),
         ):
-            path = folder / f"{name}.png"
-            temporary = path.with_name(f".{path.name}.{os.getpid()}")
-            Image.fromarray(picture).save(temporary, format="PNG")
-            os.replace(temporary, path)
+            with replacing(folder / f"{name}.png") as temporary:
+                Image.fromarray(picture).save(temporary, format="PNG")
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror}): free it") from error
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
 
 
 def _recorded(workdir: Path, step: int) -> dict[str, Any] | None:

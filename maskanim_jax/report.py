@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.files import replacing
 from maskanim_jax.logs import PICTURES, read_log
 
 _TIMELINE = 6  # pictures of one name in the time line
@@ -93,11 +94,10 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
     )
     environment.filters["number"] = _number
     page = environment.get_template("report.html").render(_content(workdir, output.parent))
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, output)
+        with replacing(output) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
     return output

@@ -14,7 +14,6 @@ import hashlib
 import io
 import json
 import math
-import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.files import replacing
 
 QUESTIONS = {"Quality": "realistic", "Motion": "faithful"}
 """The paper's two rows, and what the answers call them: the most realistic, the most faithful to the driving video."""
@@ -268,13 +268,11 @@ def _read(path: Path, what: str) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written ({error.strerror}); give another output") from error
 
 

@@ -203,5 +203,5 @@ def test_what_the_systems_share_has_no_system():
 def test_a_config_that_lacks_a_setting_of_its_system_is_a_sentence(module, section):
     c = module.get_config().unlock()
     del c[section]["width"]
-    with pytest.raises(UserError, match="lacks a setting.*width"):
+    with pytest.raises(UserError, match=r"lacks a setting.*width"):
         build(c)
