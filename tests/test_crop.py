@@ -14,9 +14,10 @@ from PIL import Image
 from input_pipeline.crops import read_boxes
 from input_pipeline.prepare import prepare
 from input_pipeline.puppets.dataset import clips, render_clip
-from maskanim_jax import crop
-from maskanim_jax.crop import Part, find_parts, main, square_around, write_boxes
+from maskanim_jax import subject
+from maskanim_jax.crop import main, write_boxes
 from maskanim_jax.errors import UserError
+from maskanim_jax.subject import Found, Part, find_parts, square_around
 from maskanim_jax.video import open_frames
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -128,7 +129,7 @@ def test_prepare_takes_the_table(puppet, tmp_path):
 
 def test_rows_of_ranges_name_their_frames_and_whole_clips_do_not(tmp_path):
     box = (0, 0, 8, 8)
-    whole, cut = crop.Found([Part(0, 9, box)], 9, "box", []), crop.Found([Part(0, 5, box), Part(5, 9, box)], 9, "", [])
+    whole, cut = Found([Part(0, 9, box)], 9, "box", []), Found([Part(0, 5, box), Part(5, 9, box)], 9, "", [])
     write_boxes(tmp_path / "b.csv", {"a.mp4": whole, "b,\u00e9.mp4": cut})
     rows = read_boxes(tmp_path / "b.csv")
     assert rows["a.mp4"][0].piece.suffix == ""
@@ -138,7 +139,7 @@ def test_rows_of_ranges_name_their_frames_and_whole_clips_do_not(tmp_path):
 def test_pictures_need_a_face_or_a_box(tmp_path, monkeypatch):
     picture = tmp_path / "photo.png"
     Image.fromarray(clip(1, 60, 90)[0]).save(picture)
-    monkeypatch.setattr(crop, "find_spec", lambda name: None)
+    monkeypatch.setattr(subject, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"photo.png is a picture.*maskanim_jax\[face\].*--box"):
         find_parts(picture)
     with pytest.raises(UserError, match="nothing moves"):
