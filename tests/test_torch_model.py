@@ -12,7 +12,7 @@ from tiny import tiny_config
 torch = pytest.importorskip("torch", reason="PyTorch, an extra of the benchmarks, is not installed")
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks import against_pytorch  # noqa: E402
+from benchmarks import against_pytorch, jax_side  # noqa: E402
 from benchmarks.torch_model import TorchSide  # noqa: E402
 
 BATCH = 4
@@ -31,14 +31,14 @@ def sides(request, tmp_path_factory):
             config.mask.border, config.mask.area, config.perturb.test_threshold = "zero", 0.0, "60"
         return config
 
-    patch.setattr(against_pytorch, "config_of", config_of)
+    patch.setattr(jax_side, "config_of", config_of)
     patch.setattr("maskanim_jax.platform.prepare", lambda config: None)
-    against_pytorch.export(folder, 0, untrained=True)
+    jax_side.export(folder, 0, untrained=True)
     with np.load(folder / "vgg.npz") as stored:
         vgg = dict(stored)
 
     def make(task):
-        ours = against_pytorch.OurSide(config_of(0), vgg, task, jax.device_count())
+        ours = jax_side.OurSide(config_of(0), vgg, task, jax.device_count())
         return ours, TorchSide(config_of(0), folder / "weights.pth.tar", vgg, task)
 
     yield make, config_of(0)
@@ -48,7 +48,7 @@ def sides(request, tmp_path_factory):
 def batch(config):
     """Source, driving and a perturbed mask."""
     side, count = config.mask.size, jax.device_count() * BATCH
-    frames = [against_pytorch.drawn_frames(count, config.frame_size, seed) for seed in (1, 2)]
+    frames = [jax_side.drawn_frames(count, config.frame_size, seed) for seed in (1, 2)]
     return *frames, np.random.default_rng(3).random((count, side, side, 1), np.float32)
 
 
@@ -66,7 +66,7 @@ def test_losses_and_gradient_norms_are_equal(sides):
 def test_both_ways_of_pytorch_animate_as_we_do(sides):
     make, config = sides
     ours, theirs = make("animation")
-    source, video = (against_pytorch.drawn_frames(count, config.frame_size, count) for count in (1, 10))
+    source, video = (jax_side.drawn_frames(count, config.frame_size, count) for count in (1, 10))
     expected = ours.animate(source[0], video, "batched")[1]
     assert np.ptp(expected, 0).max() > 0.005  # the driving video is seen
     for way in against_pytorch.WAYS:
