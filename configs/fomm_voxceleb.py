@@ -1,17 +1,21 @@
-"""FOMM on VoxCeleb at 256 x 256, as released."""
+"""FOMM on VoxCeleb: `configs/fomm_voxceleb.py` as released at 256 x 256, `configs/fomm_voxceleb.py:small` at 64 x 64 for two cores."""
 
 from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import fomm_base
+from configs import fomm_base, voxceleb
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256`."""
+    """Shards from `python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256`, or faces64 with --size=64."""
     c = fomm_base.get_config()
+    if variant == "small":  # data, pairs, steps and batch of configs/voxceleb.py:small
+        voxceleb.small_run(fomm_base.reduced(c))
+        c.name = "fomm-faces-small"
+        return c
     c.name = "fomm-voxceleb"
     c.data.shards = "data/voxceleb256"
     c.data.repeats = 75
     c.batch_size = 40
-    return fomm_base.vary(c, variant)
+    return fomm_base.vary(c, variant, "small")

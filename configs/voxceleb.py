@@ -1,18 +1,34 @@
-"""VoxCeleb at 256 x 256. `configs/voxceleb.py` is the paper's reading, `configs/voxceleb.py:released` that of the authors' code."""
+"""VoxCeleb: `configs/voxceleb.py` (the paper's reading) or `:released` at 256 x 256, `configs/voxceleb.py:small` at 64 x 64 for two cores."""
 
 from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-from configs import perturbed_masks
+from configs import perturbed_masks, small
 
 
 def get_config(reading: str = "paper") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256`."""
-    c = perturbed_masks.start(reading)
+    """Shards from `python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256`, or faces64 with --size=64."""
+    c = perturbed_masks.start("paper" if reading == "small" else reading)
     c.name = "voxceleb"
     c.data.shards = "data/voxceleb256"
     c.data.repeats = 75
     if reading == "released":
         c.perturb.threshold = c.perturb.test_threshold = "100"
+    if reading == "small":
+        small_run(small.small(c))
+        c.data.own_jitter, c.data.own_negative = 1.0, 0.0  # the paper's A, as for moving GIFs
+    return c
+
+
+def small_run(c: ConfigDict) -> ConfigDict:
+    """The data, steps and times of the small run, whatever the system."""
+    c.name = "faces-small"
+    c.data.shards = "data/faces64"
+    c.data.sampling = "clip"
+    c.optim.epochs = 1000
+    c.optim.max_steps = c.optim.cosine_steps = 1500
+    c.optim.max_minutes = 110.0
+    c.train.checkpoint_every = 500
+    c.train.picture_every = 500
     return c
