@@ -43,6 +43,8 @@ class System(Protocol):
     """Names of the intermediate pictures, in the order in which they are shown."""
     mask_picture: str | None
     """Name of the picture that carries the driver's pose, if there is one: reconstruction measures whether it is alive."""
+    variants: Mapping[str, Mapping[str, str]]
+    """Ways to animate that are compared with one another where the truth is known: a name to the options given; the first is the method itself."""
 
     def init(self, key: jax.Array) -> Variables:
         """Fresh variables; run it under jit to place them on a mesh."""

@@ -15,6 +15,8 @@ FLAGS = {
     "adapt_scale": "scale relative motion by the size of the source's object beside the driver's (or =false, the default)",
 }
 """Options by name with what `python -m maskanim_jax.animate --help` says of them."""
+VARIANTS: dict[str, dict[str, str]] = {motion: {"motion": motion} for motion in MOTIONS}
+"""What is compared where the truth is known."""
 TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 

@@ -23,7 +23,7 @@ from maskanim_jax.systems.fomm.drawing import draw_keypoints, draw_motion
 from maskanim_jax.systems.fomm.generator import Generator
 from maskanim_jax.systems.fomm.keypoints import KeypointDetector, Keypoints
 from maskanim_jax.systems.fomm.motion import pose_difference, pose_size, relative
-from maskanim_jax.systems.fomm.options import AnimationOptions, parse_options
+from maskanim_jax.systems.fomm.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.fomm.settings import check, departures
 from maskanim_jax.systems.fomm.training import losses
 from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
@@ -43,6 +43,7 @@ class FirstOrderMotion:
     name = "fomm"
     result = "prediction"
     mask_picture = None
+    variants = VARIANTS
     picture_order = (
         "source",
         "source_keypoints",

@@ -18,6 +18,11 @@ FLAGS = {
 }
 """Options by name with what `python -m maskanim_jax.animate --help` says of them."""
 
+VARIANTS: dict[str, dict[str, str]] = {
+    "full" if name == "none" else name: {"ablation": name} for name in ABLATIONS
+}
+"""What is compared where the truth is known: the method and its ablations."""
+
 
 @dataclasses.dataclass(frozen=True)
 class AnimationOptions:

@@ -24,7 +24,7 @@ from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 from maskanim_jax.systems.perturbed_masks.networks import CoarseGenerator, FineGenerator, MaskGenerator, MaskRefiner
-from maskanim_jax.systems.perturbed_masks.options import AnimationOptions, parse_options
+from maskanim_jax.systems.perturbed_masks.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.perturbed_masks.perturbations import p_test, p_train
 from maskanim_jax.systems.perturbed_masks.settings import check, departures
 
@@ -40,6 +40,7 @@ class PerturbedMasks:
     name = "perturbed_masks"
     result = "fine"
     mask_picture = "driving_mask"
+    variants = VARIANTS
     picture_order = ("source", "source_mask", "driving", "driving_mask", "perturbed", "refined", "coarse", "fine")
 
     def __init__(self, config: ConfigDict) -> None:

@@ -1,0 +1,313 @@
+"""How far is one puppet animated by another from the right answer? `python -m maskanim_jax.truth --workdir=RUN`.
+
+Puppets are drawn, so the true rendering of one identity in the poses of another is known; real clips have no such truth. Held-out puppets
+are animated by other held-out puppets in every way that the system offers (`System.variants`), and compared with the true rendering.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from maskanim_jax import truth_measures as measures
+from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.truth_measures import Truth
+
+if TYPE_CHECKING:
+    from input_pipeline.puppets.dataset import Clip
+    from maskanim_jax.checkpoints import LoadedRun
+
+FILE = "truth.json"
+STARTS = ("own", "driver")
+"""The source frame shows the source's identity in its own first pose, or in the driver's, from which relative motion is meant to start."""
+REFERENCES = ("repeating the source", "the driver itself")
+BYSTANDERS = 2
+"""Uninvolved identities that a leak is compared with."""
+HIGHER = ("ssim", "iou")
+"""Measures of which more is better."""
+DEFINITIONS = {
+    "l1": "mean absolute difference to the true rendering, all pixels and channels, in [0, 1]",
+    "l1_figure": "the same over the pixels that the figure covers in the true rendering or in the source frame",
+    "ssim": "structural similarity to the true rendering",
+    "iou": "intersection over union of the silhouettes",
+    "joint_error": "mean distance in pixels between joints and where their surroundings are found again; one that is missing counts as a quarter "
+    "of the frame's side",
+    "joint_missing": "share of joints that are not found",
+    "leak": "how much of the driver's looks is on the figure, beyond that of an uninvolved identity: 0 none, 1 the driver itself",
+    "leak_background": "the same of the driver's background, outside the figures",
+    "shape_leak": "of the pixels that only one of the two figures covers in this pose, the share in which the result sides with the driver's",
+    "known_joint_error": "of repeating the source and of the driver itself: the drawn joints' true distance in pixels",
+}
+
+
+class Scene(NamedTuple):
+    """One pair: what goes in, and all that is known of what should come out."""
+
+    source: Clip
+    driving: Clip
+    numbers: list[int]  # of the driver's frames
+    drivings: np.ndarray  # (T, S, S, 3) uint8
+    truths: list[Truth]
+    finders: list[measures.JointFinder]
+    driver_silhouettes: np.ndarray  # (T, S, S) bool
+    driver_joints: np.ndarray  # (T, J, 2)
+    bystanders: list[np.ndarray]  # each (T, S, S, 3) float32: somebody else in the driver's poses
+    starts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # frame (S, S, 3) uint8, silhouette, joints
+
+
+def choose_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[int, int]]:
+    """`count` (source, driver) numbers of clips of different identities, none twice: every clip is a source as often as the others.
+
+    The same for the same clips, count and seed. Raises UserError when there are no two identities.
+    """
+    number = len(clips)
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 17]))
+    order = rng.permutation(number)
+    found: list[tuple[int, int]] = []
+    for shift in range(1, number):
+        for at in range(number):
+            source, driving = int(order[at]), int(order[(at + shift) % number])
+            if clips[source].identity != clips[driving].identity:
+                found.append((source, driving))
+                if len(found) == count:
+                    return found
+    if not found:
+        raise UserError(
+            "the run's data has no two held-out puppets: set config.data.puppets.test_identities to 2 or more"
+        )
+    return found
+
+
+def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: int) -> Scene:
+    """Draws a pair: `frames` evenly spread frames of the driver's clip, S = `size`."""
+    from input_pipeline.puppets.draw import background, render
+    from input_pipeline.puppets.identity import draw_identity
+    from input_pipeline.puppets.pose import trajectory
+
+    source, driving = (clips[n] for n in pair)
+    poses = trajectory(driving.seed, driving.pose, driving.frames)
+    numbers = sorted({int(n) for n in np.linspace(0, driving.frames - 1, frames).round()})
+    strangers = [clip for clip in clips if clip.identity not in (source.identity, driving.identity)]
+    own, other, *rest = (
+        draw_identity(clip.seed, clip.identity) for clip in (source, driving, *strangers[:BYSTANDERS])
+    )
+    empty = background(own, size).astype(np.float32) / 255
+    truths, drivings, silhouettes, joints = [], [], [], []
+    for number in numbers:
+        right, theirs = render(own, poses[number], size), render(other, poses[number], size)
+        truths.append(Truth(right.frame.astype(np.float32) / 255, empty, right.silhouette > 127, right.joints))
+        drivings.append(theirs.frame)
+        silhouettes.append(theirs.silhouette > 127)
+        joints.append(theirs.joints)
+    bystanders = [
+        np.stack([render(one, poses[number], size).frame for number in numbers]).astype(np.float32) / 255
+        for one in rest
+    ]
+    first = {"own": trajectory(source.seed, source.pose, 1)[0], "driver": poses[0]}
+    starts = {}
+    for start, pose in first.items():
+        drawn = render(own, pose, size)
+        starts[start] = (drawn.frame, drawn.silhouette > 127, drawn.joints)
+    return Scene(
+        source,
+        driving,
+        numbers,
+        np.stack(drivings),
+        truths,
+        [measures.JointFinder(truth) for truth in truths],
+        np.stack(silhouettes),
+        np.stack(joints),
+        bystanders,
+        starts,
+    )
+
+
+def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
+    """Means over the frames of one pair of what DEFINITIONS names; `results` (T, S, S, 3) float32 in [0, 1]."""
+    rows: list[dict[str, float]] = []
+    shown = scene.starts[start][1]
+    for i, (frame, truth) in enumerate(zip(results, scene.truths, strict=True)):
+        joints = scene.finders[i](frame)
+        driver = scene.drivings[i].astype(np.float32) / 255
+        figure = truth.silhouette & scene.driver_silhouettes[i]
+        outside = ~(truth.silhouette | scene.driver_silhouettes[i] | shown)
+        row = {
+            "l1": measures.l1(frame, truth),
+            "l1_figure": measures.l1_where(frame, truth, truth.silhouette | shown),
+            "iou": measures.silhouette_iou(frame, truth),
+            "joint_error": joints.error,
+            "joint_missing": joints.missing,
+            "shape_leak": measures.shape_leak(frame, truth, scene.driver_silhouettes[i]),
+        }
+        if (similarity := ssim(frame, truth.frame)) is not None:
+            row["ssim"] = similarity
+        for name, where in (("leak", figure), ("leak_background", outside)):
+            beyond = [measures.leak(frame, truth.frame, driver, other[i], where) for other in scene.bystanders]
+            if beyond:
+                row[name] = float(np.mean(beyond))
+        rows.append(row)
+    return {
+        name: float(np.mean(values))
+        for name in rows[0]
+        if (values := [row[name] for row in rows if np.isfinite(row[name])])
+    }
+
+
+def ssim(frame: np.ndarray, truth: np.ndarray) -> float | None:
+    """`maskanim_jax.metrics`' SSIM of two frames; None where what it needs isn't installed."""
+    return None
+
+
+def measure_truth(
+    run: LoadedRun,
+    *,
+    pairs: int = 20,
+    frames: int = 8,
+    seed: int = 0,
+    more: Mapping[str, Mapping[str, str]] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """What `truth.json` holds: for every start and variant of the run's system, and for the references, DEFINITIONS' measures and those of each pair.
+
+    `more`: further variants, name to options. Raises UserError for a run on real clips, of which no truth is known.
+    """
+    from input_pipeline.puppets.dataset import clips as puppet_clips
+    from maskanim_jax.animate import animate
+
+    puppets = run.config.data.puppets
+    if not puppets.test_identities:
+        raise UserError(
+            f"the run '{run.config.name}' has real clips, of which the true animation by another identity isn't known: "
+            "only runs on puppets (configs/puppets.py, configs/fomm_puppets.py) have this truth"
+        )
+    clips = puppet_clips("test", puppets.test_identities, puppets.clips_per_identity, puppets.frames, puppets.seed)
+    chosen = choose_pairs(clips, pairs, seed)
+    options = {
+        name: run.system.animation_options(given) for name, given in {**run.system.variants, **(more or {})}.items()
+    }
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for pair in tqdm(chosen, desc="truth", unit="pair", disable=not progress):
+        scene = draw_scene(clips, pair, frames, run.system.frame_size)
+        named = {"source": scene.source.name, "driving": scene.driving.name, "frames": len(scene.numbers)}
+        for start in STARTS:
+            still, _, joints = scene.starts[start]
+            answers = {
+                REFERENCES[0]: np.broadcast_to(still, scene.drivings.shape).astype(np.float32) / 255,
+                REFERENCES[1]: scene.drivings.astype(np.float32) / 255,
+            }
+            known = {REFERENCES[0]: [joints] * len(scene.numbers), REFERENCES[1]: list(scene.driver_joints)}
+            for name, chosen_options in options.items():
+                # Relative motion starts from the driver's first frame, wherever the measured frames lie.
+                shown = animate(
+                    run.system,
+                    run.variables,
+                    still,
+                    scene.drivings,
+                    chosen_options,
+                    first=scene.drivings[0],
+                    names=(run.system.result,),
+                )
+                answers[name] = np.stack([pictures[run.system.result] for pictures in shown]).clip(0, 1)
+            for name, results in answers.items():
+                row = measure(scene, start, results)
+                if name in known:
+                    apart = [
+                        np.linalg.norm(a - truth.joints, axis=1).mean()
+                        for a, truth in zip(known[name], scene.truths, strict=True)
+                    ]
+                    row["known_joint_error"] = float(np.mean(apart))
+                found.setdefault((start, name), []).append({**named, **row})
+    rows = [_row(start, name, members) for (start, name), members in found.items()]
+    return {
+        "system": run.system.name,
+        "name": run.config.name,
+        "checkpoint_step": run.step,
+        "frame_size": run.system.frame_size,
+        "data": puppets.to_dict(),
+        "seed": seed,
+        "definitions": DEFINITIONS,
+        "rows": rows,
+    }
+
+
+def _row(start: str, variant: str, members: list[dict[str, Any]]) -> dict[str, Any]:
+    """A variant's means over pairs, and the pairs."""
+    names = [name for name in DEFINITIONS if any(name in member for member in members)]
+    means = {name: float(np.mean([member[name] for member in members if name in member])) for name in names}
+    return {"start": start, "variant": variant, "reference": variant in REFERENCES, **means, "pairs": members}
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures for the console."""
+    names = [name for name in DEFINITIONS if any(name in row for row in figures["rows"])]
+    width = max(len(row["variant"]) for row in figures["rows"])
+    lines = [f"{'start':7} {'variant':{width}} " + " ".join(f"{name:>{max(8, len(name))}}" for name in names)]
+    for row in figures["rows"]:
+        cells = (
+            f"{row[name]:{max(8, len(name))}.4f}" if name in row else " " * (max(8, len(name)) - 1) + "-"
+            for name in names
+        )
+        lines.append(f"{row['start']:7} {row['variant']:{width}} " + " ".join(cells))
+    return "\n".join(lines)
+
+
+def parse_more(given: Sequence[str]) -> dict[str, dict[str, str]]:
+    """`NAME:option=value,option=value` to options by name; raises UserError for another form."""
+    found: dict[str, dict[str, str]] = {}
+    for text in given:
+        name, colon, rest = text.partition(":")
+        options = dict(part.split("=", 1) for part in rest.split(",") if "=" in part)
+        if not (name and colon and options) or len(options) != len(rest.split(",")):
+            raise UserError(f"--variant={text} cannot be read: give NAME:option=value,option=value")
+        found[name] = options
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; raises UserError."""
+    flags = argparse.ArgumentParser(
+        prog="python -m maskanim_jax.truth",
+        description="Animates held-out puppets by others and measures against the true rendering; writes truth.json into the run's folder.",
+    )
+    flags.add_argument("--workdir", type=Path, required=True, help="folder of a run on puppets, or a checkpoint in it")
+    flags.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs of a source and a driver (default 20)")
+    flags.add_argument(
+        "--frames", type=int, default=8, metavar="N", help="frames of each driver, evenly spread (default 8)"
+    )
+    flags.add_argument("--seed", type=int, default=0, help="another seed chooses other pairs (default 0)")
+    flags.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME:option=value,...",
+        help="a further way to animate, with the options of python -m maskanim_jax.animate; may be repeated",
+    )
+    flags.add_argument("--output", type=Path, help=f"default: {FILE} in the run's folder")
+    args = flags.parse_args(argv)
+    for name, least in (("pairs", 1), ("frames", 2), ("seed", 0)):
+        if getattr(args, name) < least:
+            raise UserError(f"--{name}={getattr(args, name)} cannot be: give {least} or more")
+    more = parse_more(args.variant)
+    from maskanim_jax import platform
+    from maskanim_jax.checkpoints import load_run, saved_config
+    from maskanim_jax.reconstruct import write_figures
+
+    platform.prepare(saved_config(args.workdir))
+    run = load_run(args.workdir)
+    figures = measure_truth(run, pairs=args.pairs, frames=args.frames, seed=args.seed, more=more, progress=True)
+    output = args.output or (args.workdir / FILE)
+    try:
+        write_figures(output, figures)
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
+    print(f"{table(figures)}\n{output}: {len(figures['rows'][0]['pairs'])} pairs, the checkpoint of step {run.step}")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)
