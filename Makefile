@@ -1,11 +1,15 @@
 # `make demo` runs the whole path on the embedded data set; `make test` runs lint, type check and all tests.
 # Both need only Python 3.11 or newer and a package registry. PYTHON=/path/to/python chooses the interpreter.
+# What they install is in requirements/*.lock, file by file with its SHA-256; `make lock` makes the locks again after a change of
+# pyproject.toml, and `make lock UPGRADE=--upgrade` takes the newest releases that pyproject.toml allows.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKS := requirements
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO ?= demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m maskanim_jax.weights vgg19
@@ -20,15 +24,30 @@ lint: $(VENV)/tested
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-$(VENV)/installed: pyproject.toml
+# The build tools are installed first and used as they are: otherwise pip would fetch its own choice of them, unlocked.
+$(VENV)/installed: pyproject.toml $(LOCKS)/build.lock $(LOCKS)/core.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	$(INSTALL) --require-hashes -r $(LOCKS)/build.lock
+	$(INSTALL) --require-hashes --no-build-isolation -r $(LOCKS)/core.lock
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/tested: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+$(VENV)/tested: $(VENV)/installed $(LOCKS)/test.lock
+	$(INSTALL) --require-hashes --no-build-isolation -r $(LOCKS)/test.lock
 	@touch $@
+
+# One release of each package for every Python from 3.11 on, Linux (x86-64, arm64) and macOS (arm64).
+COMPILE = build/lock/bin/uv pip compile --quiet --universal --fork-strategy fewest --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --custom-compile-command 'make lock' $(UPGRADE)
+
+lock:
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], sep="\n")' > build/build.in
+	$(COMPILE) build/build.in --output-file $(LOCKS)/build.lock
+	$(COMPILE) pyproject.toml --output-file $(LOCKS)/core.lock
+	$(COMPILE) pyproject.toml --extra test --constraint $(LOCKS)/core.lock --output-file $(LOCKS)/test.lock
 
 clean:
 	rm -rf $(VENV) build *.egg-info
