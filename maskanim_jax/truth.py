@@ -7,7 +7,8 @@ are animated by other held-out puppets in every way that the system offers (`Sys
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -130,7 +131,8 @@ def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: 
 def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
     """Means over the frames of one pair of what DEFINITIONS names; `results` (T, S, S, 3) float32 in [0, 1]."""
     rows: list[dict[str, float]] = []
-    shown = scene.starts[start][1]
+    shown, similarity = scene.starts[start][1], _similarity()
+    similar = None if similarity is None else similarity(results, np.stack([truth.frame for truth in scene.truths]))
     for i, (frame, truth) in enumerate(zip(results, scene.truths, strict=True)):
         joints = scene.finders[i](frame)
         driver = scene.drivings[i].astype(np.float32) / 255
@@ -144,8 +146,8 @@ def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
             "joint_missing": joints.missing,
             "shape_leak": measures.shape_leak(frame, truth, scene.driver_silhouettes[i]),
         }
-        if (similarity := ssim(frame, truth.frame)) is not None:
-            row["ssim"] = similarity
+        if similar is not None:
+            row["ssim"] = float(similar[i])
         for name, where in (("leak", figure), ("leak_background", outside)):
             beyond = [measures.leak(frame, truth.frame, driver, other[i], where) for other in scene.bystanders]
             if beyond:
@@ -158,9 +160,16 @@ def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
     }
 
 
-def ssim(frame: np.ndarray, truth: np.ndarray) -> float | None:
-    """`maskanim_jax.metrics`' SSIM of two frames; None where what it needs isn't installed."""
-    return None
+@functools.cache
+def _similarity() -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """SSIM of (T, S, S, 3) frames, (T,); None where scikit-image isn't installed."""
+    from maskanim_jax.metrics.ssim import Ssim
+
+    try:
+        return Ssim().values
+    except UserError as error:
+        tqdm.write(f"SSIM is left out: {error}")
+        return None
 
 
 def measure_truth(

@@ -1,0 +1,185 @@
+"""Is an animated puppet measured against the right answer, and do the measures say what they are said to say?"""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from tiny import tiny_config
+
+from input_pipeline.puppets.dataset import clips as puppet_clips
+from input_pipeline.puppets.draw import background, render
+from input_pipeline.puppets.identity import draw_identity
+from input_pipeline.puppets.pose import trajectory
+from maskanim_jax import truth
+from maskanim_jax.checkpoints import LoadedRun
+from maskanim_jax.errors import UserError
+from maskanim_jax.systems.interface import Variables
+from maskanim_jax.truth_measures import JointFinder, Truth, l1, leak, shape_leak, silhouette_iou
+
+SIZE = 64
+CLIPS = puppet_clips("test", 4, 1, 6, 0)
+
+
+def unit(frame):
+    return frame.astype(np.float32) / 255
+
+
+def drawn(number=0, pose_of=1, at=3, **changes):
+    """(Truth, its identity) of one puppet in another's pose."""
+    identity = draw_identity(0, CLIPS[number].identity)
+    pose = trajectory(0, CLIPS[pose_of].pose, 6)[at]
+    pose = type(pose)(**{**pose.__dict__, **changes})
+    made = render(identity, pose, SIZE)
+    return Truth(unit(made.frame), unit(background(identity, SIZE)), made.silhouette > 127, made.joints), pose
+
+
+def shifted(right, dx):
+    """The figure dx pixels to the right, before the same background."""
+    moved, cover = np.roll(right.frame, dx, 1), np.roll(right.silhouette, dx, 1)
+    return np.where(cover[..., None], moved, right.background)
+
+
+@pytest.mark.parametrize("number", [0, 2])
+def test_the_right_answer_has_no_error_at_all(number):
+    right, _ = drawn(number)
+    assert l1(right.frame, right) == 0
+    assert JointFinder(right)(right.frame) == (0, 0)
+    assert silhouette_iou(right.frame, right) > 0.93
+
+
+def test_the_joint_error_rises_with_a_known_displacement_and_is_about_that_displacement():
+    right, _ = drawn()
+    find = JointFinder(right)
+    errors = [find(shifted(right, dx)).error for dx in (0, 1, 2, 4, 7, 10)]
+    assert errors == sorted(errors)
+    assert errors == pytest.approx([0, 1, 2, 4, 7, 10], abs=0.75)
+
+
+def test_the_joint_error_follows_a_limb_that_alone_is_wrong():
+    pose = drawn()[1]
+    right, _ = drawn(left_shoulder=1.2, left_elbow=0.0)
+    find = JointFinder(right)
+    measured, known = [], []
+    for turn in (0.0, 0.15, 0.35, 0.6):
+        wrong, _ = drawn(left_shoulder=1.2 + turn, left_elbow=0.0)
+        measured.append(find(wrong.frame).error)
+        known.append(float(np.linalg.norm(wrong.joints - right.joints, axis=1).mean()))
+    assert pose is not None
+    assert measured == sorted(measured)
+    assert measured == pytest.approx(known, abs=0.5)
+
+
+def test_a_blurred_right_answer_keeps_its_joints_and_the_empty_background_has_none():
+    right, _ = drawn()
+    picture = Image.fromarray(np.uint8(right.frame * 255)).filter(ImageFilter.GaussianBlur(1.2))
+    blurred = JointFinder(right)(unit(np.asarray(picture)))
+    assert blurred.error < 1
+    assert blurred.missing == 0
+    nothing = JointFinder(right)(right.background)
+    assert nothing.missing == 1
+    assert nothing.error == SIZE // 4
+    assert silhouette_iou(right.background, right) == 0
+
+
+def test_a_leak_is_0_for_the_own_looks_1_for_the_drivers_and_0_for_a_grey_blur():
+    rng = np.random.default_rng(0)
+    own, driver, bystander = rng.random((3, 16, 16, 3)).astype(np.float32)
+    where = np.ones((16, 16), bool)
+    assert leak(own, own, driver, bystander, where) == pytest.approx(0, abs=1e-6)
+    assert leak(driver, own, driver, bystander, where) == pytest.approx(1, abs=1e-5)
+    assert leak(0.7 * own + 0.3 * driver, own, driver, bystander, where) == pytest.approx(0.3, abs=1e-5)
+    assert leak(np.full_like(own, 0.5), own, driver, bystander, where) == pytest.approx(0, abs=0.1)
+    assert np.isnan(leak(own, own, driver, bystander, np.zeros((16, 16), bool)))
+
+
+def test_a_shape_leak_is_small_for_the_own_figure_and_large_for_the_drivers():
+    right, pose = drawn(0)
+    other = render(draw_identity(0, CLIPS[3].identity), pose, SIZE).silhouette > 127
+    theirs = np.where(other[..., None], 1 - right.background.round(), right.background)
+    assert shape_leak(right.frame, right, other) < 0.25
+    assert shape_leak(theirs, right, other) == 1
+
+
+def test_pairs_are_of_two_identities_and_the_same_for_the_same_seed():
+    pairs = truth.choose_pairs(CLIPS, 7, 3)
+    assert len(set(pairs)) == 7
+    assert all(CLIPS[a].identity != CLIPS[b].identity for a, b in pairs)
+    assert pairs == truth.choose_pairs(CLIPS, 7, 3)
+    assert len(truth.choose_pairs(CLIPS, 1000, 0)) == 12
+    with pytest.raises(UserError, match="test_identities"):
+        truth.choose_pairs(CLIPS[:1], 2, 0)
+
+
+class Repeats:
+    """A System that answers with the source, or with the driver where it is asked to leak."""
+
+    name, result, frame_size, picture_order = "repeats", "answer", 32, ("answer",)
+    variants = {"still": {}, "leaking": {"leak": "yes"}}  # noqa: RUF012
+
+    def for_inference(self, variables):
+        return variables
+
+    def animation_options(self, given):
+        return given.get("leak", "no")
+
+    def begin_animation(self, variables, source, first):
+        return source
+
+    def animate(self, variables, begun, driving, options):
+        return {"answer": driving if options == "yes" else begun + 0 * driving}
+
+    def pose_distance(self, variables, source, driving):
+        return driving.mean((1, 2, 3))
+
+
+@pytest.fixture(scope="module")
+def figures():
+    config = tiny_config()
+    config.data.puppets.test_identities = 4
+    return truth.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5), pairs=2, frames=3)
+
+
+def row(figures, start, variant):
+    return next(r for r in figures["rows"] if (r["start"], r["variant"]) == (start, variant))
+
+
+def test_every_variant_and_every_reference_is_measured_from_both_starts(figures):
+    names = {(r["start"], r["variant"]) for r in figures["rows"]}
+    assert names == {(s, v) for s in truth.STARTS for v in (*truth.REFERENCES, "still", "leaking")}
+    assert all(len(r["pairs"]) == 2 for r in figures["rows"])
+    assert json.loads(json.dumps(figures)) == figures
+
+
+def test_a_system_that_repeats_the_source_measures_like_repeating_the_source(figures):
+    for start in truth.STARTS:
+        still, repeated = row(figures, start, "still"), row(figures, start, truth.REFERENCES[0])
+        assert still["l1"] == pytest.approx(repeated["l1"], abs=1e-4)
+        assert still["joint_error"] == pytest.approx(repeated["joint_error"], abs=0.3)
+
+
+def test_a_system_that_copies_the_driver_leaks(figures):
+    leaking = row(figures, "own", "leaking")
+    assert leaking["leak"] == pytest.approx(1, abs=0.01)
+    assert leaking["leak_background"] == pytest.approx(1, abs=0.01)
+    assert abs(row(figures, "own", "still")["leak_background"]) < 0.05
+
+
+def test_repeating_the_source_is_measured_as_the_drawn_joints_say(figures):
+    repeated = row(figures, "own", truth.REFERENCES[0])
+    assert repeated["joint_error"] == pytest.approx(repeated["known_joint_error"], rel=0.4)
+    assert row(figures, "own", truth.REFERENCES[1])["known_joint_error"] < repeated["known_joint_error"]
+
+
+def test_real_clips_have_no_such_truth():
+    config = tiny_config()
+    config.data.puppets.test_identities = 0
+    with pytest.raises(UserError, match="real clips"):
+        truth.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5))
+
+
+def test_further_variants_are_read_from_the_command_line():
+    assert truth.parse_more(["p:threshold=100,mask_scale=1"]) == {"p": {"threshold": "100", "mask_scale": "1"}}
+    for wrong in ("p", "p:", ":a=1", "p:a"):
+        with pytest.raises(UserError, match="--variant"):
+            truth.parse_more([wrong])
