@@ -70,9 +70,12 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalises (N, H, W, C). In training the batch's own statistics are used and the running ones updated."""
         if train:
-            wide = x.astype(jnp.float32)
-            mean = wide.mean((0, 1, 2))
-            var = jnp.square(wide - mean).mean((0, 1, 2))
+            # Both in one pass, and one sum over the devices: around the running mean, so that no digits are lost in the difference.
+            around = self.mean[...]
+            wide = x.astype(jnp.float32) - around
+            shift = wide.mean((0, 1, 2))
+            mean = around + shift
+            var = jnp.maximum(jnp.square(wide).mean((0, 1, 2)) - jnp.square(shift), 0)
             count = x.size // x.shape[-1]
             unbiased = var * (count / max(count - 1, 1))
             self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * jax.lax.stop_gradient(mean)
