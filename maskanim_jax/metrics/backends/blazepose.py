@@ -1,0 +1,62 @@
+"""What does BlazePose (full) see? 33 points of a body, by MediaPipe's two networks.
+
+As in MediaPipe's graph for single pictures: the detector names the middle of the hips and a point straight above; the square around them, 1.25 times as
+large, turned upright, goes to the landmark network. Where no body is detected, the whole frame is the region and the landmark
+network's own score decides. Two things of the graph are left out: the refinement of points by heat maps, and smoothing over time.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from maskanim_jax.metrics.backends.interface import Points, Subject
+from maskanim_jax.metrics.backends.regions import Region, anchors, back, best, cut, whole
+from maskanim_jax.metrics.backends.tflite import Model
+from maskanim_jax.metrics.install import find
+from maskanim_jax.metrics.networks import NETWORKS
+
+KEYPOINTS = 33
+LEAST = 0.5
+"""Score from which on a body is there, and visibility from which on a point counts as detected."""
+
+_GROW = 1.25
+_STRIDES = (8, 16, 32, 32, 32)
+
+
+class BlazePose:
+    """`points`: 33 body points; one is found when the body's score and its own visibility are at least 0.5."""
+
+    name = "blazepose-full"
+    subject: Subject = "body"
+    licence = NETWORKS["blazepose-full"].licence
+
+    def __init__(self, cache: Path | None = None) -> None:
+        detector, landmarks = find(self.name, cache)
+        self._detector, self._landmarks = Model(detector), Model(landmarks)
+        self._anchors = anchors(self._detector.size, _STRIDES)
+
+    def points(self, frames: np.ndarray) -> Points:
+        found = [self._one(frame) for frame in frames]
+        return Points(np.stack([where for where, _ in found]), np.stack([seen for _, seen in found]))
+
+    def _one(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        region = self._region(frame)
+        size = self._landmarks.size
+        values, score, *_ = self._landmarks(cut(frame, region, size) / 255)
+        points = values.reshape(-1, 5)[:KEYPOINTS]  # x, y, z, visibility, presence; the rest are auxiliary points
+        visible = 1 / (1 + np.exp(-np.clip(points[:, 3], -50, 50)))
+        where = back(points[:, :2] / size, region).astype(np.float32)
+        return where, (visible >= LEAST) & (float(score[0]) >= LEAST)
+
+    def _region(self, frame: np.ndarray) -> Region:
+        everything, size = whole(*frame.shape[:2]), self._detector.size
+        raw, logits = self._detector(cut(frame, everything, size) / 127.5 - 1)
+        found = best(raw, logits[:, 0], self._anchors, size, LEAST)
+        if found is None:
+            return everything
+        (x0, y0), (x1, y1) = back(found.points[:2], everything)
+        angle = math.pi / 2 - math.atan2(y0 - y1, x1 - x0)
+        return Region(x0, y0, max(1.0, 2 * _GROW * math.hypot(x1 - x0, y1 - y0)), angle)

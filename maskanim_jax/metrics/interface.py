@@ -1,0 +1,82 @@
+"""What must a metric be able to do? Take frames batch by batch, and say the figures of a clip and of all clips."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+Figures = dict[str, float]
+"""Key to value. A key that could not be measured (no face in any frame) is absent: it is never 0 or NaN."""
+
+
+class Metric(Protocol):
+    """Holds sums, never frames: memory does not grow with the clips."""
+
+    descriptions: dict[str, str]
+    """Key of each figure to a sentence: what it is, by which network, in which direction it is better."""
+
+    def add(self, generated: np.ndarray, true: np.ndarray) -> None:
+        """Frames of the present clip, (N, H, W, 3) RGB floats in [0, 1] each, in the same order."""
+        ...
+
+    def finish_clip(self) -> Figures:
+        """The figures of what was added since the last call; the next frames belong to another clip."""
+        ...
+
+    def overall(self) -> Figures:
+        """The figures of all finished clips together: every frame (or keypoint) has the same weight."""
+        ...
+
+
+class Mean:
+    """A mean over the values of a clip and over those of all finished clips."""
+
+    def __init__(self) -> None:
+        self._clip = self._all = 0.0
+        self._clip_count = self._all_count = 0
+
+    def add(self, total: float, count: int) -> None:
+        """A sum of `count` values."""
+        self._clip += float(total)
+        self._clip_count += int(count)
+
+    def finish_clip(self) -> float | None:
+        """The clip's mean; None when it had no values."""
+        mean = self._clip / self._clip_count if self._clip_count else None
+        self._all += self._clip
+        self._all_count += self._clip_count
+        self._clip, self._clip_count = 0.0, 0
+        return mean
+
+    def overall(self) -> float | None:
+        """The mean over all values of the finished clips."""
+        return self._all / self._all_count if self._all_count else None
+
+
+class PerFrame:
+    """A metric with one value a frame: the clip's figure and the overall figure are means over frames."""
+
+    def __init__(self, key: str, description: str) -> None:
+        self.key = key
+        self.descriptions = {key: description}
+        self._mean = Mean()
+
+    def values(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
+        """(N, H, W, 3) twice to the value of each frame, (N,) float64."""
+        raise NotImplementedError
+
+    def add(self, generated: np.ndarray, true: np.ndarray) -> None:
+        values = self.values(generated, true)
+        self._mean.add(float(values.sum()), len(values))
+
+    def finish_clip(self) -> Figures:
+        return named({self.key: self._mean.finish_clip()})
+
+    def overall(self) -> Figures:
+        return named({self.key: self._mean.overall()})
+
+
+def named(values: dict[str, float | None]) -> Figures:
+    """The figures that could be measured."""
+    return {key: value for key, value in values.items() if value is not None}

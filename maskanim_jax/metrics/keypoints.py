@@ -1,0 +1,68 @@
+"""What are AKD and MKR? Whether landmarks of body or face are where the true frame has them, and whether they are there at all.
+
+AKD, average keypoint distance: the mean, over the keypoints that are detected in both frames, of the Euclidean distance in pixels of the
+frames as given (the papers' frames are 256 x 256). MKR, missing keypoint rate: of the keypoints that are detected in the true frame, the share
+that is not detected in the generated one. Both are pooled: every keypoint of every frame counts the same, in a clip and overall. A frame without any
+face or body has no detected keypoint: as a generated frame it counts in MKR alone.
+
+The papers' figures are by OpenPose (Tai-Chi) and FAN (VoxCeleb), which are in no package: the key names the network that was used instead,
+and only figures of one network can be compared with each other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from maskanim_jax.metrics.backends.interface import Points, PointsBackend, to_bytes
+from maskanim_jax.metrics.interface import Figures, Mean, named
+
+
+class Counts(NamedTuple):
+    """What one or more frames contribute: sums over keypoints, so that contributions can be added."""
+
+    distance: float  # pixels, summed over the keypoints detected in both
+    both: int
+    missing: int  # detected in the true frame only
+    true: int  # detected in the true frame
+
+
+def compare(generated: Points, true: Points) -> Counts:
+    """The contribution of frames whose keypoints are `generated` (N, K) and `true` (N, K), in the same order."""
+    both = generated.found & true.found
+    distance = np.linalg.norm(generated.where.astype(np.float64) - true.where.astype(np.float64), axis=-1)
+    return Counts(
+        float(distance[both].sum()), int(both.sum()), int((true.found & ~generated.found).sum()), int(true.found.sum())
+    )
+
+
+class Keypoints:
+    """AKD and MKR by one back-end, under the keys `akd[NAME]` and `mkr[NAME]`."""
+
+    def __init__(self, backend: PointsBackend) -> None:
+        self.backend = backend
+        self._akd, self._mkr = Mean(), Mean()
+        by = f"by {backend.name}, a stand-in for the papers' network"
+        self.descriptions = {
+            f"akd[{backend.name}]": f"mean distance in pixels of keypoints detected in both frames, {by}; lower is better",
+            f"mkr[{backend.name}]": f"share of the true frame's keypoints that are missing, {by}; lower is better",
+        }
+
+    def add(self, generated: np.ndarray, true: np.ndarray) -> None:
+        self.add_points(self.backend.points(to_bytes(generated)), self.backend.points(to_bytes(true)))
+
+    def add_points(self, generated: Points, true: Points) -> None:
+        """Like `add`, for keypoints that are known already."""
+        counts = compare(generated, true)
+        self._akd.add(counts.distance, counts.both)
+        self._mkr.add(counts.missing, counts.true)
+
+    def finish_clip(self) -> Figures:
+        return self._named(self._akd.finish_clip(), self._mkr.finish_clip())
+
+    def overall(self) -> Figures:
+        return self._named(self._akd.overall(), self._mkr.overall())
+
+    def _named(self, akd: float | None, mkr: float | None) -> Figures:
+        return named({f"akd[{self.backend.name}]": akd, f"mkr[{self.backend.name}]": mkr})

@@ -1,0 +1,90 @@
+"""What is LPIPS? How different two pictures look to AlexNet, by weights fitted to people's judgements (Zhang et al. 2018, version 0.1).
+
+RGB in [0, 1] goes to [-1, 1] and is normalised; at the five ReLU layers the feature vector of every place is scaled to length one; the squared
+differences are weighted by channel (the "linear" heads), summed over channels, averaged over places, and summed over the layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maskanim_jax.metrics.interface import PerFrame
+
+SMALLEST = 31
+"""Pixels of the smallest side that AlexNet's poolings leave something of."""
+LAYERS = ((11, 4, 2, 3, 64), (5, 1, 2, 64, 192), (3, 1, 1, 192, 384), (3, 1, 1, 384, 256), (3, 1, 1, 256, 256))
+"""Side of the kernel, stride, padding, channels in and out of each conv; a 3x3 maximum with stride 2 lies before the second and the third."""
+BATCH = 8
+
+_SHIFT = (-0.030, -0.088, -0.188)  # of RGB in [-1, 1]
+_SCALE = (0.458, 0.448, 0.450)
+_LEAST_NORM = 1e-10
+
+Weights = Mapping[str, Any]
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Name to shape of AlexNet's and the heads' arrays."""
+    result: dict[str, tuple[int, ...]] = {}
+    for number, (side, _, _, inside, outside) in enumerate(LAYERS):
+        result[f"conv{number}/kernel"] = (side, side, inside, outside)
+        result[f"conv{number}/bias"] = (outside,)
+        result[f"head{number}"] = (outside,)
+    return result
+
+
+def distance(weights: Weights, one: jax.Array, other: jax.Array) -> jax.Array:
+    """LPIPS of each pair: (N, H, W, 3) RGB in [0, 1] twice to (N,) float32."""
+    features = _features(weights, jnp.concatenate([one, other]))
+    total = jnp.zeros(len(one), jnp.float32)
+    for number, feature in enumerate(features):
+        unit = feature / (jnp.sqrt((feature**2).sum(-1, keepdims=True)) + _LEAST_NORM)
+        squared = (unit[: len(one)] - unit[len(one) :]) ** 2
+        total += (squared * weights[f"head{number}"]).sum(-1).mean((1, 2))
+    return total
+
+
+def _features(weights: Weights, frames: jax.Array) -> list[jax.Array]:
+    x = (2 * frames - 1 - jnp.array(_SHIFT)) / jnp.array(_SCALE)
+    found = []
+    for number, (_, stride, padding, _, _) in enumerate(LAYERS):
+        if number in (1, 2):
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), "VALID")
+        x = jax.lax.conv_general_dilated(
+            x,
+            weights[f"conv{number}/kernel"],
+            (stride, stride),
+            [(padding, padding)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        x = jax.nn.relu(x + weights[f"conv{number}/bias"])
+        found.append(x)
+    return found
+
+
+_compiled = jax.jit(distance)
+
+
+class Lpips(PerFrame):
+    """LPIPS with AlexNet, version 0.1, frames at their own size; the mean over frames. Raises UserError when the weights aren't in the cache."""
+
+    def __init__(self, cache: Path | None = None, weights: Weights | None = None) -> None:
+        from maskanim_jax.metrics.converted import find_arrays
+
+        super().__init__("lpips[alex]", "LPIPS 0.1 with AlexNet, mean over frames; lower is better")
+        self._weights = jax.device_put(dict(weights or find_arrays("lpips-alex", shapes(), cache)))
+
+    def values(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
+        found = []
+        for start in range(0, len(generated), BATCH):
+            pair = [np.asarray(part[start : start + BATCH], np.float32) for part in (generated, true)]
+            count = len(pair[0])
+            filled = [np.pad(part, ((0, BATCH - count), (0, 0), (0, 0), (0, 0))) for part in pair]  # one compilation
+            found.append(np.asarray(_compiled(self._weights, *filled))[:count])
+        return np.concatenate(found).astype(np.float64)

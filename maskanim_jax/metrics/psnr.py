@@ -1,0 +1,21 @@
+"""What is PSNR? How far the squared error lies below the range of values, in decibels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from maskanim_jax.metrics.interface import PerFrame
+
+LEAST_ERROR = 1e-10
+"""Of the mean squared error: equal frames count as 100 dB, not as infinitely good."""
+
+
+class Psnr(PerFrame):
+    """10 log10(1 / MSE) dB, MSE over all pixels and channels of one frame, RGB in [0, 1]; then the mean of the decibels over frames."""
+
+    def __init__(self) -> None:
+        super().__init__("psnr", "peak signal to noise ratio in dB, range 1, mean over frames; higher is better")
+
+    def values(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
+        difference = np.asarray(generated, np.float64) - np.asarray(true, np.float64)
+        return -10 * np.log10(np.maximum((difference**2).mean((1, 2, 3)), LEAST_ERROR))
