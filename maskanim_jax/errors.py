@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,17 +46,31 @@ def check_size(path: str | Path, most: int) -> None:
         raise UserError(f"{path} has {size:,} bytes, more than the {most:,} that such a file may have; give another")
 
 
+ENDINGS: list[Callable[[int, str], object]] = []
+"""Called with status and sentence (or traceback) when a command ends with an error; a process of many tells the others, and ends there."""
+
+
 def exit_with_sentence(main: Callable[[], int | None]) -> None:
     """Runs `main` and ends the process: 0 on success, 2 on a `UserError`, 130 on Ctrl-C.
 
     Other exceptions are defects of this project and keep their traceback (exit status 1).
     """
     try:
-        status = main()
+        status, sentence = main() or 0, ""
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        status, sentence = 2, f"error: {error}"
     except KeyboardInterrupt:
-        print("stopped by the keyboard", file=sys.stderr)
-        sys.exit(130)
-    sys.exit(status or 0)
+        status, sentence = 130, "stopped by the keyboard"
+    except SystemExit as error:
+        status, sentence = error.code if isinstance(error.code, int) else int(error.code is not None), ""
+        if not (status and ENDINGS):
+            raise
+    except Exception:
+        if not ENDINGS:
+            raise
+        status, sentence = 1, traceback.format_exc()
+    for ending in ENDINGS if status else ():
+        ending(status, sentence)
+    if sentence:
+        print(sentence, file=sys.stderr)
+    sys.exit(status)

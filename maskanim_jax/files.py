@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from pathlib import Path
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to: it takes `path`'s place when the block ends well, and is removed when not. Raises OSError."""
-    temporary = path.absolute().with_name(f".{path.name}.{os.getpid()}.part")
+    # Not a process' number: on a disk that machines share two of them may have the same.
+    temporary = path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
     try:
         yield temporary
         os.replace(temporary, path)

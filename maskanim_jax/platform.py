@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import uuid
 
 import jax
 from ml_collections import ConfigDict
 
+from maskanim_jax import hosts
 from maskanim_jax.errors import UserError
+from maskanim_jax.meeting import listen, meet, receive
 from maskanim_jax.weights import default_cache
 
 OTHERS = "MASKANIM_DISTRIBUTED"
 """Environment variable: "1" where JAX finds the other processes by itself (Slurm, TPU pods, Open MPI), else ADDRESS:PORT,COUNT,INDEX."""
+PATIENCE = "MASKANIM_DISTRIBUTED_WAIT"
+"""Environment variable: seconds to wait for the other processes at the start; 300 without it."""
+HEARTBEAT = 60
+"""Seconds after which JAX itself takes a process for lost; hosts.py is faster."""
+_KEY = "maskanim_jax/watch"
 
 
 def prepare(config: ConfigDict) -> None:
     """Turns on the persistent compilation cache, makes `config.cpu_devices`, joins the other processes when MASKANIM_DISTRIBUTED is set.
 
     Without a GPU or TPU a mesh of CPU devices is worth having: XLA runs a narrow conv on one core, two devices run two of them.
-    Raises UserError when MASKANIM_DISTRIBUTED cannot be read.
+    Raises UserError when MASKANIM_DISTRIBUTED cannot be read, or the other processes do not come.
     """
     if others := os.environ.get(OTHERS):
         _join(others)
@@ -36,17 +45,63 @@ def prepare(config: ConfigDict) -> None:
 
 
 def _join(others: str) -> None:
+    """Meets the other processes, then has JAX do so; from here on the end of one is the end of all (see hosts.py)."""
+    if jax.distributed.is_initialized():
+        return  # a notebook trains twice
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # between processes without accelerators
+    patience = _patience()
     if "," not in others:
-        jax.distributed.initialize()
+        jax.distributed.initialize(initialization_timeout=round(patience), heartbeat_timeout_seconds=HEARTBEAT)
+        _watch_found(patience)
         return
     try:
-        address, count, index = others.split(",")
-        numbers = int(count), int(index)
-        if not 0 <= numbers[1] < numbers[0] or ":" not in address:
+        address, *numbers = others.split(",")
+        host, _, port = address.rpartition(":")
+        count, index = (int(number) for number in numbers)
+        if not (0 <= index < count and host and 0 < int(port) < 1 << 16):
             raise ValueError
     except ValueError as error:
         raise UserError(
             f"{OTHERS}={others} cannot be read: give ADDRESS:PORT,COUNT,INDEX, such as localhost:1234,2,0, or 1"
         ) from error
-    jax.distributed.initialize(address, *numbers)
+    if count > 1:
+        hosts.watch(index, count, meet(host.strip("[]"), int(port), count, index, patience))
+    jax.distributed.initialize(
+        address, count, index, initialization_timeout=round(patience), heartbeat_timeout_seconds=HEARTBEAT
+    )
+
+
+def _watch_found(patience: float) -> None:
+    """The same where JAX found the others by itself: process 0 tells its port through JAX's own service."""
+    try:
+        from jax._src.distributed import global_state
+
+        index, count = global_state.process_id, global_state.num_processes  # jax.process_index() would start the devices
+        if count == 1:
+            return
+        client, host = global_state.client, global_state.coordinator_address.rpartition(":")[0].strip("[]")
+        run = uuid.uuid4().hex
+        if index == 0:
+            server = listen(0)
+            client.key_value_set(_KEY, f"{server.getsockname()[1]} {run}")
+            greeting = {"maskanim": 1, "count": count, "index": 0, "run": run}
+            connections = receive(server, count, patience, greeting)
+        else:
+            port, run = client.blocking_key_value_get(_KEY, round(1000 * patience)).split()
+            connections = meet(host, int(port), count, index, patience, run)
+    except (ImportError, AttributeError, TypeError, UserError) as error:
+        # The run can do without: then JAX notices a lost process, later and in its own words.
+        print(f"the processes are not watched: {error}", file=sys.stderr)
+        return
+    hosts.watch(index, count, connections)
+
+
+def _patience() -> float:
+    text = os.environ.get(PATIENCE, "300")
+    try:
+        seconds = float(text)
+        if not 1 <= seconds <= 86400:
+            raise ValueError
+    except ValueError as error:
+        raise UserError(f"{PATIENCE}={text} cannot be: give seconds, from 1 to 86400") from error
+    return seconds

@@ -1,0 +1,75 @@
+"""Do all processes of a run do the same thing? Config, data, code and folder are compared before the first step.
+
+Each process reads its own command line and its own disks. Where they differ the run would go on and be neither the one nor the other.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from maskanim_jax import hosts
+from maskanim_jax.checkpoints import FOLDER, flat_config
+from maskanim_jax.errors import UserError
+from maskanim_jax.files import replacing
+from maskanim_jax.provenance import git_revision, versions
+
+OWN = ("data.shards", "data.threads", "data.prefetch", "cpu_devices")
+"""Fields of the config that each process may have its own of: where the data lie (their fingerprint decides) and how they are read."""
+_SHOWN = 8
+
+
+def agree(config: ConfigDict, data: Mapping[str, Any], **more: Any) -> None:
+    """Raises UserError, in all processes, when this one's config, `data` (what identifies it), versions or `more` are not those of all."""
+    peers = hosts.current()
+    if peers is None:
+        return
+    mine = {f"config.{key}": value for key, value in flat_config(config.to_dict()).items() if key not in OWN}
+    mine |= {f"the data's {key}": value for key, value in data.items()} | more
+    mine |= {f"the version of {name}": version for name, version in versions().items()}
+    mine |= {"the git revision": git_revision(), "devices of each process": jax.local_device_count()}
+    refuse_differences(peers.gather(mine))
+
+
+def refuse_differences(offers: list[dict[str, Any]]) -> None:
+    """Raises UserError for the first process whose offer is not that of process 0, naming what differs."""
+    first = offers[0]
+    for index, offer in enumerate(offers):
+        differ = [key for key in first.keys() | offer.keys() if first.get(key) != offer.get(key)]
+        if differ:
+            clauses = [
+                f"{key} is {offer.get(key)} in process {index} and {first.get(key)} in process 0" for key in sorted(differ)
+            ]
+            more = f" and {len(clauses) - _SHOWN} more" if len(clauses) > _SHOWN else ""
+            raise UserError(
+                f"the processes differ: {'; '.join(clauses[:_SHOWN])}{more}; start all of them with the same command, code and data"
+            )
+
+
+def check_shared(workdir: Path) -> None:
+    """Raises UserError, in all processes, when `workdir` is not one folder that all of them see; it must exist."""
+    peers = hosts.current()
+    if peers is None:
+        return
+    mark = workdir / f".shared.{uuid.uuid4().hex}"
+    try:
+        if peers.index == 0:
+            with replacing(mark) as temporary:
+                temporary.write_text("")
+        name = peers.gather(mark.name)[0]
+        seen = [path.name for path in workdir.iterdir()]  # asks the server anew, where a look at one name may be remembered
+        found = peers.gather([name in seen, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))])
+    except OSError as error:
+        raise UserError(f"{workdir} can't be used ({error.strerror}): give a --workdir that all processes can write") from error
+    finally:
+        mark.unlink(missing_ok=True)
+    for index, (here, steps) in enumerate(found):
+        if not here or steps != found[0][1]:
+            raise UserError(
+                f"{workdir} of process {index} is not the folder of process 0: give a --workdir on a disk that all processes share"
+            )

@@ -1,0 +1,284 @@
+"""How do the processes of a run hear of each other's end? A connection to process 0, on which each says that it is alive.
+
+Without it a lost process leaves the others waiting in a collective: on an accelerator for ever, elsewhere until jaxlib aborts them.
+Process 0 passes on what it hears. A process that is lost (killed, preempted, its machine or network gone) ends all others with status 75,
+"start me again"; one that ended with an error ends them with that error's status.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, NoReturn
+
+from maskanim_jax import errors
+from maskanim_jax.errors import UserError, printable
+
+RESTART = 75
+"""Exit status of a process that another one's loss ended: nothing is wrong with the run, start it again (EX_TEMPFAIL)."""
+BEAT = 3.0
+"""Seconds between two signs of life."""
+SILENCE = 40.0
+"""Seconds without one after which a process is lost, although its connection is open."""
+GRACE = 15.0
+"""Seconds that a process has to end by itself after another one ended with an error: mostly it has the same error."""
+ARRIVAL = 900.0
+"""Seconds that the others may take to the same point of the program."""
+
+_current: Peers | None = None
+
+
+def current() -> Peers | None:
+    """This process' connections, None where it is alone."""
+    return _current
+
+
+def watch(index: int, count: int, connections: Mapping[int, socket.socket]) -> Peers:
+    """From now on this process ends when another one does. `connections`: of process 0 to all others, of those to 0."""
+    global _current
+    _current = Peers(index, count, connections)
+    _current.start()
+    return _current
+
+
+class Peers:
+    """The other processes of the run, as one of `count` sees them."""
+
+    def __init__(self, index: int, count: int, connections: Mapping[int, socket.socket]) -> None:
+        self.index, self.count = index, count
+        self._open = dict(connections)
+        self._from = {number: _address(connection) for number, connection in self._open.items()}
+        self._heard = dict.fromkeys(self._open, time.monotonic())
+        self._unread = dict.fromkeys(self._open, b"")
+        self._changed = threading.Condition()
+        self._sending = threading.Lock()
+        self._given: dict[int, dict[int, Any]] = {}  # round: process: value
+        self._answers: dict[int, list[Any]] = {}
+        self._round = 0
+        self._left = self._ending = self._crashed = False
+        self._verdict: tuple[int, str, float] | None = None  # status, sentence, when to end at the latest
+
+    def start(self) -> None:
+        """Begins to listen, in a thread, and to look out for this process' own end."""
+        for connection in self._open.values():
+            connection.settimeout(SILENCE)  # of sending: who reads nothing for so long is lost
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _delay_abort()
+        threading.Thread(target=self._listen, name="hosts", daemon=True).start()
+        errors.ENDINGS.append(self.failed)
+        before = sys.excepthook
+
+        def crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+            self._crashed = True
+            before(kind, error, trace)
+
+        sys.excepthook = crashed
+        atexit.register(self._leave)  # before JAX's own, which waits for the others and gives up after minutes
+
+    # -- what the main thread asks for ------------------------------------------------------------------------------------------------
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value (JSON) of each process, by index; all processes must ask, in the same order.
+
+        Raises UserError when one does not get here within ARRIVAL seconds; one that ends meanwhile ends this one.
+        """
+        number = self._round
+        self._round += 1
+        self._give(number, value)
+        with self._changed:
+            if not self._changed.wait_for(lambda: number in self._answers, ARRIVAL):
+                raise UserError(
+                    f"the other processes did not come to the same point within {ARRIVAL / 60:.0f} minutes: "
+                    "start the same command in all of them"
+                )
+            return self._answers.pop(number)
+
+    def failed(self, status: int, sentence: str) -> NoReturn:
+        """Ends this process with its error, after telling the others; when another one's loss was the reason, with that."""
+        stopped = status == RESTART  # all of them were told to
+        with self._changed:  # a lost process shows in its connection before it shows in a collective, but not by much
+            self._changed.wait_for(lambda: stopped or self._verdict is not None, 2.0)
+            self._ending, verdict = True, self._verdict
+        if verdict is None or status != 1:
+            _say(sentence)
+        if stopped:
+            self._tell({"failed": self.index, "status": status, "sentence": "it was told to stop"})
+        elif verdict is not None:
+            _say(verdict[1])
+            status = verdict[0] if status == 1 else status
+        else:
+            first = sentence.strip().splitlines()[-1] if sentence.strip() else f"status {status}"
+            self._tell({"failed": self.index, "status": status, "sentence": first})
+        self._exit(status, GRACE + 5)
+
+    def _leave(self) -> None:
+        """At the end: waits until the others have come to theirs, too."""
+        if self._crashed:
+            self.failed(1, "")
+        self._give(-1, None)
+        with self._changed:
+            self._changed.wait_for(lambda: self._left)
+
+    def _give(self, number: int, value: Any) -> None:
+        if self.index:
+            self._tell({"round": number, "value": value})
+        else:
+            self._collect(number, 0, json.loads(json.dumps(value)))  # as the others' values come
+
+    # -- what the thread hears --------------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        selector, beaten = selectors.DefaultSelector(), 0.0
+        for number, connection in self._open.items():
+            selector.register(connection, selectors.EVENT_READ, number)
+        while True:
+            for key, _ in selector.select(BEAT / 3):
+                if not self._read(key.data):
+                    selector.unregister(key.fileobj)
+                    self._closed(key.data, "its connection closed")
+            now = time.monotonic()
+            if now - beaten > BEAT:
+                beaten = now
+                self._tell({})
+            for number in [number for number in self._open if now - self._heard[number] > SILENCE]:
+                selector.unregister(self._open[number])
+                self._closed(number, f"nothing was heard of it for {SILENCE:.0f} s")
+            if self._verdict is not None and now > self._verdict[2] and not self._ending:
+                self._ending = True
+                _say(self._verdict[1])
+                self._exit(self._verdict[0], 3.0)
+
+    def _read(self, number: int) -> bool:
+        """Takes in what a connection has; False at its end."""
+        try:
+            data = self._open[number].recv(1 << 16)
+        except OSError:
+            data = b""
+        if not data:
+            return False
+        self._heard[number] = time.monotonic()
+        *lines, self._unread[number] = (self._unread[number] + data).split(b"\n")
+        for line in lines:
+            self._take(number, json.loads(line))
+        return True
+
+    def _take(self, number: int, said: dict[str, Any]) -> None:
+        if "round" in said:
+            if self.index:
+                self._answer(said["round"], said["value"])
+            else:
+                self._collect(said["round"], number, said["value"])
+        elif "failed" in said:
+            others = f"process {said['failed']} of {self.count} ended with an error: {said['sentence']}"
+            self._judge(said["status"], others, GRACE, said)
+        elif "lost" in said:
+            self._judge(RESTART, said["lost"], 0.0, said)
+
+    def _collect(self, number: int, of: int, value: Any) -> None:
+        with self._changed:
+            given = self._given.setdefault(number, {})
+            given[of] = value
+            if len(given) < self.count:
+                return
+            values = [given[index] for index in range(self.count)]
+            del self._given[number]
+        self._tell({"round": number, "value": values})
+        self._answer(number, values)
+
+    def _answer(self, number: int, values: list[Any]) -> None:
+        with self._changed:
+            if number < 0:
+                self._left = True
+            else:
+                self._answers[number] = values
+            self._changed.notify_all()
+
+    def _closed(self, number: int, how: str) -> None:
+        with self._changed:
+            self._open.pop(number).close()
+            self._changed.notify_all()
+        if not (self._left or self._ending):
+            lost = (
+                f"process {number} of {self.count} ({self._from[number]}) is lost: {how}; perhaps it was killed or its machine is gone. "
+                "Start all processes again: the run goes on from its newest checkpoint"
+            )
+            self._judge(RESTART, lost, 0.0, {"lost": lost})
+
+    def _judge(self, status: int, sentence: str, grace: float, said: dict[str, Any]) -> None:
+        """The first thing that went wrong decides; what is heard later followed from it."""
+        with self._changed:
+            if self._verdict is not None or self._left:
+                return
+            self._verdict = status, f"error: {sentence}", time.monotonic() + grace
+            self._changed.notify_all()
+        if self.index == 0:
+            self._tell(said)
+
+    # -- saying and ending ------------------------------------------------------------------------------------------------------------
+
+    def _tell(self, said: dict[str, Any]) -> None:
+        """To all connections; one that takes nothing is found out by the thread."""
+        line = json.dumps(said).encode() + b"\n"
+        with self._sending:
+            for connection in list(self._open.values()):
+                with contextlib.suppress(OSError):
+                    connection.sendall(line)
+
+    def _exit(self, status: int, longest: float) -> NoReturn:
+        """Ends at once, whatever other threads wait for. Process 0 goes last: jaxlib aborts the others when it is gone."""
+        end = time.monotonic() + (longest if self.index == 0 else 0)
+        while self._open and time.monotonic() < end:
+            if threading.current_thread().name == "hosts":
+                for number in [number for number in self._open if not self._read_quietly(number)]:
+                    self._open.pop(number).close()
+            time.sleep(0.05)
+        with contextlib.suppress(Exception):
+            sys.stdout.flush()
+        os._exit(status)
+
+    def _read_quietly(self, number: int) -> bool:
+        """Whether the connection is open still; what it says does not matter any more."""
+        connection = self._open[number]
+        try:
+            connection.setblocking(False)
+            return bool(connection.recv(1 << 16))
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+
+def _say(text: str) -> None:
+    """To stderr, past its lock: another thread may hang with it."""
+    if text.strip():
+        shown = "\n".join(printable(line) for line in text.strip().splitlines())
+        os.write(2, f"\n{shown}\n".encode("utf-8", "backslashreplace"))
+
+
+def _address(connection: socket.socket) -> str:
+    try:
+        return str(connection.getpeername()[0]).removeprefix("::ffff:")
+    except OSError:
+        return "?"
+
+
+def _delay_abort() -> None:
+    """jaxlib aborts a process that has lost process 0, from C++, as soon as this module hears of it, or a little sooner.
+
+    As handler of SIGABRT C's `sleep` gets the signal's number, 6, for seconds: time to say what happened and to end with a status.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        libc = ctypes.CDLL(None)
+        libc.signal.argtypes, libc.signal.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_void_p
+        libc.signal(signal.SIGABRT, ctypes.cast(libc.sleep, ctypes.c_void_p))
