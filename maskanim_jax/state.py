@@ -104,8 +104,9 @@ def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accum
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         found = gradients(state, frozen, source, driving, key)
-        updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        with jax.named_scope("adam"):
+            updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, found.stats, opt_state), found.metrics | health(found)
 
     same, batch = replicated(mesh), split(mesh)

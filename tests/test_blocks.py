@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskanim_jax.nn.blocks import EncoderDecoder, ResidualBlock, average_pool
-from maskanim_jax.nn.convolution import upsample
+from maskanim_jax.nn.blocks import EncoderDecoder, ResidualBlock
+from maskanim_jax.nn.convolution import average_pool, upsample
 from maskanim_jax.nn.layers import BatchNorm
 from maskanim_jax.nn.network import Network
 from maskanim_jax.nn.resize import antialiased_downscale, bilinear

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax import lax
 
 from maskanim_jax.nn import convolution
 from maskanim_jax.nn.convolution import conv2d, upsample, upsampled_conv2d
+from maskanim_jax.nn.layers import Conv
 
 
 def plain(x, kernel, padding="SAME"):
@@ -77,3 +79,27 @@ def test_only_a_cpu_adds_up_blocks():
 
     assert convolutions("tpu") == convolutions("cuda") <= 2
     assert convolutions("cpu") >= 4
+
+
+@pytest.mark.parametrize("way", [convolution.folded_conv2d, convolution.dilated_conv2d])
+def test_each_platforms_form_of_the_upsampled_convolution(way):
+    x, kernel = some(2, 17, 16, 6), some(3, 3, 6, 5, seed=1)
+    found, wanted = both(way, lambda x, k: plain(upsample(x), k), x, kernel)
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
+
+
+def test_each_platforms_form_of_the_average_pool():
+    x = some(2, 6, 8, 3)
+    (patches, to_x), (windows, to_same) = (
+        both(way, way, x)[0] for way in (convolution.patch_means, convolution.window_means)
+    )
+    np.testing.assert_allclose(patches[:, 1, 2], x[:, 2:4, 4:6].mean((1, 2)), atol=1e-6)
+    np.testing.assert_allclose(windows, patches, atol=1e-6)
+    np.testing.assert_allclose(to_same, to_x, atol=1e-6)
+
+
+def test_a_convolution_of_parts_is_that_of_their_channels_beside_each_other():
+    conv = Conv(11, 3, 7, rngs=nnx.Rngs(0))
+    parts = some(2, 12, 9, 8), some(2, 12, 9, 3, seed=1)
+    np.testing.assert_allclose(conv.of_parts(parts), conv(jnp.concatenate(parts, -1)), atol=1e-5)

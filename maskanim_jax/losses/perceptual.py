@@ -29,7 +29,8 @@ def perceptual_pyramid(
     target = jax.lax.stop_gradient(target)
     losses = [jnp.float32(0) for _ in pictures]
     for scale in sorted({scale for each in scales for scale in each}, reverse=True):
-        wanted = features(weights, antialiased_downscale(target, scale), taps, dtype)
+        with jax.named_scope(f"want{scale}"):
+            wanted = features(weights, antialiased_downscale(target, scale), taps, dtype)
 
         def distance(picture: jax.Array, wanted: list[jax.Array] = wanted, scale: int = scale) -> jax.Array:
             seen = features(weights, antialiased_downscale(picture, scale), taps, dtype)
@@ -37,7 +38,8 @@ def perceptual_pyramid(
 
         for i, picture in enumerate(pictures):
             if scale in scales[i]:
-                losses[i] += (jax.checkpoint(distance) if remat else distance)(picture)
+                with jax.named_scope(f"picture{i}/see{scale}"):
+                    losses[i] += (jax.checkpoint(distance) if remat else distance)(picture)
     return losses
 
 

@@ -9,14 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskanim_jax.nn.convolution import average_pool
 from maskanim_jax.nn.layers import BatchNorm, Conv
 from maskanim_jax.nn.types import DType
-
-
-def average_pool(x: jax.Array) -> jax.Array:
-    """Mean of 2 x 2 patches, (N, H, W, C) to (N, H/2, W/2, C)."""
-    n, h, w, c = x.shape
-    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
 
 
 class Nothing(nnx.Module):
@@ -133,12 +128,17 @@ class EncoderDecoder(nnx.Module):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, inputs) to (N, H, W, outputs); H and W are multiples of 2^n."""
+        return jnp.concatenate(self.parts(x, train), -1)
+
+    def parts(self, x: jax.Array, train: bool) -> list[jax.Array]:
+        """The same in the parts whose channels come one behind the other: the last up block's and, with skips, the raw input's."""
         encoded = [x]
         for i in range(self.blocks):
-            encoded.append(getattr(self, f"down{i}")(encoded[-1], train))
-        y = encoded.pop()
+            with jax.named_scope(f"down{i}"):
+                encoded.append(getattr(self, f"down{i}")(encoded[-1], train))
+        parts = [encoded.pop()]
         for i in reversed(range(self.blocks)):
-            y = getattr(self, f"up{i}")(y, train)
-            if self.skips:
-                y = jnp.concatenate([y, encoded[i].astype(y.dtype)], -1)
-        return y
+            with jax.named_scope(f"up{i}"):
+                y = getattr(self, f"up{i}")(jnp.concatenate(parts, -1), train)
+            parts = [y, encoded[i].astype(y.dtype)] if self.skips else [y]
+        return parts

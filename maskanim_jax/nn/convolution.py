@@ -1,7 +1,7 @@
 """How is a convolution computed? The same numbers as the plain one, up to rounding, with fewer operations and no slow path.
 
-Two things are done here. Nearest-neighbour upsampling followed by a 3x3 conv is one 2x2 conv with four times the outputs on the small
-image: 16 multiplications instead of 36. And on a CPU the gradient with respect to the kernel is added up over blocks of rows: XLA treats it
+Nearest-neighbour upsampling followed by a 3x3 conv is one conv of the small image: 16 multiplications instead of 36, in the form that the
+platform is good at; average pooling has two forms for the same reason. And on a CPU the gradient with respect to the kernel is added up over blocks of rows: XLA treats it
 as a conv whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints the ratios). Other platforms get
 the plain gradient.
 """
@@ -9,12 +9,15 @@ the plain gradient.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
+Way = Callable[[jax.Array, jax.Array], jax.Array]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 BLOCK_BYTES = 2 << 20
 """What a block of rows takes of the two pictures, so that it stays in a core's cache."""
@@ -98,11 +101,37 @@ def _fold(kernel: jax.Array, axis: int) -> jax.Array:
     return jnp.stack([jnp.stack([first, middle + last]), jnp.stack([first + middle, last])])
 
 
+@jax.custom_vjp
 def upsampled_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """3x3 conv, zero padding, of `x` upsampled 2x by nearest neighbour: (N, H, W, I) by (3, 3, I, O) to (N, 2H, 2W, O).
 
-    A pixel of the upsampled picture sees 2 x 2 different source pixels; its 9 taps fall on them in 4 ways, by the parity of its place. All
-    four are one 2x2 conv with 4 O outputs over H + 1 x W + 1 places, from which each takes its own H x W.
+    A pixel of the upsampled picture sees 2 x 2 different source pixels, so 16 of its 36 products are different ones.
+    """
+    return _by_platform(folded_conv2d, dilated_conv2d)(x, kernel)
+
+
+def _upsampled_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return upsampled_conv2d(x, kernel), (x, kernel)
+
+
+def _upsampled_backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def gradients(way: Way) -> Callable[..., tuple[jax.Array, jax.Array]]:
+        return lambda x, kernel, g: jax.vjp(way, x, kernel)[1](g)
+
+    return _by_platform(gradients(folded_conv2d), gradients(dilated_conv2d))(*kept, g)
+
+
+upsampled_conv2d.defvjp(_upsampled_forward, _upsampled_backward)
+
+
+def _by_platform(cpu: Callable[..., Any], others: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *inputs: lax.platform_dependent(*inputs, cpu=cpu, default=others)
+
+
+def folded_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`upsampled_conv2d` for a CPU: by the parity of its place a pixel's 9 taps fall on the 2 x 2 source pixels in 4 ways.
+
+    All four are one 2x2 conv with 4 O outputs over H + 1 x W + 1 places, from which each takes its own H x W.
     """
     n, h, w, _ = x.shape
     if n * h * w < FOLDED_PIXELS:
@@ -115,3 +144,29 @@ def upsampled_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     ).reshape(n, h + 1, w + 1, 2, 2, outputs)
     rows = [jnp.stack([y[:, a : a + h, b : b + w, a, b] for b in (0, 1)], 3) for a in (0, 1)]
     return jnp.stack(rows, 2).reshape(n, 2 * h, 2 * w, outputs)
+
+
+def dilated_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`upsampled_conv2d` for accelerators: the small image with zeros between its pixels, and the kernel spread to 4x4.
+
+    No picture is taken apart by parity, which a TPU would do in tiles of mostly nothing (docs/performance.md).
+    """
+    edge = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
+    spread = edge[:-1, :-1] + edge[1:, :-1] + edge[:-1, 1:] + edge[1:, 1:]
+    return lax.conv_general_dilated(x, spread, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=LAYOUT)
+
+
+def average_pool(x: jax.Array) -> jax.Array:
+    """Mean of 2 x 2 patches, (N, H, W, C) to (N, H/2, W/2, C)."""
+    return _by_platform(patch_means, window_means)(x)
+
+
+def patch_means(x: jax.Array) -> jax.Array:
+    """`average_pool` for a CPU."""
+    n, h, w, c = x.shape
+    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+
+
+def window_means(x: jax.Array) -> jax.Array:
+    """`average_pool` for accelerators: axes of 2 would fill a 64th of a TPU's tiles."""
+    return lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") * 0.25

@@ -6,6 +6,8 @@ and a compute type that leaves parameters and statistics in float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -36,6 +38,16 @@ class Conv(nnx.Module):
         """(N, H, W, inputs) to (N, H', W', outputs) in the compute type; H' = H, or H - k + 1 without padding."""
         y = conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.padding)
         return y + self.bias[...].astype(self.dtype)
+
+    def of_parts(self, parts: Sequence[jax.Array]) -> jax.Array:
+        """The same of the parts of `x`, whose channels come one behind the other: what would be a copy of a large picture is a sum of results."""
+        kernel, first = self.kernel[...].astype(self.dtype), 0
+        y = self.bias[...].astype(self.dtype)
+        for part in parts:
+            last = first + part.shape[-1]
+            y = y + conv2d(part.astype(self.dtype), kernel[:, :, first:last], self.padding)
+            first = last
+        return y
 
     def of_upsampled(self, x: jax.Array) -> jax.Array:
         """The same of `x` upsampled 2x by nearest neighbour, without making that picture: (N, H, W, inputs) to (N, 2H, 2W, outputs)."""

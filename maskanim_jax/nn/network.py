@@ -28,10 +28,11 @@ def _folded(module: nnx.Module) -> nnx.Module:
 class Network:
     """A module as pure functions over plain dicts of arrays, so that jit, sharding and checkpoints see nothing but arrays.
 
-    `remat`: in training its activations are not kept for the backward pass but computed again.
+    `remat`: in training its activations are not kept for the backward pass but computed again. `name` labels its operations in profiles.
     """
 
-    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], remat: bool = False) -> None:
+    def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], remat: bool = False, name: str = "") -> None:
+        self._name = name or "network"
         self._make = make
         self._remat = remat
         self._graph = _split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[0]
@@ -58,7 +59,8 @@ class Network:
             output = module(*inputs, train=train)
             return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)) if train else stats
 
-        return (jax.checkpoint(run) if self._remat and train else run)(params, stats, *inputs)
+        with jax.named_scope(self._name):
+            return (jax.checkpoint(run) if self._remat and train else run)(params, stats, *inputs)
 
 
 def fold_all(

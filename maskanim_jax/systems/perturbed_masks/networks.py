@@ -73,10 +73,9 @@ class CoarseGenerator(nnx.Module):
     def __call__(self, source: jax.Array, source_mask: jax.Array, driving_mask: jax.Array, train: bool) -> jax.Array:
         """D(s) (N, L, L, 3), m_s and m_d (N, L, L, 1) to the coarse frame c (N, S, S, 3)."""
         x = self.first(jnp.concatenate([source, source_mask, driving_mask], -1), train)
-        for i in range(self.residuals):
-            x = getattr(self, f"residual{i}")(x, train)
-        for i in range(self.ups):
-            x = getattr(self, f"up{i}")(x, train)
+        for block in (*(f"residual{i}" for i in range(self.residuals)), *(f"up{i}" for i in range(self.ups))):
+            with jax.named_scope(block):
+                x = getattr(self, block)(x, train)
         return jax.nn.sigmoid(self.last(x).astype(jnp.float32))
 
 
@@ -94,4 +93,4 @@ class FineGenerator(nnx.Module):
     ) -> jax.Array:
         """s (N, S, S, 3), U(m_s) (N, S, S, 1), c (N, S, S, 3), U(m_d) (N, S, S, 1) to the fine frame f (N, S, S, 3)."""
         x = jnp.concatenate([source, source_mask, coarse, driving_mask], -1)
-        return jax.nn.sigmoid(self.last(self.body(x, train)).astype(jnp.float32))
+        return jax.nn.sigmoid(self.last.of_parts(self.body.parts(x, train)).astype(jnp.float32))

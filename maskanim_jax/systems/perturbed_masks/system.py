@@ -56,7 +56,7 @@ class PerturbedMasks:
             "coarse": lambda rngs: CoarseGenerator(config.coarse, ups, dtype=dtype, rngs=rngs),
             "fine": lambda rngs: FineGenerator(config.fine, dtype=dtype, rngs=rngs),
         }
-        self.networks = {name: Network(make, remat=config.remat) for name, make in makers.items()}
+        self.networks = {name: Network(make, remat=config.remat, name=name) for name, make in makers.items()}
 
     # -- learning ------------------------------------------------------------------------------------------------------------------
 
@@ -164,7 +164,8 @@ class PerturbedMasks:
         steps_per_epoch: int,
     ) -> Gradients:
         augment_key, perturb_key = jax.random.split(key)
-        source, target, augmented = self.augment(source, driving, augment_key)
+        with jax.named_scope("augment"):
+            source, target, augmented = self.augment(source, driving, augment_key)
         refining = step >= self.config.refine.start_epoch * steps_per_epoch
 
         def total(
