@@ -1,9 +1,9 @@
 """How is a convolution computed? The same numbers as the plain one, up to rounding, with fewer operations and no slow path.
 
-Nearest-neighbour upsampling followed by a 3x3 conv is one conv of the small image: 16 multiplications instead of 36, in the form that the
-platform is good at; average pooling has two forms for the same reason. And on a CPU the gradient with respect to the kernel is added up over blocks of rows: XLA treats it
-as a conv whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints the ratios). Other platforms get
-the plain gradient.
+Nearest-neighbour upsampling followed by a 3x3 conv is one conv of the small image: 16 multiplications instead of 36, in the form that
+the platform is good at; average pooling has two forms for the same reason. And on a CPU the gradient with respect to the kernel is added up
+over blocks of rows: XLA treats it as a conv whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints
+the ratios). Other platforms get the plain gradient.
 """
 
 from __future__ import annotations
