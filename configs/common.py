@@ -78,6 +78,7 @@ def get_config() -> ConfigDict:
     c.reconstruct = reconstruct = ConfigDict()
     reconstruct.checkpoint = "best"  # or "last"
     reconstruct.clips = 0  # of the test split; 0: all
+    reconstruct.backends = ()  # landmark and identity networks for AKD, MKR, AED, CSIM: docs/metrics.md
 
     c.animate = animate = ConfigDict()
     animate.pairs = 4  # test clips that --mode=animate animates by another identity

@@ -17,6 +17,8 @@ from maskanim_jax.animation.writer import VideoWriter
 from maskanim_jax.checkpoints import LoadedRun, claim_workdir, load_run, read_config
 from maskanim_jax.data import open_data, true_silhouettes
 from maskanim_jax.errors import UserError
+from maskanim_jax.metrics.choose import choose
+from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.pictures import strip, to_uint8
 from maskanim_jax.reconstruct import reconstruct, write_figures
 
@@ -34,6 +36,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     split = open_data(config, "test")
     videos = workdir / "reconstruction"
     videos.mkdir(exist_ok=True)
+    chosen = choose(run.system.frame_size, config.reconstruct.backends)
     figures = reconstruct(
         run.system,
         run.variables,
@@ -41,16 +44,21 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         clips=config.reconstruct.clips or None,
         videos=videos,
         silhouettes=true_silhouettes(config, "test"),
+        metrics=chosen.metrics,
         progress=True,
     )
     if not figures["frames"]:
         raise UserError(f"{split.shards} has no test clip with two frames or more: prepare it with a `test` folder")
     figures = {"system": run.system.name, "checkpoint_step": run.step, "data_fingerprint": split.fingerprint, **figures}
+    figures |= {"measured": {"l1": L1().descriptions["l1"], **chosen.descriptions}, "not_measured": chosen.not_measured}
     write_figures(workdir / "reconstruction.json", figures)
     print(
         f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
         f"repeating the source {figures['l1_repeat_source']:.4f}; ratio {figures['ratio']:.3f}"
     )
+    print("; ".join(f"{key} {figures[key]:.4f}" for key in chosen.descriptions if key in figures))
+    for key, reason in chosen.not_measured.items():
+        print(f"not measured: {key}, since {reason}")
     return figures
 
 

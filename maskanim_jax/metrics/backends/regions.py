@@ -74,7 +74,7 @@ def best(raw: np.ndarray, logits: np.ndarray, centres: np.ndarray, size: int, le
 
     `raw` (A, 4 + 2 K) in pixels of the input relative to the anchors: centre, width and height of the box, keypoints. `logits` (A,).
     """
-    scores = 1 / (1 + np.exp(-np.clip(logits, -100, 100)))
+    scores = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -100, 100)))
     chosen = scores >= least
     if not chosen.any():
         return None
