@@ -12,6 +12,7 @@ import numpy as np
 
 from input_pipeline.shards import Split
 from maskanim_jax.pictures import grid, strip, to_uint8
+from maskanim_jax.probe import choose, probe, probe_alarms
 from maskanim_jax.systems.interface import System, Variables
 
 SHOWN_PAIRS = 6
@@ -42,6 +43,15 @@ def held_out_pictures(system: System, variables: Variables, split: Split, seed: 
         for i in range(len(numbers))
     ]
     return {"held_out": grid(rows)} if rows else {"held_out": to_uint8(np.zeros((1, 1, 3)))}
+
+
+def held_out_probe(system: System, variables: Variables, split: Split) -> tuple[dict[str, float], list[str]]:
+    """Does the system animate by pose? (figures of `maskanim_jax.probe` for the log, alarms in words); nothing when there are no two identities."""
+    batch = choose(split)
+    if batch is None:
+        return {}, []
+    figures = probe(system, variables, batch)
+    return figures, probe_alarms(figures)
 
 
 def _show(

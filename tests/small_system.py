@@ -57,6 +57,15 @@ class SmallSystem:
     def pictures(self, variables, source, driving, key):
         return self.reconstruct(variables, source, driving)
 
+    def animation_options(self, given):
+        return ()
+
+    def begin_animation(self, variables, source, first_driving):
+        return source
+
+    def animate(self, variables, begun, driving, options):
+        return self.reconstruct(variables, begun + 0 * driving, driving)
+
     def alarms(self, metrics):
         return []
 

@@ -1,0 +1,157 @@
+"""Does the system animate by pose, or does it ignore the driver or let the driver's looks through? Asked of a fixed batch while training.
+
+The batch is fixed: a few held-out sources, each animated by frames of held-out clips of other identities, with the system's default options.
+Each driver is shown a second time with its colours rotated (red to green to blue), which changes its looks and not its pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline.shards import Split
+from maskanim_jax.systems.interface import System, Variables
+
+SOURCES = 4
+DRIVERS = 8
+SAME_MASK = 0.005
+"""Masks of different drivers that deviate less than this from one another are one mask."""
+SAME_RESULT = 0.002
+"""Results of different drivers that deviate less than this from one another do not depend on the driver."""
+LEAKS = 0.3
+"""Share of a change of the driver's colours that comes through in the result, from which on the driver's looks leak."""
+NEARER = 0.5
+"""Share of the pairs whose result is nearer the driver's colours than the source's, above which identity leaks; with LEAKING_AT_LEAST."""
+LEAKING_AT_LEAST = 0.1
+"""A blur is near to everybody's colours: only with so much of the driver's colours coming through is nearness a leak."""
+LITTLE_COLOUR = 1e-3
+"""Mean squared change below which rotating the colours changes nothing: grey clips have no leak of colours to measure."""
+
+
+class Probe(NamedTuple):
+    """The fixed batch: (P, S, S, 3) sources and (P, N, S, S, 3) drivers of each, uint8."""
+
+    sources: np.ndarray
+    drivings: np.ndarray
+
+
+def choose(split: Split) -> Probe | None:
+    """The first frame of the split's first SOURCES clips, and for each the middle frames of the DRIVERS next clips of other identities.
+
+    Drivers are repeated where there are too few; None when the split has no two identities.
+    """
+    sources, drivings = [], []
+    for number, clip in enumerate(split.clips[:SOURCES]):
+        order = [*range(number + 1, len(split.clips)), *range(number)]
+        others = [other for other in order if split.clips[other].identity != clip.identity]
+        if not others:
+            return None
+        chosen = [others[i % len(others)] for i in range(DRIVERS)]
+        sources.append(split.frame(number, 0))
+        drivings.append(np.stack([split.frame(other, split.clips[other].count // 2) for other in chosen]))
+    return Probe(np.stack(sources), np.stack(drivings)) if sources else None
+
+
+def probe(system: System, variables: Variables, batch: Probe) -> dict[str, float]:
+    """Figures for the log, of `batch`:
+
+    - `probe_result_drivers`: deviation of the result over the drivers of a source, root of the mean square over pixels; 0: the driver is ignored.
+    - `probe_mask_drivers`: the same of the mask that should carry the pose, where the system has one.
+    - `probe_leak`: how much of a change of the driver's colours comes through. With g, g' the results and d, d' the drivers before and after
+      their colours are rotated: sum of (g' - g)(d' - d) over the sum of (d' - d) squared. 0: the driver's colours do not matter; 1: the driver itself.
+      Left out for drivers without colour.
+    - `probe_nearer_driver`: share of the pairs whose sorted colours (each channel's) are nearer the driver's than the source's in mean absolute difference.
+    """
+    options = system.animation_options({})
+    run = _compiled(_Key(system, options))
+    rows: list[dict[str, np.ndarray]] = []
+    for source, drivings in zip(batch.sources, batch.drivings, strict=True):
+        rows.append(
+            {name: np.asarray(value) for name, value in jax.device_get(run(variables, source[None], drivings)).items()}
+        )
+    through, change = (sum(float(row[name]) for row in rows) for name in ("through", "change"))
+    figures = {"probe_result_drivers": float(np.mean([row["result"] for row in rows]))}
+    if "mask" in rows[0]:
+        figures["probe_mask_drivers"] = float(np.mean([row["mask"] for row in rows]))
+    if change / len(rows) > LITTLE_COLOUR:
+        figures["probe_leak"] = through / change
+    figures["probe_nearer_driver"] = float(np.mean([row["nearer"] for row in rows]))
+    return figures
+
+
+def probe_alarms(figures: Mapping[str, float]) -> list[str]:
+    """Sentences for the log about what goes wrong, from `probe`'s figures; empty when all is well."""
+    alarms = []
+    if (mask := figures.get("probe_mask_drivers", 1.0)) < SAME_MASK:
+        alarms.append(
+            f"the mask is the same for every driver of the probe (deviation {mask:.4f}): it ignores its input"
+        )
+    if (result := figures.get("probe_result_drivers", 1.0)) < SAME_RESULT:
+        alarms.append(
+            f"the result is the same for every driver of the probe (deviation {result:.4f}): the driver is ignored"
+        )
+    leak, nearer = figures.get("probe_leak", 0.0), figures.get("probe_nearer_driver", 0.0)
+    if leak > LEAKS:
+        alarms.append(
+            f"identity leaks: {100 * leak:.0f} % of a change of the driver's colours comes through in the animation of another identity"
+        )
+    elif nearer > NEARER and leak > LEAKING_AT_LEAST:
+        alarms.append(
+            f"identity leaks: {100 * nearer:.0f} % of the probe's animations are nearer the driver's colours than the source's"
+        )
+    return alarms
+
+
+class _Key:
+    """Compares systems by identity, whatever they say of equality and hashing."""
+
+    def __init__(self, system: System, options: Any) -> None:
+        self.system, self.options = system, options
+
+    def __hash__(self) -> int:
+        return hash((id(self.system), self.options))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Key) and self.system is other.system and self.options == other.options
+
+
+@lru_cache(maxsize=2)
+def _compiled(key: _Key) -> Any:
+    """Jitted once for each system: one source (1, S, S, 3) and its drivers (N, S, S, 3), uint8, to sums."""
+    system = key.system
+
+    def run(variables: Variables, source: jax.Array, drivings: jax.Array) -> dict[str, jax.Array]:
+        still, drivers = (frames.astype(jnp.float32) / 255 for frames in (source, drivings))
+        rotated = jnp.roll(drivers, 1, axis=-1)
+        begun = system.begin_animation(variables, still, drivers[:1])
+        shown = system.animate(variables, begun, jnp.concatenate([drivers, rotated]), key.options)
+        results, again = jnp.split(shown[system.result], 2)
+        change = rotated - drivers
+        own, theirs = (_apart(results, frames) for frames in (still, drivers))
+        found = {
+            "result": _deviation(results),
+            "through": ((again - results) * change).mean(),
+            "change": jnp.square(change).mean(),
+            "nearer": (theirs < own).mean(),
+        }
+        if system.mask_picture:
+            found["mask"] = _deviation(jnp.split(shown[system.mask_picture], 2)[0])
+        return found
+
+    return jax.jit(run)
+
+
+def _deviation(frames: jax.Array) -> jax.Array:
+    """Over the first axis, root of the mean square over everything else."""
+    return jnp.sqrt(frames.var(0).mean())
+
+
+def _apart(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Of the sorted values of each channel, the mean absolute difference: (N, S, S, 3) to (N,)."""
+    first, second = (jnp.sort(frames.reshape(frames.shape[0], -1, frames.shape[-1]), axis=1) for frames in (a, b))
+    return jnp.abs(first - second).mean((1, 2))
