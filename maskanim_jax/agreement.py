@@ -43,7 +43,8 @@ def refuse_differences(offers: list[dict[str, Any]]) -> None:
         differ = [key for key in first.keys() | offer.keys() if first.get(key) != offer.get(key)]
         if differ:
             clauses = [
-                f"{key} is {offer.get(key)} in process {index} and {first.get(key)} in process 0" for key in sorted(differ)
+                f"{key} is {offer.get(key)} in process {index} and {first.get(key)} in process 0"
+                for key in sorted(differ)
             ]
             more = f" and {len(clauses) - _SHOWN} more" if len(clauses) > _SHOWN else ""
             raise UserError(
@@ -62,10 +63,14 @@ def check_shared(workdir: Path) -> None:
             with replacing(mark) as temporary:
                 temporary.write_text("")
         name = peers.gather(mark.name)[0]
-        seen = [path.name for path in workdir.iterdir()]  # asks the server anew, where a look at one name may be remembered
+        seen = [
+            path.name for path in workdir.iterdir()
+        ]  # asks the server anew, where a look at one name may be remembered
         found = peers.gather([name in seen, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))])
     except OSError as error:
-        raise UserError(f"{workdir} can't be used ({error.strerror}): give a --workdir that all processes can write") from error
+        raise UserError(
+            f"{workdir} can't be used ({error.strerror}): give a --workdir that all processes can write"
+        ) from error
     finally:
         mark.unlink(missing_ok=True)
     for index, (here, steps) in enumerate(found):

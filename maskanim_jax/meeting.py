@@ -71,10 +71,9 @@ def receive(server: socket.socket, count: int, patience: float, mine: dict[str, 
             if greeting is None or "maskanim" not in greeting:
                 connection.close()  # a stranger
                 continue
-            number = greeting.get("index")
             wrong = _wrong(greeting, mine, here)
             if wrong is None:
-                here[number] = connection
+                here[greeting["index"]] = connection
             else:
                 _refuse([connection], wrong)
         for connection in here.values():
@@ -91,7 +90,7 @@ def _wrong(greeting: dict[str, Any], mine: dict[str, Any], here: dict[int, socke
                 f"process {number} has another {what} ({greeting.get(key)}) than process 0 ({mine[key]}): "
                 "start all processes with the same"
             )
-    if number in here or number == 0:
+    if number not in range(1, mine["count"]) or number in here:
         return f"there is a process {number} of this run already: give each process an index of its own"
     return None
 
@@ -116,9 +115,13 @@ def _go_to(host: str, port: int, greeting: dict[str, Any], patience: float) -> s
         answered = True
         time.sleep(0.3)
     sentence = (
-        "answers, but not as process 0 of this run" if answered else f"did not answer within {patience:.0f} s as process 0"
+        "answers, but not as process 0 of this run"
+        if answered
+        else f"did not answer within {patience:.0f} s as process 0"
     )
-    raise UserError(f"{host}:{port} {sentence}: start process 0 there, or correct the address of process {greeting['index']}")
+    raise UserError(
+        f"{host}:{port} {sentence}: start process 0 there, or correct the address of process {greeting['index']}"
+    )
 
 
 def _line(connection: socket.socket, patience: float) -> dict[str, Any] | None:

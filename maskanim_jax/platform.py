@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 import uuid
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -76,10 +77,14 @@ def _watch_found(patience: float) -> None:
     try:
         from jax._src.distributed import global_state
 
-        index, count = global_state.process_id, global_state.num_processes  # jax.process_index() would start the devices
+        index, count = (
+            global_state.process_id,
+            global_state.num_processes,
+        )  # jax.process_index() would start the devices
         if count == 1:
             return
-        client, host = global_state.client, global_state.coordinator_address.rpartition(":")[0].strip("[]")
+        client: Any = global_state.client
+        host = str(global_state.coordinator_address).rpartition(":")[0].strip("[]")
         run = uuid.uuid4().hex
         if index == 0:
             server = listen(0)

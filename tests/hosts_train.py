@@ -1,41 +1,46 @@
-"""`python tests/hosts_train.py SHARDS WORKDIR [seconds=S] [config.field=VALUE ...]`: training of the small system, one of many processes.
+"""`python tests/hosts_train.py SHARDS WORKDIR [hold=STEP,INDEX] [config.field=VALUE ...]`: the small system's training by one of many processes.
 
-Each step takes S seconds longer, so that a test can meet it at work.
+hold: process INDEX does not begin STEP, so that the others wait for it in the middle of theirs.
 """
 
+import faulthandler
 import json
+import signal
 import sys
 import time
 from pathlib import Path
 
+import jax
 from small_system import SmallSystem
 from small_train import small_config
 
 from maskanim_jax import platform, train
 from maskanim_jax.errors import exit_with_sentence
 
+faulthandler.register(signal.SIGUSR1)  # says where it waits, if a test should hang
+
 
 def main():
     shards, workdir, *fields = sys.argv[1:]
-    settings, seconds = small_config(shards), 0.0
+    settings, held = small_config(shards), None
     for field in fields:
         name, _, value = field.partition("=")
-        if name == "seconds":
-            seconds = float(value)
-            continue
-        section, last = settings, name.split(".")
-        for part in last[:-1]:
-            section = section[part]
-        section[last[-1]] = json.loads(value)
+        if name == "hold":
+            held = [int(number) for number in value.split(",")]
+        else:
+            section, last = name.rpartition(".")[::2]
+            part = settings[section] if section else settings
+            part[last] = json.loads(value)
     platform.prepare(settings)
     train.build = lambda config: SmallSystem()
     one_step = train.one_step
 
-    def slow_step(*arguments):
-        time.sleep(seconds)
-        return one_step(*arguments)
+    def held_step(run, state, *rest):
+        if held == [int(state.step) + 1, jax.process_index()]:
+            time.sleep(600)
+        return one_step(run, state, *rest)
 
-    train.one_step = slow_step
+    train.one_step = held_step
     train.train(settings, Path(workdir))
 
 
