@@ -25,6 +25,7 @@ from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.images import Fit
 from maskanim_jax.pictures import strip, to_uint8
+from maskanim_jax.shipped import reading as shipped
 from maskanim_jax.systems import SYSTEMS
 from maskanim_jax.video import first_frame, open_frames
 
@@ -92,7 +93,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
     if args.pairs is None:
         if args.source is None or args.driving is None:
             raise UserError("--source and --driving are missing; give both, or --pairs=CSV")
-        jobs = [Job(Path(args.source), Path(args.driving), args.output, args.strip)]
+        source, driving = shipped.example(Path(args.source), shipped.SOURCE), shipped.example(Path(args.driving), shipped.DRIVING)
+        jobs = [Job(source, driving, args.output, args.strip)]
     else:
         if args.source is not None or args.driving is not None:
             raise UserError("--pairs stands alone; leave --source and --driving away, or give them without --pairs")
@@ -202,10 +204,10 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="DIR",
-        help="workdir of a training, or a checkpoint in it",
+        help="workdir of a training, a checkpoint in it, or puppets: the one that comes with the package",
     )
-    add("--source", metavar="IMAGE", help="image to animate; of a video the first frame")
-    add("--driving", metavar="VIDEO", help="video, gif, or folder of frames, of any size and length")
+    add("--source", metavar="IMAGE", help="image to animate; of a video the first frame; puppets: a drawn one")
+    add("--driving", metavar="VIDEO", help="video, gif, or folder of frames, of any size and length; puppets: a drawn one")
     add(
         "--output",
         required=True,
