@@ -1,0 +1,98 @@
+"""Which sliders and boxes does the demo's page show for a system's options? Those of the chosen checkpoint's system, and no others."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+
+from maskanim_jax.systems import SYSTEMS
+
+if TYPE_CHECKING:
+    from maskanim_jax.api import Animator
+
+SLIDERS = {"threshold": (0.0, 255.0, 1.0), "mask_scale": (0.25, 2.0, 0.05)}
+"""(low, high, step) of what is a number."""
+WORDS = {"threshold": "median"}
+"""A word that stands in for the number, as a box beside the slider."""
+CHOICES = {"motion": "MOTIONS", "ablation": "ABLATIONS"}
+"""The name in the system's `options.py` under which the values that there are stand."""
+MEASURED_FROM_A_FRAME = "motion"
+"""A system with this option may be given another first frame."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """One option: `parts` are its Gradio components, the slider (or box, or field) and perhaps the box for its word."""
+
+    name: str
+    parts: tuple[Any, ...]
+
+    def text(self, values: Sequence[Any]) -> str | None:
+        """The option as the command line writes it, from the values of `parts`; None for an empty field, which leaves it to its default."""
+        value = values[0]
+        if len(values) > 1 and values[1]:
+            return WORDS[self.name]
+        if isinstance(value, bool):
+            return str(value).lower()
+        return None if value is None or str(value).strip() == "" else str(value).strip()
+
+    def shown(self, value: Any, visible: bool) -> list[Any]:
+        """Updates of `parts` that show `value`, as `animation_options` has it, or hide them."""
+        word = value == WORDS.get(self.name, ...)
+        if self.name in SLIDERS:
+            updates = [gr.update(visible=visible, **({} if word or value is None else {"value": value}))]
+        else:
+            updates = [gr.update(visible=visible, **({} if value is None else {"value": value}))]
+        return updates + [gr.update(visible=visible, value=word)] * (len(self.parts) - 1)
+
+
+def flags(system: str) -> Mapping[str, str]:
+    """The options of a system by name, with what --help says of them."""
+    return _module(system).FLAGS
+
+
+def controls() -> dict[str, Control]:
+    """A control for every option of every system, hidden; call it inside `gr.Blocks`. What is unknown here is a field of text."""
+    made: dict[str, Control] = {}
+    for system in SYSTEMS:
+        for name, sentence in flags(system).items():
+            if name not in made:
+                made[name] = Control(name, _parts(name, sentence, _module(system)))
+    return made
+
+
+def for_animator(animator: Animator, known: Mapping[str, Control]) -> list[Any]:
+    """Updates of the parts of all controls, in order: the animator's options with their defaults, the others hidden."""
+    names = flags(animator.run.config.system)
+    defaults = animator.run.system.animation_options({})
+    return [
+        update
+        for name, control in known.items()
+        for update in control.shown(getattr(defaults, name, None) if name in names else None, name in names)
+    ]
+
+
+def _module(system: str) -> Any:
+    return importlib.import_module(f"maskanim_jax.systems.{system}.options")
+
+
+def _parts(name: str, sentence: str, module: Any) -> tuple[Any, ...]:
+    label, common = name.replace("_", " "), {"info": sentence, "visible": False, "elem_id": f"option-{name}"}
+    if name in SLIDERS:
+        low, high, step = SLIDERS[name]
+        slider = gr.Slider(low, high, step=step, label=label, **common)
+        if name not in WORDS:
+            return (slider,)
+        word = WORDS[name]
+        return (slider, gr.Checkbox(label=f"{label}: {word}", visible=False, elem_id=f"option-{name}-{word}"))
+    if name in CHOICES:
+        values = list(getattr(module, CHOICES[name]))
+        return (gr.Radio(values, value=values[0], label=label, **common),)
+    default = getattr(module.AnimationOptions, name, None)
+    if isinstance(default, bool):
+        return (gr.Checkbox(default, label=label, **common),)
+    return (gr.Textbox(label=label, **common),)

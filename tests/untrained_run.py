@@ -1,0 +1,37 @@
+"""A workdir with a checkpoint of step 0, in seconds: for tests that need a system that can be loaded, not one that was trained."""
+
+from pathlib import Path
+
+from tiny import tiny_config
+
+from configs import fomm_puppets
+from maskanim_jax.checkpoints import Checkpoints, claim_workdir
+from maskanim_jax.mesh import make_mesh
+from maskanim_jax.state import fresh_state
+from maskanim_jax.systems import build
+
+
+def tiny_fomm():
+    """FOMM for frames of 32 pixels."""
+    c = fomm_puppets.get_config()
+    c.name, c.frame_size = "tiny-fomm", 32
+    for network in (c.keypoints, c.motion):
+        network.width, network.blocks, network.max_width = 4, 2, 16
+    c.generator.width, c.generator.max_width, c.generator.residual_blocks = 4, 8, 1
+    c.loss.scales, c.loss.taps, c.loss.vgg = (32,), ("relu1_1",), "untrained"
+    return c
+
+
+def untrained(workdir, config):
+    """`workdir`, made a run of `config` with its first variables."""
+    system = build(config)
+    claim_workdir(Path(workdir), config)
+    with Checkpoints(Path(workdir)) as checkpoints:
+        checkpoints.save(fresh_state(system, 0, 1, make_mesh(1)), {"steps_per_epoch": 1}, 1.0)
+        checkpoints.wait()
+    return Path(workdir)
+
+
+def two_systems(folder):
+    """Workdirs `masks` and `keypoints` in `folder`."""
+    return untrained(folder / "masks", tiny_config()), untrained(folder / "keypoints", tiny_fomm())
