@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from maskanim_jax.nn.blocks import EncoderDecoder, ResidualBlock
-from maskanim_jax.nn.convolution import average_pool, upsample
+from maskanim_jax.nn.convolution import upsample
 from maskanim_jax.nn.layers import BatchNorm
 from maskanim_jax.nn.network import Network
+from maskanim_jax.nn.pooling import average_pool
 from maskanim_jax.nn.resize import antialiased_downscale, bilinear
 
 

@@ -89,16 +89,6 @@ def test_each_platforms_form_of_the_upsampled_convolution(way):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
 
 
-def test_each_platforms_form_of_the_average_pool():
-    x = some(2, 6, 8, 3)
-    (patches, to_x), (windows, to_same) = (
-        both(way, way, x)[0] for way in (convolution.patch_means, convolution.window_means)
-    )
-    np.testing.assert_allclose(patches[:, 1, 2], x[:, 2:4, 4:6].mean((1, 2)), atol=1e-6)
-    np.testing.assert_allclose(windows, patches, atol=1e-6)
-    np.testing.assert_allclose(to_same, to_x, atol=1e-6)
-
-
 def test_a_convolution_of_parts_is_that_of_their_channels_beside_each_other():
     conv = Conv(11, 3, 7, rngs=nnx.Rngs(0))
     parts = some(2, 12, 9, 8), some(2, 12, 9, 3, seed=1)

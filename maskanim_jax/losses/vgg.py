@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.nn.pooling import max_pool
 from maskanim_jax.nn.types import DType
 
 Array = TypeVar("Array")
@@ -41,7 +42,7 @@ def features(
     found: dict[str, jax.Array] = {}
     for block, count in enumerate(CONVS):
         if block:
-            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+            x = max_pool(x)
         for i in range(count):
             name = f"{block + 1}_{i + 1}"
             kernel, bias = weights[f"conv{name}/kernel"].astype(dtype), weights[f"conv{name}/bias"].astype(dtype)

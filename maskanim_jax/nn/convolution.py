@@ -1,9 +1,9 @@
 """How is a convolution computed? The same numbers as the plain one, up to rounding, with fewer operations and no slow path.
 
 Nearest-neighbour upsampling followed by a 3x3 conv is one conv of the small image: 16 multiplications instead of 36, in the form that
-the platform is good at; average pooling has two forms for the same reason. And on a CPU the gradient with respect to the kernel is added up
-over blocks of rows: XLA treats it as a conv whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints
-the ratios). Other platforms get the plain gradient.
+the platform is good at. And on a CPU the gradient with respect to the kernel is added up over blocks of rows: XLA treats it as a conv
+whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints the ratios). Other platforms get the plain
+gradient.
 """
 
 from __future__ import annotations
@@ -89,6 +89,11 @@ def _blocks(x: jax.Array, g: jax.Array, size: int, padding: str) -> jax.Array:
     return found[::-1, ::-1].swapaxes(2, 3) if swapped else found
 
 
+def by_platform(cpu: Callable[..., Any], others: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that is the first on a CPU and the second elsewhere, decided when it is lowered."""
+    return lambda *inputs: lax.platform_dependent(*inputs, cpu=cpu, default=others)
+
+
 def upsample(x: jax.Array) -> jax.Array:
     """Nearest neighbour, (N, H, W, C) to (N, 2H, 2W, C)."""
     n, h, w, c = x.shape
@@ -107,7 +112,7 @@ def upsampled_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     A pixel of the upsampled picture sees 2 x 2 different source pixels, so 16 of its 36 products are different ones.
     """
-    return _by_platform(folded_conv2d, dilated_conv2d)(x, kernel)
+    return by_platform(folded_conv2d, dilated_conv2d)(x, kernel)
 
 
 def _upsampled_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -118,14 +123,10 @@ def _upsampled_backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tupl
     def gradients(way: Way) -> Callable[..., tuple[jax.Array, jax.Array]]:
         return lambda x, kernel, g: jax.vjp(way, x, kernel)[1](g)
 
-    return _by_platform(gradients(folded_conv2d), gradients(dilated_conv2d))(*kept, g)
+    return by_platform(gradients(folded_conv2d), gradients(dilated_conv2d))(*kept, g)
 
 
 upsampled_conv2d.defvjp(_upsampled_forward, _upsampled_backward)
-
-
-def _by_platform(cpu: Callable[..., Any], others: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda *inputs: lax.platform_dependent(*inputs, cpu=cpu, default=others)
 
 
 def folded_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -154,19 +155,3 @@ def dilated_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     edge = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
     spread = edge[:-1, :-1] + edge[1:, :-1] + edge[:-1, 1:] + edge[1:, 1:]
     return lax.conv_general_dilated(x, spread, (1, 1), ((2, 2), (2, 2)), lhs_dilation=(2, 2), dimension_numbers=LAYOUT)
-
-
-def average_pool(x: jax.Array) -> jax.Array:
-    """Mean of 2 x 2 patches, (N, H, W, C) to (N, H/2, W/2, C)."""
-    return _by_platform(patch_means, window_means)(x)
-
-
-def patch_means(x: jax.Array) -> jax.Array:
-    """`average_pool` for a CPU."""
-    n, h, w, c = x.shape
-    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
-
-
-def window_means(x: jax.Array) -> jax.Array:
-    """`average_pool` for accelerators: axes of 2 would fill a 64th of a TPU's tiles."""
-    return lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 2, 2, 1), "VALID") * 0.25
