@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline.shards import Split, open_split
+from maskanim_jax import hosts
 from maskanim_jax.errors import UserError
 
 
@@ -20,7 +22,10 @@ def ensure_shards(config: ConfigDict) -> Path:
         )
     shards = Path(config.data.shards)
     puppets = config.data.puppets
-    if not shards.exists() and puppets.train_identities:
+    peers = hosts.current()
+    if not shards.exists() and puppets.train_identities and peers is not None and peers.index:
+        _wait_for(shards)  # process 0 draws them
+    elif not shards.exists() and puppets.train_identities:
         from input_pipeline.prepare import prepare
         from input_pipeline.puppets.dataset import write_dataset
 
@@ -38,6 +43,18 @@ def ensure_shards(config: ConfigDict) -> Path:
         )
         prepare(videos, shards, size=config.frame_size, encoding="png")
     return shards
+
+
+def _wait_for(shards: Path) -> None:
+    """Until the folder has its name, which it gets when it is complete; should process 0 fail, this one ends with it."""
+    until = time.monotonic() + hosts.ARRIVAL
+    while not shards.exists():
+        if time.monotonic() > until:
+            raise UserError(
+                f"{shards} did not appear within {hosts.ARRIVAL / 60:.0f} minutes: process 0 draws the puppets, "
+                "so give --config.data.shards on a disk that all processes share"
+            )
+        time.sleep(0.5)
 
 
 def open_data(config: ConfigDict, split: str) -> Split:

@@ -8,18 +8,21 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 from small_system import SmallSystem
 from test_scale import free_port
+from tiny import tiny_config
 
 from input_pipeline.pairs import PairStream
 from input_pipeline.shards import open_split
-from maskanim_jax import agreement
+from maskanim_jax import agreement, hosts
 from maskanim_jax.agreement import check_shared, refuse_differences
 from maskanim_jax.checkpoints import Checkpoints, abstract_state
+from maskanim_jax.data import ensure_shards
 from maskanim_jax.errors import UserError
 from maskanim_jax.logs import read_log
 from maskanim_jax.meeting import meet
@@ -129,6 +132,18 @@ def test_a_number_of_processes_that_the_batch_cannot_be_shared_by_is_refused(tin
         PairStream(open_split(tiny_shards, "train"), batch_size=8, seed=0, repeats=4, process_count=3)
 
 
+def test_puppets_are_drawn_by_process_zero_alone(tmp_path, monkeypatch):
+    config = tiny_config(tmp_path / "shards")
+    monkeypatch.setattr(hosts, "current", lambda: SimpleNamespace(index=1))
+    drawn = threading.Timer(0.5, (tmp_path / "shards").mkdir)
+    drawn.start()
+    assert ensure_shards(config) == tmp_path / "shards"
+    assert [path.name for path in tmp_path.iterdir()] == ["shards"]  # no videos
+    monkeypatch.setattr(hosts, "ARRIVAL", 0.0)
+    with pytest.raises(UserError, match=r"did not appear within .* on a disk that all processes share"):
+        ensure_shards(tiny_config(tmp_path / "other"))
+
+
 # -- agreement -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -227,8 +242,6 @@ def _call(port, said):
 
 @pytest.mark.parametrize("value", ["localhost:1,2", "localhost:0,2,0", "localhost:1,0,0", ":1,2,0"])
 def test_an_address_that_cannot_be_is_a_sentence(monkeypatch, value):
-    from tiny import tiny_config
-
     monkeypatch.setenv("MASKANIM_DISTRIBUTED", value)
     with pytest.raises(UserError, match=r"give ADDRESS:PORT,COUNT,INDEX"):
         prepare(tiny_config())
