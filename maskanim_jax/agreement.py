@@ -5,12 +5,15 @@ Each process reads its own command line and its own disks. Where they differ the
 
 from __future__ import annotations
 
+import hashlib
+import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from maskanim_jax import hosts
@@ -27,13 +30,30 @@ _SHOWN = 8
 def agree(config: ConfigDict, data: Mapping[str, Any], **more: Any) -> None:
     """Raises UserError, in all processes, when this one's config, `data` (what identifies it), versions or `more` are not those of all."""
     peers = hosts.current()
-    if peers is None:
+    if peers is None and jax.process_count() == 1:
         return
     mine = {f"config.{key}": value for key, value in flat_config(config.to_dict()).items() if key not in OWN}
     mine |= {f"the data's {key}": value for key, value in data.items()} | more
     mine |= {f"the version of {name}": version for name, version in versions().items()}
     mine |= {"the git revision": git_revision(), "devices of each process": jax.local_device_count()}
-    refuse_differences(peers.gather(mine))
+    if peers is not None:
+        refuse_differences(peers.gather(mine))
+    else:  # they were brought together by other means, or are not watched
+        _same_digest(mine)
+
+
+def _same_digest(mine: dict[str, Any]) -> None:
+    """The same through JAX, which gathers numbers: only whether something differs."""
+    from jax.experimental import multihost_utils
+
+    digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).digest()
+    found = np.asarray(multihost_utils.process_allgather(np.frombuffer(digest, np.uint8)))
+    others = [index for index, each in enumerate(found) if (each != found[0]).any()]
+    if others:
+        raise UserError(
+            f"config, data, package versions, git revision, devices or workdir of process {', '.join(map(str, others))} are not those of "
+            "process 0: start all of them with the same command, code and data"
+        )
 
 
 def refuse_differences(offers: list[dict[str, Any]]) -> None:

@@ -156,6 +156,21 @@ def test_what_differs_is_named_with_both_values():
         refuse_differences([offer, offer | {"config.name": "x"}])
 
 
+def test_processes_that_jax_alone_brought_together_are_compared_by_a_hash(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    agreed = []
+
+    def gather(mine):
+        agreed.append(mine)
+        return np.stack([agreed[0], mine])
+
+    monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
+    agreement.agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
+    agreement.agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
+    with pytest.raises(UserError, match=r"of process 1 are not those of process 0"):
+        agreement.agree(tiny_config(), {"data_fingerprint": "b"}, workdir="run")
+
+
 @pytest.mark.parametrize("theirs", [[False, []], [True, ["4"]]])
 def test_a_workdir_that_another_process_does_not_share_is_refused(tmp_path, monkeypatch, theirs):
     class Two:
