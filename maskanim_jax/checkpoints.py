@@ -1,6 +1,6 @@
 """How is a run kept, found again and continued?
 
-A workdir holds `config.json`, `run.json` (see provenance.py) and `checkpoints/STEP/`, written by Orbax. One item, `state`, has
+A workdir holds `config.json`, `run.json` (see provenance.py) and `checkpoints/STEP/` (see checkpoint_store.py). One item, `state`, has
 parameters, batch statistics, optimiser and the step, which is also the data position; beside it `info` has what the state means (data
 fingerprint, steps of an epoch, seed).
 """
@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
-from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from orbax.checkpoint import checkpoint_managers as policies
 
 from configs import common
+from maskanim_jax.checkpoint_store import FOLDER, Checkpoints
+from maskanim_jax.config_files import read_config_json
 from maskanim_jax.errors import UserError
 from maskanim_jax.files import replacing
-from maskanim_jax.mesh import replicated
+from maskanim_jax.loaded_numbers import finite_or_refused
+from maskanim_jax.shipped import reading as shipped
 from maskanim_jax.state import TrainState, init_state
 from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import System, Variables
 
 CONFIG = "config.json"
-FOLDER = "checkpoints"
 MAY_CHANGE = (
     "train.",
     "optim.max_steps",
@@ -98,16 +97,16 @@ def read_config(workdir: Path) -> ConfigDict:
     """
     path = workdir / CONFIG
     try:
-        saved = json.loads(path.read_text())
-        if not isinstance(saved, dict):
-            raise ValueError("not a config")
+        saved = read_config_json(path)
         return ConfigDict(_completed(saved, common.get_config().to_dict()), convert_dict=True)
     except FileNotFoundError as error:
         raise UserError(
             f"{workdir} is not the folder of a run: it has no {CONFIG}; give the --workdir of a training"
         ) from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read as JSON ({error}): restore it or train into another folder") from error
+        raise UserError(
+            f"{path} can't be read as a config ({error}): restore it or train into another folder"
+        ) from error
 
 
 def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,101 +121,6 @@ def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
     return complete
 
 
-class Checkpoints:
-    """The checkpoints of one workdir: the last few and the best by held-out L1. Use it with `with`."""
-
-    def __init__(self, workdir: Path, keep: int = 2, read_only: bool = False) -> None:
-        self.folder = (workdir / FOLDER).absolute()
-        keepers = [
-            policies.LatestN(keep),
-            policies.BestN(get_metric_fn=lambda metrics: metrics["l1"], reverse=True, n=1),
-        ]
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=None if read_only else policies.AnyPreservationPolicy(keepers),
-            best_fn=lambda metrics: metrics["l1"],
-            best_mode="min",
-            read_only=read_only,
-            create=not read_only,
-        )
-        self._manager = ocp.CheckpointManager(self.folder, options=options)
-
-    def __enter__(self) -> Checkpoints:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._manager.close()
-
-    def steps(self) -> list[int]:
-        """Steps of all whole checkpoints, in order."""
-        return sorted(self._manager.all_steps())
-
-    def last(self) -> int | None:
-        """The step of the newest checkpoint."""
-        return self._manager.latest_step()
-
-    def best(self) -> int | None:
-        """The step with the lowest held-out L1, the newest when none was measured."""
-        best = self._manager.best_step()
-        return self.last() if best is None else best
-
-    def save(self, state: TrainState, info: Mapping[str, Any], l1: float) -> None:
-        """Writes in the background; a checkpoint becomes visible only when it is whole."""
-        step = int(state.step)
-        if step in self.steps():
-            return
-        args = ocp.args.Composite(state=ocp.args.StandardSave(state._asdict()), info=ocp.args.JsonSave(dict(info)))
-        try:
-            self._manager.save(step, args=args, metrics={"l1": l1}, force=True)
-        except OSError as error:
-            raise UserError(
-                f"{self.folder} can't be written ({error}): free space or give another --workdir"
-            ) from error
-
-    def wait(self) -> None:
-        """Until everything is on the disk."""
-        self._manager.wait_until_finished()
-
-    def info(self, step: int) -> dict[str, Any]:
-        """What was saved beside the state."""
-        with _readable(self.folder, step):
-            return self._manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
-
-    def restore(self, step: int, like: TrainState, mesh: Mesh) -> TrainState:
-        """The state of a step, on every device; `like` gives names and shapes."""
-        wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), like._asdict()
-        )
-        with _readable(self.folder, step):
-            args = ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-            return TrainState(**self._manager.restore(step, args=args)["state"])
-
-    def restore_variables(self, step: int, like: Variables) -> Variables:
-        """Parameters and statistics alone, on one device: what animation needs."""
-        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like._asdict())
-        restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
-        with _readable(self.folder, step):
-            args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
-            return Variables(**self._manager.restore(step, args=ocp.args.Composite(state=args))["state"])
-
-
-class _readable:
-    """Turns what Orbax raises for a damaged or foreign checkpoint into a sentence."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.path = folder / str(step)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, UserError):
-            reason = str(error).split("\n")[0][:200]
-            raise UserError(
-                f"{self.path} can't be restored ({reason}): it is damaged or of another config; move it away to use the one before"
-            ) from error
-
-
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
     """A trained system, ready to use."""
@@ -229,6 +133,8 @@ class LoadedRun:
 
 def saved_config(path: Path) -> ConfigDict:
     """The config of the run that `load_run` would load; JAX is not used yet. Raises UserError when there is none."""
+    if shipped.is_shipped(Path(path)):
+        return shipped.config_of(str(path))
     return read_config(_find(Path(path))[0])
 
 
@@ -244,7 +150,12 @@ def _find(path: Path) -> tuple[Path, int | None]:
 
 
 def load_run(path: Path, which: str = "best") -> LoadedRun:
-    """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none."""
+    """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none.
+
+    A path that is not there may be the name of a checkpoint that comes with the package.
+    """
+    if shipped.is_shipped(Path(path)):
+        return shipped.load(str(path))
     workdir, wanted = _find(Path(path))
     config = read_config(workdir)
     if not (workdir / FOLDER).is_dir():
@@ -260,6 +171,7 @@ def load_run(path: Path, which: str = "best") -> LoadedRun:
                 f"{workdir / FOLDER} has no whole checkpoint{'' if step is None else f' of step {step}'}: train first, or give another folder"
             )
         variables = checkpoints.restore_variables(step, jax.eval_shape(system.init, jax.random.key(0)))
+    finite_or_refused(variables, workdir / FOLDER / str(step))
     return LoadedRun(config, system, variables, step)
 
 

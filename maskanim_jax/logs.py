@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import re
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsFloat
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
+from maskanim_jax import json_files
 from maskanim_jax.errors import UserError
 from maskanim_jax.files import replacing
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 LOG = "log.jsonl"
 PICTURES = "pictures"
@@ -32,6 +39,7 @@ class RunLog:
     def __init__(self, workdir: Path, start_step: int = 0) -> None:
         self.workdir = Path(workdir)
         self.start_step = start_step
+        self._board_error = "its thread has ended"
 
     def __enter__(self) -> RunLog:
         from tensorboardX import SummaryWriter
@@ -39,6 +47,8 @@ class RunLog:
         path = self.workdir / LOG
         try:
             (self.workdir / PICTURES).mkdir(parents=True, exist_ok=True)
+            for left in (*self.workdir.glob(f".{LOG}.*.part"), *(self.workdir / PICTURES).glob(".*.part")):
+                left.unlink()  # of a killed run
             kept = [r for r in read_log(self.workdir) if 0 < self.start_step >= r["step"]]
             with replacing(path) as temporary:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
@@ -52,20 +62,58 @@ class RunLog:
             raise UserError(
                 f"{self.workdir} can't be written ({error.strerror}): give another --workdir or free it"
             ) from error
+        self._hook, threading.excepthook = threading.excepthook, self._thread_failed
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._board.close()
-        self._lines.close()
+        events = getattr(self._board.file_writer, "event_writer", None)
+        if self._board_writes():
+            with self._written(TENSORBOARD) if kind is None else contextlib.suppress(OSError):
+                self._board.close()
+        elif queue := getattr(events, "_event_queue", None):
+            queue.cancel_join_thread()  # nobody reads it any more: the process shall not wait for that
+        with self._written(LOG) if kind is None else contextlib.suppress(OSError):
+            self._lines.close()
+        threading.excepthook = self._hook
+
+    @contextlib.contextmanager
+    def _written(self, name: str) -> Iterator[None]:
+        """Turns a full or lost disk into a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.workdir / name} can't be written ({error.strerror or error}): free space or mend the disk, then start the "
+                "same command again; the checkpoints are as they were"
+            ) from error
+
+    def _board_writes(self) -> bool:
+        """Whether TensorBoard's thread still writes: without it a full queue would wait for ever."""
+        worker = getattr(getattr(self._board.file_writer, "event_writer", None), "_worker", None)
+        return worker is None or worker.is_alive()
+
+    def _on_board(self) -> SummaryWriter:
+        if not self._board_writes():
+            raise UserError(
+                f"{self.workdir / TENSORBOARD} can't be written ({self._board_error}): free space or mend the disk, then start the "
+                "same command again; the checkpoints are as they were"
+            )
+        return self._board
+
+    def _thread_failed(self, told: threading.ExceptHookArgs) -> None:
+        if type(told.thread).__name__ == "_EventLoggerThread" and isinstance(told.exc_value, OSError):
+            self._board_error = told.exc_value.strerror or str(told.exc_value)  # said by the next to write there
+        else:
+            self._hook(told)
 
     def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
         """Logs numbers; one that isn't finite is `null` in log.jsonl, since JSON has no other word for it."""
         numbers = {name: float(value) for name, value in values.items()}
         self._line(step, {n: v if math.isfinite(v) else None for n, v in numbers.items()})
         for name, value in numbers.items():
-            self._board.add_scalar(name, value, step)
+            self._on_board().add_scalar(name, value, step)
         _say(f"step {step:>7}  " + "  ".join(f"{name} {value:<9.4g}" for name, value in numbers.items()).rstrip())
 
     def pictures(self, step: int, named: Mapping[str, np.ndarray]) -> None:
@@ -80,19 +128,28 @@ class RunLog:
                 raise ValueError(f"{name!r} can't be a picture's name: letters, digits, _ . - only")
             if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
                 raise ValueError(f"picture {name} is {picture.dtype} {picture.shape}, not uint8 (H, W, 3)")
-            with replacing(self.workdir / PICTURES / f"{name}_{step:07d}.png") as temporary:
+            with (
+                self._written(f"{PICTURES}/{name}_{step:07d}.png"),
+                replacing(self.workdir / PICTURES / f"{name}_{step:07d}.png") as temporary,
+            ):
                 Image.fromarray(picture).save(temporary, format="PNG")
-            self._board.add_image(name, picture, step, dataformats="HWC")
+            self._on_board().add_image(name, picture, step, dataformats="HWC")
 
     def text(self, step: int, sentence: str) -> None:
         """Logs a sentence, as `text` in log.jsonl."""
         self._line(step, {"text": sentence})
-        self._board.add_text("log", sentence, step)
+        self._on_board().add_text("log", sentence, step)
         _say(f"step {step:>7}  {sentence}")
 
     def _line(self, step: int, record: Mapping[str, Any]) -> None:
-        self._lines.write(json.dumps({"step": int(step), "time": round(time.time(), 3), **record}) + "\n")
-        self._lines.flush()  # a killed run keeps what it logged
+        with self._written(LOG):
+            self._lines.write(json.dumps({"step": int(step), "time": round(time.time(), 3), **record}) + "\n")
+            self._lines.flush()  # a killed run keeps what it logged
+
+    def sync(self) -> None:
+        """Returns when the log is on the disk, before a checkpoint that follows it: no step is lost between the two."""
+        with self._written(LOG):
+            os.fsync(self._lines.fileno())
 
 
 def read_log(workdir: Path) -> list[dict[str, Any]]:
@@ -107,7 +164,7 @@ def read_log(workdir: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
-            record = json.loads(line) if line.strip() else None
+            record = json_files.loads(line) if line.strip() else None
         except ValueError:
             record = line  # no object: judged below
         if isinstance(record, dict) and type(record.get("step")) is int:

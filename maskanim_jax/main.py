@@ -1,6 +1,7 @@
 """`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR [--mode=train|reconstruct|animate|all] [--config.a.b=c]`.
 
-Without --config the run of the workdir goes on with its own config. `--mode=replay --step=N` makes one step of a run again and shows what
+Without --config the run of the workdir goes on with its own config. Exit status: 0 done, 2 an error in one sentence, 75 told to stop by
+SIGTERM and saved (start it again), 130 the same by Ctrl-C. `--mode=replay --step=N` makes one step of a run again and shows what
 was in it. Only parses and calls; `train.py`, `evaluate.py`, `replay.py` and `report.py` do the work.
 """
 
@@ -31,6 +32,12 @@ STEP = flags.DEFINE_integer("step", None, "the step that --mode=replay makes aga
 ACCEPT = flags.DEFINE_bool(
     "accept_changes", False, "train on although the workdir's run had another config or other data"
 )
+FROM_STEP = flags.DEFINE_integer(
+    "from_step",
+    None,
+    "train on from this checkpoint; later ones are put aside into the workdir's set_aside",
+    lower_bound=0,
+)
 
 
 def parse(argv: list[str]) -> None:
@@ -57,6 +64,8 @@ def parse(argv: list[str]) -> None:
         )
     if not WORKDIR.value:
         raise UserError("--workdir is missing: give a folder for the run")
+    if FROM_STEP.value is not None and MODE.value not in ("train", "all"):
+        raise UserError(f"--from_step={FROM_STEP.value} is for training: leave it away with --mode={MODE.value}")
     if (MODE.value == "replay") != (STEP.value is not None):
         raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
 
@@ -93,7 +102,7 @@ def main() -> None:
         print(replay(CONFIG.value, workdir, int(STEP.value or 0)))
         return
     steps: dict[str, Callable[..., object]] = {
-        "train": functools.partial(train.train, accept_changes=ACCEPT.value),
+        "train": functools.partial(train.train, accept_changes=ACCEPT.value, from_step=FROM_STEP.value),
         "reconstruct": evaluate.reconstruct_test,
         "animate": evaluate.animate_test,
     }

@@ -27,7 +27,7 @@ from maskanim_jax.pictures import grid, strip
 from maskanim_jax.provenance import read_starts
 from maskanim_jax.state import FINITE, TrainState, make_step
 from maskanim_jax.systems.interface import Tree
-from maskanim_jax.train import Setting, batches, set_up, start
+from maskanim_jax.train import Setting, batches, fresh, set_up, start
 
 REPLAY = "replay"
 """Folder in the workdir: `replay/STEP/` has `figures.json`, `batch.png` and `pictures.png`."""
@@ -52,9 +52,10 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
         )
     with Checkpoints(workdir, read_only=True) as checkpoints:
         starts = read_starts(workdir)
-        if not any(saved < step for saved in checkpoints.steps()) and starts and starts[0].get("from_checkpoint"):
+        checkpoint = max((saved for saved in checkpoints.steps() if saved < step), default=None)
+        if checkpoint is None and starts and starts[0].get("from_checkpoint"):
             raise UserError(f"{workdir} has no checkpoint before step {step} any more: restore one to replay from")
-        state = start(setting, checkpoints, before=step)
+        state = fresh(setting) if checkpoint is None else start(setting, checkpoints, checkpoint)
     first = int(state.step)
     run = make_step(setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate)
     with contextlib.closing(batches(setting, first)) as pairs:

@@ -2,7 +2,7 @@
 
 The loop's order is: step, log, evaluate, save, then the next batch. Nothing is saved before the log found the steps since the last
 checkpoint finite. A run is a pure function of config, seed and data; killed at any step
-and started again it goes on from its newest checkpoint to the same parameters, bit for bit on a CPU.
+and started again it goes on from its newest checkpoint to the same parameters and the same log, bit for bit on a CPU.
 """
 
 from __future__ import annotations
@@ -21,16 +21,19 @@ from tqdm import tqdm
 
 from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
+from maskanim_jax.agreement import agree, check_shared
 from maskanim_jax.checkpoints import Checkpoints, abstract_state, changes, claim_workdir, refuse_changes
 from maskanim_jax.data import open_data, true_silhouettes
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import replacing
 from maskanim_jax.first_step import FirstStep
-from maskanim_jax.held_out import held_out_figures, held_out_pictures
+from maskanim_jax.held_out import held_out_figures, held_out_pictures, held_out_probe
 from maskanim_jax.logs import RunLog
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.mesh import everywhere, local, make_mesh, to_devices
 from maskanim_jax.nn.network import count_parameters
 from maskanim_jax.not_finite import explained
+from maskanim_jax.preemption import Stop
 from maskanim_jax.prefetch import prefetch
 from maskanim_jax.provenance import add_start, this_start
 from maskanim_jax.reconstruct import Silhouettes, reconstruct
@@ -62,31 +65,42 @@ class Setting(NamedTuple):
     """What a checkpoint's state means."""
 
 
-def train(config: ConfigDict, workdir: Path, accept_changes: bool = False) -> TrainState:
-    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is; returns the last state.
+def train(config: ConfigDict, workdir: Path, accept_changes: bool = False, from_step: int | None = None) -> TrainState:
+    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is (or that of `from_step`, and later ones are put
+    aside); returns the last state.
 
     A workdir whose config or data are others is refused (UserError) unless `accept_changes`; each start is written to `run.json`.
+    Told to stop (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
     """
+    with Stop() as stop:
+        return _train(config, workdir, accept_changes, from_step, stop)
+
+
+def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: int | None, stop: Stop) -> TrainState:
     began = time.perf_counter()
     setting = set_up(config)  # everything that can be wrong is found out before the workdir is touched
+    agree(config, setting.info, workdir=str(workdir), accept_changes=accept_changes)
     leader = jax.process_index() == 0
     changed, harmless = changes(workdir, config)
     refuse_changes(workdir, [] if accept_changes else changed)
     if not changed:  # else the workdir keeps its config until the state was restored with the new one
         claim_workdir(workdir, config)
+    check_shared(workdir)
     if leader:
-        (workdir / "departures.json").write_text(json.dumps(setting.system.departures(), indent=2))  # for the report
+        _write_departures(workdir, setting.system)
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
-        state = start(setting, checkpoints, accept_changes=accept_changes)
+        state = start(setting, checkpoints, from_step, accept_changes=accept_changes)
         if changed:
             claim_workdir(workdir, config, accept_changes)
         first = int(state.step)
+        saved = checkpoints.info(first) if first in checkpoints.steps() else {}
+        put_aside = checkpoints.set_aside(first) if from_step is not None else []
         log = stack.enter_context(RunLog(workdir, first)) if leader else None
         if log is not None:
             others = add_start(workdir, _record(setting, first, checkpoints, [*changed, *harmless]))
-            told = [f"changed since the last start: {what}" for what in (*changed, *harmless, *others)]
+            told = [f"changed since the last start: {what}" for what in (*changed, *harmless, *others)] + put_aside
             for line in _opening(setting, state, first, checkpoints) + told:
                 log.text(first, line)
         stack.enter_context(explained(workdir, config.seed, setting.stream, setting.clips, checkpoints, log))
@@ -96,7 +110,7 @@ def train(config: ConfigDict, workdir: Path, accept_changes: bool = False) -> Tr
             setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate
         )
         pairs = stack.enter_context(contextlib.closing(batches(setting, first)))
-        window = Window(setting.system, setting.stream.steps_per_epoch)
+        window = Window(setting.system, setting.stream.steps_per_epoch, saved.get("window"))
         bar = tqdm(total=setting.steps, initial=first, desc="train", unit="step", disable=None if leader else True)
         stack.enter_context(bar)
 
@@ -105,13 +119,15 @@ def train(config: ConfigDict, workdir: Path, accept_changes: bool = False) -> Tr
                 if step == first + 1:
                     with FirstStep(began) as watched:
                         state = jax.block_until_ready(one_step(step_function, state, setting.frozen, pairs, window))
+                    stop.armed()
                     if log is not None:
                         log.text(step, watched.sentence())
                 else:
                     state = one_step(step_function, state, setting.frozen, pairs, window)
             except UserError:  # the data failed before the step began: what was learned so far is whole
                 window.check(step - 1)
-                _save_at_once(setting, state, checkpoints, clock)
+                if jax.process_count() == 1:  # all write a checkpoint together, and others are still training
+                    _save_at_once(setting, state, checkpoints, clock, window, log)
                 raise
             bar.update()
             last = step == steps or (step % 10 == 0 and clock.over())
@@ -125,6 +141,14 @@ def train(config: ConfigDict, workdir: Path, accept_changes: bool = False) -> Tr
                 window.restart()
             if last:
                 break
+            if stop.asked(step):
+                window.check(step)
+                _save_at_once(setting, state, checkpoints, clock, window, log)
+                if log is not None:
+                    log.text(step, stop.sentence(step))
+                stop.leave()
+            if checkpoints.failed:
+                checkpoints.wait()
         checkpoints.wait()
         if log is not None:
             log.text(int(state.step), f"finished at step {int(state.step)} of {steps}")
@@ -196,14 +220,24 @@ def batches(setting: Setting, first: int) -> Generator[Pair]:
         yield from placed
 
 
+def fresh(setting: Setting) -> TrainState:
+    """The state before the first step."""
+    return fresh_state(setting.system, setting.config.seed, setting.info["steps_per_epoch"], setting.mesh)
+
+
 def start(
-    setting: Setting, checkpoints: Checkpoints, before: int | None = None, accept_changes: bool = False
+    setting: Setting, checkpoints: Checkpoints, from_step: int | None = None, accept_changes: bool = False
 ) -> TrainState:
-    """The state of the newest checkpoint (of those earlier than step `before`), or a fresh one; raises UserError for one of other data."""
+    """The state of the newest checkpoint (or that of `from_step`), or a fresh one; raises UserError for one of other data."""
     config, info = setting.config, setting.info
-    step = max((step for step in checkpoints.steps() if before is None or step < before), default=None)
+    step = checkpoints.last() if from_step is None else from_step
+    if from_step is not None and from_step not in checkpoints.steps():
+        there = ", ".join(map(str, checkpoints.steps())) or "none"
+        raise UserError(
+            f"{checkpoints.folder} has no checkpoint of step {from_step}: give one of those there ({there})"
+        )
     if step is None:
-        return fresh_state(setting.system, config.seed, info["steps_per_epoch"], setting.mesh)
+        return fresh(setting)
     saved = checkpoints.info(step)
     if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
         raise UserError(
@@ -250,6 +284,8 @@ def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Check
         )
     if first in checkpoints.steps() and "data_fingerprint" not in checkpoints.info(first):
         lines.append("goes on from a converted checkpoint, whose data is not known to be this data")
+    if checkpoints.unchecked is not None:
+        lines.append(checkpoints.unchecked)
     return lines + [f"departs from the paper: {sentence}" for sentence in system.departures()]
 
 
@@ -262,15 +298,29 @@ def _write_figures(log: RunLog | None, setting: Setting, step: int, figures: Map
             log.text(step, sentence)
 
 
-def _save_at_once(setting: Setting, state: TrainState, checkpoints: Checkpoints, clock: Clock) -> None:
-    """Saves without measuring, since the held-out clips may be gone too.
+def _save_at_once(
+    setting: Setting, state: TrainState, checkpoints: Checkpoints, clock: Clock, window: Window, log: RunLog | None
+) -> None:
+    """Saves without measuring: there is no time for it, or the held-out clips are gone. All processes must be at the same step.
 
-    With several processes nothing is saved: all of them write a checkpoint together, and the others are still training.
+    The figures of the steps since the last log line are kept, too: the next line will be that of a run which was not interrupted.
     """
-    step = int(state.step)
-    if jax.process_count() == 1 and step not in checkpoints.steps():
-        checkpoints.save(state, setting.info | {"minutes": clock.minutes()}, float("inf"))
-        checkpoints.wait()
+    if log is not None:
+        log.sync()
+    checkpoints.save(
+        state, setting.info | {"minutes": clock.minutes(), "window": window.unlogged()}, float("inf")
+    )  # nothing where the step was just saved
+    checkpoints.wait()
+
+
+def _write_departures(workdir: Path, system: System) -> None:
+    """For the report."""
+    path = workdir / "departures.json"
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(system.departures(), indent=2))
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}): free it or give another --workdir") from error
 
 
 def _evaluate_and_save(
@@ -287,6 +337,10 @@ def _evaluate_and_save(
         silhouettes=setting.silhouettes,
     )
     if log is not None:
-        log.scalars(step, held_out_figures(measured))
+        probed, alarms = held_out_probe(setting.system, local(state.variables), setting.held_out)
+        log.scalars(step, held_out_figures(measured) | probed)
+        for alarm in alarms:
+            log.text(step, f"ALARM: {alarm}")
+        log.sync()
     l1 = measured["l1"] if measured["l1"] is not None else float("inf")
     checkpoints.save(state, setting.info | {"minutes": clock.minutes()}, l1)

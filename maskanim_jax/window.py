@@ -46,14 +46,22 @@ class Clock:
 
 
 class Window:
-    """The metrics since the last log line, left on the devices until they are asked for."""
+    """The metrics since the last log line, left on the devices until they are asked for.
 
-    def __init__(self, system: System, steps_per_epoch: int) -> None:
+    `before`: what `unlogged` returned when the run was stopped between two lines; the first line is about those steps, too.
+    """
+
+    def __init__(
+        self, system: System, steps_per_epoch: int, before: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
         self._system, self._steps_per_epoch = system, steps_per_epoch
         self.restart()
+        for name, values in (before or {}).items():
+            self._before[name] = [np.float32(value) for value in values]
 
     def restart(self) -> None:
         """Begins to count time and steps anew."""
+        self._before: dict[str, list[np.float32]] = {}
         self._metrics: list[dict[str, jax.Array]] = []
         self.waited, self._since = 0.0, time.perf_counter()
 
@@ -67,6 +75,19 @@ class Window:
         """Raises NotFinite for the first bad step of the window, whose last step is `step`."""
         _check(jax.device_get(self._metrics), step)
 
+    def _values(self, fetched: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        names = fetched[0] if fetched else self._before
+        return {
+            name: [*self._before.get(name, ()), *(metrics[name] for metrics in fetched)]
+            for name in names
+            if name != FINITE
+        }
+
+    def unlogged(self) -> dict[str, list[float]]:
+        """Each metric (float32) of each step since the last log line, for a checkpoint between two lines."""
+        values = self._values(jax.device_get(self._metrics))
+        return {name: [float(value) for value in each] for name, each in values.items()}
+
     def close(self, step: int) -> dict[str, float]:
         """Means over the window, the learning rates, and how fast it went; then begins anew. The one fetch from the devices.
 
@@ -75,9 +96,7 @@ class Window:
         fetched = jax.device_get(self._metrics)
         spent = time.perf_counter() - self._since
         _check(fetched, step)
-        figures = {
-            name: float(np.mean([metrics[name] for metrics in fetched])) for name in fetched[0] if name != FINITE
-        }
+        figures = {name: float(np.mean(values)) for name, values in self._values(fetched).items()}
         rates = self._system.learning_rates(step - 1, self._steps_per_epoch)
         figures |= {f"learning_rate_{name}": rate for name, rate in rates.items()}
         figures |= {

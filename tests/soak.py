@@ -1,0 +1,246 @@
+"""`python tests/soak.py --kills=50`: is a training that is killed again and again the training that was left alone, bit for bit?
+
+A small real training (Perturbed Masks with tiny networks, or the small system) is killed at random moments: SIGKILL, some while a checkpoint
+is written; SIGTERM; SIGTERM and SIGKILL before it is done with that. Then it is started again, until all kills are used up. Compared with an
+undisturbed run: parameters, optimiser and statistics, every batch, the figures of the log, the pictures, the best checkpoint.
+Exit status 1 at a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+KINDS = ("kill", "save", "term", "term, kill", "start")
+"""SIGKILL; the same while a checkpoint is written; SIGTERM; SIGTERM and soon SIGKILL; SIGKILL before the first step."""
+NOT_COMPARED = ("time", "steps_per_second", "data_wait_share")
+PATIENCE = 1800  # seconds for one start on a busy machine
+GRACE = 600
+
+forkserver = multiprocessing.get_context("forkserver")
+forkserver.set_forkserver_preload(["maskanim_jax.train", "maskanim_jax.main", "orbax.checkpoint", "grain"])
+
+
+def soak_config(shards, steps):
+    """Logs every second step, saves every fourth, so that signals fall between both."""
+    from tiny import tiny_config
+
+    config = tiny_config(shards)
+    config.optim.max_steps, config.train.log_every, config.train.checkpoint_every = steps, 2, 4
+    config.train.picture_every, config.train.eval_clips, config.train.eval_frames = 10, 1, 1
+    config.loss.taps, config.cpu_devices, config.data.threads = ("relu1_1",), 1, 1
+    return config
+
+
+def child(shards, folder, system, steps):
+    """One start of the training; its batches go to `order.txt`, and when it is finished its state to `state.npz`."""
+    os.nice(int(os.environ.get("SOAK_NICE", "0")))
+    output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    import jax
+    from small_system import SmallSystem
+
+    from maskanim_jax import platform, train
+    from maskanim_jax.checkpoints import Checkpoints
+    from maskanim_jax.errors import exit_with_sentence
+
+    config = soak_config(shards, steps)
+    platform.prepare(config)
+    if system == "small":
+        train.build = lambda config: SmallSystem()
+    original = train.batches
+
+    def recorded(setting, first):
+        import hashlib
+
+        with open(folder / "order.txt", "a", buffering=1) as order:
+            for step, pair in enumerate(original(setting, first), first + 1):
+                bits = b"".join(frames.tobytes() for frames in jax.device_get(pair))
+                order.write(f"{step} {hashlib.sha256(bits).hexdigest()}\n")
+                yield pair
+
+    def main():
+        train.batches = recorded
+        state = train.train(config, folder / "run")
+        leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
+        np.savez(folder / "state.npz", **{name: np.asarray(leaf) for name, leaf in leaves.items()})
+        with Checkpoints(folder / "run", read_only=True) as checkpoints:
+            (folder / "best.json").write_text(json.dumps([checkpoints.best(), checkpoints.last()]))
+
+    exit_with_sentence(main)
+
+
+class Run:
+    """One training in `folder`, started as often as it takes."""
+
+    def __init__(self, shards, folder, system, steps):
+        self.arguments, self.folder = (shards, folder, system, steps), folder
+        folder.mkdir()
+
+    def start(self):
+        self.process = forkserver.Process(target=child, args=self.arguments)
+        self.process.start()
+        self.since = time.monotonic()
+        self.seen = self._size()
+
+    def _size(self):
+        order = self.folder / "order.txt"
+        return order.stat().st_size if order.exists() else 0
+
+    def until(self, condition):
+        """Whether the condition came true before the process ended."""
+        while not condition():
+            if not self.process.is_alive():
+                return False
+            if time.monotonic() - self.since > PATIENCE:
+                self.process.kill()
+                raise TimeoutError(f"{self.folder}: a start took more than {PATIENCE} s; see output.txt there")
+            time.sleep(0.002)
+        return True
+
+    def batches_taken(self):
+        return (self._size() - self.seen) // 67
+
+    def saving(self):
+        folder = self.folder / "run" / "checkpoints"
+        return folder.exists() and any(".part" in name for name in os.listdir(folder))
+
+    def disturb(self, kind, rng):
+        """Starts, and kills by `kind`; True when the run came to its end before. Raises AssertionError for a wrong exit status."""
+        self.start()
+        steps, jitter = rng.randint(1, 7), rng.random()
+        if kind == "start":
+            self.until(lambda: self.batches_taken() >= 1 or time.monotonic() - self.since > jitter * 3)
+        elif kind == "save":
+            self.until(self.saving)
+            time.sleep(jitter * 0.08)
+        else:
+            self.until(lambda: self.batches_taken() >= steps)
+            time.sleep(jitter * 0.1)
+        if kind.startswith("term"):
+            self.process.terminate()
+            if kind == "term, kill":
+                self.process.join(jitter * 0.5)
+        if kind != "term":
+            self.process.kill()
+        self.process.join(GRACE)
+        status = self.process.exitcode
+        allowed = (0, 75) if kind == "term" else (0, 75, -signal.SIGKILL)
+        assert status in allowed, f"{self.folder}: exit status {status} after {kind}; see output.txt there"
+        return status == 0
+
+    def finish(self):
+        self.start()
+        self.process.join(PATIENCE)
+        assert self.process.exitcode == 0, f"{self.folder}: exit status {self.process.exitcode}; see output.txt there"
+
+
+def order_of(folder):
+    """Step to the hash of its batch; raises AssertionError when a step had two different ones."""
+    order = {}
+    for line in (folder / "order.txt").read_text().splitlines():
+        step, _, digest = line.partition(" ")
+        if len(digest) == 64:  # a killed process may leave half a line
+            assert order.setdefault(int(step), digest) == digest, f"the batch of step {step} was another one"
+    return order
+
+
+def figures_of(folder):
+    """The log without sentences and clocks, in order."""
+    records = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in record.items() if name not in NOT_COMPARED}
+        for record in records
+        if "text" not in record
+    ]
+
+
+def compare(one, other):
+    """Raises AssertionError with what differs between two runs' folders."""
+    a, b = np.load(one / "state.npz"), np.load(other / "state.npz")
+    assert a.files == b.files
+    differ = [name for name in a.files if a[name].tobytes() != b[name].tobytes()]
+    assert not differ, f"the state differs: {differ[:5]}"
+    assert order_of(one) == order_of(other), "other batches"
+    for first, second in zip(figures_of(one), figures_of(other), strict=True):
+        assert first == second, f"the log differs: {first} and {second}"
+    pictures = [
+        {path.name: path.read_bytes() for path in (each / "run" / "pictures").iterdir()} for each in (one, other)
+    ]
+    assert pictures[0] == pictures[1], "other pictures"
+    assert (one / "best.json").read_text() == (other / "best.json").read_text(), "another best or last checkpoint"
+    for path in [*(other / "run").iterdir(), *(other / "run" / "checkpoints").iterdir()]:
+        assert not path.name.endswith((".part", ".old")), f"{path} was left behind"
+        assert "orbax" not in path.name, f"{path} was left behind"
+
+
+def soak(shards, folder, kinds, rng, system="perturbed_masks", steps=40, say=print):
+    """Kills runs in the ways of `kinds`, one after the other, and compares each with a whole one. Raises AssertionError at a difference."""
+    whole = Run(shards, folder / "whole", system, steps)
+    began = time.monotonic()
+    whole.finish()
+    say(f"an undisturbed run of {steps} steps: {time.monotonic() - began:.0f} s")
+    left, runs, done = list(kinds), 0, Counter()
+    while left:
+        runs += 1
+        run, finished = Run(shards, folder / f"run{runs}", system, steps), False
+        while left and not finished:
+            kind = left[0]
+            finished = run.disturb(kind, rng)
+            if not finished:  # else nothing was killed
+                left.pop(0)
+                done[kind] += 1
+                say(f"{sum(done.values())} of {len(kinds)}: {kind}, run {runs}, {time.monotonic() - began:.0f} s")
+        if not finished:
+            run.finish()
+        compare(whole.folder, run.folder)
+        say(f"run {runs} equals the undisturbed one")
+    return runs
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=40, help="of each run")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the moments; they depend on the machine's speed as well"
+    )
+    parser.add_argument("--system", choices=["perturbed_masks", "small"], default="perturbed_masks")
+    parser.add_argument("--shards", type=Path, help="of 32-pixel frames; drawn without it")
+    args = parser.parse_args()
+    from tiny import tiny_config
+
+    from maskanim_jax.data import ensure_shards
+
+    rng = random.Random(args.seed)
+    kinds = [KINDS[i % len(KINDS)] for i in range(args.kills)]
+    rng.shuffle(kinds)
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder / "xla"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    shards = args.shards or ensure_shards(tiny_config(folder / "shards"))
+    try:
+        runs = soak(shards, folder, kinds, rng, args.system, args.steps, say=lambda line: print(line, flush=True))
+    except (AssertionError, TimeoutError) as error:
+        print(f"DIFFERENT (seed {args.seed}): {error}; the runs are kept in {folder}", flush=True)
+        sys.exit(1)
+    shutil.rmtree(folder)
+    print(f"{args.kills} kills ({dict(Counter(kinds))}) in {runs} runs: nothing differs")
+
+
+if __name__ == "__main__":
+    main()
