@@ -61,13 +61,13 @@ def receive(server: socket.socket, count: int, patience: float, mine: dict[str, 
                 )
                 _refuse(list(here.values()), sentence)
                 raise UserError(sentence)
-            for number in [number for number, connection in here.items() if _ended(connection)]:
-                here.pop(number).close()  # it may come again
             try:
                 connection, _ = server.accept()
             except TimeoutError:
                 continue
             greeting = _line(connection, 5.0)
+            for number in [number for number, connection in here.items() if _ended(connection)]:
+                here.pop(number).close()  # it may be the one that comes again
             if greeting is None or "maskanim" not in greeting:
                 connection.close()  # a stranger
                 continue
@@ -77,7 +77,8 @@ def receive(server: socket.socket, count: int, patience: float, mine: dict[str, 
             else:
                 _refuse([connection], wrong)
         for connection in here.values():
-            connection.sendall(b'{"welcome": true}\n')
+            with contextlib.suppress(OSError):  # gone in this moment: the first look at the connection will tell
+                connection.sendall(b'{"welcome": true}\n')
     return here
 
 

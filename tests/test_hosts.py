@@ -234,6 +234,24 @@ def test_a_second_process_of_the_same_index_and_one_of_another_run_are_turned_aw
     assert any("there is a process 1 of this run already" in each for each in found[1:])
 
 
+def test_a_process_that_died_while_it_waited_may_come_again():
+    port, found = free_port(), {}
+    zero = threading.Thread(target=lambda: found.update(zero=meet("localhost", port, 3, 0, 20.0)))
+    zero.start()
+    _call(port, b'{"maskanim": 1, "count": 3, "index": 1, "run": ""}\n', 0.2)
+    others = [
+        threading.Thread(target=lambda i=i: found.update({i: meet("localhost", port, 3, i, 20.0)})) for i in (1, 2)
+    ]
+    for thread in others:
+        thread.start()
+    for thread in [*others, zero]:
+        thread.join(30)
+    assert {name: sorted(connections) for name, connections in found.items()} == {"zero": [1, 2], 1: [0], 2: [0]}
+    for connections in found.values():
+        for connection in connections.values():
+            connection.close()
+
+
 def test_strangers_at_the_port_are_ignored():
     port = free_port()
     thread = threading.Thread(
@@ -244,13 +262,15 @@ def test_strangers_at_the_port_are_ignored():
     thread.join()
 
 
-def _call(port, said):
+def _call(port, said, patience=5):
     for _ in range(100):
         try:
             with socket.create_connection(("localhost", port), timeout=5) as connection:
                 connection.sendall(said)
-                connection.settimeout(5)
+                connection.settimeout(patience)
                 return connection.recv(1)
+        except TimeoutError:
+            return None
         except OSError:
             time.sleep(0.02)
 
