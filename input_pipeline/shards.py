@@ -5,8 +5,8 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
-import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,10 +18,14 @@ import numpy as np
 
 from input_pipeline.faults import BadRecord, ShardLost
 from input_pipeline.record import decode, unpack
+from maskanim_jax import json_files
 from maskanim_jax.errors import UserError
 
 INDEX = "clips.json"
 INDEX_VERSION = 1
+MAX_SIZE = 8192
+MAX_INDEX = 1 << 30
+"""Bytes of the index; a million clips take a quarter of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,10 @@ class Split:
         self.name = name
         self.size: int = index["size"]
         self.fingerprint = fingerprint
-        self.clips = [
-            ClipInfo(c["name"], c["identity"], c["first"], c["count"], Fraction(c["fps"]))
-            for c in index["splits"][name]["clips"]
-        ]
+        try:
+            self.clips = [_clip(entry) for entry in index["splits"][name]["clips"]]
+        except (ValueError, LookupError, TypeError, ZeroDivisionError) as error:
+            raise UserError(f"{shards / INDEX} is damaged ({name}: {error}); prepare the shards again") from error
         self._lock = threading.Lock()
         self._source: Any = None
         self._ends: list[int] = []
@@ -141,6 +145,18 @@ class Split:
         return BadRecord(sentence, clip_number, index)
 
 
+def _clip(entry: dict[str, Any]) -> ClipInfo:
+    """Raises ValueError, KeyError, TypeError or ZeroDivisionError for what is no clip."""
+    name, identity, first, count, fps = (entry[key] for key in ("name", "identity", "first", "count", "fps"))
+    if not (isinstance(name, str) and isinstance(identity, str)):
+        raise ValueError("a clip's name is no text")
+    if not all(type(number) is int and number >= 0 for number in (first, count)):
+        raise ValueError(f"the frames of clip {name[:200]} are no numbers")
+    if not re.fullmatch(r"\d{1,20}(/\d{1,20}|\.\d{1,20})?", fps):  # 1e999999999 as a fraction would fill the memory
+        raise ValueError(f"clip {name[:200]} has no frame rate")
+    return ClipInfo(name, identity, first, count, Fraction(fps))
+
+
 def open_split(shards: Path, split: str) -> Split:
     """Opens one split of a folder that `python -m input_pipeline.prepare` wrote; no frame is read yet.
 
@@ -173,14 +189,28 @@ def read_index(shards: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{shards} is not a shards folder (it has no {INDEX}); {make}")
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = json_files.read(path, MAX_INDEX)
         version = index["version"]
         complete = all(key in index for key in ("size", "splits", "shards"))
+        if complete and not _plain(index):
+            raise ValueError("its entries are of other kinds")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged; prepare the shards again") from error
     if version != INDEX_VERSION or not complete:
         raise UserError(f"{path} is of version {version}, this program reads {INDEX_VERSION}; prepare the shards again")
     return index
+
+
+def _plain(index: dict[str, Any]) -> bool:
+    """Whether size, splits and shards are of the kinds that they should be; shards lie in the folder itself."""
+    size, splits, shards = index["size"], index["splits"], index["shards"]
+    return (
+        type(size) is int
+        and 0 < size <= MAX_SIZE
+        and isinstance(splits, dict)
+        and isinstance(shards, dict)
+        and all(type(length) is int and "/" not in name for name, length in shards.items())
+    )
 
 
 def _fingerprint(shards: Path) -> str:

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import shutil
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ import numpy as np
 
 from maskanim_jax.config_files import load_config
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.npz_files import read_npz
 from maskanim_jax.torch_files import MAX_BYTES, read_tensors
 from maskanim_jax.torch_writer import write_tensors
 
@@ -210,13 +210,7 @@ def _read_unused(path: Path) -> dict[str, np.ndarray]:
     """What an import kept; empty for a run that was trained here."""
     if not path.exists():
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} can't be read ({error}): move it away to have zeros in its place, or import again"
-        ) from error
+    return read_npz(path, "move it away to have zeros in its place, or import again")
 
 
 def _check_unused(path: Path, unused: Mapping[str, np.ndarray], layout: Layout) -> None:

@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from maskanim_jax import json_files
 from maskanim_jax.errors import UserError
 from maskanim_jax.files import replacing
 
@@ -63,7 +64,7 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
     """Every start that `run.json` tells of, oldest first; empty without the file. Raises UserError for one that can't be read."""
     path = Path(workdir) / RUN
     try:
-        starts = json.loads(path.read_text())["starts"]
+        starts = json_files.read(path)["starts"]
         if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
             raise ValueError("no list of starts")
         return starts

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from maskanim_jax import json_files
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.files import replacing
 
@@ -259,8 +260,8 @@ def _embed(paths: Sequence[Path]) -> dict[Path, str]:
 
 def _read(path: Path, what: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = json_files.read(path, _LARGEST)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); give the {what} file as it was saved") from error
     if not isinstance(content, dict) or content.get("format") != f"{_FORMAT} {what}":
         raise UserError(f"{path} is no {what} file of a user study; give the {what} as it was saved")

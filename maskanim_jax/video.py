@@ -5,7 +5,6 @@ Frames are (H, W, 3) uint8 RGB, upright, with square pixels, transparency laid o
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
@@ -17,8 +16,9 @@ import av.error
 import numpy as np
 from PIL import Image
 
+from maskanim_jax import json_files
 from maskanim_jax.animation.whole import READ_ONLY_THIS_FILE, check_whole, promised_frames, promised_seconds
-from maskanim_jax.errors import UserError, check_regular, check_size
+from maskanim_jax.errors import UserError, check_regular
 from maskanim_jax.images import (
     MAX_PIXELS,
     check_pixels,
@@ -27,9 +27,9 @@ from maskanim_jax.images import (
     natural_key,
     one_line,
     read_image,
-    readable,
     to_rgb,
 )
+from maskanim_jax.moving_images import moving, read_moving
 
 FOLDER_FPS = Fraction(25)
 """Frames per second of what states no rate: an image, a folder without clip.json."""
@@ -73,7 +73,7 @@ class FrameSource:
 
 
 def open_frames(path: str | Path) -> FrameSource:
-    """Opens a video file (whatever FFmpeg reads), a gif, a folder of frames (natural order) or one image.
+    """Opens a video file (whatever FFmpeg reads), a gif, animated PNG or WebP, a folder of frames (natural order) or one image.
 
     A folder's frame rate is that of its clip.json, {"fps": "30000/1001"}, or 25. Raises UserError, here or
     while iterating, for a missing, empty, truncated or undecodable file.
@@ -86,13 +86,13 @@ def open_frames(path: str | Path) -> FrameSource:
         if path.is_dir():
             return _open_folder(path)
         if is_image(path):
-            return FrameSource(path, FOLDER_FPS, 1, lambda: _read_images([path]))
+            return _open_moving(path, "image")
         check_whole(path)
         with path.open("rb") as file:
             gif = file.read(4) == b"GIF8"
     except OSError as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}); give one that you may read") from error
-    return _open_gif(path) if gif else _open_video(path)
+    return _open_moving(path, "gif") if gif else _open_video(path)
 
 
 def first_frame(path: str | Path) -> np.ndarray:
@@ -112,12 +112,11 @@ def _folder_rate(note: Path) -> Fraction:
     if not note.exists():
         return FOLDER_FPS
     try:
-        check_size(note, _LONGEST_NOTE)
-        text = str(json.loads(note.read_text(encoding="utf-8"))["fps"])
+        text = str(json_files.read(note, _LONGEST_NOTE)["fps"])
         if not re.fullmatch(r"-?[\d.]{1,20}(/\d{1,20})?", text):
             raise ValueError("no rate")  # 1e999999999 as a fraction would fill the memory with zeros
         rate = Fraction(text)
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
         raise UserError(f'{note} does not say a frame rate; write {{"fps": "25/1"}} or remove it') from error
     if rate <= 0:
         raise UserError(f"{note} says a frame rate of {rate}; write one above zero or remove it")
@@ -131,31 +130,23 @@ def _read_images(images: list[Path]) -> Frames:
         yield read_image(image)
 
 
-def _open_gif(path: Path) -> FrameSource:
-    """By Pillow: FFmpeg plays delays of 10 ms as they are and gives a rate that is not the mean over all frames."""
-    total = 0
-    with readable(path, "gif"), Image.open(path, formats=["GIF"]) as image:
-        check_pixels(path, *image.size)
-        count = getattr(image, "n_frames", 1)
-        for index in range(count):
-            image.seek(index)
-            delay = image.info.get("duration", 0)
-            # Browsers play delays of at most 10 ms as 100 ms, and authors rely on it.
-            total += delay if delay > 10 else 100
-    return FrameSource(path, Fraction(1000 * count, round(total)), count, lambda: _read_gif(path, count))
+def _open_moving(path: Path, kind: str) -> FrameSource:
+    """A gif, or an image of one frame or more, by Pillow: of several, FFmpeg's rate is not the mean over all frames."""
+    found = moving(path, kind)
+    if found is None:
+        return FrameSource(path, FOLDER_FPS, 1, lambda: _read_images([path]))
 
+    def read() -> Frames:
+        yield from read_moving(path, found.frames, kind)
 
-def _read_gif(path: Path, count: int) -> Frames:
-    with readable(path, "gif"), Image.open(path, formats=["GIF"]) as image:
-        for index in range(count):
-            image.seek(index)
-            yield to_rgb(image)
+    return FrameSource(path, found.fps, found.frames, read)
 
 
 def _open_video(path: Path) -> FrameSource:
     with _open_container(path) as container:
         stream = container.streams.video[0]
-        rate = Fraction(stream.average_rate or stream.guessed_rate or FOLDER_FPS)
+        rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate and RATES[0] <= rate <= RATES[1])
+        rate = Fraction(next(rates, FOLDER_FPS))
         return FrameSource(path, rate, promised_frames(stream) or None, lambda: _read_video(path, rate))
 
 
@@ -194,6 +185,10 @@ def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
         assert isinstance(other, av.VideoCodecContext)
         decoder = other
     decoder.thread_type = "AUTO"
+    decoder.options = {
+        **decoder.options,
+        "max_pixels": str(MAX_PIXELS),
+    }  # a size that changes on the way is in no header
     return decoder
 
 

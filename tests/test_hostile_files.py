@@ -18,6 +18,7 @@ from maskanim_jax.animation.pairs import Pair, read_pairs
 from maskanim_jax.animation.whole import check_whole
 from maskanim_jax.errors import UserError
 from maskanim_jax.torch_files import read_tensors
+from maskanim_jax.weights import shapes
 
 MEMORY = 3 << 30  # address space, most of it libraries
 READ = """
@@ -27,16 +28,39 @@ from input_pipeline.crops import read_boxes
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.errors import UserError
 from maskanim_jax.torch_files import read_tensors
-from maskanim_jax.video import first_frame
+from maskanim_jax.npz_files import read_npz
+from maskanim_jax.video import open_frames
+from maskanim_jax.weights import _from_file
+def frames(path):
+    with open_frames(path) as source:
+        return [frame.shape for frame, _ in zip(source, range(3))]
 resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[1]),) * 2)
 readers = {".csv": lambda path: read_pairs(path, None), ".boxes": read_boxes, ".pth": read_tensors}
+readers |= {".npz": lambda path: read_npz(path, "give another", 1 << 25), ".h5": lambda path: _from_file(path, path.parent)}
 for name in sys.argv[2:]:
     try:
-        readers.get(Path(name).suffix, first_frame)(Path(name))
+        readers.get(Path(name).suffix, frames)(Path(name))
         print("READ", name)
     except UserError as error:
         print(error)
 """
+
+
+def tables(folder):
+    """Tables that are none: a page, no text, one line of a million cells, a cell without end."""
+    contents = {
+        "page": b"<!DOCTYPE html>\n<html><script>alert(1)</script>\n",
+        "null": b"clip,start,end,x0,y0,x1,y1\nsource,driving\0\n\0,\0\n",
+        "utf16": "clip,start,end,x0,y0,x1,y1\na,,,,,,\n".encode("utf-16"),
+        "latin": "clip,start,end,x0,y0,x1,y1\n\xe9t\xe9,,,,,,\n".encode("latin-1"),
+        "wide": b"," * 1_000_000 + b"\n",
+        "cell": b'clip,start,end,x0,y0,x1,y1\n"' + b"a" * 1_000_000,
+        "empty": b"",
+    }
+    for name, content in contents.items():
+        for suffix in (".csv", ".boxes"):
+            (folder / (name + suffix)).write_bytes(content)
+            yield folder / (name + suffix)
 
 
 def test_every_hostile_file_is_refused_in_a_sentence_within_time_and_memory(tmp_path):
@@ -54,8 +78,21 @@ def test_every_hostile_file_is_refused_in_a_sentence_within_time_and_memory(tmp_
         hostile.with_many_samples(tmp_path / "many.mp4", whole, 0x7FFFFFFF),
         hostile.playlist(tmp_path / "hls.mp4", "hls", whole),
         hostile.playlist(tmp_path / "concat.mp4", "concat", whole),
-        *(hostile.pipe(tmp_path / f"pipe{suffix}") for suffix in (".png", ".mp4", ".csv", ".boxes", ".pth")),
+        *(
+            hostile.pipe(tmp_path / f"pipe{suffix}")
+            for suffix in (".png", ".mp4", ".csv", ".boxes", ".pth", ".npz", ".h5")
+        ),
         *(nested, note, loop, Path("/dev/zero")),
+        *hostile.headers(tmp_path),
+        hostile.text_bomb(tmp_path / "comment.png"),
+        hostile.many_frames(tmp_path / "frames.gif", 2000, 11_500),
+        hostile.grows_on_the_way(tmp_path / "grows.avi", 16_000),
+        *hostile.npz_bombs(tmp_path),
+        hostile.torch_bomb(tmp_path / "storage.pth", 1 << 27),
+        hostile.keras(tmp_path / "chunk.h5", shapes(), chunks=(3, 3, 3, 1 << 22), maxshape=(3, 3, 3, None)),
+        hostile.keras(tmp_path / "elsewhere.h5", shapes(), external=[("/dev/zero", 0, 6912)]),
+        hostile.keras(tmp_path / "text.h5", shapes(), dtype="S1000"),
+        *(tables(tmp_path)),
         hostile.pickled(tmp_path / "deep.pth", hostile.tuple_as_key(900_000, False)),
         hostile.pickled(tmp_path / "twice.pth", hostile.tuple_as_key(60, True)),
         hostile.pickled(tmp_path / "hashes.pth", hostile.equal_hashes(100_000)),

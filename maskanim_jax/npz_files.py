@@ -1,0 +1,63 @@
+"""How are the arrays of an npz read, when the file may come from a stranger?
+
+An npz is a zip of arrays, each behind a header that states its shape: both may promise far more than the file holds. So what is promised is
+added up before any memory is taken. Nothing in the file is executed; arrays of Python objects are refused.
+"""
+
+from __future__ import annotations
+
+import lzma
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from maskanim_jax.errors import UserError, check_regular
+
+MAX_BYTES = 4 << 30
+# All that a damaged file makes zipfile and NumPy raise; the parser of a header runs out of memory or depth at deeply nested text.
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, LookupError, TypeError, SyntaxError, OverflowError, MemoryError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, tokenize.TokenError),
+)
+
+
+def read_npz(path: Path, mend: str, most: int = MAX_BYTES) -> dict[str, np.ndarray]:
+    """All arrays of the file by name, of at most `most` bytes together. Raises UserError that ends with `mend`; FileNotFoundError."""
+    try:
+        check_regular(path)
+        with zipfile.ZipFile(path) as archive:
+            if (promised := sum(info.file_size for info in archive.infolist())) > most:
+                raise UserError(
+                    f"{path} can't be read (unpacked it has {promised:,} bytes, {most:,} are allowed): {mend}"
+                )
+            return {info.filename.removesuffix(".npy"): _array(archive, info) for info in archive.infolist()}
+    except FileNotFoundError:
+        raise
+    except _DAMAGE as error:
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise UserError(f"{path} can't be read ({reason}): {mend}") from error
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    with archive.open(info) as file:
+        version = np.lib.format.read_magic(file)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        if header is None:
+            raise ValueError(f"{info.filename} has a header of version {version}")
+        shape, fortran, dtype = header(file)
+        if dtype.hasobject:
+            raise ValueError(f"{info.filename} holds Python objects")
+        count = 1
+        for side in shape:
+            count *= side
+        # Before memory is taken: a shape is only a few digits. What an entry of the zip can't hold is not there.
+        if min((0, *shape)) < 0 or count * dtype.itemsize > info.file_size:
+            raise ValueError(f"{info.filename} has a shape of {shape}, more than its {info.file_size:,} bytes")
+        data = file.read()
+    if len(data) != count * dtype.itemsize:
+        raise ValueError(f"{info.filename} has {len(data):,} bytes instead of {count * dtype.itemsize:,}")
+    array = np.frombuffer(data, dtype, count) if dtype.itemsize else np.empty(count, dtype)
+    return array.reshape(shape, order="F" if fortran else "C").copy()
