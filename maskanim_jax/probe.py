@@ -62,10 +62,11 @@ def probe(system: System, variables: Variables, batch: Probe) -> dict[str, float
 
     - `probe_result_drivers`: deviation of the result over the drivers of a source, root of the mean square over pixels; 0: the driver is ignored.
     - `probe_mask_drivers`: the same of the mask that should carry the pose, where the system has one.
-    - `probe_leak`: how much of a change of the driver's colours comes through. With g, g' the results and d, d' the drivers before and after
-      their colours are rotated: sum of (g' - g)(d' - d) over the sum of (d' - d) squared. 0: the driver's colours do not matter; 1: the driver itself.
-      Left out for drivers without colour.
-    - `probe_nearer_driver`: share of the pairs whose sorted colours (each channel's) are nearer the driver's than the source's in mean absolute difference.
+    - `probe_leak`: how much of a change of the driver's colours comes through. With g, g' the results and d, d' the drivers before and
+      after their colours are rotated: sum of (g' - g)(d' - d) over the sum of (d' - d) squared. 0: the driver's colours do not matter; 1: the
+      driver itself. Left out for drivers without colour.
+    - `probe_nearer_driver`: share of the pairs whose colours, sorted in each channel, are nearer the driver's than the source's in mean
+      absolute difference.
     """
     options = system.animation_options({})
     run = _compiled(_Key(system, options))

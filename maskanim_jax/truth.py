@@ -94,9 +94,7 @@ def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: 
     poses = trajectory(driving.seed, driving.pose, driving.frames)
     numbers = sorted({int(n) for n in np.linspace(0, driving.frames - 1, frames).round()})
     strangers = [clip for clip in clips if clip.identity not in (source.identity, driving.identity)]
-    own, other, *rest = (
-        draw_identity(clip.seed, clip.identity) for clip in (source, driving, *strangers[:BYSTANDERS])
-    )
+    own, other, *rest = (draw_identity(clip.seed, clip.identity) for clip in (source, driving, *strangers[:BYSTANDERS]))
     empty = background(own, size).astype(np.float32) / 255
     truths, drivings, silhouettes, joints = [], [], [], []
     for number in numbers:

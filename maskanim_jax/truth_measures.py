@@ -123,7 +123,7 @@ def _gaussian(half: int) -> np.ndarray:
     at = np.arange(-half, half + 1)
     line = np.exp(-0.5 * np.square(at / ((2 * half + 1) / 4)))
     weights = line[:, None] * line[None, :]
-    return np.float32(weights / weights.sum())[..., None]
+    return (weights / weights.sum())[..., None].astype(np.float32)
 
 
 def _costs(area: np.ndarray, template: np.ndarray, weights: np.ndarray) -> np.ndarray:
