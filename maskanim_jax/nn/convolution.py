@@ -3,7 +3,7 @@
 Nearest-neighbour upsampling followed by a 3x3 conv is one conv of the small image: 16 multiplications instead of 36, in the form that
 the platform is good at. And on a CPU the gradient with respect to the kernel is added up over blocks of rows: XLA treats it as a conv
 whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints the ratios). Other platforms get the plain
-gradient.
+gradient. A 7x7 conv with few outputs, which leaves most of a CPU's vector empty, is a 1x7 conv with 7 times as many there.
 """
 
 from __future__ import annotations
@@ -25,32 +25,68 @@ BLOCKED_PIXELS = 128 * 128
 """Smaller pictures are one block: for them the plain gradient was as fast or faster."""
 FOLDED_PIXELS = 512
 """Batches of fewer source pixels are upsampled and convolved: folding a wide kernel would cost more than it saves."""
-THIN = 8
-"""Kernels with so few outputs, fewer than inputs, get their gradient with the roles of the two pictures swapped."""
+THIN, TALL = 4, 5
+"""Kernels with at most so many outputs and at least so many rows are taken apart by rows on a CPU."""
 
 
 def _plain(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
     return lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=LAYOUT)
 
 
+def by_platform(cpu: Callable[..., Any], others: Callable[..., Any]) -> Callable[..., Any]:
+    """The function that is the first on a CPU and the second elsewhere, decided when it is lowered."""
+    return lambda *inputs: lax.platform_dependent(*inputs, cpu=cpu, default=others)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
     """(N, H, W, I) by (K, K, I, O), stride 1: (N, H, W, O), or (N, H - K + 1, W - K + 1, O) with padding "VALID"."""
-    return _plain(x, kernel, padding)
+    plain = functools.partial(_plain, padding=padding)
+    return (
+        by_platform(functools.partial(thin_conv2d, padding=padding), plain)(x, kernel)
+        if _thin(kernel)
+        else plain(x, kernel)
+    )
 
 
 def _forward(x: jax.Array, kernel: jax.Array, padding: str) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _plain(x, kernel, padding), (x, kernel)
+    return conv2d(x, kernel, padding), (x, kernel)
 
 
 def _backward(padding: str, kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    x, kernel = kept
-    (to_x,) = jax.linear_transpose(lambda x: _plain(x, kernel, padding), x)(g)
-    ways = (functools.partial(way, size=kernel.shape[0], padding=padding) for way in (_by_rows, _kernel_gradient))
-    return to_x, lax.platform_dependent(x, g, cpu=next(ways), default=next(ways))
+    def plain(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _to_x(x, kernel, g, padding), _kernel_gradient(x, g, size=kernel.shape[0], padding=padding)
+
+    def on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if _thin(kernel):
+            return jax.vjp(functools.partial(thin_conv2d, padding=padding), x, kernel)[1](g)
+        return _to_x(x, kernel, g, padding), _by_rows(x, g, size=kernel.shape[0], padding=padding)
+
+    return by_platform(on_cpu, plain)(*kept, g)
 
 
 conv2d.defvjp(_forward, _backward)
+
+
+def _thin(kernel: jax.Array) -> bool:
+    return kernel.shape[-1] <= THIN and kernel.shape[0] >= TALL
+
+
+def thin_conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
+    """`conv2d` for a CPU and few outputs: each row of the kernel gives outputs of its own, which are shifted and added."""
+    size, _, inputs, outputs = kernel.shape
+    before, after = ((size - 1) // 2, size // 2) if padding == "SAME" else (0, 0)
+    x = jnp.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
+    beside = kernel.transpose(1, 2, 0, 3).reshape(1, size, inputs, size * outputs)
+    y = lax.conv_general_dilated(x, beside, (1, 1), ((0, 0), (before, after)), dimension_numbers=LAYOUT)
+    height = y.shape[1] - size + 1
+    rows = [y[:, row : row + height, :, row * outputs : (row + 1) * outputs] for row in range(size)]
+    return sum(rows[1:], rows[0])
+
+
+def _to_x(x: jax.Array, kernel: jax.Array, g: jax.Array, padding: str) -> jax.Array:
+    """The gradient with respect to the input."""
+    return jax.linear_transpose(lambda x: _plain(x, kernel, padding), x)(g)[0]
 
 
 def _kernel_gradient(x: jax.Array, g: jax.Array, *, size: int, padding: str) -> jax.Array:
@@ -75,23 +111,13 @@ def _blocks(x: jax.Array, g: jax.Array, size: int, padding: str) -> jax.Array:
     """The kernel's gradient, block after block."""
     before, after = ((size - 1) // 2, size // 2) if padding == "SAME" else (0, 0)
     x = jnp.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
-    swapped = g.shape[-1] <= THIN and g.shape[-1] < x.shape[-1]
-    if swapped:  # the wide picture as the kernel, over the thin one: many outputs instead of few
-        edge = (0, 0), (size - 1, size - 1), (size - 1, size - 1), (0, 0)
-        x, g = jnp.pad(g, edge), x
     of_a_row = g.shape[0] * g.shape[2] * (x.shape[-1] + g.shape[-1]) * g.dtype.itemsize
     rows = max(1, BLOCK_BYTES // of_a_row) if g.shape[1] * g.shape[2] >= BLOCKED_PIXELS else g.shape[1]
     parts = [
         _kernel_gradient(x[:, start : start + rows + size - 1], g[:, start : start + rows], size=size, padding="VALID")
         for start in range(0, g.shape[1], rows)
     ]
-    found = sum(parts[1:], parts[0])
-    return found[::-1, ::-1].swapaxes(2, 3) if swapped else found
-
-
-def by_platform(cpu: Callable[..., Any], others: Callable[..., Any]) -> Callable[..., Any]:
-    """The function that is the first on a CPU and the second elsewhere, decided when it is lowered."""
-    return lambda *inputs: lax.platform_dependent(*inputs, cpu=cpu, default=others)
+    return sum(parts[1:], parts[0])
 
 
 def upsample(x: jax.Array) -> jax.Array:
