@@ -9,6 +9,7 @@ from maskanim_jax.metrics.bootstrap import interval
 
 PUBLISHED = ("fine", "FOMM", "Monkey-Net", "X2Face")
 """Best first: the order of Table 1 and of the user study (Table 3), but for VoxCeleb's AKD, where FOMM leads Table 1."""
+VOX_AKD = "Table 1 too has FOMM ahead of Perturbed Masks in VoxCeleb's AKD, 1.294 against 1.329"
 NAMES = {"fine": "Perturbed Masks"}
 
 Clips = Mapping[str, Sequence[float]]
@@ -29,6 +30,8 @@ def sentence(set_name: str, key: str, clips: Clips, higher_is_better: bool = Fal
             for better, worse in turned
         )
         text += f"does not come out: {why}"
+        if ("fine", "FOMM") in turned and key.startswith("akd") and "vox" in set_name.lower():
+            text += f" ({VOX_AKD})"
     else:
         text += "comes out"
     lead = interval([sign * (b - a) for a, b in zip(clips["fine"], clips["FOMM"], strict=True)])

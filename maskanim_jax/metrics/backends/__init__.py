@@ -36,8 +36,8 @@ def make(name: str, cache: Path | None = None) -> Any:
         raise UserError(f"there is no back-end {name}: use {', '.join(BUILT_IN)}, or one of your own as module:Class")
     try:
         backend = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"the back-end {name} can't be imported ({error}): correct its module and class") from error
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"the back-end {name} can't be made ({error}): correct its module and class") from error
     wanted = ("name", "subject", "licence")
     if not all(hasattr(backend, each) for each in wanted) or not (
         hasattr(backend, "points") or hasattr(backend, "embed")
