@@ -9,7 +9,7 @@ LOCKS := requirements
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO ?= demo
 
-.PHONY: demo test lint lock clean
+.PHONY: demo test lint soak lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m maskanim_jax.weights vgg19
@@ -23,6 +23,10 @@ lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Kills a training 50 times and compares it with one that was left alone.
+soak: $(VENV)/tested
+	$(BIN)/python tests/soak.py --kills=50
 
 # The build tools are installed first and used as they are: otherwise pip would fetch its own choice of them, unlocked.
 $(VENV)/installed: pyproject.toml $(LOCKS)/build.lock $(LOCKS)/core.lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from maskanim_jax.checksums import Damaged
+
+# Orbax logs the trace of a save that failed in its thread, and raises it, too: checkpoint_store.py makes a sentence of it.
+logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
 
 
 def items(state: Any = None) -> ocp.CompositeCheckpointHandler:
