@@ -43,10 +43,16 @@ def load_config(text: str) -> ConfigDict:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(f"configs.{path.stem}")
-        return module.get_config(argument) if argument else module.get_config()
-    except (ImportError, AssertionError, AttributeError, TypeError) as error:
+        config = module.get_config(argument) if argument else module.get_config()
+        if not hasattr(config, "to_dict"):
+            raise TypeError(f"its get_config gives a {type(config).__name__}")
+        return config
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program: whatever it raises, it is none
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise UserError(
-            f"--config={text} is no config ({error}): give a file such as configs/taichi.py:released"
+            f"--config={text} is no config ({reason}): give a file such as configs/taichi.py:released"
         ) from error
 
 

@@ -46,6 +46,8 @@ def parse(argv: list[str]) -> None:
     try:
         rest = flags.FLAGS(argv)[1:]
         config = CONFIG.value
+        if config is not None and not callable(getattr(config, "to_dict", None)):
+            raise ValueError("its get_config gives something else")
         if config is not None:
             config.to_dict()  # only now does a file that could not be loaded say so
     except flags.Error as error:
@@ -53,7 +55,9 @@ def parse(argv: list[str]) -> None:
     except (AttributeError, KeyError, TypeError) as error:  # a field that the config lacks, or a value of another type
         sentence = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\" ")
         raise UserError(f"a --config.* flag cannot be: {' '.join(sentence.splitlines())}") from error
-    except OSError as error:
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program: whatever it raises, it is none
         path = next((argument for argument in argv if argument.startswith("--config")), "--config")
         raise UserError(f"{path} is no config file that can be read: give one such as configs/demo.py") from error
     if rest:
