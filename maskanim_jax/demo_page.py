@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import secrets
+import shutil
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from maskanim_jax.demo_job import Asked, make
 from maskanim_jax.demo_options import MEASURED_FROM_A_FRAME, Control, controls, flags, for_animator
 from maskanim_jax.errors import UserError
 from maskanim_jax.images import Fit
+from maskanim_jax.shipped import reading
 
 LOADED = 2
 """Checkpoints that are held in memory."""
@@ -49,6 +51,12 @@ class Shelf:
         with self._lock:
             return self._load(self.paths[label])
 
+    def example(self, label: str) -> list[Path]:
+        """The picture and the driving video that come with a shipped checkpoint; none with others."""
+        path = Path(self.paths.get(label, ""))
+        found = [reading.example(path, file) for file in (reading.SOURCE, reading.DRIVING)]
+        return [] if path in found else found
+
 
 def _labels(checkpoints: Sequence[str | Path]) -> dict[str, str]:
     """Paths by a label each: the last name, or the whole path where two have the same last name."""
@@ -62,6 +70,7 @@ class Sessions:
 
     def __init__(self, root: Path) -> None:
         self.root, self._files = root.resolve(), defaultdict[str, set[Path]](set)
+        self._folders: dict[str, Path] = {}
 
     def uploaded(self, session: str, given: object) -> Path | None:
         """The path of what was uploaded, noted as the session's; raises UserError for what did not come by an upload."""
@@ -75,18 +84,17 @@ class Sessions:
         self._files[session].add(path)
         return path
 
-    def token(self, session: str) -> str:
-        """A new name for results; Gradio copies them somewhere below the root and keeps the name."""
-        name = secrets.token_hex(4)
-        self._files[session].add(Path(name))
-        return name
+    def folder(self, session: str) -> Path:
+        """The session's own folder, for results."""
+        if session not in self._folders:
+            self._folders[session] = Path(tempfile.mkdtemp(prefix="session-", dir=self.root))
+        return self._folders[session]
 
     def close(self, session: str) -> None:
-        """Removes the session's uploads and results, but for what another session uses, too."""
-        mine = self._files.pop(session, set())
-        for path in mine.difference(*self._files.values()):
-            for found in [path] if path.is_absolute() else self.root.glob(f"*/*-{path.name}.mp4"):
-                found.unlink(missing_ok=True)
+        """Removes the session's results, and its uploads but for those that another session uses, too."""
+        shutil.rmtree(self._folders.pop(session, self.root / "none"), ignore_errors=True)
+        for path in self._files.pop(session, set()).difference(*self._files.values()):
+            path.unlink(missing_ok=True)
 
 
 def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
@@ -105,6 +113,7 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
                     driving = gr.Video(label="driving video", buttons=[], elem_id="driving")
                 with gr.Tab("GIF or other file"):
                     other = gr.File(label="driving file", elem_id="other")
+                example = gr.Button("Take the example", size="sm", visible=False, elem_id="example")
             with gr.Column():
                 labels = list(shelf.paths)
                 checkpoint = gr.Dropdown(labels, value=labels[0], label="checkpoint", elem_id="checkpoint")
@@ -135,15 +144,20 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
             with _told():
                 animator = shelf.animator(label)
                 measured = MEASURED_FROM_A_FRAME in flags(animator.run.config.system)
-                return [*for_animator(animator, known), gr.update(visible=measured, value=False)]
+                there = gr.update(visible=bool(shelf.example(label)))
+                return [*for_animator(animator, known), gr.update(visible=measured, value=False), there]
+
+        def show_example(label: str, request: gr.Request) -> list[str]:
+            folder = sessions.folder(str(request.session_hash))
+            return [shutil.copy(path, folder / path.name) for path in shelf.example(label)]
 
         def animate(
             given: dict[Any, Any],
             request: gr.Request,
             progress: gr.Progress = gr.Progress(),  # noqa: B008
-        ) -> Iterator[tuple[str, str, str]]:
+        ) -> tuple[str, str, str]:
             session = str(request.session_hash)
-            with _told(), tempfile.TemporaryDirectory(dir=root) as folder:
+            with _told():
                 animator = shelf.animator(given[checkpoint])
                 asked = Asked(
                     *_inputs(*(sessions.uploaded(session, given[one]) for one in (source, driving, other))),
@@ -157,15 +171,17 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
                 def report(doing: str, done: int, total: int | None) -> None:
                     progress((done, total), desc=doing, unit="frames")
 
-                made = make(animator, asked, Path(folder), sessions.token(session), report)
+                made = make(animator, asked, sessions.folder(session), secrets.token_hex(4), report)
                 said = [f"{made.frames} frames by {animator.run.system.name}, step {animator.step}.", *made.warnings]
-                yield str(made.result), str(made.strip), "\n".join(said)
+                return str(made.result), str(made.strip), "\n".join(said)
 
         def leave(request: gr.Request) -> None:
             sessions.close(str(request.session_hash))
 
-        page.load(choose, checkpoint, [*parts, best], show_progress="hidden", api_visibility="private")
-        checkpoint.change(choose, checkpoint, [*parts, best], show_progress="hidden", api_visibility="private")
+        updated = [*parts, best, example]
+        page.load(choose, checkpoint, updated, show_progress="hidden", api_visibility="private")
+        checkpoint.change(choose, checkpoint, updated, show_progress="hidden", api_visibility="private")
+        example.click(show_example, checkpoint, [source, driving], api_visibility="private")
         button.click(
             animate,
             {checkpoint, source, driving, other, fit, best, *parts},
