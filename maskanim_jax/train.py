@@ -30,14 +30,14 @@ from maskanim_jax.first_step import FirstStep
 from maskanim_jax.held_out import held_out_figures, held_out_pictures, held_out_probe
 from maskanim_jax.logs import RunLog
 from maskanim_jax.losses.vgg import used_weights
-from maskanim_jax.mesh import everywhere, local, make_mesh, to_devices
+from maskanim_jax.mesh import agreed, everywhere, local, make_mesh, to_devices
 from maskanim_jax.nn.network import count_parameters
 from maskanim_jax.not_finite import explained
 from maskanim_jax.preemption import Stop
 from maskanim_jax.prefetch import prefetch
 from maskanim_jax.provenance import add_start, this_start
 from maskanim_jax.reconstruct import Silhouettes, reconstruct
-from maskanim_jax.state import StepFunction, TrainState, fresh_state, make_step
+from maskanim_jax.state import StepFunction, TrainState, fresh_state, make_step, placed, whole
 from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import System, Tree
 from maskanim_jax.weights import find_vgg19, untrained_vgg19
@@ -250,7 +250,8 @@ def start(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
                 "restore them, give another --workdir, or --accept_changes to train on with these"
             )
-    return checkpoints.restore(step, abstract_state(setting.system, config.seed, info["steps_per_epoch"]), setting.mesh)
+    like = abstract_state(setting.system, config.seed, info["steps_per_epoch"])
+    return placed(checkpoints.restore(step, like, setting.mesh), setting.mesh)
 
 
 def _record(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
@@ -308,9 +309,12 @@ def _save_at_once(
     if log is not None:
         log.sync()
     checkpoints.save(
-        state, setting.info | {"minutes": clock.minutes(), "window": window.unlogged()}, float("inf")
+        whole(state, setting.mesh),
+        setting.info | {"minutes": clock.minutes(), "window": window.unlogged()},
+        float("inf"),
     )  # nothing where the step was just saved
     checkpoints.wait()
+    agreed(True)  # the first process verifies: nobody leaves, and thereby ends the others, before it is done
 
 
 def _write_departures(workdir: Path, system: System) -> None:
@@ -343,4 +347,4 @@ def _evaluate_and_save(
             log.text(step, f"ALARM: {alarm}")
         log.sync()
     l1 = measured["l1"] if measured["l1"] is not None else float("inf")
-    checkpoints.save(state, setting.info | {"minutes": clock.minutes()}, l1)
+    checkpoints.save(whole(state, setting.mesh), setting.info | {"minutes": clock.minutes()}, l1)
