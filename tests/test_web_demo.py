@@ -33,7 +33,7 @@ ECHO = Animator(SimpleNamespace(config=None, system=Echo(), variables=ONE, step=
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HAS_GRADIO = importlib.util.find_spec("gradio") is not None
 needs_gradio = pytest.mark.skipif(not HAS_GRADIO, reason="Gradio is not installed: pip install 'maskanim_jax[demo]'")
-PATIENCE = 300  # seconds for the slowest machine; nothing here waits that long on another
+PATIENCE = 120  # seconds for the slowest machine; nothing here waits that long on another
 FRAMES, RATE, SIZE = 11, Fraction(12), 32
 
 
