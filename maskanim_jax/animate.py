@@ -21,6 +21,7 @@ from tqdm import tqdm
 from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
+from maskanim_jax.animation.smoothing import step_for_a_video
 from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.images import Fit
@@ -58,6 +59,7 @@ def animate(
         raise ValueError("a batch has at least one frame")
     ready = compiled(system, variables, batch)
     frames = (unit(frame, system.frame_size, fit) for frame in driving)
+    step = step_for_a_video(ready, options)
     begun = None
     while some := list(itertools.islice(frames, batch)):
         if begun is None:
@@ -68,7 +70,7 @@ def animate(
         filled = np.stack(some + [some[-1]] * (batch - len(some)))
         pictures = {
             name: np.asarray(values, np.float32)
-            for name, values in ready.step(begun, filled, options, tuple(names)).items()
+            for name, values in step(begun, filled, options, tuple(names)).items()
         }
         for index in range(len(some)):
             yield {name: values[index] for name, values in pictures.items()}
@@ -93,7 +95,10 @@ def plan(args: argparse.Namespace) -> list[Job]:
     if args.pairs is None:
         if args.source is None or args.driving is None:
             raise UserError("--source and --driving are missing; give both, or --pairs=CSV")
-        source, driving = shipped.example(Path(args.source), shipped.SOURCE), shipped.example(Path(args.driving), shipped.DRIVING)
+        source, driving = (
+            shipped.example(Path(args.source), shipped.SOURCE),
+            shipped.example(Path(args.driving), shipped.DRIVING),
+        )
         jobs = [Job(source, driving, args.output, args.strip)]
     else:
         if args.source is not None or args.driving is not None:
@@ -207,7 +212,11 @@ def parser() -> argparse.ArgumentParser:
         help="workdir of a training, a checkpoint in it, or puppets: the one that comes with the package",
     )
     add("--source", metavar="IMAGE", help="image to animate; of a video the first frame; puppets: a drawn one")
-    add("--driving", metavar="VIDEO", help="video, gif, or folder of frames, of any size and length; puppets: a drawn one")
+    add(
+        "--driving",
+        metavar="VIDEO",
+        help="video, gif, or folder of frames, of any size and length; puppets: a drawn one",
+    )
     add(
         "--output",
         required=True,

@@ -24,6 +24,7 @@ from maskanim_jax import config_files
 from maskanim_jax.animate import animate
 from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.animation.nearest import nearest_frame
+from maskanim_jax.animation.smoothing import step_for_a_video
 from maskanim_jax.animation.writer import VideoWriter, check_writable
 from maskanim_jax.api_inputs import (
     Driving,
@@ -236,6 +237,7 @@ class Session:
     def __init__(self, animator: Animator, source: np.ndarray, fit: Fit, options: Any) -> None:
         self._animator, self._system, self._fit, self._options = animator, animator.run.system, fit, options
         self._compiled = compiled(self._system, animator.run.variables, 1)
+        self._step = step_for_a_video(self._compiled, options)
         self._source = unit(source, self._system.frame_size, fit)[None]
         self._begun: Any = None
 
@@ -250,7 +252,7 @@ class Session:
             self._begun = self._compiled.begin(self._source, frame)
             if sentences := self._system.warnings(self._begun, self._options):
                 _warn("; ".join(sentences))
-        shown = self._compiled.step(self._begun, frame, self._options, self._animator._names(names))
+        shown = self._step(self._begun, frame, self._options, self._animator._names(names))
         return {name: to_uint8(np.asarray(values, np.float32)[0]) for name, values in shown.items()}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from maskanim_jax.animation.smoothing import smooth
 from maskanim_jax.images import Fit, square
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Functions(NamedTuple):
     fold: Callable[..., Any]
     begin: Callable[..., Any]
     step: Callable[..., Any]
+    smoothed_step: Callable[..., Any]
     distance: Callable[..., Any]
 
 
@@ -52,10 +54,18 @@ def _functions(same: _Same) -> Functions:
         shown = system.animate(variables, begun, driving, options)
         return {name: shown[name] for name in names or shown}  # what nobody wants is neither computed nor fetched
 
+    def smoothed_step(
+        variables: Any, begun: Any, before: Any, first: Any, driving: Any, options: Any, names: tuple[str, ...]
+    ) -> Any:
+        pose, last = smooth(system.pose(variables, driving), before, first, options.smooth)
+        shown = system.animate(variables, begun, driving, options, pose)
+        return {name: shown[name] for name in names or shown}, last
+
     return Functions(
         jax.jit(system.for_inference),
         jax.jit(system.begin_animation),
         jax.jit(step, static_argnums=(3, 4)),
+        jax.jit(smoothed_step, static_argnums=(5, 6)),
         jax.jit(system.pose_distance),
     )
 
@@ -83,7 +93,7 @@ class Compiled:
         mesh = jax.make_mesh((count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices[:count])
         self._whole, self._split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
         self._functions = _functions(_Same(system))
-        self._put = jax.device_put
+        self._put, self._system = jax.device_put, system
         self._variables = self._functions.fold(self._put(variables, self._whole))
 
     def begin(self, source: np.ndarray, first: np.ndarray) -> Any:
@@ -93,6 +103,20 @@ class Compiled:
     def step(self, begun: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
         """Pictures of a batch (N, S, S, 3), all or the named ones, perhaps still being computed."""
         return self._functions.step(self._variables, begun, self._put(driving, self._split), options, names)
+
+    def smoothed_step(
+        self, begun: Any, before: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()
+    ) -> tuple[dict[str, Any], Any]:
+        """`step` with poses smoothed by `options.smooth`, and what the next call takes as `before`; None: these are the first frames."""
+        import jax
+
+        first = before is None
+        if first:
+            shapes = jax.eval_shape(self._system.pose, self._variables, driving[:1])
+            before = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
+        before, flag = self._put((before, np.asarray(first)), self._whole)
+        placed = self._put(driving, self._split)
+        return self._functions.smoothed_step(self._variables, begun, before, flag, placed, options, names)
 
     def distance(self, source: np.ndarray, driving: np.ndarray) -> Any:
         """`system.pose_distance` of (1, S, S, 3) and (N, S, S, 3): (N,)."""

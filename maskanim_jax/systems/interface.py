@@ -90,8 +90,21 @@ class System(Protocol):
         """What is computed once per video: `source` and `first_driving` are (1, S, S, 3)."""
         ...
 
-    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:
-        """Animates the source of `begun` by a batch of driving frames; holds every picture of `picture_order`."""
+    def animate(
+        self, variables: Variables, begun: Tree, driving: jax.Array, options: Any, pose: Tree | None = None
+    ) -> Pictures:
+        """Animates the source of `begun` by a batch of driving frames; holds every picture of `picture_order`.
+
+        `pose` is what `pose` gave for these frames, smoothed over time; without it frames stand for themselves. A system whose options
+        have no `smooth` is never given one.
+        """
+        ...
+
+    def pose(self, variables: Variables, driving: jax.Array) -> Tree:
+        """What `animate` takes from driving frames, a tree of (N, ...): masks, keypoints. Averages of it are poses, too.
+
+        Only systems whose options have a `smooth` need it.
+        """
         ...
 
     def warnings(self, begun: Tree, options: Any) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from maskanim_jax.animation import smoothing
 from maskanim_jax.errors import UserError
 
 MOTIONS = ("relative", "absolute")
@@ -13,6 +14,7 @@ FLAGS = {
     "motion": "relative (default, as in section 3.4 of its paper): the driver's motion since its first frame moves the source; "
     "absolute (the released demo's default): the source takes the driver's pose",
     "adapt_scale": "scale relative motion by the size of the source's object beside the driver's (or =false, the default)",
+    "smooth": smoothing.FLAG,
 }
 """Options by name with what `python -m maskanim_jax.animate --help` says of them."""
 VARIANTS: dict[str, dict[str, str]] = {motion: {"motion": motion} for motion in MOTIONS}
@@ -22,18 +24,20 @@ TRUTH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no":
 
 @dataclasses.dataclass(frozen=True)
 class AnimationOptions:
-    """`motion`: one of MOTIONS; `adapt_scale`: whether relative motion is scaled by the ratio of the keypoints' hulls."""
+    """`motion`: one of MOTIONS; `adapt_scale`: whether relative motion is scaled by the ratio of the keypoints' hulls.
+
+    `smooth`: share of the past in each frame's keypoints, 0: off.
+    """
 
     motion: str = "relative"
     adapt_scale: bool = False
+    smooth: float = 0.0
 
 
 def parse_options(given: Mapping[str, str]) -> AnimationOptions:
     """Options as text by name; raises UserError for what cannot be."""
     if unknown := sorted(set(given) - set(FLAGS)):
-        raise UserError(
-            f"--{unknown[0]} is not an option of FOMM; it has {' and '.join(f'--{name}' for name in FLAGS)}"
-        )
+        raise UserError(f"--{unknown[0]} is not an option of FOMM; it has {', '.join(f'--{name}' for name in FLAGS)}")
     motion = given.get("motion", "relative")
     if motion not in MOTIONS:
         raise UserError(f"--motion={motion} cannot be: give {' or '.join(MOTIONS)}")
@@ -45,4 +49,4 @@ def parse_options(given: Mapping[str, str]) -> AnimationOptions:
         raise UserError(
             "--adapt_scale scales relative motion and changes nothing with --motion=absolute: leave one of them away"
         )
-    return AnimationOptions(motion, adapt_scale)
+    return AnimationOptions(motion, adapt_scale, smoothing.parse_smooth(str(given.get("smooth", "0"))))

@@ -190,8 +190,13 @@ class FirstOrderMotion:
         size, first_size = pose_size(at_source["value"]), pose_size(first["value"])
         return {"source": source, "keypoints": at_source, "first": first, "scale": size / first_size}
 
-    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:
-        at_driving = self._run(variables, "keypoints", driving)
+    def pose(self, variables: Variables, driving: jax.Array) -> Tree:
+        return self._run(variables, "keypoints", driving)
+
+    def animate(
+        self, variables: Variables, begun: Tree, driving: jax.Array, options: Any, pose: Tree | None = None
+    ) -> Pictures:
+        at_driving = self.pose(variables, driving) if pose is None else pose
         wanted = at_driving
         if options.motion == "relative":
             scale = begun["scale"][:, None, None] if options.adapt_scale else 1.0

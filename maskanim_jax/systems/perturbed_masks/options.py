@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from maskanim_jax.animation import smoothing
 from maskanim_jax.errors import UserError
 
 ABLATIONS = ("none", "no_pert", "no_ref", "no_id")
@@ -15,22 +16,22 @@ FLAGS = {
     "threshold": "mask values below it become 0: median, or a number from 0 to 255",
     "mask_scale": "scale of the driving mask about the centre, such as 0.75",
     "ablation": "leave out a part: no_pert, no_ref or no_id",
+    "smooth": smoothing.FLAG,
 }
 """Options by name with what `python -m maskanim_jax.animate --help` says of them."""
 
-VARIANTS: dict[str, dict[str, str]] = {
-    "full" if name == "none" else name: {"ablation": name} for name in ABLATIONS
-}
+VARIANTS: dict[str, dict[str, str]] = {"full" if name == "none" else name: {"ablation": name} for name in ABLATIONS}
 """What is compared where the truth is known: the method and its ablations."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AnimationOptions:
-    """`threshold`: rho of P_test, "median" or 0..255; `mask_scale`: its resize; `ablation`: one of ABLATIONS."""
+    """`threshold`: rho of P_test, "median" or 0..255; `mask_scale`: its resize; `ablation`: one of ABLATIONS; `smooth`: 0, or share of the past."""
 
     threshold: str | float
     mask_scale: float
     ablation: str = "none"
+    smooth: float = 0.0
 
 
 def _number(name: str, text: str, low: float, high: float, otherwise: str = "") -> float:
@@ -48,7 +49,7 @@ def parse_options(given: Mapping[str, str], perturb: ConfigDict) -> AnimationOpt
     unknown = sorted(set(given) - set(FLAGS))
     if unknown:
         raise UserError(
-            f"--{unknown[0]} is not an option of Perturbed Masks; it has --threshold, --mask_scale and --ablation"
+            f"--{unknown[0]} is not an option of Perturbed Masks; it has {', '.join(f'--{name}' for name in FLAGS)}"
         )
     threshold = str(given.get("threshold", perturb.test_threshold))
     ablation = given.get("ablation", "none")
@@ -58,4 +59,5 @@ def parse_options(given: Mapping[str, str], perturb: ConfigDict) -> AnimationOpt
         "median" if threshold == "median" else _number("threshold", threshold, 0, 255, "'median' or "),
         _number("mask_scale", str(given.get("mask_scale", perturb.test_scale)), 0.05, 4.0),
         ablation,
+        smoothing.parse_smooth(str(given.get("smooth", "0"))),
     )

@@ -247,12 +247,17 @@ class PerturbedMasks:
             "mask": self._run(variables, "mask", source),
         }
 
-    def animate(self, variables: Variables, begun: Tree, driving: jax.Array, options: Any) -> Pictures:
+    def pose(self, variables: Variables, driving: jax.Array) -> Tree:
+        return self._run(variables, "mask", driving)
+
+    def animate(
+        self, variables: Variables, begun: Tree, driving: jax.Array, options: Any, pose: Tree | None = None
+    ) -> Pictures:
         source, small, source_mask = (
             jnp.broadcast_to(begun[name], (driving.shape[0], *begun[name].shape[1:]))
             for name in ("source", "small", "mask")
         )
-        mask = self._run(variables, "mask", driving)
+        mask = self.pose(variables, driving) if pose is None else pose
         perturbed = (
             mask if options.ablation in ("no_pert", "no_id") else p_test(mask, options.threshold, options.mask_scale)
         )

@@ -1,0 +1,69 @@
+"""How is flicker taken out of an animation? The driver's poses (masks, keypoints) are averaged over time, before anything is painted.
+
+An exponential average over past frames alone: a frame needs only itself and what came of the one before, so a camera's frames and videos of
+any length are smoothed alike, whatever the batch. Off unless `--smooth` is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from maskanim_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import jax
+
+    from maskanim_jax.animation.compiled import Compiled
+
+FLAG = "average poses over time against flicker: 0 (default, off) to less than 1, such as 0.5; fast motion lags behind"
+"""What `--help` says of the option, of every system that has it."""
+
+
+def parse_smooth(text: str) -> float:
+    """The option's value; raises UserError for what cannot be."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 <= value <= 0.95:
+        raise UserError(f"--smooth={text} cannot be: give a number from 0 (off) to 0.95, such as 0.5")
+    return value
+
+
+def smooth(poses: Any, before: Any, first: jax.Array, strength: float) -> tuple[Any, Any]:
+    """y_t = (1 - s) x_t + s y_(t-1) over a batch: (smoothed poses, the last of them).
+
+    `poses` is a tree of (N, ...), `before` the same of (1, ...): what this gave for the frames before. `first` (a boolean): there were none,
+    and y_0 = x_0. `strength` is s.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    def one(x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+        y = jnp.where(first, x[:1], y)
+        age = jnp.arange(x.shape[0])[:, None] - jnp.arange(x.shape[0])
+        weights = jnp.where(age >= 0, (1 - strength) * strength ** jnp.maximum(age, 0).astype(jnp.float32), 0.0)
+        fading = strength ** jnp.arange(1.0, x.shape[0] + 1).reshape(-1, *[1] * (x.ndim - 1))
+        averaged = jnp.einsum("ts,s...->t...", weights, x, precision=jax.lax.Precision.HIGHEST) + fading * y
+        averaged = averaged.astype(x.dtype)
+        return averaged, averaged[-1:]
+
+    leaves, shape = jax.tree.flatten(poses)
+    found = [one(x, y) for x, y in zip(leaves, jax.tree.leaves(before), strict=True)]
+    smoothed, last = zip(*found, strict=True)
+    return jax.tree.unflatten(shape, smoothed), jax.tree.unflatten(shape, last)
+
+
+def step_for_a_video(ready: Compiled, options: Any) -> Callable[..., dict[str, Any]]:
+    """`ready.step` for one video's batches in their order: smoothed when the options ask for it, else as it is."""
+    if not getattr(options, "smooth", 0):
+        return ready.step
+    before: Any = None
+
+    def step(begun: Any, driving: Any, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
+        nonlocal before
+        pictures, before = ready.smoothed_step(begun, before, driving, options, names)
+        return pictures
+
+    return step
