@@ -20,8 +20,8 @@ class OurSide:
 
         from maskanim_jax import platform
         from maskanim_jax.losses.vgg import used_weights
-        from maskanim_jax.mesh import everywhere, make_mesh, replicated
-        from maskanim_jax.state import init_state, make_step
+        from maskanim_jax.mesh import everywhere, make_mesh
+        from maskanim_jax.state import fresh_state, make_step
         from maskanim_jax.systems import build
 
         platform.prepare(config)
@@ -30,11 +30,9 @@ class OurSide:
         if task == "step":
             self.mesh = make_mesh(batch)
 
-            def start() -> Any:  # an epoch of one step: r is trained from the second on
-                state = init_state(self.system, config.seed, 1)
-                return state._replace(params=lively(state.params))
-
-            self.state = jax.jit(start, out_shardings=replicated(self.mesh))()
+            # An epoch of one step: r is trained from the second on.
+            fresh = fresh_state(self.system, config.seed, 1, self.mesh)
+            self.state = fresh._replace(params=jax.jit(lively, donate_argnums=0)(fresh.params))
             self.frozen = everywhere(self.mesh, used_weights(vgg, config.loss.taps))
             self.run = make_step(self.system, config.seed, 1, self.mesh)
         else:
