@@ -8,12 +8,18 @@ BIN := $(VENV)/bin
 LOCKS := requirements
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO ?= demo
+STUDY ?= study
 
-.PHONY: demo test lint soak lock clean
+.PHONY: demo study test lint soak lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m maskanim_jax.weights vgg19
 	$(BIN)/python -m maskanim_jax.main --config=configs/demo.py --workdir=$(DEMO) --mode=all
+
+# Both systems on the sets whose shards are in data/ (puppets are drawn), side by side; hours. SETS=puppets,mgif,faces chooses.
+study: $(VENV)/installed
+	$(BIN)/python -m maskanim_jax.weights vgg19
+	$(BIN)/python -m maskanim_jax.study --workdir=$(STUDY) --sets=$(or $(SETS),puppets)
 
 test: $(VENV)/tested lint
 	$(BIN)/python -m maskanim_jax.weights vgg19 || echo "without VGG-19's weights: the tests that need them are skipped"

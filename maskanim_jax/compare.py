@@ -22,7 +22,7 @@ from maskanim_jax.page_parts import at, read_json
 REPEAT = "repeating the source"
 HIGHER = ("ssim", "psnr", "csim", "iou", "mask_iou")
 """Figures of which more is better."""
-NEUTRAL = ("mask_mean", "mask_space", "mask_time", "known_joint_error", "shape_leak", "leak", "leak_background")
+NEUTRAL = ("mask_mean", "mask_space", "mask_time", "known_joint_error", "leak", "leak_background")
 """Figures that are shown and not ranked."""
 NO_FIGURES = ("frames", "name", "identity", "source", "driving")
 SAME_TO_MANY = 4
