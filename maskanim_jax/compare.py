@@ -49,14 +49,14 @@ class Run(NamedTuple):
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Reads workdirs; raises UserError for one that is none, or that was not reconstructed yet."""
-    names = [folder.resolve().name for folder in folders]
+    names = [folder.absolute().name or str(folder) for folder in folders]  # a link's own name, not what it points to
     runs = []
     for folder, name in zip(folders, names, strict=True):
         if not folder.is_dir():
             raise UserError(f"{folder} isn't a folder: give the workdirs of runs")
         if len({f.resolve() for f in folders}) < len(folders):
             raise UserError(f"{folder} is given twice: give each run once")
-        label = name if names.count(name) == 1 else f"{folder.resolve().parent.name}/{name}"
+        label = name if names.count(name) == 1 else f"{folder.absolute().parent.name}/{name}"
         notes: list[str] = []
         kinds = {"config": dict, "reconstruction": dict, "truth": dict}
         config, figures, truth = (read_json(folder / f"{file}.json", kind, notes) for file, kind in kinds.items())
