@@ -50,14 +50,20 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     if not figures["frames"]:
         raise UserError(f"{split.shards} has no test clip with two frames or more: prepare it with a `test` folder")
     figures = {"system": run.system.name, "checkpoint_step": run.step, "data_fingerprint": split.fingerprint, **figures}
-    figures |= {"measured": {"l1": L1().descriptions["l1"], **chosen.descriptions}, "not_measured": chosen.not_measured}
+    described = {"l1": L1().descriptions["l1"], **chosen.descriptions}
+    unseen = {key: "its network found nothing that it could compare" for key in described if key not in figures}
+    not_measured = chosen.not_measured | unseen
+    figures |= {
+        "measured": {key: text for key, text in described.items() if key in figures},
+        "not_measured": not_measured,
+    }
     write_figures(workdir / "reconstruction.json", figures)
     print(
         f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
         f"repeating the source {figures['l1_repeat_source']:.4f}; ratio {figures['ratio']:.3f}"
     )
     print("; ".join(f"{key} {figures[key]:.4f}" for key in chosen.descriptions if key in figures))
-    for key, reason in chosen.not_measured.items():
+    for key, reason in not_measured.items():
         print(f"not measured: {key}, since {reason}")
     return figures
 

@@ -147,6 +147,9 @@ def test_a_turned_order_is_said_with_its_figures():
     assert "does not come out: Perturbed Masks isn't ahead of FOMM: 3 against 2.5" in said
     assert "Table 1 too" in said
     assert "speaks against" in said
+    assert "FOMM and Monkey-Net are level at 2.5" in order.sentence(
+        "Taichi", "akd[x]", {**right, "Monkey-Net": [2.0, 3]}
+    )
     assert "Table 1" not in order.sentence("Taichi", "akd[x]", turned)
     assert "not come out" in order.sentence("Vox", "csim[x]", right, higher_is_better=True)
 

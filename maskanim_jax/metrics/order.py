@@ -17,7 +17,7 @@ Clips = Mapping[str, Sequence[float]]
 
 
 def sentence(set_name: str, key: str, clips: Clips, higher_is_better: bool = False) -> str:
-    """What came of the published order, which pairs are the other way round, and whether the lead over FOMM is more than chance among clips."""
+    """Whether the published order comes out, which pairs are the other way round, and whether the lead over FOMM is more than chance among clips."""
     sign = -1.0 if higher_is_better else 1.0
     means = {method: interval(clips[method]).mean for method in PUBLISHED}
     pairs = itertools.pairwise(PUBLISHED)
@@ -26,7 +26,9 @@ def sentence(set_name: str, key: str, clips: Clips, higher_is_better: bool = Fal
     text = f"{set_name}, {key}: the published order ({order}) "
     if turned:
         why = "; ".join(
-            f"{_name(better)} isn't ahead of {_name(worse)}: {means[better]:.3g} against {means[worse]:.3g}"
+            f"{_name(better)} and {_name(worse)} are level at {means[worse]:.3g}"
+            if means[better] == means[worse]
+            else f"{_name(better)} isn't ahead of {_name(worse)}: {means[better]:.3g} against {means[worse]:.3g}"
             for better, worse in turned
         )
         text += f"does not come out: {why}"
