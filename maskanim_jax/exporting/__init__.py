@@ -1,0 +1,1 @@
+"""How does animation leave the project? As files that other programs run."""

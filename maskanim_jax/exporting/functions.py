@@ -1,0 +1,82 @@
+"""What are the two functions of an exported animation? `begin`, once for a video, and `animate`, for a batch of its frames.
+
+They are the system's own, over plain dicts of named arrays, so that whoever calls them needs none of this project's classes. What neither
+needs (a discriminator's weights, figures for a warning) is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from maskanim_jax.exporting.one_platform import used_inputs
+from maskanim_jax.systems.interface import System, Variables
+
+Arrays = dict[str, Any]
+SEEN = 2
+"""Frames of the batch for which shapes are found; any number would do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Functions:
+    """An animation to export. Frames are (N, S, S, 3) float32 in [0, 1]."""
+
+    weights: dict[str, np.ndarray]
+    begun: dict[str, jax.ShapeDtypeStruct]
+    begin: Callable[[Arrays, jax.Array, jax.Array], Arrays]
+    """(weights, source, first driving frame), one frame each, to what `begun` describes."""
+    animate: Callable[[Arrays, Arrays, jax.Array], Arrays]
+    """(weights, begun, driving) to pictures by name."""
+
+
+def named(tree: Any) -> Arrays:
+    """The leaves of a tree by their path, such as "params.mask.last.kernel"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+
+
+def frames_of(size: int, count: Any) -> jax.ShapeDtypeStruct:
+    """The shape of `count` frames."""
+    return jax.ShapeDtypeStruct((count, size, size, 3), jnp.float32)
+
+
+def functions_of(system: System, variables: Variables, options: Any, pictures: Sequence[str]) -> Functions:
+    """The animation of `system` with these options, batch norms folded, giving the named pictures."""
+    folded = jax.device_get(jax.jit(system.for_inference)(variables))
+    one, some = frames_of(system.frame_size, 1), frames_of(system.frame_size, SEEN)
+    begun = jax.eval_shape(system.begin_animation, folded, one, one)
+    every_weight, every_begun = named(folded), named(begun)
+    weights_shape, begun_shape = jax.tree.structure(folded), jax.tree.structure(begun)
+
+    def whole(given: Arrays, every: Arrays, shape: Any) -> Any:
+        # What was left out is nothing that is looked at: zeros stand for it while tracing, and vanish.
+        leaves = [given[name] if name in given else jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in every.items()]
+        return jax.tree.unflatten(shape, leaves)
+
+    def animate(weights: Arrays, begun: Arrays, driving: jax.Array) -> Arrays:
+        known = whole(weights, every_weight, weights_shape), whole(begun, every_begun, begun_shape)
+        shown = system.animate(*known, driving, options)
+        return {name: shown[name] for name in pictures}
+
+    kept_begun = _used(animate, 1, every_weight, every_begun, some)
+
+    def begin(weights: Arrays, source: jax.Array, first: jax.Array) -> Arrays:
+        begun = named(system.begin_animation(whole(weights, every_weight, weights_shape), source, first))
+        return {name: begun[name] for name in kept_begun}
+
+    kept = {*_used(begin, 0, every_weight, one, one), *_used(animate, 0, every_weight, kept_begun, some)}
+    weights = {name: np.asarray(leaf) for name, leaf in every_weight.items() if name in kept}
+    return Functions(weights, kept_begun, begin, animate)
+
+
+def _used(function: Callable[..., Any], place: int, *inputs: Any) -> Arrays:
+    """Of the dict that is the `place`th input, what the function needs."""
+    flags = jax.tree.unflatten(jax.tree.structure(inputs), used_inputs(function, *inputs))
+    return {name: leaf for name, leaf in inputs[place].items() if flags[place][name]}

@@ -1,0 +1,81 @@
+"""What is in an exported folder for ONNX? The two functions as models, the weights inside them.
+
+The converter is jax2onnx. It is given plain operations on arrays of fixed shapes, see `one_platform`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.exporting.functions import Functions, frames_of
+from maskanim_jax.exporting.one_platform import for_platform
+
+AS_ON = "cpu"
+"""Where operations differ by platform, ONNX gets those of a CPU."""
+
+
+def check_ready() -> None:
+    """Raises UserError when the converter is not installed."""
+    if importlib.util.find_spec("jax2onnx") is None:
+        raise UserError("--format=onnx needs the converter jax2onnx: pip install 'maskanim_jax[onnx]'")
+
+
+def write_onnx(folder: Path, made: Functions, size: int, batch: int) -> dict[str, Any]:
+    """Writes begin.onnx and animate.onnx; returns what the metadata says of them. Raises UserError for what cannot be converted."""
+    one, names = frames_of(size, 1), list(made.begun)
+
+    def begin(source: Any, first: Any) -> Any:
+        return made.begin(made.weights, source, first)
+
+    def animate(driving: Any, *begun: Any) -> Any:
+        return made.animate(made.weights, dict(zip(names, begun, strict=True)), driving)
+
+    frames = frames_of(size, batch)
+    shown = sorted(jax.eval_shape(animate, frames, *made.begun.values()))  # a dict's leaves come by name
+    _convert(folder / "begin.onnx", begin, {"source": one, "first": one}, sorted(names))
+    _convert(folder / "animate.onnx", animate, {"driving": frames, **made.begun}, shown)
+    return {"batch": batch, "converter": f"jax2onnx {importlib.metadata.version('jax2onnx')}"}
+
+
+def _distinct(outputs: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
+    """The outputs, each a value of its own: in ONNX an input, or another output, that is handed on could not have a second name."""
+    seen, found = {id(each) for each in inputs}, []
+    for each in outputs:
+        if id(each) in seen:
+            axis = max(range(each.ndim), key=lambda place: each.shape[place])
+            parts = [
+                jax.lax.slice_in_dim(each, start, end, axis=axis) for start, end in ((0, 1), (1, each.shape[axis]))
+            ]
+            each = jax.lax.concatenate(parts, axis)
+        seen.add(id(each))
+        found.append(each)
+    return tuple(found)
+
+
+def _convert(path: Path, function: Callable[..., Any], inputs: dict[str, Any], outputs: Sequence[str]) -> None:
+    plain = for_platform(function, AS_ON, *inputs.values())
+    # An array that is both input and output, such as the source, would have two names.
+    names = [f"{name}_out" if name in inputs else name for name in outputs]
+    from jax2onnx import to_onnx
+
+    try:
+        to_onnx(
+            lambda *arrays: _distinct(plain(*arrays), arrays),
+            list(inputs.values()),
+            model_name=path.stem,
+            input_names=list(inputs),
+            output_names=names,
+            return_mode="file",
+            output_path=str(path),
+        )
+    except NotImplementedError as error:
+        raise UserError(
+            f"jax2onnx cannot convert {path.stem} ({error}): use --format=jax for this system and options"
+        ) from error
