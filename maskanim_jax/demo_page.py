@@ -149,7 +149,7 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
 
         def show_example(label: str, request: gr.Request) -> list[str]:
             folder = sessions.folder(str(request.session_hash))
-            return [shutil.copy(path, folder / path.name) for path in shelf.example(label)]
+            return [str(shutil.copy(path, folder / path.name)) for path in shelf.example(label)]
 
         def animate(
             given: dict[Any, Any],

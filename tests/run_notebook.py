@@ -40,12 +40,10 @@ def display(*shown):
 
 
 def stand_in():
-    """Modules in the place of IPython's."""
+    """A module in the place of IPython.display; no IPython, whose presence other packages ask for."""
     module = types.ModuleType("IPython.display")
     module.display, module.Video, module.Image, module.HTML = display, Video, Picture, Html
-    package = types.ModuleType("IPython")
-    package.display = module
-    sys.modules |= {"IPython": package, "IPython.display": module}
+    sys.modules["IPython.display"] = module
 
 
 def pip(line):
