@@ -117,9 +117,15 @@ def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatc
     """The real end of an evaluation, with a system that leaks."""
     measured = {"l1": 0.1, "l1_repeat_source": 0.2, "ratio": 0.5}
     monkeypatch.setattr(train, "reconstruct", lambda *_, **__: measured)
+    monkeypatch.setattr(train, "whole", lambda state, mesh: state, raising=False)  # one device has all of it
     settings = SimpleNamespace(eval_clips=1, eval_frames=1)
     setting = SimpleNamespace(
-        config=SimpleNamespace(train=settings), system=Toy("driver"), held_out=Split(), silhouettes=None, info={}
+        config=SimpleNamespace(train=settings),
+        system=Toy("driver"),
+        held_out=Split(),
+        silhouettes=None,
+        info={},
+        mesh=None,
     )
     saved = SimpleNamespace(save=lambda *_, **__: None)
     with RunLog(tmp_path) as log:
