@@ -88,9 +88,12 @@ class Run:
 
     def __init__(self, shards, folder, system, steps):
         self.arguments, self.folder = (shards, folder, system, steps), folder
+        self.startup = 5.0
+        """Seconds that the last start took to its first batch."""
         folder.mkdir()
 
     def start(self):
+        self.stale = self._half_written()  # of the kill before: the new process has yet to sweep it
         self.process = forkserver.Process(target=child, args=self.arguments)
         self.process.start()
         self.since = time.monotonic()
@@ -114,20 +117,34 @@ class Run:
     def batches_taken(self):
         return (self._size() - self.seen) // 67
 
-    def saving(self):
+    def _half_written(self):
+        """(Name, inode) of what isn't a whole checkpoint: a new save of the same step has the same name and another inode."""
+        found = set()
         folder = self.folder / "run" / "checkpoints"
-        return folder.exists() and any(".part" in name for name in os.listdir(folder))
+        for entry in os.scandir(folder) if folder.exists() else ():
+            if ".part" in entry.name:
+                found.add((entry.name, entry.inode()))
+        return found
+
+    def saving(self):
+        """Whether this process, not one before it, is writing a checkpoint."""
+        return bool(self._half_written() - self.stale)
 
     def disturb(self, kind, rng):
-        """Starts, and kills by `kind`; True when the run came to its end before. Raises AssertionError for a wrong exit status."""
+        """Starts, and kills by `kind`; returns what the kill met, None when the run came to its end before.
+
+        Raises AssertionError for a wrong exit status.
+        """
         self.start()
         steps, jitter = rng.randint(1, 7), rng.random()
         if kind == "start":
-            self.until(lambda: self.batches_taken() >= 1 or time.monotonic() - self.since > jitter * 3)
+            self.until(lambda: self.batches_taken() >= 1 or time.monotonic() - self.since > jitter * self.startup)
         elif kind == "save":
             self.until(self.saving)
             time.sleep(jitter * 0.08)
         else:
+            if self.until(lambda: self.batches_taken() >= 1):
+                self.startup = time.monotonic() - self.since
             self.until(lambda: self.batches_taken() >= steps)
             time.sleep(jitter * 0.1)
         if kind.startswith("term"):
@@ -138,9 +155,15 @@ class Run:
             self.process.kill()
         self.process.join(GRACE)
         status = self.process.exitcode
-        allowed = (0, 75) if kind == "term" else (0, 75, -signal.SIGKILL)
+        allowed = {"term": (0, 75), "term, kill": (0, 75, -signal.SIGKILL)}.get(kind, (0, -signal.SIGKILL))
         assert status in allowed, f"{self.folder}: exit status {status} after {kind}; see output.txt there"
-        return status == 0
+        if status == 0:
+            return None
+        if status == 75:
+            return "saved and left with 75"
+        if self.saving():
+            return "a checkpoint was half written"
+        return "no batch was taken yet" if self.batches_taken() == 0 else "between checkpoints"
 
     def finish(self):
         self.start()
@@ -193,22 +216,23 @@ def soak(shards, folder, kinds, rng, system="perturbed_masks", steps=40, say=pri
     began = time.monotonic()
     whole.finish()
     say(f"an undisturbed run of {steps} steps: {time.monotonic() - began:.0f} s")
-    left, runs, done = list(kinds), 0, Counter()
+    left, runs, met = list(kinds), 0, Counter()
     while left:
         runs += 1
         run, finished = Run(shards, folder / f"run{runs}", system, steps), False
         while left and not finished:
-            kind = left[0]
-            finished = run.disturb(kind, rng)
+            found = run.disturb(left[0], rng)
+            finished = found is None
             if not finished:  # else nothing was killed
-                left.pop(0)
-                done[kind] += 1
-                say(f"{sum(done.values())} of {len(kinds)}: {kind}, run {runs}, {time.monotonic() - began:.0f} s")
+                met[found] += 1
+                say(
+                    f"{met.total()} of {len(kinds)}: {left.pop(0)}: {found}; run {runs}, {time.monotonic() - began:.0f} s"
+                )
         if not finished:
             run.finish()
         compare(whole.folder, run.folder)
         say(f"run {runs} equals the undisturbed one")
-    return runs
+    return runs, met
 
 
 def main():
@@ -219,6 +243,7 @@ def main():
         "--seed", type=int, default=0, help="of the moments; they depend on the machine's speed as well"
     )
     parser.add_argument("--system", choices=["perturbed_masks", "small"], default="perturbed_masks")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--shards", type=Path, help="of 32-pixel frames; drawn without it")
     args = parser.parse_args()
     from tiny import tiny_config
@@ -226,7 +251,7 @@ def main():
     from maskanim_jax.data import ensure_shards
 
     rng = random.Random(args.seed)
-    kinds = [KINDS[i % len(KINDS)] for i in range(args.kills)]
+    kinds = [args.kinds[i % len(args.kinds)] for i in range(args.kills)]
     rng.shuffle(kinds)
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -234,12 +259,12 @@ def main():
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     shards = args.shards or ensure_shards(tiny_config(folder / "shards"))
     try:
-        runs = soak(shards, folder, kinds, rng, args.system, args.steps, say=lambda line: print(line, flush=True))
+        runs, met = soak(shards, folder, kinds, rng, args.system, args.steps, say=lambda line: print(line, flush=True))
     except (AssertionError, TimeoutError) as error:
         print(f"DIFFERENT (seed {args.seed}): {error}; the runs are kept in {folder}", flush=True)
         sys.exit(1)
     shutil.rmtree(folder)
-    print(f"{args.kills} kills ({dict(Counter(kinds))}) in {runs} runs: nothing differs")
+    print(f"{args.kills} kills ({dict(Counter(kinds))}) in {runs} runs: nothing differs; what they met: {dict(met)}")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,11 @@ TESTS = Path(__file__).parent
 
 def test_after_each_kind_of_kill_nothing_differs(tiny_shards, tmp_path):
     said = []
-    runs = soak.soak(
-        tiny_shards, tmp_path, ["save", "term", "kill", "term, kill"], random.Random(1), "small", 10, said.append
-    )
+    kinds = ["save", "term", "kill", "term, kill"]
+    runs, met = soak.soak(tiny_shards, tmp_path, kinds, random.Random(1), "small", 10, said.append)
     assert len(said) == 1 + 4 + runs
+    assert met.total() == 4
+    assert met["saved and left with 75"] >= 1
     stopped = [line.get("text", "") for run in tmp_path.glob("run*") for line in read_log(run / "run")]
     assert any(line.startswith("stopped by SIGTERM after step ") for line in stopped)
 
