@@ -22,7 +22,7 @@ from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.animation.smoothing import step_for_a_video
-from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
+from maskanim_jax.animation.writer import MADE, VideoWriter, check_writable, is_folder
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.images import Fit
 from maskanim_jax.pictures import strip, to_uint8
@@ -69,8 +69,7 @@ def animate(
                 warn("; ".join(sentences))
         filled = np.stack(some + [some[-1]] * (batch - len(some)))
         pictures = {
-            name: np.asarray(values, np.float32)
-            for name, values in step(begun, filled, options, tuple(names)).items()
+            name: np.asarray(values, np.float32) for name, values in step(begun, filled, options, tuple(names)).items()
         }
         for index in range(len(some)):
             yield {name: values[index] for name, values in pictures.items()}
@@ -149,8 +148,8 @@ def render(
     source = first_frame(job.source)
     first = _best_frame(run, job, source, batch=batch, fit=fit, label=label) if best_frame else None
     with open_frames(job.driving) as driving, ExitStack() as stack:
-        output = stack.enter_context(VideoWriter(job.output, driving.fps, job.driving))
-        strips = stack.enter_context(VideoWriter(job.strip, driving.fps, job.driving)) if job.strip else None
+        output = stack.enter_context(VideoWriter(job.output, driving.fps, job.driving, MADE))
+        strips = stack.enter_context(VideoWriter(job.strip, driving.fps, job.driving, MADE)) if job.strip else None
         names = () if job.strip else (system.result,)
         results = animate(
             system,

@@ -25,7 +25,7 @@ from maskanim_jax.animate import animate
 from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.smoothing import step_for_a_video
-from maskanim_jax.animation.writer import VideoWriter, check_writable
+from maskanim_jax.animation.writer import MADE, VideoWriter, check_writable
 from maskanim_jax.api_inputs import (
     Driving,
     Option,
@@ -148,7 +148,7 @@ class Animator:
         total, rate, sound = clip_facts(driving)
         if fps is not None:
             rate = exact_rate(fps)
-        with VideoWriter(os.fspath(output), rate, sound) as writer:
+        with VideoWriter(os.fspath(output), rate, sound, MADE) as writer:
             for frame in tqdm(frames, desc="animate", total=total, unit="frame", disable=not progress):
                 writer.write(frame)
         return Path(output)

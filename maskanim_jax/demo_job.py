@@ -11,7 +11,7 @@ import numpy as np
 
 from maskanim_jax.animate import animate
 from maskanim_jax.animation.nearest import nearest_frame
-from maskanim_jax.animation.writer import VideoWriter
+from maskanim_jax.animation.writer import MADE, VideoWriter
 from maskanim_jax.api import Animator
 from maskanim_jax.errors import UserError
 from maskanim_jax.images import Fit
@@ -71,7 +71,7 @@ def _make(animator: Animator, asked: Asked, folder: Path, name: str, report: Rep
             first = nearest_frame(system, run.variables, source, frames, batch=BATCH, fit=asked.fit)[1]
     result, strips = folder / f"animation-{name}.mp4", folder / f"strip-{name}.mp4"
     with open_frames(asked.driving) as clip, ExitStack() as stack:
-        outputs = [stack.enter_context(VideoWriter(path, clip.fps, asked.driving)) for path in (result, strips)]
+        outputs = [stack.enter_context(VideoWriter(path, clip.fps, asked.driving, MADE)) for path in (result, strips)]
         for pictures in animate(
             system,
             run.variables,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from input_pipeline.shards import Split
 from maskanim_jax.animate import animate
-from maskanim_jax.animation.writer import VideoWriter
+from maskanim_jax.animation.writer import MADE, VideoWriter
 from maskanim_jax.checkpoints import LoadedRun, claim_workdir, load_run, read_config
 from maskanim_jax.data import open_data, true_silhouettes
 from maskanim_jax.errors import UserError
@@ -99,9 +99,9 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
         fps = split.clips[driving].fps
         paths = [folder / f"{name}.mp4", folder / f"{name}.gif", folder / f"{name}-strip.mp4"]
         with (
-            VideoWriter(paths[0], fps) as video,
-            VideoWriter(paths[1], fps) as gif,
-            VideoWriter(paths[2], fps) as strips,
+            VideoWriter(paths[0], fps, comment=MADE) as video,
+            VideoWriter(paths[1], fps, comment=MADE) as gif,
+            VideoWriter(paths[2], fps, comment=MADE) as strips,
         ):
             shows = animate(
                 run.system, run.variables, split.frame(source, 0), split.frames(driving), options, warn=warnings.append

@@ -5,6 +5,7 @@ FFmpeg does it, frame by frame, in bounded memory.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from fractions import Fraction
@@ -21,6 +22,7 @@ from maskanim_jax.errors import UserError
 CRF = "17"  # x264's constant quality; no loss that the eye sees
 BT601 = 6  # AVCOL_SPC_SMPTE170M: what players assume for small frames, stated all the same
 LIMITED_RANGE = 1
+GIF_HEAD = 13  # bytes before the palette
 
 
 Packets = Iterator[tuple[Fraction, av.Packet]]
@@ -30,10 +32,12 @@ Packets = Iterator[tuple[Fraction, av.Packet]]
 class H264Sink:
     """H.264 in yuv420p; an odd side is made even by repeating its last row or column."""
 
-    def __init__(self, path: Path, fps: Fraction, container: str, audio_from: Path | None) -> None:
+    def __init__(self, path: Path, fps: Fraction, container: str, audio_from: Path | None, comment: str = "") -> None:
         self.fps = fps
         self.count = 0
         self.output = av.open(f"file:{path}", "w", format=container, options={"movflags": "+faststart"})
+        if comment:
+            self.output.metadata["comment"] = comment
         try:
             self.video = self.output.add_stream("libx264", rate=fps, options={"crf": CRF})
             self.sound = Sound(audio_from, self.output) if audio_from is not None else None
@@ -161,7 +165,8 @@ class Sound:
 class GifSink:
     """GIF with the best 256 colours of each frame."""
 
-    def __init__(self, path: Path, fps: Fraction) -> None:
+    def __init__(self, path: Path, fps: Fraction, comment: str = "") -> None:
+        self.path, self.comment = path, comment
         self.fps = fps
         self.count = 0
         self.graph: Graph | None = None
@@ -180,6 +185,8 @@ class GifSink:
         self._pass(None)
         self.output.mux(self.video.encode(None))
         self.output.close()
+        if self.comment:
+            _comment_gif(self.path, self.comment)
 
     def abort(self) -> None:
         with suppress(av.error.FFmpegError, OSError):  # the file is thrown away
@@ -209,6 +216,21 @@ class GifSink:
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             self.output.mux(self.video.encode(mapped))
+
+
+def _comment_gif(path: Path, comment: str) -> None:
+    """Puts a comment extension, at most 255 bytes, before the first picture of a GIF; FFmpeg writes none."""
+    text = comment.encode("ascii", "replace")[:255]
+    beside = path.with_name(f"{path.name}.comment")
+    try:
+        with path.open("rb") as plain, beside.open("wb") as marked:
+            head = plain.read(GIF_HEAD)
+            colours = 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0  # bytes of the palette of the whole file
+            marked.write(head + plain.read(colours) + b"\x21\xfe" + bytes([len(text)]) + text + b"\x00")
+            shutil.copyfileobj(plain, marked)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 def _begin(packet: av.Packet) -> Fraction:

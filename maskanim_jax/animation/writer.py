@@ -16,11 +16,14 @@ from typing import Protocol
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from maskanim_jax.animation.encode import GifSink, H264Sink
 from maskanim_jax.errors import UserError
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
+MADE = "made with maskanim_jax: a still image animated by a driving video"
+"""The comment in the metadata of every animation, so that a program can tell it from a recording. It doesn't name the system: studies are blind."""
 NUMBERED = re.compile(r"\d{6}\.png")
 
 
@@ -40,14 +43,14 @@ class VideoWriter:
     `path`: *.mp4, *.m4v, *.mov, *.gif, or a folder (it exists, or ends with "/") for 000000.png, 000001.png
     `fps` is kept as the exact fraction (a GIF counts in hundredths of a second and keeps the average).
     `audio_from`: its sound goes into mp4 and mov, packets copied; only a codec that the container cannot hold
-    is re-encoded, to AAC.
+    is re-encoded, to AAC. `comment` is written into the file's metadata, of a folder into each picture's.
 
     The target appears when the block ends without an exception; else it stays as it was. Raises UserError at
     once if the target cannot be written, and at the end if no frame came.
     """
 
-    def __init__(self, path: str | Path, fps: Fraction, audio_from: Path | None = None) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, fps: Fraction, audio_from: Path | None = None, comment: str = "") -> None:
+        self.path, self.comment = Path(path), comment
         self.count = 0
         self._folder = is_folder(path)
         self._temporary = _reserve(path)
@@ -59,10 +62,10 @@ class VideoWriter:
 
     def _open_sink(self, fps: Fraction, audio_from: Path | None) -> Sink:
         if self._folder:
-            return PngSink(self._temporary)
+            return PngSink(self._temporary, self.comment)
         if self.path.suffix.lower() == ".gif":
-            return GifSink(self._temporary, fps)
-        return H264Sink(self._temporary, fps, CONTAINERS[self.path.suffix.lower()], audio_from)
+            return GifSink(self._temporary, fps, self.comment)
+        return H264Sink(self._temporary, fps, CONTAINERS[self.path.suffix.lower()], audio_from, self.comment)
 
     def write(self, frame: np.ndarray) -> None:
         """Appends one frame; raises UserError if the disk is full or gone."""
@@ -103,12 +106,15 @@ class VideoWriter:
 class PngSink:
     """Numbered lossless pictures in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, comment: str = "") -> None:
         self.folder = folder
         self.count = 0
+        self.facts = PngInfo()
+        if comment:
+            self.facts.add_text("Comment", comment)
 
     def write(self, frame: np.ndarray) -> None:
-        Image.fromarray(frame).save(self.folder / f"{self.count:06d}.png")
+        Image.fromarray(frame).save(self.folder / f"{self.count:06d}.png", pnginfo=self.facts)
         self.count += 1
 
     def finish(self) -> None:
