@@ -3,7 +3,8 @@
 Every held-out clip is animated from its own first frame: the true result is the driver itself. Flicker is the mean absolute second difference
 of the frames over time (|x_(t+1) - 2 x_t + x_(t-1)|, pixels in [0, 1]) less that of the driver; below 0 the result is smoother than the truth.
 Perturbed Masks does without P_test and r (--ablation=no_id), FOMM has absolute motion, as in reconstruction. Then each clip animates the next
-one's first frame with the method's own options: there only flicker can be measured.
+one's first frame with the method's own options: there only flicker can be measured. With `--noise` drivers stand still under a camera's noise, and
+all that moves in the result is flicker.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from maskanim_jax.animate import animate
 from maskanim_jax.checkpoints import load_run, saved_config
 from maskanim_jax.errors import UserError, exit_with_sentence
 
+STILL_FRAMES = 16
 AS_TRUTH = ({"ablation": "no_id"}, {"motion": "absolute"})
 """Options with which animation is reconstruction; a system takes those that are its own."""
 
@@ -40,7 +42,17 @@ def own_options(system, smooth):
     raise UserError(f"{system.name} has no options with which animation is reconstruction: add them to AS_TRUTH")
 
 
-def measure(run, split, clips, strengths):
+def drivers(split, clips, noise):
+    """Videos (N, S, S, 3) uint8 of the first clips; with `noise`, their first frames standing still under noise of that deviation."""
+    videos = [np.stack([split.frame(number, i) for i in range(split.clips[number].count)]) for number in range(clips)]
+    if not noise:
+        return videos
+    draw = np.random.default_rng(0)
+    still = (video[:1] + draw.normal(0, 255 * noise, (STILL_FRAMES, *video.shape[1:])) for video in videos)
+    return [np.clip(np.rint(frames), 0, 255).astype(np.uint8) for frames in still]
+
+
+def measure(run, videos, strengths):
     """Rows (strength, L1, flicker beyond the driver's, the same across identities), means over clips."""
     result = run.system.result
 
@@ -49,12 +61,13 @@ def measure(run, split, clips, strengths):
             [one[result] for one in animate(run.system, run.variables, source, driving, options, names=(result,))]
         )
 
-    videos = [np.stack([split.frame(number, i) for i in range(split.clips[number].count)]) for number in range(clips)]
     found = {strength: [] for strength in strengths}
     for (number, video), strength in tqdm(list(itertools.product(enumerate(videos), strengths)), unit="clip"):
         truth = video.astype(np.float32) / 255
         own = made(video[0], video, own_options(run.system, strength))
-        across = made(videos[(number + 1) % clips][0], video, run.system.animation_options({"smooth": str(strength)}))
+        across = made(
+            videos[(number + 1) % len(videos)][0], video, run.system.animation_options({"smooth": str(strength)})
+        )
         of_driver = flicker(truth)
         found[strength].append((np.abs(own - truth).mean(), flicker(own) - of_driver, flicker(across) - of_driver))
     return [(strength, *np.mean(rows, 0)) for strength, rows in found.items()], flicker_of(videos)
@@ -71,15 +84,16 @@ def main():
     flags.add_argument("--data", type=Path, required=True, help="folder of shards; its test split is used")
     flags.add_argument("--clips", type=int, default=20)
     flags.add_argument("--strengths", default="0,0.3,0.5,0.7")
+    flags.add_argument("--noise", type=float, default=0.0, help="drivers stand still under such noise, such as 0.02")
     args = flags.parse_args()
     platform.prepare(saved_config(args.run[0]))
     split = open_split(args.data, "test")
-    clips = min(args.clips, len(split.clips))
+    videos = drivers(split, min(args.clips, len(split.clips)), args.noise)
     for path in args.run:
         run = load_run(path)
-        rows, of_driver = measure(run, split, clips, [float(text) for text in args.strengths.split(",")])
+        rows, of_driver = measure(run, videos, [float(text) for text in args.strengths.split(",")])
         print(
-            f"\n{path.name} ({run.system.name}, step {run.step}), {clips} clips, drivers' own flicker {of_driver:.4f}"
+            f"\n{path.name} ({run.system.name}, step {run.step}), {len(videos)} clips, drivers' own flicker {of_driver:.4f}"
         )
         print("| `--smooth` | L1 | ratio | flicker beyond the driver's | of another identity | ratio |")
         print("| --- | --- | --- | --- | --- | --- |")
