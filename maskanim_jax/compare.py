@@ -7,65 +7,28 @@ a percentile bootstrap over clips (or pairs), seeded, so that the same files giv
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
+from maskanim_jax.compare_runs import Run, describe
 from maskanim_jax.metrics.bootstrap import DRAWS, SHARE, Interval
-from maskanim_jax.page_parts import at, read_json
+from maskanim_jax.page_parts import at
 
 REPEAT = "repeating the source"
 HIGHER = ("ssim", "psnr", "csim", "iou", "mask_iou")
 """Figures of which more is better."""
 NEUTRAL = ("mask_mean", "mask_space", "mask_time", "known_joint_error", "leak", "leak_background")
-"""Figures that are shown and not ranked."""
+"""Figures that are shown and not set against each other."""
+UNRANKED = ("shape_leak",)
+"""Figures whose differences are shown without saying which is better: a figure that stands elsewhere changes them too."""
 NO_FIGURES = ("frames", "name", "identity", "source", "driving")
 SAME_TO_MANY = 4
 """Up to so many runs of a set, each is set against each; of more, each against the first."""
 _SETTINGS = ("seed", "name", "train", "cpu_devices", "reconstruct", "animate", "shards", "threads", "prefetch")
 """Sections and fields, of `data` too, in which runs of several seeds may differ."""
-
-
-class Run(NamedTuple):
-    """What a workdir holds."""
-
-    folder: Path
-    label: str
-    config: dict[str, Any]
-    figures: dict[str, Any]  # reconstruction.json
-    truth: dict[str, Any]  # truth.json
-    records: list[dict[str, Any]]  # log.jsonl
-    notes: list[str]
-
-    @property
-    def system(self) -> str:
-        return str(self.config.get("system", "unknown"))
-
-
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Reads workdirs; raises UserError for one that is none, or that was not reconstructed yet."""
-    names = [folder.absolute().name or str(folder) for folder in folders]  # a link's own name, not what it points to
-    runs = []
-    for folder, name in zip(folders, names, strict=True):
-        if not folder.is_dir():
-            raise UserError(f"{folder} isn't a folder: give the workdirs of runs")
-        if len({f.resolve() for f in folders}) < len(folders):
-            raise UserError(f"{folder} is given twice: give each run once")
-        label = name if names.count(name) == 1 else f"{folder.absolute().parent.name}/{name}"
-        notes: list[str] = []
-        kinds = {"config": dict, "reconstruction": dict, "truth": dict}
-        config, figures, truth = (read_json(folder / f"{file}.json", kind, notes) for file, kind in kinds.items())
-        if not figures:
-            raise UserError(
-                f"{folder} has no figures: run `python -m maskanim_jax.main --workdir={folder} --mode=reconstruct` first"
-            )
-        runs.append(Run(folder, label, config, figures, truth, read_log(folder), notes))
-    return runs
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
@@ -76,36 +39,6 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         "truth": [_truth(members) for members in _together([run for run in runs if run.truth], _truth_key)],
         "interval": f"bootstrap over clips or pairs, {DRAWS} resamples, {100 * SHARE:.0f} %",
     }
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """What a run is, and what it cost: steps, hours of training, parameters."""
-    texts = [str(record["text"]) for record in run.records if "text" in record]
-    parameters = next((m[1] for text in texts if (m := re.search(r"together ([\d,]+)$", text))), None)
-    return {
-        "run": run.label,
-        "config": run.config.get("name"),
-        "system": run.system,
-        "seed": run.config.get("seed"),
-        "steps": max((record["step"] for record in run.records), default=0),
-        "batch": run.config.get("batch_size"),
-        "checkpoint_step": run.figures.get("checkpoint_step"),
-        "hours": training_hours(run.records),
-        "parameters": int(parameters.replace(",", "")) if parameters else None,
-        "untrained_vgg": at(run.config, "loss.vgg") == "untrained",
-        "notes": run.notes,
-    }
-
-
-def training_hours(records: Iterable[Mapping[str, Any]]) -> float | None:
-    """Hours of the steps themselves, from the logged speed: without starts, evaluations, and times in which the run lay still."""
-    seconds, before = 0.0, 0
-    for record in records:
-        speed = record.get("steps_per_second")
-        if isinstance(speed, int | float) and speed > 0 and record["step"] > before:
-            seconds += (record["step"] - before) / speed
-            before = record["step"]
-    return seconds / 3600 if before else None
 
 
 def estimate(values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0) -> Interval:
@@ -121,7 +54,7 @@ def estimate(values: Sequence[float], weights: Sequence[float] | None = None, se
 def better(metric: str) -> int:
     """-1 where less is better, 1 where more is, 0 where neither can be said; a back-end's name in brackets doesn't matter."""
     base = metric.partition("[")[0]
-    return 0 if base in NEUTRAL else 1 if base in HIGHER else -1
+    return 0 if base in (*NEUTRAL, *UNRANKED) else 1 if base in HIGHER else -1
 
 
 def _together(runs: Sequence[Run], key: Any) -> list[list[Run]]:
@@ -182,13 +115,17 @@ def _truth(members: Sequence[Run]) -> dict[str, Any]:
                 pairs = _members(row["pairs"], ("source", "driving"))
                 label = row["variant"] if row["reference"] else run.label
                 entries.append((label, row["variant"], row["start"], row["reference"], pairs))
-    metrics = _metrics(pair for entry in entries for pair in entry[4].values())
+    starts = list(dict.fromkeys(entry[2] for entry in entries))
+    entries.sort(key=lambda entry: starts.index(entry[2]))
+    there = _metrics(pair for entry in entries for pair in entry[4].values())
+    defined = members[0].truth.get("definitions") or {}
+    metrics = sorted(there, key=lambda metric: [*defined, *there].index(metric))
     rows = [
         {"run": run, "variant": variant, "start": start, "reference": reference, "figures": _figures(pairs, metrics)}
         for run, variant, start, reference, pairs in entries
     ]
     differences = []
-    for start in dict.fromkeys(entry[2] for entry in entries):
+    for start in starts:
         ranked = [entry for entry in entries if entry[2] == start and not entry[3]]
         for one in ranked[1:]:
             names = (f"{ranked[0][0]}: {ranked[0][1]}", f"{one[0]}: {one[1]}")
@@ -242,7 +179,7 @@ def _against(labels: Sequence[str]) -> list[tuple[str, str]]:
 def _difference(
     run: str, against: str, rows: Mapping[Any, Any], others: Mapping[Any, Any], metric: str, other_metric: str
 ) -> dict[str, Any] | None:
-    """`run` less `against` on the clips that both have; None when there are none, or when neither can be better."""
+    """`run` less `against` on the clips that both have; None when there are none, or for a figure of NEUTRAL."""
     direction = better(metric)
     common = [
         (rows[clip][metric] - others[clip][other_metric], rows[clip]["frames"])
@@ -251,7 +188,7 @@ def _difference(
         and _is_figure(metric, rows[clip].get(metric))
         and _is_figure(other_metric, others[clip].get(other_metric))
     ]
-    if not common or not direction:
+    if not common or (not direction and metric not in UNRANKED):
         return None
     mean, low, high = estimate([value for value, _ in common], [frames for _, frames in common])
     return {
@@ -262,7 +199,7 @@ def _difference(
         "low": low,
         "high": high,
         "clips": len(common),
-        "better_on": sum(direction * difference > 0 for difference, _ in common),
+        "better_on": sum(direction * difference > 0 for difference, _ in common) if direction else None,
         "verdict": _verdict(direction, low, high),
     }
 
@@ -271,6 +208,8 @@ def _verdict(direction: int, low: float, high: float) -> str:
     """In words, as far as the interval allows."""
     if low <= 0 <= high:
         return "not told apart"
+    if not direction:
+        return "less" if high < 0 else "more"
     return "better" if direction * low > 0 else "worse"
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from maskanim_jax.compare import Run, read_runs
 from maskanim_jax.compare_page import markdown
 from maskanim_jax.compare_plots import plots, svg
+from maskanim_jax.compare_runs import Run, read_runs
 from maskanim_jax.errors import UserError
 from maskanim_jax.files import replacing
 
@@ -64,7 +64,7 @@ def puppet_strips(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     from maskanim_jax.animate import animate
     from maskanim_jax.checkpoints import load_run
     from maskanim_jax.pictures import grid, strip
-    from maskanim_jax.truth import choose_pairs, draw_scene
+    from maskanim_jax.truth_scenes import choose_pairs, draw_scene
 
     found = {}
     for run in runs:

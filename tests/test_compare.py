@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_report import Page
 
-from maskanim_jax import compare, compare_page, published
+from maskanim_jax import compare, compare_page, compare_runs, published
 from maskanim_jax.compare_plots import bars, plots, svg
 from maskanim_jax.errors import UserError
 from maskanim_jax.logs import RunLog
@@ -48,7 +48,15 @@ def make_run(folder, system="perturbed_masks", worse=0.0, seed=0, fingerprint="f
 def truth(variants, shift=0.0, pairs=6):
     def row(name, start, reference, level):
         found = [
-            {"source": f"s{i}", "driving": f"d{i}", "frames": 3, "l1": level + 0.01 * i, "iou": 1 - level, "leak": 0.0}
+            {
+                "source": f"s{i}",
+                "driving": f"d{i}",
+                "frames": 3,
+                "l1": level + 0.01 * i,
+                "iou": 1 - level,
+                "leak": 0.0,
+                "shape_leak": level,
+            }
             for i in range(pairs)
         ]
         return {"start": start, "variant": name, "reference": reference, "pairs": found}
@@ -85,7 +93,7 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
 
 
 def test_a_small_difference_on_the_same_clips_is_told_apart_where_single_intervals_overlap(runs):
-    found = compare.compare(compare.read_runs(runs))["sets"][0]
+    found = compare.compare(compare_runs.read_runs(runs))["sets"][0]
     one, other = (row["figures"]["l1"] for row in found["rows"][:2])
     assert one["high"] > other["low"]
     paired = next(d for d in found["differences"] if d["against"] == "fomm")
@@ -96,13 +104,13 @@ def test_a_small_difference_on_the_same_clips_is_told_apart_where_single_interva
 
 def test_runs_that_are_the_same_are_not_told_apart(tmp_path):
     pair = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=5, noise=0.004)]
-    found = compare.compare(compare.read_runs(pair))["sets"][0]
+    found = compare.compare(compare_runs.read_runs(pair))["sets"][0]
     assert next(d for d in found["differences"] if d["against"] == "b")["verdict"] == "not told apart"
     assert found["seeds"][0]["seeds"] == [0, 5]
 
 
 def test_repeating_the_source_is_a_row_and_every_run_is_set_against_it(runs):
-    found = compare.compare(compare.read_runs(runs))["sets"][0]
+    found = compare.compare(compare_runs.read_runs(runs))["sets"][0]
     assert found["rows"][-1]["run"] == "repeating the source"
     assert [d["run"] for d in found["differences"] if d["against"] == "repeating the source"] == ["pm", "fomm"]
     assert "l1_repeat_source" not in found["metrics"]
@@ -110,7 +118,7 @@ def test_repeating_the_source_is_a_row_and_every_run_is_set_against_it(runs):
 
 def test_runs_on_other_data_are_never_set_against_each_other(tmp_path):
     pair = [make_run(tmp_path / "a"), make_run(tmp_path / "b", fingerprint="g")]
-    sets = compare.compare(compare.read_runs(pair))["sets"]
+    sets = compare.compare(compare_runs.read_runs(pair))["sets"]
     assert [[row["run"] for row in found["rows"]] for found in sets] == [
         ["a", "repeating the source"],
         ["b", "repeating the source"],
@@ -123,14 +131,14 @@ def test_whatever_numbers_a_clip_has_are_figures_and_a_back_end_keeps_its_name(t
     clips = json.loads((folder / "reconstruction.json").read_text())
     del clips["clips"][3][key]
     (folder / "reconstruction.json").write_text(json.dumps(clips))
-    figures = compare.compare(compare.read_runs([folder]))["sets"][0]["rows"][0]["figures"]
+    figures = compare.compare(compare_runs.read_runs([folder]))["sets"][0]["rows"][0]["figures"]
     assert figures[key]["clips"] == 11
     assert figures[key]["value"] == pytest.approx(3, abs=0.01)
     assert [compare.better(name) for name in (key, "ssim", "csim[dlib]", "mask_mean")] == [-1, 1, 1, 0]
 
 
 def test_the_truth_sets_every_variant_against_the_method(runs):
-    found = compare.compare(compare.read_runs(runs))["truth"][0]
+    found = compare.compare(compare_runs.read_runs(runs))["truth"][0]
     assert found["pairs"] == 6
     assert [row["variant"] for row in found["rows"] if row["start"] == "own"] == [
         *("repeating the source", "full", "no_id", "relative")
@@ -139,13 +147,14 @@ def test_the_truth_sets_every_variant_against_the_method(runs):
     assert against[("own", "fomm: relative", "l1")] == "better"
     assert against[("driver", "pm: no_id", "iou")] == "better"
     assert ("own", "pm: no_id", "leak") not in against
+    assert against[("own", "pm: no_id", "shape_leak")] == "less"
 
 
 def test_cost_is_that_of_the_steps(runs):
-    described = compare.compare(compare.read_runs(runs))["runs"][0]
+    described = compare.compare(compare_runs.read_runs(runs))["runs"][0]
     assert described["hours"] == pytest.approx(20 / 2 / 3600)
     assert described["parameters"] == 1234
-    assert compare.training_hours([]) is None
+    assert compare_runs.training_hours([]) is None
 
 
 def test_the_page_csv_and_json_have_the_figures_and_the_page_loads_nothing(runs, tmp_path):
@@ -190,7 +199,7 @@ def test_hostile_names_stay_names(tmp_path):
 
 
 def test_markdown_has_a_table_of_each_kind(runs):
-    text = compare_page.markdown(compare.compare(compare.read_runs(runs)))
+    text = compare_page.markdown(compare.compare(compare_runs.read_runs(runs)))
     assert text.count("\n### ") == 2
     for line in [line for line in text.splitlines() if line.startswith("|")]:
         assert line.endswith("|")
@@ -209,11 +218,11 @@ def test_plots_share_one_scale_and_bars_begin_at_zero():
 def test_what_can_not_be_compared_is_one_sentence(runs, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no figures"):
-        compare.read_runs([*runs, tmp_path / "empty"])
+        compare_runs.read_runs([*runs, tmp_path / "empty"])
     with pytest.raises(UserError, match="isn't a folder"):
-        compare.read_runs([tmp_path / "absent"])
+        compare_runs.read_runs([tmp_path / "absent"])
     with pytest.raises(UserError, match="twice"):
-        compare.read_runs([runs[0], runs[0]])
+        compare_runs.read_runs([runs[0], runs[0]])
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output"):
         compare_page.write_comparison(runs, tmp_path / "file" / "x")
