@@ -1,5 +1,7 @@
 """Is every metric what its definition says, batch by batch, clip by clip?"""
 
+import json
+
 import numpy as np
 import pytest
 from test_reconstruct import NOTHING, Copier, Split
@@ -189,3 +191,30 @@ def test_every_network_without_its_weights_says_how_to_get_them(tmp_path):
     assert made == []
     for name, reason in reasons.items():
         assert f"python -m maskanim_jax.weights {name}" in reason
+
+
+def test_the_command_writes_what_was_measured_and_what_was_not(tmp_path, monkeypatch, capsys):
+    from types import SimpleNamespace
+
+    from configs import common
+    from maskanim_jax import evaluate
+
+    split = Split(3)
+    split.shards, split.fingerprint = "shards", "print"
+    system = Copier()
+    object.__setattr__(system, "name", "copier")
+    run = SimpleNamespace(system=system, variables=NOTHING, step=3)
+    monkeypatch.setattr(evaluate, "_load", lambda config, workdir: run)
+    monkeypatch.setattr(evaluate, "open_data", lambda config, name: split)
+    monkeypatch.setattr(evaluate, "true_silhouettes", lambda config, name: None)
+    config = common.get_config()
+    config.reconstruct.backends = ("test_metrics:Corner",)
+    evaluate.reconstruct_test(config, tmp_path)
+    written = json.loads((tmp_path / "reconstruction.json").read_text())
+    assert set(written["measured"]) == {"l1", "psnr"}
+    assert written["psnr"] == written["clips"][0]["psnr"]
+    assert "nothing" in written["not_measured"]["akd[corner]"]  # the frames are too dark for Corner
+    said = capsys.readouterr().out
+    for key in ("ssim", "lpips", "akd[corner]"):
+        assert key in written["not_measured"]
+        assert f"not measured: {key}" in said
