@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from maskanim_jax.animation.compiled import Compiled
 
-FLAG = "average poses over time against flicker: 0 (default, off) to less than 1, such as 0.5; fast motion lags behind"
+FLAG = "average poses over time against flicker: 0 (default, off) to 0.95, such as 0.5; fast motion lags behind"
 """What `--help` says of the option, of every system that has it."""
 
 
