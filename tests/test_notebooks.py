@@ -13,6 +13,8 @@ from test_demo import SHRUNK
 from maskanim_jax.shipped.reading import names
 
 ROOT = Path(__file__).parents[1]
+LIGHTER = {"train.log_every": 2, "loss.taps": ["relu1_1"], "cpu_devices": 1, "train.eval_clips": 1}
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles in half the time
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -28,7 +30,7 @@ def run(name, folder, **parameters):
         text=True,
         timeout=1200,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "XLA_FLAGS": QUICK},
     )
     assert done.returncode == 0, done.stderr[-3000:]
     text, _, shown = done.stdout.rpartition("displayed:")
@@ -60,7 +62,7 @@ def test_the_shipped_model_is_animated_and_its_masks_are_shown(tmp_path):
 
 def test_a_small_model_is_trained_measured_and_shown(tmp_path):
     settings = {name: value for name, value in SHRUNK.items() if not name.startswith(("optim.", "frame_size"))}
-    text, shown = run("train.ipynb", tmp_path, STEPS=4, SIZE=32, SETTINGS=settings | {"train.log_every": 2})
+    text, shown = run("train.ipynb", tmp_path, STEPS=4, SIZE=32, SETTINGS=settings | LIGHTER)
     assert re.search(r"loss \d.* at step 4", text)
     assert "repeating the source" in text
     assert shown == {"Html": 1, "Video": 3, "Picture": 1}
