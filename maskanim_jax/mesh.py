@@ -11,9 +11,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from maskanim_jax.errors import UserError
 
-PIECES = 1 << 18
-"""Arrays of the optimiser with so many numbers are split over the devices; a collective for a smaller one costs more than it saves."""
-
 
 def make_mesh(batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """All devices of all processes in a row, or those given.
@@ -39,18 +36,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
-
-
-def in_pieces(mesh: Mesh, leaf: Any) -> NamedSharding:
-    """How an optimiser's array (or its shape) lies: a large one with its longest axis split over the devices, a small one whole on each.
-
-    Each device then moves its piece of the moments only, and none keeps what the others have (Rajbhandari et al. 2020, "ZeRO", stage 1).
-    """
-    fitting = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
-    if mesh.size == 1 or leaf.size < PIECES or not fitting:
-        return replicated(mesh)
-    longest = max(fitting, key=lambda axis: leaf.shape[axis])
-    return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "data"))
 
 
 def in_parts(mesh: Mesh, batch: jax.Array, parts: int) -> jax.Array:

@@ -11,7 +11,7 @@ import optax
 from jax.sharding import Mesh
 
 from maskanim_jax.memory import give_back_memory
-from maskanim_jax.mesh import in_parts, in_pieces, replicated, split
+from maskanim_jax.mesh import in_parts, replicated, split
 from maskanim_jax.systems.interface import Gradients, System, Tree, Variables
 
 
@@ -40,41 +40,14 @@ def init_state(system: System, seed: int, steps_per_epoch: int) -> TrainState:
     )
 
 
-def _places(state: TrainState, mesh: Mesh) -> TrainState:
-    """Where each array of a state (or of its shapes) lies on the mesh: the optimiser's in pieces, all others whole on every device."""
-    same: Any = replicated(mesh)
-    return TrainState(same, same, same, jax.tree.map(lambda leaf: in_pieces(mesh, leaf), state.opt_state))
-
-
-def placed(state: TrainState, mesh: Mesh) -> TrainState:
-    """A state that is whole on every device, given away, as the step wants it."""
-    places = _places(state, mesh)
-    return state._replace(
-        opt_state=jax.jit(lambda x: x, out_shardings=places.opt_state, donate_argnums=0)(state.opt_state)
-    )
-
-
-def whole(state: TrainState, mesh: Mesh) -> TrainState:
-    """The state with every array whole on every device, as checkpoints have it, whatever the number of devices."""
-    if mesh.size == 1:
-        return state
-    return state._replace(opt_state=jax.jit(lambda x: x, out_shardings=replicated(mesh))(state.opt_state))
-
-
 def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh) -> TrainState:
-    """`init_state` on the mesh, as the step wants it."""
+    """`init_state` on every device of the mesh."""
     # It runs once: on a CPU, where compiling it well takes longer than all else before the first step, that is left out.
     options: dict[str, Any] = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
-    places = _places(_shapes(system, seed, steps_per_epoch), mesh)
-    made = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=places, compiler_options=options)
+    made = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(mesh), compiler_options=options)
     state = jax.block_until_ready(made(system, seed, steps_per_epoch))
     give_back_memory()
     return state
-
-
-def _shapes(system: System, seed: int, steps_per_epoch: int) -> TrainState:
-    """Names and shapes of a state, nothing computed."""
-    return jax.eval_shape(lambda: init_state(system, seed, steps_per_epoch))
 
 
 FINITE = "finite"
@@ -134,14 +107,10 @@ def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accum
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         found = gradients(state, frozen, source, driving, key)
-        # Each device makes its piece of the sum over the devices, of the moments, and of the updates.
-        pieces = jax.tree.map(lambda leaf: in_pieces(mesh, leaf), found.grads)
-        found = found._replace(grads=jax.lax.with_sharding_constraint(found.grads, pieces))
         with jax.named_scope("adam"):
             updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
         return TrainState(state.step + 1, params, found.stats, opt_state), found.metrics | health(found)
 
     same, batch = replicated(mesh), split(mesh)
-    places = _places(_shapes(system, seed, steps_per_epoch), mesh)
-    return jax.jit(step, in_shardings=(places, same, batch, batch), out_shardings=(places, same), donate_argnums=0)
+    return jax.jit(step, in_shardings=(same, same, batch, batch), out_shardings=(same, same), donate_argnums=0)

@@ -37,7 +37,7 @@ from maskanim_jax.preemption import Stop
 from maskanim_jax.prefetch import prefetch
 from maskanim_jax.provenance import add_start, this_start
 from maskanim_jax.reconstruct import Silhouettes, reconstruct
-from maskanim_jax.state import StepFunction, TrainState, fresh_state, make_step, placed, whole
+from maskanim_jax.state import StepFunction, TrainState, fresh_state, make_step
 from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import System, Tree
 from maskanim_jax.weights import find_vgg19, untrained_vgg19
@@ -251,7 +251,7 @@ def start(
                 "restore them, give another --workdir, or --accept_changes to train on with these"
             )
     like = abstract_state(setting.system, config.seed, info["steps_per_epoch"])
-    return placed(checkpoints.restore(step, like, setting.mesh), setting.mesh)
+    return checkpoints.restore(step, like, setting.mesh)
 
 
 def _record(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
@@ -309,7 +309,7 @@ def _save_at_once(
     if log is not None:
         log.sync()
     checkpoints.save(
-        whole(state, setting.mesh),
+        state,
         setting.info | {"minutes": clock.minutes(), "window": window.unlogged()},
         float("inf"),
     )  # nothing where the step was just saved
@@ -347,4 +347,4 @@ def _evaluate_and_save(
             log.text(step, f"ALARM: {alarm}")
         log.sync()
     l1 = measured["l1"] if measured["l1"] is not None else float("inf")
-    checkpoints.save(whole(state, setting.mesh), setting.info | {"minutes": clock.minutes()}, l1)
+    checkpoints.save(state, setting.info | {"minutes": clock.minutes()}, l1)

@@ -10,19 +10,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from small_system import SmallSystem
 from tiny import tiny_config
 
-from maskanim_jax import mesh as mesh_module
 from maskanim_jax.collectives import collectives, counted
 from maskanim_jax.errors import UserError
 from maskanim_jax.logs import read_log
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.mesh import make_mesh, to_devices
 from maskanim_jax.platform import prepare
-from maskanim_jax.state import fresh_state, init_state, make_step, placed, whole
+from maskanim_jax.state import init_state, make_step
 from maskanim_jax.systems import build
 from maskanim_jax.weights import untrained_vgg19
 
@@ -58,34 +56,10 @@ def losses_on(devices, accumulate=1):
     return found
 
 
-def moments_in_pieces(devices):
-    """Losses with the optimiser's arrays in pieces, how many arrays are; the state is written whole and placed again after each step."""
-    SmallSystem.optimizer = lambda self, steps_per_epoch: optax.adam(0.05)
-    mesh_module.PIECES = 1
-    system, mesh = SmallSystem(), make_mesh(12, 1, jax.devices()[:devices])  # its arrays can be shared by three
-    state = fresh_state(system, 0, 10, mesh)
-    split = sum(not leaf.is_fully_replicated for leaf in jax.tree.leaves(state.opt_state))
-    step, found = make_step(system, 0, 10, mesh), []
-    for seed in range(3):
-        pair = (to_devices(mesh, frames(start, 12)) for start in (seed, seed + 3))
-        state, metrics = step(state, {}, *pair)
-        found.append(float(metrics["loss"]))
-        gathered = whole(state, mesh)
-        assert all(leaf.is_fully_replicated for leaf in jax.tree.leaves(gathered))
-        state = placed(gathered, mesh)
-    return {"losses": found, "split": split}
-
-
 def losses_by_devices():
     return {f"{devices} devices": losses_on(devices) for devices in (1, 2, 4, 8)} | {
         f"{devices} devices, 2 parts": losses_on(devices, 2) for devices in (1, 8)
     }
-
-
-def test_the_optimisers_arrays_lie_in_pieces_on_the_devices():
-    found = in_subprocess("[moments_in_pieces(devices) for devices in (3, 1)]", EIGHT)
-    assert (found[0]["split"] > 0, found[1]["split"]) == (True, 0)
-    np.testing.assert_allclose(found[0]["losses"], found[1]["losses"], rtol=ROUNDING)
 
 
 def test_one_two_four_and_eight_devices_give_the_same_losses_with_and_without_parts():
