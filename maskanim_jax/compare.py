@@ -31,6 +31,10 @@ _SETTINGS = ("seed", "name", "train", "cpu_devices", "reconstruct", "animate", "
 """Sections and fields, of `data` too, in which runs of several seeds may differ."""
 
 
+Entry = tuple[str, str, str, bool, dict[Any, dict[str, Any]]]
+"""One row of a truth: run, variant, start, whether it is a reference, its pairs."""
+
+
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """All figures: `runs` (what each is and cost), `sets` (reconstruction), `truth` (cross-identity), as plain data."""
     return {
@@ -108,7 +112,7 @@ def _set(members: Sequence[Run]) -> dict[str, Any]:
 
 def _truth(members: Sequence[Run]) -> dict[str, Any]:
     """The cross-identity truth of runs that were measured on the same pairs."""
-    entries: list[tuple[str, str, str, bool, dict[Any, dict[str, Any]]]] = []
+    entries: list[Entry] = []
     for number, run in enumerate(members):
         for row in run.truth.get("rows", []):
             if not row["reference"] or not number:  # references are the same for all
@@ -124,7 +128,7 @@ def _truth(members: Sequence[Run]) -> dict[str, Any]:
         {"run": run, "variant": variant, "start": start, "reference": reference, "figures": _figures(pairs, metrics)}
         for run, variant, start, reference, pairs in entries
     ]
-    differences = []
+    differences = _from_repeating(entries, metrics)
     for start in starts:
         ranked = [entry for entry in entries if entry[2] == start and not entry[3]]
         for one in ranked[1:]:
@@ -140,6 +144,19 @@ def _truth(members: Sequence[Run]) -> dict[str, Any]:
         "rows": rows,
         "differences": differences,
     }
+
+
+def _from_repeating(entries: Sequence[Entry], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """The first variant of each run against repeating the source from the same start."""
+    found = []
+    repeated = {start: pairs for label, _, start, _, pairs in entries if label == REPEAT}
+    first: dict[str, str] = {}
+    for label, variant, start, reference, pairs in entries:
+        if not reference and first.setdefault(label, variant) == variant and start in repeated:
+            for metric in metrics:
+                if one := _difference(f"{label}: {variant}", REPEAT, pairs, repeated[start], metric, metric):
+                    found.append({"start": start, **one})
+    return found
 
 
 def _members(rows: Any, key: tuple[str, ...]) -> dict[Any, dict[str, Any]]:

@@ -143,6 +143,10 @@ def test_the_truth_sets_every_variant_against_the_method(runs):
     assert [row["variant"] for row in found["rows"] if row["start"] == "own"] == [
         *("repeating the source", "full", "no_id", "relative")
     ]
+    repeated = [d for d in found["differences"] if d["against"] == "repeating the source" and d["metric"] == "l1"]
+    assert [(d["run"], d["start"]) for d in repeated] == [
+        *(("pm: full", "own"), ("fomm: relative", "own"), ("pm: full", "driver"), ("fomm: relative", "driver"))
+    ]
     against = {(d["start"], d["against"], d["metric"]): d["verdict"] for d in found["differences"]}
     assert against[("own", "fomm: relative", "l1")] == "better"
     assert against[("driver", "pm: no_id", "iou")] == "better"
