@@ -1,0 +1,192 @@
+"""What do good and bad results look like? `python docs/pictures.py` draws the pictures of these pages with the checkpoint that comes along.
+
+Held-out puppets are animated by other held-out puppets, for which the right answer is known; the distance to it (L1, values in [0, 1]) is printed
+and stands beside each row. Everything is drawn from seeds, so the pictures are the same each time on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from input_pipeline.puppets.dataset import Clip, clips, render_clip, true_animation
+from maskanim_jax.errors import exit_with_sentence
+from maskanim_jax.files import replacing
+from maskanim_jax.pictures import CAPTION_HEIGHT, strip
+
+HERE = Path(__file__).parent / "pictures"
+SHOWN = 96  # pixels of a tile
+FRAMES = 24
+ORDER = ("source", "driving", "driving_mask", "perturbed", "refined", "result", "truth")
+LABEL = 150  # pixels of the column with the rows' names
+
+
+class Case(NamedTuple):
+    """One row: its name and its pictures by name, (H, W, 1 or 3) in [0, 1]."""
+
+    label: str
+    pictures: dict[str, np.ndarray]
+
+    @property
+    def distance(self) -> float:
+        """L1 of the result to the truth."""
+        return float(np.abs(self.pictures["result"] - self.pictures["truth"]).mean())
+
+
+class Painter:
+    """Animates single frames with the shipped checkpoint."""
+
+    def __init__(self) -> None:
+        import jax
+
+        import maskanim_jax
+
+        run = maskanim_jax.load("puppets").run
+        self.system: Any = run.system
+        self.variables = jax.jit(self.system.for_inference)(run.variables)
+        self.size = run.system.frame_size
+        puppets = run.config.data.puppets
+        self.people = clips("test", puppets.test_identities, 1, FRAMES, puppets.seed)
+
+    def frames(self, clip: Clip) -> np.ndarray:
+        """(T, S, S, 3) float32 in [0, 1]."""
+        return np.stack([drawn.frame for drawn in render_clip(clip, self.size)]).astype(np.float32) / 255
+
+    def truth(self, who: Clip, driver: Clip) -> np.ndarray:
+        return np.stack([drawn.frame for drawn in true_animation(who, driver, self.size)]).astype(np.float32) / 255
+
+    def animate(
+        self, source: np.ndarray, driving: np.ndarray, truth: np.ndarray, invert: bool = False, **options: str
+    ) -> dict[str, np.ndarray]:
+        """All pictures of one driving frame (S, S, 3); with `invert` as if m had drawn the driver's mask in negative."""
+        chosen = self.system.animation_options(options)
+        begun = self.system.begin_animation(self.variables, source[None], driving[None])
+        pose = self.system.pose(self.variables, driving[None])
+        shown = self.system.animate(self.variables, begun, driving[None], chosen, 1 - pose if invert else pose)
+        pictures = {name: np.asarray(values[0], np.float32) for name, values in shown.items()}
+        return {**pictures, "result": pictures["fine"], "truth": truth}
+
+
+def shrunk(frame: np.ndarray, scale: float) -> np.ndarray:
+    """The frame as a camera farther away would show it: `scale` of its size, the border's colour around it."""
+    side = frame.shape[0]
+    small = round(side * scale)
+    picture = Image.fromarray(np.rint(frame * 255).astype(np.uint8)).resize((small, small), Image.Resampling.LANCZOS)
+    before = (side - small) // 2
+    after = side - small - before
+    return np.pad(np.asarray(picture), ((before, after), (before, after), (0, 0)), mode="edge").astype(np.float32) / 255
+
+
+def sheet(cases: Sequence[Case], order: Sequence[str] = ORDER) -> Image.Image:
+    """The cases one below the other, each with its name and distance on the left."""
+    rows = [strip(case.pictures, order, SHOWN, captions=number == 0) for number, case in enumerate(cases)]
+    height, width = sum(row.shape[0] for row in rows), rows[0].shape[1]
+    page = Image.new("RGB", (LABEL + width, height), "white")
+    pen, font, top = ImageDraw.Draw(page), ImageFont.load_default(12), 0
+    for number, (case, row) in enumerate(zip(cases, rows, strict=True)):
+        page.paste(Image.fromarray(row), (LABEL, top))
+        middle = top + (CAPTION_HEIGHT if number == 0 else 0) + SHOWN / 2
+        pen.multiline_text((4, middle), f"{case.label}\nL1 {case.distance:.3f}", fill="black", font=font, anchor="lm")
+        top += row.shape[0]
+    return page
+
+
+def crop(painter: Painter, who: Clip, driver: Clip, at: int) -> list[Case]:
+    source, driving, truth = painter.frames(who)[0], painter.frames(driver)[at], painter.truth(who, driver)[at]
+    small = {scale: shrunk(driving, scale) for scale in (0.75, 0.5)}
+    return [
+        Case("cropped as in training", painter.animate(source, driving, truth)),
+        *(
+            Case(f"driver at {scale:.0%} of that", painter.animate(source, frame, truth))
+            for scale, frame in small.items()
+        ),
+        Case("source at 50%", painter.animate(shrunk(source, 0.5), driving, truth)),
+    ]
+
+
+def first_frame(painter: Painter, who: Clip, driver: Clip, at: int) -> list[Case]:
+    """The same person, driver and moment; only the pose of the source picture differs."""
+    own, driving, truth = painter.frames(who), painter.frames(driver)[at], painter.truth(who, driver)[at]
+    far = [float(np.abs(frame - truth).mean()) for frame in own]
+    near, other = own[int(np.argmin(far))], own[int(np.argmax(far))]
+    return [
+        Case("source in a near pose", painter.animate(near, driving, truth)),
+        Case("source in a far pose", painter.animate(other, driving, truth)),
+    ]
+
+
+def threshold(painter: Painter, who: Clip, driver: Clip, at: int) -> list[Case]:
+    source, driving, truth = painter.frames(who)[0], painter.frames(driver)[at], painter.truth(who, driver)[at]
+    return [
+        Case(f"--threshold={rho}", painter.animate(source, driving, truth, threshold=rho))
+        for rho in ("0", "median", "100", "200", "250")
+    ]
+
+
+def scale(painter: Painter, who: Clip, driver: Clip, at: int) -> list[Case]:
+    source, driving, truth = painter.frames(who)[0], painter.frames(driver)[at], painter.truth(who, driver)[at]
+    return [
+        Case(f"--mask_scale={text}", painter.animate(source, driving, truth, mask_scale=text))
+        for text in ("0.5", "0.75", "1", "1.25")
+    ]
+
+
+def inverted(painter: Painter, who: Clip, driver: Clip, at: int) -> list[Case]:
+    source, driving, truth = painter.frames(who)[0], painter.frames(driver)[at], painter.truth(who, driver)[at]
+    return [
+        Case("driver's mask as it is", painter.animate(source, driving, truth)),
+        Case("driver's mask inverted", painter.animate(source, driving, truth, invert=True)),
+    ]
+
+
+def first_minute(painter: Painter, who: Clip, driver: Clip) -> Image.Image:
+    """Six moments: the driver above, the result below, the still image on the left."""
+    source, driving, truth = painter.frames(who)[0], painter.frames(driver), painter.truth(who, driver)
+    moments = range(0, FRAMES, FRAMES // 6)
+    results = [painter.animate(source, driving[at], truth[at])["result"] for at in moments]
+    white = np.ones_like(source)
+    rows = []
+    for first, others, name in ((white, [driving[at] for at in moments], "driving"), (source, results, "result")):
+        tiles = {"source" if name == "result" else " ": first} | {
+            f"{name} {at}": frame for at, frame in zip(moments, others, strict=True)
+        }
+        rows.append(strip(tiles, tuple(tiles), SHOWN, captions=True))
+    return Image.fromarray(np.concatenate(rows))
+
+
+SHEETS = {
+    "crop": crop,
+    "first-frame": first_frame,
+    "threshold": threshold,
+    "mask-scale": scale,
+    "masks-inverted": inverted,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; raises UserError."""
+    flags = argparse.ArgumentParser(description="Draws the pictures of the documentation with the shipped checkpoint.")
+    flags.add_argument("--output", type=Path, default=HERE, help="folder to write to (default: docs/pictures)")
+    args = flags.parse_args(argv)
+    painter = Painter()
+    who, driver, at = painter.people[0], painter.people[-1], 12
+    pages = {"first-minute": first_minute(painter, who, driver)}
+    for name, make in SHEETS.items():
+        cases = make(painter, who, driver, at)
+        pages[name] = sheet(cases)
+        for case in cases:
+            print(f"{name}: {case.label}: L1 {case.distance:.4f}")
+    args.output.mkdir(parents=True, exist_ok=True)
+    for name, page in pages.items():
+        with replacing(args.output / f"{name}.png") as temporary:
+            page.save(temporary, format="PNG", optimize=True)
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)
