@@ -14,7 +14,7 @@ from maskanim_jax.systems import SYSTEMS
 if TYPE_CHECKING:
     from maskanim_jax.api import Animator
 
-SLIDERS = {"threshold": (0.0, 255.0, 1.0), "mask_scale": (0.25, 2.0, 0.05)}
+SLIDERS = {"threshold": (0.0, 255.0, 1.0), "mask_scale": (0.25, 2.0, 0.05), "smooth": (0.0, 0.95, 0.05)}
 """(low, high, step) of what is a number."""
 WORDS = {"threshold": "median"}
 """A word that stands in for the number, as a box beside the slider."""
@@ -81,7 +81,8 @@ def _module(system: str) -> Any:
 
 
 def _parts(name: str, sentence: str, module: Any) -> tuple[Any, ...]:
-    label, common = name.replace("_", " "), {"info": sentence, "visible": False, "elem_id": f"option-{name}"}
+    label = name.replace("_", " ")
+    common: dict[str, Any] = {"info": sentence, "visible": False, "elem_id": f"option-{name}"}
     if name in SLIDERS:
         low, high, step = SLIDERS[name]
         slider = gr.Slider(low, high, step=step, label=label, **common)

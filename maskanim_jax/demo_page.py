@@ -251,7 +251,7 @@ def _options(animator: Animator, known: Mapping[str, Control], given: Mapping[An
     return {name: text for name, text in texts.items() if text is not None}
 
 
-def _only_uploads(component: gr.components.Component) -> None:
+def _only_uploads(component: Any) -> None:
     """Keeps a visitor from naming an address instead of a file, which Gradio would fetch for them."""
     plain = component.async_move_resource_to_block_cache
 

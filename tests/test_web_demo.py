@@ -118,6 +118,16 @@ def test_what_cannot_be_served_is_a_sentence(tmp_path, monkeypatch):
         main(["--checkpoint=run"])
 
 
+WATCH = """import os, sys
+def seen(event, given):
+    if event == "socket.connect" and isinstance(given[1], tuple) and given[1][0] not in ("127.0.0.1", "localhost", "::1"):
+        open(os.environ["WATCHED"], "a").write(f"connects to {given[1]}\\n")
+    if event == "socket.getaddrinfo" and given[0] not in ("127.0.0.1", "localhost", "::1", None, b"127.0.0.1"):
+        open(os.environ["WATCHED"], "a").write(f"asks for {given[0]}\\n")
+sys.addaudithook(seen)
+"""
+
+
 class Server:
     """`python -m maskanim_jax.demo` with two checkpoints, its temporary files in a folder of their own."""
 
@@ -127,11 +137,14 @@ class Server:
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         masks, keypoints = two_systems(folder)
-        self.errors = folder / "errors.txt"
+        self.errors, self.watched = folder / "errors.txt", folder / "watched.txt"
+        (folder / "watch").mkdir()
+        (folder / "watch/sitecustomize.py").write_text(WATCH)
+        watch = {"PYTHONPATH": str(folder / "watch"), "WATCHED": str(self.watched)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "maskanim_jax.demo", f"--checkpoint={masks}", f"--checkpoint={keypoints}", *flags],
             cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(self.temporary)},
+            env={**os.environ, "TMPDIR": str(self.temporary), **watch},
             stdout=subprocess.PIPE,
             stderr=self.errors.open("w"),
             text=True,
@@ -351,7 +364,8 @@ def test_in_a_browser_a_picture_is_uploaded_animated_and_seen_and_goes_with_the_
 def test_in_a_browser_only_the_options_of_the_chosen_checkpoint_are_there(page):
     assert not page.locator("#option-motion").is_visible()
     assert page.locator("#option-threshold-median").is_visible()
-    assert page.locator("#option-mask_scale").is_visible()
+    assert page.locator("#option-mask_scale input[type=range]").is_visible()
+    assert page.locator("#option-smooth input[type=range]").is_visible()
     page.locator("#checkpoint input").click()
     page.get_by_role("option", name="keypoints").click()
     page.locator("#option-motion").wait_for()
@@ -387,6 +401,11 @@ def test_in_a_browser_a_mistake_is_a_sentence_and_the_camera_drives(page, files)
     result, _ = animated(page)
     assert result["width"] == SIZE
     assert result["seconds"] > 0.7  # not thousands of frames a second, as recorders put in the header
+
+
+@needs_gradio
+def test_it_has_asked_no_other_machine_for_anything(server):
+    assert not server.watched.exists(), server.watched.read_text()
 
 
 @needs_gradio
