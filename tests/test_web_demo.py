@@ -105,6 +105,8 @@ def test_what_cannot_be_served_is_a_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--max_frames=0"):
         main(["--max_frames=0"])
     plain = builtins.__import__
+    monkeypatch.setattr("signal.signal", lambda *_: None)  # what the command sets is not for this process
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
 
     def without(name, *rest, **more):
         if name.split(".")[0] == "gradio":
@@ -188,10 +190,10 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def client(server):
+def client(server, tmp_path_factory):
     from gradio_client import Client
 
-    return Client(server.url, verbose=False)
+    return Client(server.url, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
 
 
 def parameters(client, **given):
