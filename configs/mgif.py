@@ -22,13 +22,6 @@ def get_config(reading: str = "paper") -> ConfigDict:
 
 def small_run(c: ConfigDict) -> ConfigDict:
     """The data, steps and times of the small run, whatever the system."""
-    c.name = "mgif-small"
-    c.data.shards = "data/mgif64"
-    c.data.sampling = "clip"
-    c.optim.epochs = 1000
-    c.optim.max_steps = c.optim.cosine_steps = 1500
-    c.optim.max_minutes = 110.0
-    c.train.checkpoint_every = 500
-    c.train.picture_every = 500
+    small.real_clips(c, "mgif-small", "data/mgif64")
     c.train.eval_clips = 40
     return c

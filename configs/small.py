@@ -16,6 +16,19 @@ def two_cores(c: ConfigDict) -> ConfigDict:
     return c
 
 
+def real_clips(c: ConfigDict, name: str, shards: str) -> ConfigDict:
+    """The data, steps and times of a run on real clips, whatever the system."""
+    c.name = name
+    c.data.shards = shards
+    c.data.sampling = "clip"
+    c.optim.epochs = 1000
+    c.optim.max_steps = c.optim.cosine_steps = 1500
+    c.optim.max_minutes = 110.0
+    c.train.checkpoint_every = 500
+    c.train.picture_every = 500
+    return c
+
+
 def small(c: ConfigDict) -> ConfigDict:
     """Perturbed Masks: 32-pixel masks, about 1.3 M parameters, and what departs from the paper so that m does not collapse."""
     two_cores(c)

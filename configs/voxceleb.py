@@ -23,12 +23,4 @@ def get_config(reading: str = "paper") -> ConfigDict:
 
 def small_run(c: ConfigDict) -> ConfigDict:
     """The data, steps and times of the small run, whatever the system."""
-    c.name = "faces-small"
-    c.data.shards = "data/faces64"
-    c.data.sampling = "clip"
-    c.optim.epochs = 1000
-    c.optim.max_steps = c.optim.cosine_steps = 1500
-    c.optim.max_minutes = 110.0
-    c.train.checkpoint_every = 500
-    c.train.picture_every = 500
-    return c
+    return small.real_clips(c, "faces-small", "data/faces64")

@@ -10,9 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from input_pipeline.parts import Note, Part, Settings, finished, key_of_part, sha256_of, write_json
+from input_pipeline.parts import Note, Part, Settings, finished, key_of_part, write_json
 from input_pipeline.shards import INDEX, INDEX_VERSION
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import sha256_of
 
 REPORT = "report.json"
 Counts = dict[str, tuple[list[int], int]]

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from input_pipeline.decode import square_frames
 from input_pipeline.layout import RawClip
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import sha256_of
 
 if TYPE_CHECKING:
     from input_pipeline.builder import FrameWriter
@@ -212,12 +213,6 @@ class _Making:
         split, size = self._part.split, self._settings.size
         record = FrameRecord(frame, clip.name, clip.identity, split, index, count, size, fps.numerator, fps.denominator)
         self._writer.write(record)
-
-
-def sha256_of(path: Path) -> str:
-    """The hash of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

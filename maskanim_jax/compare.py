@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from maskanim_jax.compare_runs import Run, describe
-from maskanim_jax.metrics.bootstrap import DRAWS, SHARE, Interval
+from maskanim_jax.metrics.bootstrap import DRAWS, SHARE, interval
 from maskanim_jax.page_parts import at
 
 REPEAT = "repeating the source"
@@ -43,16 +43,6 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         "truth": [_truth(members) for members in _together([run for run in runs if run.truth], _truth_key)],
         "interval": f"bootstrap over clips or pairs, {DRAWS} resamples, {100 * SHARE:.0f} %",
     }
-
-
-def estimate(values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0) -> Interval:
-    """The mean of one value a clip, weighted (by frames), with its bootstrap interval over clips."""
-    array = np.asarray(values, np.float64)
-    share = np.ones(len(array)) if weights is None else np.asarray(weights, np.float64)
-    drawn = np.random.default_rng(seed).integers(0, len(array), (DRAWS, len(array)))
-    means = (array * share)[drawn].sum(1) / share[drawn].sum(1)
-    low, high = np.quantile(means, [(1 - SHARE) / 2, (1 + SHARE) / 2])
-    return Interval(float((array * share).sum() / share.sum()), float(low), float(high))
 
 
 def better(metric: str) -> int:
@@ -183,7 +173,7 @@ def _figures(rows: Mapping[Any, Mapping[str, Any]], metrics: Sequence[str]) -> d
         ]
         there = [pair for pair in there if np.isfinite(pair[0])]
         if there:
-            mean, low, high = estimate([value for value, _ in there], [frames for _, frames in there])
+            mean, low, high = interval([value for value, _ in there], [frames for _, frames in there])
             found[metric] = {"value": mean, "low": low, "high": high, "clips": len(there)}
     return found
 
@@ -207,7 +197,7 @@ def _difference(
     ]
     if not common or (not direction and metric not in UNRANKED):
         return None
-    mean, low, high = estimate([value for value, _ in common], [frames for _, frames in common])
+    mean, low, high = interval([value for value, _ in common], [frames for _, frames in common])
     return {
         "run": run,
         "against": against,

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from maskanim_jax import json_files
 from maskanim_jax.errors import UserError, check_size
+from maskanim_jax.systems import SYSTEMS
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
 MAX_BYTES = 1 << 20
-_BASES = {"perturbed_masks": "configs.perturbed_masks", "fomm": "configs.fomm_base"}
 _LIMITS = (
     ("(.*[._])?blocks", 64),
     ("frame_size", 8192),
@@ -62,7 +62,7 @@ def read_config_json(path: Path) -> dict[str, Any]:
     saved = json_files.loads(path.read_text(encoding="utf-8"), json_files.refuse_constant)
     if not isinstance(saved, dict):
         raise ValueError(f"it holds a {type(saved).__name__} and no config")
-    base = _BASES.get(str(saved.get("system")), "configs.common")
+    base = SYSTEMS.get(str(saved.get("system")), "configs.common")
     for reason in _objections(saved, importlib.import_module(base).get_config().to_dict(), "", 0):
         raise ValueError(reason)
     return saved

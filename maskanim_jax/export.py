@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import hashlib
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from maskanim_jax.animate import system_flags
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.files import sha256_of
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints import LoadedRun
@@ -132,7 +132,7 @@ def export(
             "jax": jax.__version__,
             "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **about,
-            "files": {path.name: _sha256(path) for path in sorted(folder.iterdir())},
+            "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
         }
         (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
         shutil.copy(Path(functions.__file__).with_name(RUNNER), folder / RUNNER)
@@ -157,11 +157,6 @@ def _check(output: Path, format: str, platforms: Sequence[str], batch: int | Non
         raise UserError(f"--platforms={','.join(platforms)} cannot be: name each platform once, such as {PLATFORMS}")
     if batch is not None and batch < 1:
         raise UserError(f"--batch={batch} cannot be: give 1 or more frames, or leave it away")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _readme(info: dict[str, Any]) -> str:

@@ -23,10 +23,8 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 from maskanim_jax import errors
-from maskanim_jax.errors import UserError, printable
+from maskanim_jax.errors import RESTART, UserError, printable
 
-RESTART = 75
-"""Exit status of a process that another one's loss ended: nothing is wrong with the run, start it again (EX_TEMPFAIL)."""
 BEAT = 3.0
 """Seconds between two signs of life."""
 SILENCE = 40.0

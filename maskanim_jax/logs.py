@@ -68,15 +68,14 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        events = getattr(self._board.file_writer, "event_writer", None)
-        if self._board_writes():
-            with self._written(TENSORBOARD) if kind is None else contextlib.suppress(OSError):
-                self._board.close()
-        elif queue := getattr(events, "_event_queue", None):
-            queue.cancel_join_thread()  # nobody reads it any more: the process shall not wait for that
-        with self._written(LOG) if kind is None else contextlib.suppress(OSError):
-            self._lines.close()
-        threading.excepthook = self._hook
+        with contextlib.ExitStack() as ends:  # from the last to the first, whichever of them fails
+            ends.callback(setattr, threading, "excepthook", self._hook)
+            ends.enter_context(self._written(LOG) if kind is None else contextlib.suppress(OSError))
+            ends.callback(self._lines.close)
+            ends.callback(self._let_go_of_board)
+            if self._board_writes():
+                with self._written(TENSORBOARD) if kind is None else contextlib.suppress(OSError):
+                    self._board.close()
 
     @contextlib.contextmanager
     def _written(self, name: str) -> Iterator[None]:
@@ -93,6 +92,14 @@ class RunLog:
         """Whether TensorBoard's thread still writes: without it a full queue would wait for ever."""
         worker = getattr(getattr(self._board.file_writer, "event_writer", None), "_worker", None)
         return worker is None or worker.is_alive()
+
+    def _let_go_of_board(self) -> None:
+        """After a failure the end of the process would try once more to write, and wait for a queue that nobody reads."""
+        events = getattr(self._board.file_writer, "event_writer", None)
+        if events is not None and not getattr(events, "_closed", True):
+            events._closed = True
+            if queue := getattr(events, "_event_queue", None):
+                queue.cancel_join_thread()
 
     def _on_board(self) -> SummaryWriter:
         if not self._board_writes():

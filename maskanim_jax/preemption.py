@@ -14,8 +14,8 @@ import threading
 from types import FrameType
 from typing import Any, NoReturn
 
-RESTART = 75
-"""Exit status: the same command goes on."""
+from maskanim_jax.errors import RESTART
+
 INTERRUPTED = 130
 _STATUS = {signal.SIGTERM: RESTART, signal.SIGINT: INTERRUPTED}
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.shards import Split
+from maskanim_jax.animation.compiled import Same
 from maskanim_jax.systems.interface import System, Variables
 
 SOURCES = 4
@@ -69,7 +70,7 @@ def probe(system: System, variables: Variables, batch: Probe) -> dict[str, float
       absolute difference.
     """
     options = system.animation_options({})
-    run = _compiled(_Key(system, options))
+    run = _compiled(Same(system), options)
     rows: list[dict[str, np.ndarray]] = []
     for source, drivings in zip(batch.sources, batch.drivings, strict=True):
         rows.append(
@@ -108,29 +109,16 @@ def probe_alarms(figures: Mapping[str, float]) -> list[str]:
     return alarms
 
 
-class _Key:
-    """Compares systems by identity, whatever they say of equality and hashing."""
-
-    def __init__(self, system: System, options: Any) -> None:
-        self.system, self.options = system, options
-
-    def __hash__(self) -> int:
-        return hash((id(self.system), self.options))
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self.system is other.system and self.options == other.options
-
-
 @lru_cache(maxsize=2)
-def _compiled(key: _Key) -> Any:
+def _compiled(same: Same, options: Any) -> Any:
     """Jitted once for each system: one source (1, S, S, 3) and its drivers (N, S, S, 3), uint8, to sums."""
-    system = key.system
+    system = same.system
 
     def run(variables: Variables, source: jax.Array, drivings: jax.Array) -> dict[str, jax.Array]:
         still, drivers = (frames.astype(jnp.float32) / 255 for frames in (source, drivings))
         rotated = jnp.roll(drivers, 1, axis=-1)
         begun = system.begin_animation(variables, still, drivers[:1])
-        shown = system.animate(variables, begun, jnp.concatenate([drivers, rotated]), key.options)
+        shown = system.animate(variables, begun, jnp.concatenate([drivers, rotated]), options)
         results, again = jnp.split(shown[system.result], 2)
         change = rotated - drivers
         own, theirs = (_apart(results, frames) for frames in (still, drivers))

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 FILE = "truth.json"
 REFERENCES = ("repeating the source", "the driver itself")
-HIGHER = ("ssim", "iou")
-"""Measures of which more is better."""
 OF_ANY_FRAME = ("l1", "l1_figure", "ssim", "leak", "leak_background")
 """Measures that say something of a frame that is not even meant to be before the source's background."""
 DEFINITIONS = {

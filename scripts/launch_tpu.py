@@ -17,14 +17,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import RESTART, UserError, exit_with_sentence
 
 HOME = "maskanim"
 """Folder on each host, in the user's home, with the virtual environment."""
 MOUNT = "/mnt/maskanim"
 """Where the shared disk is on each host."""
-RESTART = 75
-"""Exit status of a training that was told to end, or that lost another process: the same command goes on."""
 GONE = ("PREEMPTED", "TERMINATED", "STOPPING", "STOPPED", "DELETING", "HIDDEN")
 """States of a slice that will not come back."""
 POLL_SECONDS = 60

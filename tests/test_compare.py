@@ -14,6 +14,7 @@ from maskanim_jax import compare, compare_page, compare_runs, published
 from maskanim_jax.compare_plots import bars, plots, svg
 from maskanim_jax.errors import UserError
 from maskanim_jax.logs import RunLog
+from maskanim_jax.metrics.bootstrap import interval
 
 RNG = np.random.default_rng(0)
 HARD = RNG.uniform(0.04, 0.08, 12)
@@ -79,16 +80,16 @@ def runs(tmp_path):
 
 
 def test_the_mean_is_over_frames_and_the_interval_holds_it():
-    found = compare.estimate([1.0, 2.0, 4.0], [1, 1, 2])
+    found = interval([1.0, 2.0, 4.0], [1, 1, 2])
     assert found.mean == pytest.approx((1 + 2 + 8) / 4)
     assert 1 <= found.low < found.mean < found.high <= 4
-    assert compare.estimate([1.0, 2.0, 4.0], [1, 1, 2]) == found
-    assert compare.estimate([3.0]) == (3, 3, 3)
+    assert interval([1.0, 2.0, 4.0], [1, 1, 2]) == found
+    assert interval([3.0]) == (3, 3, 3)
 
 
 def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(7)
-    drawn = [compare.estimate(rng.normal(0, 1, 30)) for _ in range(200)]
+    drawn = [interval(rng.normal(0, 1, 30)) for _ in range(200)]
     assert 0.87 <= np.mean([found.low <= 0 <= found.high for found in drawn]) <= 0.99
 
 

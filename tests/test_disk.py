@@ -115,7 +115,8 @@ def test_on_a_disk_that_is_really_full_the_last_checkpoint_stays_whole(tiny_shar
     sentences = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(sentences) == 1, done.stderr[-2000:]
     assert str(mounted / "run") in sentences[0]
-    assert "space" in sentences[0]  # threads of Orbax and TensorBoard sometimes print their own trace beside it
+    assert "space" in sentences[0]
+    assert "tensorboardX" not in done.stderr  # a thread of TensorStore may say that its event loop is closed
     with Checkpoints(after, read_only=True) as checkpoints:
         steps = checkpoints.steps()
     assert steps

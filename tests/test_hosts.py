@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import pytest
 from small_system import SmallSystem
-from test_scale import free_port
 from tiny import tiny_config
 
 from input_pipeline.pairs import PairStream
@@ -32,6 +31,13 @@ from maskanim_jax.platform import prepare
 TESTS = Path(__file__).parent
 ROUNDING = 2e-5
 EIGHT_STEPS = ["optim.max_steps=8", "train.checkpoint_every=4"]
+
+
+def free_port():
+    """A port of this machine that nobody uses."""
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        return listening.getsockname()[1]
 
 
 # -- training --------------------------------------------------------------------------------------------------------------------------

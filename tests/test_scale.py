@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ from tiny import tiny_config
 
 from maskanim_jax.collectives import collectives, counted
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.mesh import make_mesh, to_devices
 from maskanim_jax.platform import prepare
@@ -71,38 +69,6 @@ def test_one_two_four_and_eight_devices_give_the_same_losses_with_and_without_pa
 
 
 # -- processes -------------------------------------------------------------------------------------------------------------------------
-
-
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("localhost", 0))
-        return listening.getsockname()[1]
-
-
-def run_small(shards, workdir, processes):
-    """Losses in the log of a run by so many processes, each a command of its own."""
-    address = f"localhost:{free_port()}"
-    started = []
-    for index in range(processes):
-        env = os.environ | ({"MASKANIM_DISTRIBUTED": f"{address},{processes},{index}"} if processes > 1 else {})
-        command = [sys.executable, str(TESTS / "small_train.py"), str(shards), str(workdir)]
-        started.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))
-    try:
-        for process in started:
-            errors = process.communicate(timeout=600)[1]
-            assert process.returncode == 0, errors[-3000:]
-    finally:
-        for process in started:
-            process.kill()
-    assert [path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()] == ["3"]
-    return [line["loss"] for line in read_log(workdir) if "loss" in line]
-
-
-def test_two_processes_give_the_losses_of_one_through_the_whole_training(tiny_shards, tmp_path):
-    """Each reads its own rows of a batch from the shards; one of them writes the log, both the checkpoint."""
-    one, two = (run_small(tiny_shards, tmp_path / str(count), count) for count in (1, 2))
-    assert len(one) == len(two) == 3
-    np.testing.assert_allclose(two, one, rtol=ROUNDING)
 
 
 @pytest.mark.parametrize("value", ["localhost:1,2", "localhost,2,0", "localhost:1,2,2", "localhost:1,two,0"])

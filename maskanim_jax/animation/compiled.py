@@ -20,7 +20,7 @@ def unit(frame: np.ndarray, size: int, fit: Fit) -> np.ndarray:
     return square(frame, size, fit).astype(np.float32) / 255
 
 
-class _Same:
+class Same:
     """Compares systems by identity, whatever they say of equality and hashing."""
 
     def __init__(self, system: System) -> None:
@@ -30,7 +30,7 @@ class _Same:
         return id(self.system)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.system is other.system
+        return isinstance(other, Same) and self.system is other.system
 
 
 class Functions(NamedTuple):
@@ -44,7 +44,7 @@ class Functions(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _functions(same: _Same) -> Functions:
+def _functions(same: Same) -> Functions:
     """Jitted once for each system, so that the second video of a list does not compile again."""
     import jax
 
@@ -92,7 +92,7 @@ class Compiled:
         count = next(count for count in range(min(batch, len(devices)), 0, -1) if batch % count == 0)
         mesh = jax.make_mesh((count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices[:count])
         self._whole, self._split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-        self._functions = _functions(_Same(system))
+        self._functions = _functions(Same(system))
         self._put, self._system = jax.device_put, system
         self._variables = self._functions.fold(self._put(variables, self._whole))
 

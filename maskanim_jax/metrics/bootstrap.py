@@ -19,9 +19,14 @@ class Interval(NamedTuple):
     high: float
 
 
-def interval(values: Sequence[float], seed: int = 0) -> Interval:
-    """The percentile bootstrap of the mean of one value a clip. The same seed and number of clips draw the same clips."""
+def interval(values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0) -> Interval:
+    """The percentile bootstrap of the mean of one value a clip, weighted (by frames) if asked.
+
+    The same seed and number of clips draw the same clips.
+    """
     array = np.asarray(values, np.float64)
+    share = np.ones(len(array)) if weights is None else np.asarray(weights, np.float64)
     drawn = np.random.default_rng(seed).integers(0, len(array), (DRAWS, len(array)))
-    low, high = np.quantile(array[drawn].mean(axis=1), [(1 - SHARE) / 2, (1 + SHARE) / 2])
-    return Interval(float(array.mean()), float(low), float(high))
+    means = (array * share)[drawn].sum(1) / share[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - SHARE) / 2, (1 + SHARE) / 2])
+    return Interval(float((array * share).sum() / share.sum()), float(low), float(high))

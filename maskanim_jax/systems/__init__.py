@@ -12,8 +12,8 @@ from maskanim_jax.errors import UserError
 if TYPE_CHECKING:  # so that a command's --help need not import jax
     from maskanim_jax.systems.interface import System
 
-SYSTEMS = ("perturbed_masks", "fomm")
-"""Folders beside this file; each has a `system.py` with `build(config) -> System`."""
+SYSTEMS = {"perturbed_masks": "configs.perturbed_masks", "fomm": "configs.fomm_base"}
+"""Folders beside this file, each with a `system.py` that has `build(config) -> System`, and the module whose `get_config()` has all fields."""
 
 
 def build(config: ConfigDict) -> System:

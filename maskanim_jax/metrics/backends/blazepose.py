@@ -8,43 +8,30 @@ body is detected, the whole frame is the region and the landmark network's own s
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 
-from maskanim_jax.metrics.backends.interface import Points, Subject
-from maskanim_jax.metrics.backends.regions import Region, anchors, back, best, cut, whole
-from maskanim_jax.metrics.backends.tflite import Model
-from maskanim_jax.metrics.install import find
+from maskanim_jax.metrics.backends.interface import Subject
+from maskanim_jax.metrics.backends.regions import Region, back, cut
+from maskanim_jax.metrics.backends.two_stage import LEAST, TwoStage
 from maskanim_jax.metrics.networks import NETWORKS
 
 KEYPOINTS = 33
-LEAST = 0.5
-"""Score from which on a body is there, and visibility from which on a point counts as detected."""
 
 _GROW = 1.25
 _REACH = 3  # cells of a heat map around a point that can draw it
 _PEAK = 0.5  # the least that the highest of them must have
-_STRIDES = (8, 16, 32, 32, 32)
 
 
-class BlazePose:
+class BlazePose(TwoStage):
     """`points`: 33 body points; one is found when the body's score and its own visibility are at least 0.5."""
 
     name = "blazepose-full"
     subject: Subject = "body"
     licence = NETWORKS["blazepose-full"].licence
+    strides = (8, 16, 32, 32, 32)
 
-    def __init__(self, cache: Path | None = None) -> None:
-        detector, landmarks = find(self.name, cache)
-        self._detector, self._landmarks = Model(detector), Model(landmarks)
-        self._anchors = anchors(self._detector.size, _STRIDES)
-
-    def points(self, frames: np.ndarray) -> Points:
-        found = [self._one(frame) for frame in frames]
-        return Points(np.stack([where for where, _ in found]), np.stack([seen for _, seen in found]))
-
-    def _one(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def one(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         region = self._region(frame)
         size = self._landmarks.size
         values, score, _, heat, *_ = self._landmarks(cut(frame, region, size) / 255)
@@ -54,9 +41,7 @@ class BlazePose:
         return where, (visible >= LEAST) & (float(score[0]) >= LEAST)
 
     def _region(self, frame: np.ndarray) -> Region:
-        everything, size = whole(*frame.shape[:2]), self._detector.size
-        raw, logits = self._detector(cut(frame, everything, size) / 127.5 - 1)
-        found = best(raw, logits[:, 0], self._anchors, size, LEAST)
+        everything, found = self.detect(frame)
         if found is None:
             return everything
         (x0, y0), (x1, y1) = back(found.points[:2], everything)

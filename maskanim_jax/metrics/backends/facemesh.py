@@ -7,41 +7,28 @@ longer side, turned so that the eyes are level, goes to the landmark network, wh
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 
-from maskanim_jax.metrics.backends.interface import Points, Subject
-from maskanim_jax.metrics.backends.regions import Region, anchors, back, best, cut, whole
-from maskanim_jax.metrics.backends.tflite import Model
-from maskanim_jax.metrics.install import find
+from maskanim_jax.metrics.backends.interface import Subject
+from maskanim_jax.metrics.backends.regions import Region, back, cut
+from maskanim_jax.metrics.backends.two_stage import LEAST, TwoStage
 from maskanim_jax.metrics.networks import NETWORKS
 
 KEYPOINTS = 468
-LEAST = 0.5
-"""Score from which on a face is there; all of its points are found then."""
 
 _GROW = 1.5
-_STRIDES = (8, 16, 16, 16)
 
 
-class FaceMesh:
+class FaceMesh(TwoStage):
     """`points`: 468 face points, all of them found or none."""
 
     name = "facemesh"
     subject: Subject = "face"
     licence = NETWORKS["facemesh"].licence
+    strides = (8, 16, 16, 16)
 
-    def __init__(self, cache: Path | None = None) -> None:
-        detector, landmarks = find(self.name, cache)
-        self._detector, self._landmarks = Model(detector), Model(landmarks)
-        self._anchors = anchors(self._detector.size, _STRIDES)
-
-    def points(self, frames: np.ndarray) -> Points:
-        found = [self._one(frame) for frame in frames]
-        return Points(np.stack([where for where, _ in found]), np.stack([seen for _, seen in found]))
-
-    def _one(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def one(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         region, size = self._region(frame), self._landmarks.size
         values, logit = self._landmarks(cut(frame, region, size) / 255)
         there = 1 / (1 + math.exp(-float(np.clip(logit.ravel()[0], -50, 50)))) >= LEAST
@@ -49,9 +36,7 @@ class FaceMesh:
         return where, np.full(KEYPOINTS, there)
 
     def _region(self, frame: np.ndarray) -> Region:
-        everything, size = whole(*frame.shape[:2]), self._detector.size
-        raw, logits = self._detector(cut(frame, everything, size) / 127.5 - 1)
-        found = best(raw, logits[:, 0], self._anchors, size, LEAST)
+        everything, found = self.detect(frame)
         if found is None:
             return everything
         (x0, y0), (x1, y1) = back(found.points[:2], everything)  # the eyes
