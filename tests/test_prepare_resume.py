@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -48,9 +47,34 @@ def reference(root, tmp_path_factory) -> dict[str, bytes]:
     return content(output)
 
 
-def command(root: Path, output: Path, *more: str) -> list[str]:
+def command(
+    root: Path, output: Path, *more: str, program: tuple[str, ...] = ("-m", "input_pipeline.prepare")
+) -> list[str]:
     options = [f"--input={root}", f"--output={output}", f"--size={SIZE}", *more]
-    return [sys.executable, "-m", "input_pipeline.prepare", *options]
+    return [sys.executable, *program, *options]
+
+
+TRAPPED = """
+import sys, time
+sys.path.insert(0, {repository!r})
+from input_pipeline import parts, prepare
+
+def square_frames(clip, size, read=parts.square_frames):
+    while clip.name.startswith("zz"):
+        time.sleep(60)
+    return read(clip, size)
+
+parts.square_frames = square_frames  # here, and in spawned workers, which import this file too
+if __name__ == "__main__":
+    sys.exit(prepare.main())
+"""
+
+
+@pytest.fixture
+def trapped(tmp_path) -> tuple[str, ...]:
+    """A preparation in which whoever reads a clip zz... does so for ever; so it is killed in its middle, however fast the machine is."""
+    (tmp_path / "trapped.py").write_text(TRAPPED.format(repository=str(REPOSITORY)))
+    return (str(tmp_path / "trapped.py"),)
 
 
 def test_three_processes_write_the_same_bytes_as_one(root, reference, tmp_path):
@@ -59,19 +83,16 @@ def test_three_processes_write_the_same_bytes_as_one(root, reference, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shards"]
 
 
-def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root, reference, tmp_path):
+def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root, reference, tmp_path, trapped):
     (tmp_path / "root").mkdir()
     for split in ("train", "test"):
         (tmp_path / "root" / split).mkdir()
         for entry in (root / split).iterdir():
             (tmp_path / "root" / split / entry.name).symlink_to(entry)
-    trap = tmp_path / "root/train/zz.mp4"
-    os.mkfifo(
-        trap
-    )  # whoever opens it waits for ever: the last clip of train, so the process is killed with shards finished
+    (tmp_path / "root/train/zz.mp4").write_text("no video")  # the last clip of train
     output, partial = tmp_path / "shards", tmp_path / ".shards.partial"
     process = subprocess.Popen(
-        command(tmp_path / "root", output, "--workers=1"), cwd=REPOSITORY, stderr=subprocess.DEVNULL
+        command(tmp_path / "root", output, "--workers=1", program=trapped), cwd=REPOSITORY, stderr=subprocess.DEVNULL
     )
     try:
         deadline = time.monotonic() + 120
@@ -85,8 +106,6 @@ def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root,
     assert not output.exists()
     made = {path.name: path.stat().st_mtime_ns for path in partial.glob("*.array_record")}
     assert len(made) >= 6
-    trap.unlink()
-    trap.write_text("no video")
     again = subprocess.run(
         command(tmp_path / "root", output, "--workers=1"), cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
@@ -100,12 +119,14 @@ def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root,
     assert not partial.exists()
 
 
-def test_no_process_outlives_a_killed_preparation(root, tmp_path):
+def test_no_process_outlives_a_killed_preparation(tmp_path, trapped):
     (tmp_path / "root/train").mkdir(parents=True)
     for number in range(2):
-        os.mkfifo(tmp_path / f"root/train/{number}.mp4")
+        (tmp_path / f"root/train/zz{number}.mp4").write_text("no video")
     process = subprocess.Popen(
-        command(tmp_path / "root", tmp_path / "shards", "--workers=2"), cwd=REPOSITORY, stderr=subprocess.DEVNULL
+        command(tmp_path / "root", tmp_path / "shards", "--workers=2", program=trapped),
+        cwd=REPOSITORY,
+        stderr=subprocess.DEVNULL,
     )
     try:
         children: set[int] = set()
@@ -118,6 +139,7 @@ def test_no_process_outlives_a_killed_preparation(root, tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         time.sleep(1)
+        assert process.poll() is None
     finally:
         process.kill()
         process.wait()
