@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from maskanim_jax.nn.convolution import conv2d, upsample, upsampled_conv2d
+from maskanim_jax.nn.convolution import conv2d
+from maskanim_jax.nn.upsampling import upsample, upsampled_conv2d
 
 ROUNDS = 7
 CONVS = (

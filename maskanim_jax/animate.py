@@ -25,6 +25,7 @@ from maskanim_jax.animation.smoothing import step_for_a_video
 from maskanim_jax.animation.writer import MADE, VideoWriter, check_writable, is_folder
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.images import Fit
+from maskanim_jax.memory import with_huge_pages
 from maskanim_jax.pictures import strip, to_uint8
 from maskanim_jax.shipped import reading as shipped
 from maskanim_jax.systems import SYSTEMS
@@ -264,4 +265,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     exit_with_sentence(main)

@@ -16,6 +16,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.memory import with_huge_pages
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
@@ -120,4 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    with_huge_pages()
     exit_with_sentence(main)

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.nn.convolution import conv2d
 from maskanim_jax.nn.pooling import max_pool
 from maskanim_jax.nn.types import DType
 
@@ -46,7 +47,7 @@ def features(
         for i in range(count):
             name = f"{block + 1}_{i + 1}"
             kernel, bias = weights[f"conv{name}/kernel"].astype(dtype), weights[f"conv{name}/bias"].astype(dtype)
-            x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            x = conv2d(x, jax.lax.stop_gradient(kernel))
             x = jax.nn.relu(x + bias)
             if f"relu{name}" in taps:
                 found[f"relu{name}"] = x

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskanim_jax.nn.convolution import conv2d, upsampled_conv2d
+from maskanim_jax.nn.convolution import conv2d
 from maskanim_jax.nn.types import DType
+from maskanim_jax.nn.upsampling import upsampled_conv2d
 
 EPSILON = 1e-5
 MOMENTUM = 0.1
