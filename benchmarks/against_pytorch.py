@@ -36,6 +36,7 @@ from tqdm import tqdm
 
 from benchmarks.jax_side import CONFIGS, OurSide, config_of, drawn_frames, export
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.memory import HUGE_PAGES, TUNABLES
 
 TASKS = ("step", "animation", "memory")
 TURN = {256: (1, 8), 64: (5, 64)}
@@ -46,6 +47,7 @@ LOSS, NORM, FRAME = 1e-3, 1e-2, 1e-3
 """Largest differences: of a loss and of a network's gradient norm (as shares), of a pixel."""
 PAUSE = 0.3
 """Seconds between turns, in which the other side's threads stop spinning."""
+HUGE = {"ours": ("ours",), "both": ("ours", "pytorch"), "none": ()}
 WAYS = {"released": "frame by frame as released", "batched": "in batches of 8"}
 
 
@@ -98,11 +100,16 @@ def peak_memory() -> float:
 class Worker:
     """A side in a process of its own; a context, which ends the process."""
 
-    def __init__(self, side: str, task: str, size: int, batch: int, folder: Path) -> None:
+    def __init__(self, side: str, task: str, size: int, batch: int, folder: Path, huge_pages: bool) -> None:
         self.name = f"the {side} worker"
+        pages = {TUNABLES: HUGE_PAGES if huge_pages else ""}
         command = [sys.executable, "-m", "benchmarks.against_pytorch", f"--size={size}", f"--folder={folder}"]
         self._process = subprocess.Popen(
-            [*command, f"--worker={side},{task},{batch}"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*command, f"--worker={side},{task},{batch}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | pages,
         )
 
     def __enter__(self) -> Worker:
@@ -137,16 +144,17 @@ class Worker:
 class Comparison:
     """One run of the benchmark; `rows` is what it found, a dict a line of the table."""
 
-    def __init__(self, size: int, rounds: int, folder: Path) -> None:
-        self.size, self.rounds, self.folder = size, rounds, folder
+    def __init__(self, size: int, rounds: int, folder: Path, huge_pages: Sequence[str]) -> None:
+        self.size, self.rounds, self.folder, self.huge_pages = size, rounds, folder, huge_pages
         self.steps, self.frames = TURN[size]
         self.last: dict[str, bool] = {}
         self.rows: list[dict[str, Any]] = []
 
     def _workers(self, stack: ExitStack, task: str, batch: int) -> dict[str, Worker]:
-        return {
-            side: stack.enter_context(Worker(side, task, self.size, batch, self.folder)) for side in ("ours", "pytorch")
-        }
+        return {side: stack.enter_context(self._worker(side, task, batch)) for side in ("ours", "pytorch")}
+
+    def _worker(self, side: str, task: str, batch: int) -> Worker:
+        return Worker(side, task, self.size, batch, self.folder, side in self.huge_pages)
 
     def step(self) -> None:
         """Training steps at each batch of the size."""
@@ -188,7 +196,7 @@ class Comparison:
             found = {}
             # Ours twice: the first fills the compilation cache.
             for side in tqdm(("ours", "ours", "pytorch"), desc=f"memory, {task}", unit="process"):
-                with Worker(side, task, self.size, batch, self.folder) as worker:
+                with self._worker(side, task, batch) as worker:
                     if side == "pytorch":
                         if task not in self.last:
                             self._choose_layout(task, worker, request)
@@ -273,6 +281,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--size", type=int, choices=sorted(CONFIGS), default=64, help="256: released taichi; 64 (default): puppets")
     add("--only", default=",".join(TASKS), help=f"some of {','.join(TASKS)}")
     add("--rounds", type=int, help=f"turns of each side; default {ROUNDS}")
+    add(
+        "--huge_pages",
+        choices=HUGE,
+        default="ours",
+        help="who gets them: ours, as our commands do (default), both, none",
+    )
     add("--json", type=Path, metavar="FILE", help="new file for all figures")
     add("--vgg", choices=("imagenet", "untrained"), default="imagenet", help="untrained needs no download; as fast")
     add("--worker", help=argparse.SUPPRESS)
@@ -296,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if importlib.util.find_spec("torch") is None:
         raise UserError("PyTorch is not installed: `pip install -e '.[benchmarks]'` brings it")
     with tempfile.TemporaryDirectory() as folder:
-        comparison = Comparison(args.size, rounds, Path(folder))
+        comparison = Comparison(args.size, rounds, Path(folder), HUGE[args.huge_pages])
         command = [sys.executable, "-m", "benchmarks.against_pytorch", f"--size={args.size}", f"--vgg={args.vgg}"]
         if subprocess.run([*command, "--worker=export,,0", f"--folder={folder}"]).returncode:
             raise UserError("the weights could not be exported: the sentence above says why")
@@ -305,6 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 getattr(comparison, task)()
     versions = {name: importlib.metadata.version(name) for name in ("jax", "torch")}
     about = {"config": CONFIGS[args.size][0], "cores": os.cpu_count(), "rounds": rounds, **versions}
+    about["huge pages"] = args.huge_pages
     layouts = {task: "channels last" if last else "channels first" for task, last in comparison.last.items()}
     print("\n" + ", ".join(f"{name} {value}" for name, value in (about | {"PyTorch's layout": layouts}).items()))
     print("Medians, smallest to largest of the rounds in brackets; busy machines disturb times more than ratios.\n")
