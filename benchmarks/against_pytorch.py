@@ -40,7 +40,7 @@ from maskanim_jax.memory import HUGE_PAGES, TUNABLES
 
 TASKS = ("step", "animation", "memory")
 TURN = {256: (3, 8), 64: (5, 64)}
-"""Steps and animated frames in one turn of a side; several, as the first step after a pause is slower."""
+"""Steps and animated frames in one turn of a side; in turns of one step at 256 ours varied by half."""
 ROUNDS = {256: 3, 64: 15}
 GOALS = {"step": 0.7, "animation": 0.4, "memory": 0.8}
 LOSS, NORM, FRAME = 1e-3, 1e-2, 1e-3

@@ -14,7 +14,7 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 def with_huge_pages() -> None:
     """For the start of a command on Linux: begins it again with `GLIBC_TUNABLES`, which glibc reads once, unless that is set already.
 
-    Each step's temporaries are asked of the system and given back. In pages of 4 kB that took up to a quarter of a training step on a CPU
+    Each step's temporaries are asked of the system and given back. In pages of 4 kB that took a sixth of a training step on a CPU
     (docs/performance.md). A C library without this tunable ignores it.
     """
     if sys.platform == "linux" and TUNABLES not in os.environ:

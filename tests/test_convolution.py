@@ -74,6 +74,12 @@ def test_half_precision_keeps_the_plain_convolution():
     np.testing.assert_array_equal(jax.jit(conv2d)(x, kernel), jax.jit(plain)(x, kernel))
 
 
+def test_half_precision_keeps_the_folded_convolution():
+    x, kernel = some(1, 32, 32, 8).astype(jnp.bfloat16), some(3, 3, 8, upsampling.WIDE, seed=1).astype(jnp.bfloat16)
+    found, folded = (jax.jit(way)(x, kernel) for way in (upsampled_conv2d, upsampling.folded_conv2d))
+    np.testing.assert_array_equal(found, folded)
+
+
 @pytest.mark.parametrize(("side", "folded"), [(16, True), (4, False)])
 def test_upsampling_is_folded_into_the_convolution(side, folded):
     x, kernel = some(2, side, side, 8), some(3, 3, 8, 5, seed=1)

@@ -45,7 +45,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
     plain = functools.partial(_plain, padding=padding)
     if _thin(kernel):
         return by_platform(functools.partial(thin_conv2d, padding=padding), plain)(x, kernel)
-    if _halved(x, kernel.shape, padding):
+    if _halved(x, kernel, padding):
         return by_platform(winograd.conv2d, plain)(x, kernel)
     return plain(x, kernel)
 
@@ -61,7 +61,7 @@ def _backward(padding: str, kept: tuple[jax.Array, jax.Array], g: jax.Array) -> 
     def on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
         if _thin(kernel):
             return jax.vjp(functools.partial(thin_conv2d, padding=padding), x, kernel)[1](g)
-        if _halved(x, kernel.shape, padding):
+        if _halved(x, kernel, padding):
             return winograd.gradient_of_picture(kernel, g), summed(winograd.gradient_of_kernel, x, g)
         by_blocks = functools.partial(_blocks, size=kernel.shape[0], padding=padding)
         return _to_x(x, kernel, g, padding), summed(by_blocks, x, g)
@@ -76,12 +76,12 @@ def _thin(kernel: jax.Array) -> bool:
     return kernel.shape[-1] <= THIN and kernel.shape[0] >= TALL
 
 
-def _halved(x: jax.Array, kernel: tuple[int, ...], padding: str) -> bool:
+def _halved(x: jax.Array, kernel: jax.Array, padding: str) -> bool:
     return (
-        kernel[:2] == (3, 3)
+        kernel.shape[:2] == (3, 3)
         and padding == "SAME"
         and x.dtype == jnp.float32
-        and min(kernel[2:]) >= WIDE
+        and min(kernel.shape[2:]) >= WIDE
         and x.shape[1] >= HIGH
     )
 

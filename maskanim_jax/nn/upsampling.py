@@ -59,7 +59,8 @@ def _on_cpu(x: jax.Array, kernel: jax.Array) -> Way:
     n, h, w, _ = x.shape
     if isinstance(n, int) and n * h * w < FOLDED_PIXELS:  # an exported function may leave n open
         return lambda x, kernel: conv2d(upsample(x), kernel)
-    return differences_conv2d if kernel.shape[-1] >= WIDE else folded_conv2d
+    # Differences in half precision would lose what neighbours have in common.
+    return differences_conv2d if kernel.shape[-1] >= WIDE and x.dtype == jnp.float32 else folded_conv2d
 
 
 def _fold(kernel: jax.Array, axis: int) -> jax.Array:
