@@ -106,7 +106,8 @@ def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accum
         state: TrainState, frozen: Tree, source: jax.Array, driving: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        found = gradients(state, frozen, source, driving, key)
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what each device does by itself looks for it
+            found = gradients(state, frozen, source, driving, key)
         with jax.named_scope("adam"):
             updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)

@@ -1,6 +1,6 @@
 """How is a convolution computed? The same numbers as the plain one, up to rounding, with fewer operations and no slow path.
 
-On a CPU a wide 3x3 conv takes half of the multiplications (winograd.py). The gradient with respect to other kernels is added up over blocks of
+On a CPU with a compiler convolutions are our own C++ (native). Without one a wide 3x3 conv takes half of the multiplications (winograd.py). The gradient with respect to other kernels is added up over blocks of
 rows there: XLA treats it as a conv whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints the ratios). A 7x7
 conv with few outputs, which leaves most of a CPU's vector empty, is a 1x7 conv with 7 times as many. Other platforms get the plain ones.
 """
@@ -17,6 +17,7 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 from maskanim_jax.nn import winograd
+from maskanim_jax.nn.native import calls as native
 
 Way = Callable[[jax.Array, jax.Array], jax.Array]
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -43,6 +44,8 @@ def by_platform(cpu: Callable[..., Any], others: Callable[..., Any]) -> Callable
 def conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
     """(N, H, W, I) by (K, K, I, O), stride 1: (N, H, W, O), or (N, H - K + 1, W - K + 1, O) with padding "VALID"."""
     plain = functools.partial(_plain, padding=padding)
+    if native.usable(x):
+        return by_platform(functools.partial(_compiled, padding=padding), plain)(x, kernel)
     if _thin(kernel):
         return by_platform(functools.partial(thin_conv2d, padding=padding), plain)(x, kernel)
     if _halved(x, kernel, padding):
@@ -59,6 +62,10 @@ def _backward(padding: str, kept: tuple[jax.Array, jax.Array], g: jax.Array) -> 
         return _to_x(x, kernel, g, padding), _kernel_gradient(x, g, size=kernel.shape[0], padding=padding)
 
     def on_cpu(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if native.usable(x):
+            size, before = kernel.shape[0], _before(kernel, padding)
+            to_x = native.convolution(g, kernel, x.shape[1:3], size - 1 - before, turn=True)
+            return to_x, native.kernel_gradient(x, g, size, before)
         if _thin(kernel):
             return jax.vjp(functools.partial(thin_conv2d, padding=padding), x, kernel)[1](g)
         if _halved(x, kernel, padding):
@@ -70,6 +77,16 @@ def _backward(padding: str, kept: tuple[jax.Array, jax.Array], g: jax.Array) -> 
 
 
 conv2d.defvjp(_forward, _backward)
+
+
+def _before(kernel: jax.Array, padding: str) -> int:
+    """Zeros before the first row and column."""
+    return (kernel.shape[0] - 1) // 2 if padding == "SAME" else 0
+
+
+def _compiled(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
+    less = kernel.shape[0] - 1 if padding == "VALID" else 0
+    return native.convolution(x, kernel, (x.shape[1] - less, x.shape[2] - less), _before(kernel, padding))
 
 
 def _thin(kernel: jax.Array) -> bool:

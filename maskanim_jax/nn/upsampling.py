@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from maskanim_jax.nn.native import calls as native
 from maskanim_jax.nn.convolution import LAYOUT, Way, by_platform, conv2d, summed
 
 FOLDED_PIXELS = 512
@@ -47,8 +48,13 @@ def _backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arra
             lambda x, g: jax.linear_transpose(lambda kernel: differences_conv2d(x, kernel), like)(g)[0], x, g
         )
 
+    def compiled(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
+        wide = native.convolution(g, kernel, g.shape[1:3], 1, turn=True)
+        n, h, w, c = x.shape
+        return wide.reshape(n, h, 2, w, 2, c).sum((2, 4)), native.kernel_gradient(x, g, 3, 1, up=True)
+
     way = _on_cpu(*kept)
-    on_cpu = by_differences if way is differences_conv2d else gradients(way)
+    on_cpu = {_compiled: compiled, differences_conv2d: by_differences}.get(way) or gradients(way)
     return by_platform(on_cpu, gradients(dilated_conv2d))(*kept, g)
 
 
@@ -57,10 +63,16 @@ upsampled_conv2d.defvjp(_forward, _backward)
 
 def _on_cpu(x: jax.Array, kernel: jax.Array) -> Way:
     n, h, w, _ = x.shape
+    if native.usable(x):
+        return _compiled
     if isinstance(n, int) and n * h * w < FOLDED_PIXELS:  # an exported function may leave n open
         return lambda x, kernel: conv2d(upsample(x), kernel)
     # Differences in half precision would lose what neighbours have in common.
     return differences_conv2d if kernel.shape[-1] >= WIDE and x.dtype == jnp.float32 else folded_conv2d
+
+
+def _compiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return native.convolution(x, kernel, (2 * x.shape[1], 2 * x.shape[2]), 1, up=True)
 
 
 def _fold(kernel: jax.Array, axis: int) -> jax.Array:

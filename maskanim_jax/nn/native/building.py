@@ -1,0 +1,126 @@
+"""How do the C++ convolutions get onto this machine? Compiled once for its processor, and kept in the user's cache.
+
+Nothing needs them: without a compiler, or with `MASKANIM_NATIVE=0`, convolutions are XLA's, slower and equal up to rounding.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+
+from maskanim_jax.weights import default_cache
+
+SWITCH = "MASKANIM_NATIVE"
+"""Environment variable: "0" leaves the compiled convolutions out."""
+SOURCES = Path(__file__).parent
+UNITS = ("handlers.cc", "work.cc")
+HANDLERS = ("convolution", "kernel_gradient")
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-O3", "-std=c++17", "-march=native", "-fPIC", "-shared", "-pthread")
+PATIENCE = 300
+"""Seconds for compiling, which takes about 4."""
+_portable: ContextVar[bool] = ContextVar("portable", default=False)
+
+
+class Found(NamedTuple):
+    """The prefix of the registered functions' names, or the reason why there are none."""
+
+    prefix: str
+    reason: str
+
+
+@contextmanager
+def portable() -> Iterator[None]:
+    """What is traced within runs on machines that do not have the compiled functions: for exports."""
+    before = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(before)
+
+
+def prefix() -> str:
+    """The prefix of the functions' names for what is traced now; empty where there are none."""
+    return "" if _portable.get() or jax.default_backend() != "cpu" else found().prefix
+
+
+@functools.cache
+def found() -> Found:
+    """Compiles what is not compiled yet, loads it and tells XLA, once in a process. Never raises."""
+    if os.environ.get(SWITCH) == "0":
+        return Found("", f"{SWITCH}=0")
+    command = _command()
+    if not command:
+        return Found("", f"there is no C++ compiler ({', '.join(COMPILERS)}, or $CXX)")
+    digest = _digest(command)
+    path = default_cache() / "native" / f"{digest}.so"
+    try:
+        if not path.is_file():
+            _compile(command, path)
+        library = ctypes.CDLL(str(path))
+        for name in HANDLERS:
+            handler = jax.ffi.pycapsule(getattr(library, f"maskanim_{name}"))
+            # The name has the sources in it: a program of other sources in XLA's cache is another program.
+            jax.ffi.register_ffi_target(f"maskanim_{digest}_{name}", handler, platform="cpu")
+    except subprocess.CalledProcessError as error:
+        return Found("", f"{command[0]} cannot compile them: {_last_line(error.stderr)}")
+    except Exception as error:  # whatever it is, XLA's convolutions do
+        return Found("", f"{type(error).__name__}: {error}")
+    return Found(f"maskanim_{digest}", "")
+
+
+def _command() -> list[str]:
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
+    compiler = next((path for name in names if (path := shutil.which(name))), None)
+    return [compiler, *FLAGS, "-isystem", jax.ffi.include_dir()] if compiler else []
+
+
+def _digest(command: list[str]) -> str:
+    """Of all that the compiled file depends on; the processor among them."""
+    parts = [*command, jax.lib.__version__, platform.machine(), sys.platform, _processor()]
+    parts += [path.read_text() for path in sorted(SOURCES.glob("*.[hc]*")) if path.suffix in (".h", ".cc")]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _processor() -> str:
+    """What the processor can do; a cache may be shared by different machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _compile(command: list[str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        units = [str(SOURCES / unit) for unit in UNITS]
+        subprocess.run(
+            [*command, *units, "-o", str(made)],
+            check=True,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        os.replace(made, path)
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if "error" in line] or text.splitlines() or ["no reason given"]
+    return lines[0][:200]

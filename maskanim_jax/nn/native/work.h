@@ -1,0 +1,62 @@
+// How is work divided among threads, and where do intermediate values lie?
+//
+// What a job computes and the order in which results are added never depend on the number of threads, so results are the same bit for bit.
+
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <thread>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace maskanim {
+
+// Memory that a call needs, not initialised. What calls gave back is kept for the next ones up to kKept bytes: asked of the system anew, its
+// pages would have to be cleared each time.
+class Scratch {
+ public:
+  explicit Scratch(int64_t floats);
+  ~Scratch();
+  Scratch(Scratch&& other) noexcept : data_(other.data_), bytes_(other.bytes_) { other.data_ = nullptr; }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  float* get() const { return data_; }
+
+ private:
+  static constexpr size_t kKept = size_t{96} << 20;
+  float* data_;
+  size_t bytes_;
+};
+
+// Runs `job(i)` for each i below `jobs` on XLA's threads. The caller works too and waits only for jobs that have begun: with all other
+// threads busy it does everything by itself, so nothing can wait for itself.
+template <typename Job>
+void InParallel(xla::ffi::ThreadPool& pool, int64_t jobs, const Job& job) {
+  struct Shared {
+    std::atomic<int64_t> next{0}, done{0};
+    int64_t jobs;
+    const Job* job;
+  };
+  const auto work = [](Shared& shared) {
+    for (int64_t i; (i = shared.next.fetch_add(1)) < shared.jobs;) {
+      (*shared.job)(i);
+      shared.done.fetch_add(1, std::memory_order_release);
+    }
+  };
+  const int64_t threads = pool.num_threads();
+  if (jobs <= 1 || threads <= 1) {
+    for (int64_t i = 0; i < jobs; ++i) job(i);
+    return;
+  }
+  auto shared = std::make_shared<Shared>();  // a late thread finds it, and nothing left to do
+  shared->jobs = jobs;
+  shared->job = &job;
+  for (int64_t i = 1; i < threads && i < jobs; ++i) pool.Schedule([shared, work] { work(*shared); });
+  work(*shared);
+  while (shared->done.load(std::memory_order_acquire) < jobs) std::this_thread::yield();
+}
+
+}  // namespace maskanim
