@@ -104,22 +104,25 @@ def export(
     import jax
 
     from maskanim_jax.exporting import functions, jax_files, onnx_files
+    from maskanim_jax.nn.native.building import portable
 
     system = run.system
     (jax_files if format == "jax" else onnx_files).check_ready()
-    made = functions.functions_of(
-        system, run.variables, options, system.picture_order if pictures else (system.result,)
-    )
+    with portable():
+        made = functions.functions_of(
+            system, run.variables, options, system.picture_order if pictures else (system.result,)
+        )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
     try:
-        if format == "jax":
-            about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
-        else:
-            about = onnx_files.write_onnx(folder, made, system.frame_size, batch or 1)
+        with portable():
+            if format == "jax":
+                about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
+            else:
+                about = onnx_files.write_onnx(folder, made, system.frame_size, batch or 1)
         info = {
             "format": format,
             "system": system.name,

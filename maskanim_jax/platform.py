@@ -30,15 +30,15 @@ def prepare(config: ConfigDict) -> None:
     """Turns on the persistent compilation cache, makes `config.cpu_devices`, joins the other processes when MASKANIM_DISTRIBUTED is set.
 
     Without a GPU or TPU a mesh of CPU devices is worth having where convs are XLA's: it runs a narrow one on one core, two devices run two of
-    them. The compiled ones (nn/native) use all cores on one device, which is faster.
+    them. The compiled ones (nn/native) use all cores on one device, which is faster. 0 devices: whichever it is.
     Raises UserError when MASKANIM_DISTRIBUTED cannot be read, or the other processes do not come.
     """
     if others := os.environ.get(OTHERS):
         _join(others)
-    several = config.cpu_devices > 1 and not building.found().prefix
-    if several and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    devices = config.cpu_devices or _fastest()
+    if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # JAX is in use already: its devices stay what they are
-            jax.config.update("jax_num_cpu_devices", config.cpu_devices)
+            jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache() / "xla")
     )
@@ -46,6 +46,11 @@ def prepare(config: ConfigDict) -> None:
         jax.config.update(
             "jax_persistent_cache_min_compile_time_secs", 0.3
         )  # the many small programs of a start count too
+
+
+def _fastest() -> int:
+    """Devices for `cpu_devices` 0."""
+    return 1 if building.found().prefix else min(2, os.cpu_count() or 1)
 
 
 def _join(others: str) -> None:

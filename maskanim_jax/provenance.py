@@ -104,4 +104,6 @@ def add_start(workdir: Path, start: Mapping[str, Any]) -> list[str]:
     before = starts[-1]
     was = {**(before.get("versions") or {}), "git revision": before.get("git")}
     now = {**start["versions"], "git revision": start["git"]}
+    if "convolutions" in before and "convolutions" in start:
+        was["convolutions"], now["convolutions"] = before["convolutions"], start["convolutions"]
     return [f"{name} was {was.get(name)} and is {now[name]}" for name in now if was.get(name) != now[name]]

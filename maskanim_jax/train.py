@@ -31,6 +31,7 @@ from maskanim_jax.held_out import held_out_figures, held_out_pictures, held_out_
 from maskanim_jax.logs import RunLog
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.mesh import agreed, everywhere, local, make_mesh, to_devices
+from maskanim_jax.nn.native import building
 from maskanim_jax.nn.network import count_parameters
 from maskanim_jax.not_finite import explained
 from maskanim_jax.preemption import Stop
@@ -264,6 +265,7 @@ def _record(setting: Setting, first: int, checkpoints: Checkpoints, changed: lis
         from_checkpoint=first in checkpoints.steps(),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         processes=jax.process_count(),
+        convolutions=building.told(),
         changed=changed,
     )
 
@@ -274,7 +276,7 @@ def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Check
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
         f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, "
-        f"on {jax.device_count()} {jax.devices()[0].platform} device(s)",
+        f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.told()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         setting.stream.describe(config.optim.epochs),
         f"step {first} of {setting.steps}" + (", resumed" if first else ""),

@@ -1,8 +1,9 @@
 """How is a convolution computed? The same numbers as the plain one, up to rounding, with fewer operations and no slow path.
 
-On a CPU with a compiler convolutions are our own C++ (native). Without one a wide 3x3 conv takes half of the multiplications (winograd.py). The gradient with respect to other kernels is added up over blocks of
-rows there: XLA treats it as a conv whose kernel is the whole picture, which leaves the cache (benchmarks/convolution.py prints the ratios). A 7x7
-conv with few outputs, which leaves most of a CPU's vector empty, is a 1x7 conv with 7 times as many. Other platforms get the plain ones.
+On a CPU with a C++ compiler they are our own (nn/native). Without one a wide 3x3 conv takes half of the multiplications (winograd.py); the
+gradient with respect to other kernels is added up over blocks of rows: XLA treats it as a conv whose kernel is the whole picture, which leaves
+the cache (benchmarks/convolution.py prints the ratios); and a 7x7 conv with few outputs, which leaves most of a CPU's vector empty, is a
+1x7 conv with 7 times as many. Other platforms get the plain ones.
 """
 
 from __future__ import annotations

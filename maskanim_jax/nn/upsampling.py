@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from maskanim_jax.nn.native import calls as native
 from maskanim_jax.nn.convolution import LAYOUT, Way, by_platform, conv2d, summed
+from maskanim_jax.nn.native import calls as native
 
 FOLDED_PIXELS = 512
 """Batches of fewer source pixels are upsampled and convolved: folding a wide kernel would cost more than it saves."""
@@ -54,7 +54,8 @@ def _backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arra
         return wide.reshape(n, h, 2, w, 2, c).sum((2, 4)), native.kernel_gradient(x, g, 3, 1, up=True)
 
     way = _on_cpu(*kept)
-    on_cpu = {_compiled: compiled, differences_conv2d: by_differences}.get(way) or gradients(way)
+    own = {_compiled: compiled, differences_conv2d: by_differences}  # the others' gradients are JAX's own
+    on_cpu = own[way] if way in own else gradients(way)
     return by_platform(on_cpu, gradients(dilated_conv2d))(*kept, g)
 
 

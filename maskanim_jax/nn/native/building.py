@@ -58,6 +58,13 @@ def prefix() -> str:
     return "" if _portable.get() or jax.default_backend() != "cpu" else found().prefix
 
 
+def told() -> str:
+    """For log and run.json: whose convolutions these are."""
+    if jax.default_backend() != "cpu":
+        return "XLA's"
+    return f"compiled, {found().prefix}" if found().prefix else f"XLA's, since {found().reason}"
+
+
 @functools.cache
 def found() -> Found:
     """Compiles what is not compiled yet, loads it and tells XLA, once in a process. Never raises."""
@@ -67,11 +74,8 @@ def found() -> Found:
     if not command:
         return Found("", f"there is no C++ compiler ({', '.join(COMPILERS)}, or $CXX)")
     digest = _digest(command)
-    path = default_cache() / "native" / f"{digest}.so"
     try:
-        if not path.is_file():
-            _compile(command, path)
-        library = ctypes.CDLL(str(path))
+        library = ctypes.CDLL(str(_kept(digest) or _compile(command, digest)))
         for name in HANDLERS:
             handler = jax.ffi.pycapsule(getattr(library, f"maskanim_{name}"))
             # The name has the sources in it: a program of other sources in XLA's cache is another program.
@@ -105,10 +109,24 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _compile(command: list[str], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
+def _folder() -> Path:
+    return default_cache() / "native"
+
+
+def _kept(digest: str) -> Path | None:
+    """What was compiled before, if it is what it was: its name has the hash of its content. Running a damaged one could end the process."""
+    whole = (path for path in _folder().glob(f"{digest}-*.so") if path.stem == f"{digest}-{_hash(path)}")
+    return next(whole, None)
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+def _compile(command: list[str], digest: str) -> Path:
+    _folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_folder()) as temporary:
+        made = Path(temporary) / "made.so"
         units = [str(SOURCES / unit) for unit in UNITS]
         subprocess.run(
             [*command, *units, "-o", str(made)],
@@ -118,7 +136,9 @@ def _compile(command: list[str], path: Path) -> None:
             text=True,
             timeout=PATIENCE,
         )
+        path = _folder() / f"{digest}-{_hash(made)}.so"
         os.replace(made, path)
+    return path
 
 
 def _last_line(text: str) -> str:

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec
 
 from maskanim_jax.nn.native import building
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
 
 
 def usable(x: jax.Array) -> bool:
@@ -53,7 +53,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, size: int, before: int, *, up: b
 def _call(name: str, result: jax.ShapeDtypeStruct, before: int, up: bool) -> Callable[..., jax.Array]:
     function = jax.ffi.ffi_call(f"{building.prefix()}_{name}", result, vmap_method="sequential")
     places = {"top": np.int64(before), "left": np.int64(before), "up": np.int64(up)}
-    return lambda *inputs, **more: function(*inputs, **places, **more)  # type: ignore[return-value]
+    return lambda *inputs, **more: function(*inputs, **places, **more)
 
 
 def _on_each_device(call: Callable[..., jax.Array], inputs: Any, output: PartitionSpec) -> Callable[..., jax.Array]:

@@ -23,7 +23,7 @@ using Array = ffi::Buffer<ffi::F32>;
 using Result = ffi::ResultBuffer<ffi::F32>;
 
 // Fewer tiles would not pay for the kernel's points.
-constexpr int64_t kTiles = 48;
+constexpr int64_t kTiles = 48, kTilesOfWide = 16;
 constexpr int64_t kChannels = 16;
 
 bool IsWinograd(const Shape& s, int up) {
@@ -31,7 +31,7 @@ bool IsWinograd(const Shape& s, int up) {
   const bool same = s.rows == 3 && s.columns == 3 && s.top == 1 && s.left == 1 && s.out_height == s.height << up &&
                     s.out_width == s.width << up;
   return same && s.inputs % kLanes == 0 && s.outputs % kLanes == 0 && std::min(s.inputs, s.outputs) >= kChannels &&
-         tiles >= kTiles;
+         tiles >= (s.inputs * s.outputs >= kWideKernel ? kTilesOfWide : kTiles);
 }
 
 // (N, H, W, C) to (N, 2H, 2W, C) by nearest neighbour.
