@@ -140,6 +140,7 @@ def export(folder: Path, size: int, untrained: bool) -> None:
     """
     import jax
 
+    from maskanim_jax.losses.vgg import used_weights
     from maskanim_jax.systems import build
     from maskanim_jax.systems.released_format import file_tree, modules, released
     from maskanim_jax.torch_writer import write_tensors
@@ -148,7 +149,7 @@ def export(folder: Path, size: int, untrained: bool) -> None:
     config = config_of(size)
     if untrained:
         config.loss.vgg = "untrained"
-    np.savez(folder / "vgg.npz", **vgg_weights(config))  # type: ignore[arg-type, unused-ignore]
+    np.savez(folder / "vgg.npz", **used_weights(vgg_weights(config), config.loss.taps))  # type: ignore[arg-type, unused-ignore]
     layout, system = released(config).layout(config), build(config)
     variables = jax.device_get(lively_variables(system, config.seed))
     write_tensors(

@@ -10,6 +10,7 @@ import lzma
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ _DAMAGE = (
 )
 
 
-def read_npz(path: Path, mend: str, most: int = MAX_BYTES) -> dict[str, np.ndarray]:
-    """All arrays of the file by name, of at most `most` bytes together. Raises UserError that ends with `mend`; FileNotFoundError."""
+def read_npz(path: Path, mend: str, most: int = MAX_BYTES, only: Container[str] | None = None) -> dict[str, np.ndarray]:
+    """All arrays of the file by name, or `only` some, of at most `most` bytes together.
+
+    Raises UserError that ends with `mend`; FileNotFoundError.
+    """
     try:
         check_regular(path)
         with zipfile.ZipFile(path) as archive:
@@ -33,7 +37,8 @@ def read_npz(path: Path, mend: str, most: int = MAX_BYTES) -> dict[str, np.ndarr
                 raise UserError(
                     f"{path} can't be read (unpacked it has {promised:,} bytes, {most:,} are allowed): {mend}"
                 )
-            return {info.filename.removesuffix(".npy"): _array(archive, info) for info in archive.infolist()}
+            entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            return {name: _array(archive, info) for name, info in entries.items() if only is None or name in only}
     except FileNotFoundError:
         raise
     except _DAMAGE as error:

@@ -29,7 +29,7 @@ from maskanim_jax.files import replacing
 from maskanim_jax.first_step import FirstStep
 from maskanim_jax.held_out import held_out_figures, held_out_pictures, held_out_probe
 from maskanim_jax.logs import RunLog
-from maskanim_jax.losses.vgg import used_weights
+from maskanim_jax.losses.vgg import used_names, used_weights
 from maskanim_jax.mesh import agreed, everywhere, local, make_mesh, to_devices
 from maskanim_jax.nn.native import building
 from maskanim_jax.nn.network import count_parameters
@@ -205,7 +205,7 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
         return untrained_vgg19(config.seed)
     if config.loss.vgg != "imagenet":
         raise UserError(f"config.loss.vgg={config.loss.vgg} cannot be: give 'imagenet' or 'untrained'")
-    return find_vgg19()
+    return find_vgg19(only=used_names(config.loss.taps))  # the rest is nine tenths of it
 
 
 def batches(setting: Setting, first: int) -> Generator[Pair]:

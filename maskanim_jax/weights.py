@@ -14,6 +14,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,8 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return result
 
 
-def find_vgg19(cache: Path | None = None) -> Vgg:
-    """VGG-19 with ImageNet weights from the cache; UserError when it isn't there or was changed since."""
+def find_vgg19(cache: Path | None = None, only: Container[str] | None = None) -> Vgg:
+    """VGG-19 with ImageNet weights from the cache, all arrays or `only` some; UserError when it isn't there or was changed since."""
     folder = cache or default_cache()
     path, note = folder / "vgg19.npz", folder / "vgg19.json"
     if not path.is_file() or not note.is_file():
@@ -88,7 +89,7 @@ def find_vgg19(cache: Path | None = None) -> Vgg:
         raise UserError(f"{note} can't be read: {again}") from error
     if downloads.sha256_of(path) != recorded:
         raise UserError(f"{path} was changed since it was written (its SHA-256 isn't {note.name}'s): {again}")
-    return _checked(read_npz(path, again, _MAX_BYTES), path)
+    return _checked(read_npz(path, again, _MAX_BYTES, only), path, only)
 
 
 def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
@@ -187,10 +188,12 @@ def _keras_pair(file: object, group: str, path: Path) -> tuple[np.ndarray, np.nd
     return kernel[()], bias[()]
 
 
-def _checked(weights: Vgg, path: Path) -> Vgg:
+def _checked(weights: Vgg, path: Path, only: Container[str] | None = None) -> Vgg:
     """The arrays as contiguous float32, in the order of `shapes`; UserError for a missing or damaged one."""
     result: Vgg = {}
     for name, shape in shapes().items():
+        if only is not None and name not in only:
+            continue
         array = weights.get(name)
         if array is None or array.shape != shape:
             got = "nothing" if array is None else f"shape {array.shape}"

@@ -56,8 +56,14 @@ def features(
     return [found[tap] for tap in taps]
 
 
+def used_names(taps: Sequence[str]) -> set[str]:
+    """The names of the weights that the taps need."""
+    last = max(TAPS.index(tap) for tap in taps)
+    convs = (tap.replace("relu", "conv") for tap in TAPS[: last + 1])
+    return {"mean", "std", *(f"{conv}/{part}" for conv in convs for part in ("kernel", "bias"))}
+
+
 def used_weights(weights: Mapping[str, Array], taps: Sequence[str]) -> dict[str, Array]:
     """The part of the weights that the taps need: less to move to the device."""
-    last = max(TAPS.index(tap) for tap in taps)
-    names = {tap.replace("relu", "conv") for tap in TAPS[: last + 1]}
-    return {key: value for key, value in weights.items() if key in ("mean", "std") or key.split("/")[0] in names}
+    names = used_names(taps)
+    return {key: value for key, value in weights.items() if key in names}
