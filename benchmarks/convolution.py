@@ -1,6 +1,7 @@
 """How much faster are our convolutions than the plain ones? `python -m benchmarks.convolution` prints ratios, taken alternately in one run.
 
-Forwards and backwards of the layers that cost most at 256 x 256 and of small ones, on the platform that JAX finds.
+Forwards and backwards of the layers that cost most at 256 x 256 and of small ones, on the platform that JAX finds; on a CPU with a compiler the
+compiled ones against XLA's plain ones, and against the ways that a CPU without a compiler takes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from maskanim_jax.nn.convolution import conv2d
+from maskanim_jax.nn.native import building
 from maskanim_jax.nn.upsampling import upsample, upsampled_conv2d
 
 ROUNDS = 7
@@ -37,47 +39,50 @@ def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def both_ways(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> Callable[[], Any]:
     """The function and its two gradients, jitted."""
     g = jax.random.normal(jax.random.key(2), jax.eval_shape(function, x, kernel).shape)
-    run = jax.jit(lambda x, kernel, g: jax.vjp(function, x, kernel)[1](g))
+    run = jax.jit(lambda x, kernel, g: jax.vjp(function, x, kernel)[1](g)).lower(x, kernel, g).compile()
     return lambda: jax.block_until_ready(run(x, kernel, g))
 
 
-def ratio(ours: Callable[[], Any], theirs: Callable[[], Any]) -> tuple[float, float, float]:
-    """Median seconds of both, and the median of the ratios of neighbouring runs."""
-    ours(), theirs()
-    times: list[tuple[float, float]] = []
-    for _ in range(ROUNDS):
-        pair = []
-        for run in (ours, theirs):
+def without_compiler(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> Callable[[], Any]:
+    """`both_ways` as on a machine that has none."""
+    with building.portable():
+        return both_ways(lambda x, kernel: function(x, kernel), x, kernel)
+
+
+def compared(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> str:
+    """Median seconds of ours and the plain one, and the medians of the ratios of neighbouring runs."""
+    ways = {"ours": both_ways(ours, x, kernel), "plain": both_ways(theirs, x, kernel)}
+    if building.prefix():
+        ways["without a compiler"] = without_compiler(ours, x, kernel)
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(ROUNDS + 1):
+        for name, run in ways.items():
             began = time.perf_counter()
             run()
-            pair.append(time.perf_counter() - began)
-        times.append((pair[0], pair[1]))
-    return *(statistics.median(column) for column in zip(*times, strict=True)), statistics.median(
-        a / b for a, b in times
-    )  # type: ignore[return-value]
+            if number:  # the first round warms up
+                times[name].append(time.perf_counter() - began)
+    told = [f"{statistics.median(times['ours']):.4f} s"]
+    for name in list(ways)[1:]:
+        share = statistics.median(a / b for a, b in zip(times["ours"], times[name], strict=True))
+        told.append(f"{name} {statistics.median(times[name]):.4f} s, ratio {share:.2f}")
+    return "; ".join(told)
 
 
 def main() -> None:
     print(
-        f"{jax.devices()[0].platform}, jax {jax.__version__}; forwards and both gradients; ratio below 1: ours is faster"
+        f"{jax.devices()[0].platform}, jax {jax.__version__}, convolutions: {building.told()}; forwards and both gradients; "
+        "ratio below 1: ours is faster"
     )
     for n, side, inputs, outputs, size in CONVS:
         x = jax.random.normal(jax.random.key(0), (n, side, side, inputs))
         kernel = jax.random.normal(jax.random.key(1), (size, size, inputs, outputs))
-        ours, theirs, share = ratio(both_ways(conv2d, x, kernel), both_ways(plain, x, kernel))
-        print(
-            f"{size}x{size} conv, batch {n}, {side}x{side}, {inputs} to {outputs}: {ours:.4f} s, plain {theirs:.4f} s, ratio {share:.2f}"
-        )
+        told = compared(conv2d, plain, x, kernel)
+        print(f"{size}x{size} conv, batch {n}, {side}x{side}, {inputs} to {outputs}: {told}", flush=True)
     for n, side, inputs, outputs in UPSAMPLED:
         x = jax.random.normal(jax.random.key(0), (n, side, side, inputs))
         kernel = jax.random.normal(jax.random.key(1), (3, 3, inputs, outputs))
-        ours, theirs, share = ratio(
-            both_ways(upsampled_conv2d, x, kernel),
-            both_ways(lambda x, k: plain(upsample(x), jnp.asarray(k)), x, kernel),
-        )
-        print(
-            f"upsampled 3x3 conv, batch {n}, from {side}x{side}, {inputs} to {outputs}: {ours:.4f} s, plain {theirs:.4f} s, ratio {share:.2f}"
-        )
+        told = compared(upsampled_conv2d, lambda x, k: plain(upsample(x), jnp.asarray(k)), x, kernel)
+        print(f"upsampled 3x3 conv, batch {n}, from {side}x{side}, {inputs} to {outputs}: {told}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from maskanim_jax import hosts
 from maskanim_jax.checkpoints import FOLDER, flat_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.files import replacing
+from maskanim_jax.nn.native import building
 from maskanim_jax.provenance import git_revision, versions
 
 OWN = ("data.shards", "data.threads", "data.prefetch", "cpu_devices")
@@ -36,6 +37,7 @@ def agree(config: ConfigDict, data: Mapping[str, Any], **more: Any) -> None:
     mine |= {f"the data's {key}": value for key, value in data.items()} | more
     mine |= {f"the version of {name}": version for name, version in versions().items()}
     mine |= {"the git revision": git_revision(), "devices of each process": jax.local_device_count()}
+    mine |= {"whether convolutions are compiled": bool(building.prefix())}  # programs that talk must be of one kind
     if peers is not None:
         refuse_differences(peers.gather(mine))
     else:  # they were brought together by other means, or are not watched

@@ -16,6 +16,7 @@ from maskanim_jax.checkpoints import load_run
 from maskanim_jax.errors import UserError
 from maskanim_jax.export import export, main
 from maskanim_jax.exporting.functions import frames_of, functions_of
+from maskanim_jax.nn.native.building import portable
 from maskanim_jax.pictures import to_uint8
 
 pytest.importorskip("flatbuffers", reason="JAX writes exported functions only with flatbuffers: the extra `export`")
@@ -106,9 +107,10 @@ def test_each_platform_has_its_own_operations_and_they_agree(exported):
     results = {}
     for platform in ("cpu", "tpu"):
         anywhere = [jax.export.DisabledSafetyCheck.platform()]
-        one = jax.export.export(jax.jit(made.animate), platforms=[platform], disabled_checks=anywhere)(
-            made.weights, made.begun, frames_of(SIZE, 5)
-        )
+        with portable():
+            one = jax.export.export(jax.jit(made.animate), platforms=[platform], disabled_checks=anywhere)(
+                made.weights, made.begun, frames_of(SIZE, 5)
+            )
         assert (dilated in one.mlir_module()) == (platform == "tpu")
         results[platform] = one.call(made.weights, begun, frames)[run.system.result]
     np.testing.assert_allclose(results["cpu"], results["tpu"], atol=CLOSE)

@@ -14,13 +14,13 @@ constexpr int kPoints = 36;
 
 // Six pixels to six points.
 inline void PixelsToPoints(const Vector d[6], Vector v[6]) {
-  const Vector even = d[4] - 4 * d[2], odd = d[3] - 4 * d[1], near = d[4] - d[2], far = 2 * (d[3] - d[1]);
-  v[0] = 4 * d[0] - 5 * d[2] + d[4];
+  const Vector even = d[4] - 4.0f * d[2], odd = d[3] - 4.0f * d[1], near = d[4] - d[2], far = 2.0f * (d[3] - d[1]);
+  v[0] = 4.0f * d[0] - 5.0f * d[2] + d[4];
   v[1] = even + odd;
   v[2] = even - odd;
   v[3] = near + far;
   v[4] = near - far;
-  v[5] = 4 * d[1] - 5 * d[3] + d[5];
+  v[5] = 4.0f * d[1] - 5.0f * d[3] + d[5];
 }
 
 // Three taps to six points.
@@ -39,14 +39,14 @@ inline void TapsToPoints(const Vector k[3], Vector u[6]) {
 inline void PointsToResults(const Vector m[6], Vector y[4]) {
   const Vector sum = m[1] + m[2], difference = m[1] - m[2], wide = m[3] + m[4], far = m[3] - m[4];
   y[0] = m[0] + sum + wide;
-  y[1] = difference + 2 * far;
-  y[2] = sum + 4 * wide;
-  y[3] = difference + 8 * far + m[5];
+  y[1] = difference + 2.0f * far;
+  y[2] = sum + 4.0f * wide;
+  y[3] = difference + 8.0f * far + m[5];
 }
 
 // The transposed ways: four results to six points, six points to three taps.
 inline void ResultsToPoints(const Vector g[4], Vector w[6]) {
-  const Vector even = g[0] + g[2], odd = g[1] + g[3], wide = g[0] + 4 * g[2], far = 2 * g[1] + 8 * g[3];
+  const Vector even = g[0] + g[2], odd = g[1] + g[3], wide = g[0] + 4.0f * g[2], far = 2.0f * g[1] + 8.0f * g[3];
   w[0] = g[0];
   w[1] = even + odd;
   w[2] = even - odd;
