@@ -26,7 +26,7 @@ class Scratch {
   float* get() const { return data_; }
 
  private:
-  static constexpr size_t kKept = size_t{48} << 20;
+  static constexpr size_t kKept = size_t{64} << 20;
   float* data_;
   size_t bytes_;
 };
