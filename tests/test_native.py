@@ -161,6 +161,14 @@ def test_each_device_convolves_its_own_part():
     assert found["halves"]
 
 
+def test_a_single_picture_on_two_devices_is_every_devices():
+    """The source of a video: what belongs to no part of a batch is not split."""
+    mesh = jax.sharding.AbstractMesh((2,), ("data",))
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert calls._on_each_device(jnp.add, (), jax.sharding.PartitionSpec("data"), 1) is jnp.add
+        assert calls._on_each_device(jnp.add, (), jax.sharding.PartitionSpec("data"), 4) is not jnp.add
+
+
 @without
 def test_what_does_not_fit_is_refused_and_not_computed():
     x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 5, 4))

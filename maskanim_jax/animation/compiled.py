@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -44,21 +44,23 @@ class Functions(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _functions(same: Same) -> Functions:
+def _functions(same: Same, mesh: Any) -> Functions:
     """Jitted once for each system, so that the second video of a list does not compile again."""
     import jax
 
-    system = same.system
+    system, on_mesh = same.system, partial(jax.sharding.use_abstract_mesh, mesh.abstract_mesh)
 
     def step(variables: Any, begun: Any, driving: Any, options: Any, names: tuple[str, ...]) -> Any:
-        shown = system.animate(variables, begun, driving, options)
+        with on_mesh():
+            shown = system.animate(variables, begun, driving, options)
         return {name: shown[name] for name in names or shown}  # what nobody wants is neither computed nor fetched
 
     def smoothed_step(
         variables: Any, begun: Any, before: Any, first: Any, driving: Any, options: Any, names: tuple[str, ...]
     ) -> Any:
-        pose, last = smooth(system.pose(variables, driving), before, first, options.smooth)
-        shown = system.animate(variables, begun, driving, options, pose)
+        with on_mesh():
+            pose, last = smooth(system.pose(variables, driving), before, first, options.smooth)
+            shown = system.animate(variables, begun, driving, options, pose)
         return {name: shown[name] for name in names or shown}, last
 
     return Functions(
@@ -92,7 +94,7 @@ class Compiled:
         count = next(count for count in range(min(batch, len(devices)), 0, -1) if batch % count == 0)
         mesh = jax.make_mesh((count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices[:count])
         self._whole, self._split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-        self._functions = _functions(Same(system))
+        self._functions = _functions(Same(system), mesh)
         self._put, self._system = jax.device_put, system
         self._variables = self._functions.fold(self._put(variables, self._whole))
 

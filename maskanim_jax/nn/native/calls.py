@@ -36,7 +36,7 @@ def convolution(
         return _call("convolution", result, before, up)(x, kernel, turn=bool(turn))
 
     batch, whole = PartitionSpec("data"), PartitionSpec()
-    return _on_each_device(call, (batch, whole), batch)(x, kernel)
+    return _on_each_device(call, (batch, whole), batch, x.shape[0])(x, kernel)
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, size: int, before: int, *, up: bool = False) -> jax.Array:
@@ -47,7 +47,7 @@ def kernel_gradient(x: jax.Array, g: jax.Array, size: int, before: int, *, up: b
         return _call("kernel_gradient", result, before, up)(x, g)
 
     batch, whole = PartitionSpec("data"), PartitionSpec()
-    return _on_each_device(call, (batch, batch), whole)(x, g)
+    return _on_each_device(call, (batch, batch), whole, x.shape[0])(x, g)
 
 
 def _call(name: str, result: jax.ShapeDtypeStruct, before: int, up: bool) -> Callable[..., jax.Array]:
@@ -56,10 +56,13 @@ def _call(name: str, result: jax.ShapeDtypeStruct, before: int, up: bool) -> Cal
     return lambda *inputs, **more: function(*inputs, **places, **more)
 
 
-def _on_each_device(call: Callable[..., jax.Array], inputs: Any, output: PartitionSpec) -> Callable[..., jax.Array]:
+def _on_each_device(
+    call: Callable[..., jax.Array], inputs: Any, output: PartitionSpec, batch: int
+) -> Callable[..., jax.Array]:
     """XLA cannot split a call that it does not know; a result that belongs to no part of the batch is summed."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape.get("data", 1) == 1 or mesh.are_all_axes_manual:
+    devices = 1 if mesh.empty or mesh.are_all_axes_manual else mesh.shape.get("data", 1)
+    if devices == 1 or batch % devices:  # one source of a video is every device's
         return call
     whole = output == PartitionSpec()
     return jax.shard_map(
