@@ -5,6 +5,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -56,7 +57,10 @@ void InParallel(xla::ffi::ThreadPool& pool, int64_t jobs, const Job& job) {
   shared->job = &job;
   for (int64_t i = 1; i < threads && i < jobs; ++i) pool.Schedule([shared, work] { work(*shared); });
   work(*shared);
-  while (shared->done.load(std::memory_order_acquire) < jobs) std::this_thread::yield();
+  // The others are as good as done, unless the system has given their cores to somebody else.
+  for (int turn = 0; shared->done.load(std::memory_order_acquire) < jobs; ++turn) {
+    turn < 1000 ? std::this_thread::yield() : std::this_thread::sleep_for(std::chrono::microseconds(50));
+  }
 }
 
 }  // namespace maskanim
