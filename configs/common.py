@@ -26,9 +26,7 @@ def get_config() -> ConfigDict:
         False  # computes a network's activations again in the backward pass: less memory, about a third more operations
     )
 
-    c.cpu_devices = (
-        1  # without an accelerator: a batch is split over so many CPU devices; 0: 1 with compiled convs, else 2
-    )
+    c.cpu_devices = 1  # without an accelerator: they share a batch; 0: 1 with compiled convs, else 2
 
     c.data = data = ConfigDict()
     data.shards = ""  # folder that `python -m input_pipeline.prepare` wrote

@@ -84,7 +84,7 @@ bool Fits(const Shape& s, int up, int64_t count) {
 }
 
 // `turn`: the kernel is (K, K, outputs, inputs) and is turned first. `up`: the picture is upsampled first.
-ffi::Error Convolution(ffi::ThreadPool pool, Array x, Array kernel, Result y, int64_t top, int64_t left, bool turn, int64_t up) {
+ffi::Error Convolution(ffi::ThreadPool pool, Array x, Array kernel, Result y, int64_t top, int64_t left, int64_t up, bool turn) {
   return Guarded([&] {
     const auto p = x.dimensions(), k = kernel.dimensions(), r = y->dimensions();
     const bool four = p.size() == 4 && k.size() == 4 && r.size() == 4;
@@ -124,26 +124,13 @@ ffi::Error KernelGradient(ffi::ThreadPool pool, Array x, Array g, Result gradien
   });
 }
 
+// What both functions are given.
+auto Bound() {
+  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>().Attr<int64_t>("top").Attr<int64_t>("left").Attr<int64_t>("up");
+}
+
 }  // namespace
 }  // namespace maskanim
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(maskanim_convolution, maskanim::Convolution,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<maskanim::Array>()
-                                  .Arg<maskanim::Array>()
-                                  .Ret<maskanim::Array>()
-                                  .Attr<int64_t>("top")
-                                  .Attr<int64_t>("left")
-                                  .Attr<bool>("turn")
-                                  .Attr<int64_t>("up"));
-
-XLA_FFI_DEFINE_HANDLER_SYMBOL(maskanim_kernel_gradient, maskanim::KernelGradient,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<maskanim::Array>()
-                                  .Arg<maskanim::Array>()
-                                  .Ret<maskanim::Array>()
-                                  .Attr<int64_t>("top")
-                                  .Attr<int64_t>("left")
-                                  .Attr<int64_t>("up"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(maskanim_convolution, maskanim::Convolution, maskanim::Bound().Attr<bool>("turn"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(maskanim_kernel_gradient, maskanim::KernelGradient, maskanim::Bound());
