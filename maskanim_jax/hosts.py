@@ -113,7 +113,7 @@ class Peers:
         if stopped:
             self._tell({"failed": self.index, "status": status, "sentence": "it was told to stop"})
         elif verdict is not None:
-            _say(verdict[1])
+            _say_last(verdict[1])
             status = verdict[0] if status == 1 else status
         else:
             first = sentence.strip().splitlines()[-1] if sentence.strip() else f"status {status}"
@@ -154,7 +154,7 @@ class Peers:
                 self._closed(number, f"nothing was heard of it for {SILENCE:.0f} s")
             if self._verdict is not None and now > self._verdict[2] and not self._ending:
                 self._ending = True
-                _say(self._verdict[1])
+                _say_last(self._verdict[1])
                 self._exit(self._verdict[0], 3.0)
 
     def _read(self, number: int) -> bool:
@@ -257,11 +257,20 @@ class Peers:
             return False
 
 
-def _say(text: str) -> None:
+def _say(text: str, stderr: int = 2) -> None:
     """To stderr, past its lock: another thread may hang with it."""
     if text.strip():
         shown = "\n".join(printable(line) for line in text.strip().splitlines())
-        os.write(2, f"\n{shown}\n".encode("utf-8", "backslashreplace"))
+        os.write(stderr, f"\n{shown}\n".encode("utf-8", "backslashreplace"))
+
+
+def _say_last(text: str) -> None:
+    """Before the end: jaxlib's threads lost the other process too and say so in their way, which nobody shall find below the sentence."""
+    stderr = None
+    with contextlib.suppress(OSError):
+        stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+    _say(text, 2 if stderr is None else stderr)
 
 
 def _address(connection: socket.socket) -> str:
