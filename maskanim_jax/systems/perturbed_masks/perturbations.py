@@ -8,6 +8,7 @@ there is no gather and no callback to the host. Levels stay float32 with whole v
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -68,11 +69,22 @@ def threshold_levels(levels: jax.Array, threshold: str | float) -> jax.Array:
 
     Strictly smaller, as the paper writes; measured, the released code's outputs agree with that too.
     """
-    if threshold == "median":
-        rho = jnp.median(levels, axis=(-3, -2, -1), keepdims=True)
-    else:
-        rho = jnp.float32(threshold)
+    rho = _upper_median(levels) if threshold == "median" else jnp.float32(threshold)
     return jnp.where(levels < rho, 0.0, levels)
+
+
+def _upper_median(levels: jax.Array) -> jax.Array:
+    """Each mask's level in the middle, the upper one of two: no level lies between them, so the same ones are smaller than it and than their mean.
+
+    By bisection, as levels are whole numbers from 0 to 255: sorting took 4 % of an animated frame.
+    """
+    axes = (-3, -2, -1)
+    below_it = math.prod(levels.shape[axis] for axis in axes) // 2
+    median = jnp.zeros_like(levels[..., :1, :1, :1])
+    for step in (128.0, 64.0, 32.0, 16.0, 8.0, 4.0, 2.0, 1.0):
+        below = jnp.sum(levels < median + step, axes, keepdims=True)
+        median = jnp.where(below <= below_it, median + step, median)
+    return median
 
 
 @functools.cache
