@@ -27,8 +27,8 @@ class Nothing(nnx.Module):
 def _absorb(conv: Conv, norm: BatchNorm) -> None:
     """Multiplies kernel and bias so that the conv alone gives what the batch norm in evaluation mode made of it."""
     factor, shift = norm.as_affine()
-    conv.kernel[...] = conv.kernel[...] * factor
-    conv.bias[...] = conv.bias[...] * factor + shift
+    conv.kernel.set_value(conv.kernel[...] * factor)
+    conv.bias.set_value(conv.bias[...] * factor + shift)
 
 
 class SameBlock(nnx.Module):

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from maskanim_jax.nn.convolution import conv2d
+from maskanim_jax.nn.initial import uniform
 from maskanim_jax.nn.types import DType
 from maskanim_jax.nn.upsampling import upsampled_conv2d
 
@@ -28,10 +29,8 @@ class Conv(nnx.Module):
         self, inputs: int, outputs: int, size: int, *, padding: str = "SAME", dtype: DType = jnp.float32, rngs: nnx.Rngs
     ) -> None:
         bound = (size * size * inputs) ** -0.5
-        self.kernel = nnx.Param(
-            jax.random.uniform(rngs.params(), (size, size, inputs, outputs), minval=-bound, maxval=bound)
-        )
-        self.bias = nnx.Param(jax.random.uniform(rngs.params(), (outputs,), minval=-bound, maxval=bound))
+        self.kernel = nnx.Param(uniform(rngs, (size, size, inputs, outputs), bound))
+        self.bias = nnx.Param(uniform(rngs, (outputs,), bound))
         self.padding = padding
         self.dtype = dtype
 
@@ -91,8 +90,8 @@ class BatchNorm(nnx.Module):
             var = jnp.maximum(jnp.square(wide).mean((0, 1, 2)) - jnp.square(shift), 0)
             count = x.size // x.shape[-1]
             unbiased = var * (count / max(count - 1, 1))
-            self.mean[...] = (1 - MOMENTUM) * self.mean[...] + MOMENTUM * jax.lax.stop_gradient(mean)
-            self.var[...] = (1 - MOMENTUM) * self.var[...] + MOMENTUM * jax.lax.stop_gradient(unbiased)
+            self.mean.set_value((1 - MOMENTUM) * self.mean[...] + MOMENTUM * jax.lax.stop_gradient(mean))
+            self.var.set_value((1 - MOMENTUM) * self.var[...] + MOMENTUM * jax.lax.stop_gradient(unbiased))
         else:
             mean, var = self.mean[...], self.var[...]
         factor, shift = self._affine(mean, var)

@@ -8,6 +8,8 @@ from typing import Any
 import jax
 from flax import nnx
 
+from maskanim_jax.nn.initial import Draws, drawn
+
 Tree = Any
 
 
@@ -35,13 +37,17 @@ class Network:
         self._name = name or "network"
         self._make = make
         self._remat = remat
-        self._graph = _split(nnx.eval_shape(lambda: make(nnx.Rngs(0))))[0]
-        self._folded_graph, params, _ = _split(nnx.eval_shape(lambda: _folded(make(nnx.Rngs(0)))))
+        asked = Draws(jax.random.key(0))
+        self._graph = _split(nnx.eval_shape(lambda: make(asked.as_rngs())))[0]
+        self._wanted = asked.wanted
+        self._folded_graph, params, _ = _split(
+            nnx.eval_shape(lambda: _folded(make(Draws(jax.random.key(0)).as_rngs())))
+        )
         self._folded_params: Any = jax.tree.structure(nnx.to_pure_dict(params))
 
     def init(self, key: jax.Array) -> tuple[Tree, Tree]:
         """Fresh (parameters, batch statistics)."""
-        _, params, stats = _split(self._make(nnx.Rngs(params=key)))
+        _, params, stats = _split(self._make(Draws(key, drawn(key, self._wanted)).as_rngs()))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def fold(self, params: Tree, stats: Tree) -> tuple[Tree, Tree]:

@@ -46,8 +46,8 @@ class SpectralConv(Conv):
         matrix = kernel.transpose(3, 2, 0, 1).reshape(kernel.shape[-1], -1)
         if train:
             still = stop_gradient(matrix)
-            self.v[...] = _unit(jnp.matmul(self.u[...], still, precision=Precision.HIGHEST))
-            self.u[...] = _unit(jnp.matmul(still, self.v[...], precision=Precision.HIGHEST))
+            self.v.set_value(_unit(jnp.matmul(self.u[...], still, precision=Precision.HIGHEST)))
+            self.u.set_value(_unit(jnp.matmul(still, self.v[...], precision=Precision.HIGHEST)))
         u, v = stop_gradient(self.u[...]), stop_gradient(self.v[...])
         return jnp.matmul(u, jnp.matmul(matrix, v, precision=Precision.HIGHEST), precision=Precision.HIGHEST)
 

@@ -30,8 +30,8 @@ def weighted_mean(heatmaps: jax.Array, quantity: jax.Array) -> jax.Array:
 
 def _undeformed(conv: Conv) -> Conv:
     """The conv with the values that Jacobians begin with: the identity everywhere, from the bias alone."""
-    conv.kernel[...] = jnp.zeros_like(conv.kernel[...])
-    conv.bias[...] = jnp.tile(jnp.asarray([1.0, 0.0, 0.0, 1.0]), conv.bias[...].shape[0] // 4)
+    conv.kernel.set_value(jnp.zeros_like(conv.kernel[...]))
+    conv.bias.set_value(jnp.tile(jnp.asarray([1.0, 0.0, 0.0, 1.0]), conv.bias[...].shape[0] // 4))
     return conv
 
 

@@ -1,0 +1,80 @@
+"""How do networks get their initial values? Those of one shape are drawn together, with the bits that each would have alone.
+
+Drawn one by one, the random numbers of a network are a large program: compiling it took a sixth of the time until the first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Shape = tuple[int, ...]
+
+
+class Wanted(NamedTuple):
+    """A draw from U(-bound, bound) with the key of this number."""
+
+    number: int
+    shape: Shape
+    bound: float
+
+
+class Draws:
+    """Given to modules in place of `nnx.Rngs(params=key)`: the same keys, and the values of `uniform` as they were drawn before.
+
+    Without values it gives zeros and remembers in `wanted` what was asked for.
+    """
+
+    def __init__(self, key: jax.Array, values: Mapping[int, jax.Array] | None = None) -> None:
+        self._key, self._values, self._given = key, values, 0
+        self.wanted: list[Wanted] = []
+
+    def as_rngs(self) -> nnx.Rngs:
+        """As the modules' signatures have it."""
+        rngs: Any = self
+        return rngs
+
+    def params(self) -> jax.Array:
+        """The next key."""
+        self._given += 1
+        return jax.random.fold_in(self._key, self._given - 1)
+
+    def uniform(self, shape: Shape, bound: float) -> jax.Array:
+        """U(-bound, bound) with the next key."""
+        number = self._given
+        self._given += 1
+        if self._values is not None:
+            return self._values[number]
+        self.wanted.append(Wanted(number, shape, bound))
+        return jnp.zeros(shape)
+
+
+def uniform(rngs: nnx.Rngs, shape: Shape, bound: float) -> jax.Array:
+    """U(-bound, bound), float32, with the next key of `rngs`, which may be Draws."""
+    given: Any = rngs
+    if isinstance(given, Draws):
+        return given.uniform(shape, bound)
+    return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
+
+
+def drawn(key: jax.Array, wanted: list[Wanted]) -> dict[int, jax.Array]:
+    """What was wanted, by number."""
+    values: dict[int, jax.Array] = {}
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(
+        jnp.asarray([each.number for each in wanted], jnp.uint32)
+    )
+    for shape in dict.fromkeys(each.shape for each in wanted):
+        places = [place for place, each in enumerate(wanted) if each.shape == shape]
+
+        def draw(key: jax.Array, bound: jax.Array, shape: Shape = shape) -> jax.Array:
+            return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+        bounds = jnp.asarray([wanted[place].bound for place in places], jnp.float32)
+        of_shape = jax.vmap(draw)(keys[np.asarray(places)], bounds)
+        values |= zip((wanted[place].number for place in places), of_shape, strict=True)
+    return values
