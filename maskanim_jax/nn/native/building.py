@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -27,10 +28,11 @@ from maskanim_jax.weights import default_cache
 SWITCH = "MASKANIM_NATIVE"
 """Environment variable: "0" leaves the compiled convolutions out."""
 SOURCES = Path(__file__).parent
-UNITS = ("handlers.cc", "work.cc")
+UNITS = ("handlers.cc", "winograd.cc", "thin.cc", "direct.cc", "product.cc", "work.cc")
+"""The longest first: as many at a time as there are cores."""
 HANDLERS = ("convolution", "kernel_gradient")
 COMPILERS = ("c++", "g++", "clang++")
-FLAGS = ("-O3", "-std=c++17", "-march=native", "-fPIC", "-shared", "-pthread")
+FLAGS = ("-O3", "-std=c++17", "-march=native", "-fPIC", "-pthread")
 PATIENCE = 300
 """Seconds for compiling, which takes about 4."""
 _portable: ContextVar[bool] = ContextVar("portable", default=False)
@@ -127,18 +129,22 @@ def _compile(command: list[str], digest: str) -> Path:
     _folder().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_folder()) as temporary:
         made = Path(temporary) / "made.so"
-        units = [str(SOURCES / unit) for unit in UNITS]
-        subprocess.run(
-            [*command, *units, "-o", str(made)],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-        )
+
+        def compiled(unit: str) -> str:
+            into = str(Path(temporary) / f"{unit}.o")
+            _run([*command, "-c", str(SOURCES / unit), "-o", into])
+            return into
+
+        with ThreadPoolExecutor(os.cpu_count()) as cores:
+            units = list(cores.map(compiled, UNITS))
+        _run([*command, "-shared", *units, "-o", str(made)])
         path = _folder() / f"{digest}-{_hash(made)}.so"
         os.replace(made, path)
     return path
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def _last_line(text: str) -> str:

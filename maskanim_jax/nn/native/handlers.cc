@@ -1,20 +1,15 @@
 // Which functions does XLA call? Two: a convolution of stride 1, and its gradient with respect to the kernel. float32, NHWC by HWIO.
 
+#include <algorithm>
 #include <cstring>
 #include <exception>
+#include <functional>
+#include <utility>
 
-#include "direct.h"
-#include "product.h"
-#include "thin.h"
-#include "winograd.h"
-#include "work.h"
+#include "ways.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace maskanim {
-
-void Multiply(int rows, int vectors, const Operands& with, float* c, int64_t c_row, bool add) {
-  ProductOfRows<kRows>(rows, vectors, with, c, c_row, add);
-}
 
 namespace {
 
@@ -23,7 +18,7 @@ using Array = ffi::Buffer<ffi::F32>;
 using Result = ffi::ResultBuffer<ffi::F32>;
 
 // Fewer tiles would not pay for the kernel's points.
-constexpr int64_t kTiles = 48, kTilesOfWide = 16;
+constexpr int64_t kTiles = 24, kTilesOfWide = 16;
 constexpr int64_t kChannels = 16;
 
 bool IsWinograd(const Shape& s, int up) {
@@ -35,7 +30,7 @@ bool IsWinograd(const Shape& s, int up) {
 }
 
 // (N, H, W, C) to (N, 2H, 2W, C) by nearest neighbour.
-Scratch Upsampled(ffi::ThreadPool& pool, const float* x, Shape& s) {
+Scratch Upsampled(const Pool& pool, const float* x, Shape& s) {
   const int64_t row = 2 * s.width * s.inputs;
   Scratch large(s.count * 2 * s.height * row);
   InParallel(pool, s.count * s.height, [&](int64_t job) {
@@ -50,7 +45,7 @@ Scratch Upsampled(ffi::ThreadPool& pool, const float* x, Shape& s) {
 }
 
 // The kernel turned by half a turn, inputs and outputs exchanged: with it a convolution is the gradient with respect to the picture.
-Scratch Turned(ffi::ThreadPool& pool, const float* kernel, int64_t taps, int64_t inputs, int64_t outputs) {
+Scratch Turned(const Pool& pool, const float* kernel, int64_t taps, int64_t inputs, int64_t outputs) {
   Scratch turned(taps * inputs * outputs);
   constexpr int64_t side = 16;  // squares that are read and written in whole lines of the cache
   const int64_t blocks = (inputs + side - 1) / side;
@@ -69,6 +64,10 @@ Scratch Turned(ffi::ThreadPool& pool, const float* kernel, int64_t taps, int64_t
   return turned;
 }
 
+Pool Of(ffi::ThreadPool& threads) {
+  return {threads.num_threads(), [&](std::function<void()> task) { threads.Schedule(std::move(task)); }};
+}
+
 template <typename Body>
 ffi::Error Guarded(const Body& body) {
   try {
@@ -84,8 +83,9 @@ bool Fits(const Shape& s, int up, int64_t count) {
 }
 
 // `turn`: the kernel is (K, K, outputs, inputs) and is turned first. `up`: the picture is upsampled first.
-ffi::Error Convolution(ffi::ThreadPool pool, Array x, Array kernel, Result y, int64_t top, int64_t left, int64_t up, bool turn) {
+ffi::Error Convolution(ffi::ThreadPool threads, Array x, Array kernel, Result y, int64_t top, int64_t left, int64_t up, bool turn) {
   return Guarded([&] {
+    const Pool pool = Of(threads);
     const auto p = x.dimensions(), k = kernel.dimensions(), r = y->dimensions();
     const bool four = p.size() == 4 && k.size() == 4 && r.size() == 4;
     if (!four) return ffi::Error::InvalidArgument("pictures and kernels have four axes");
@@ -104,8 +104,9 @@ ffi::Error Convolution(ffi::ThreadPool pool, Array x, Array kernel, Result y, in
   });
 }
 
-ffi::Error KernelGradient(ffi::ThreadPool pool, Array x, Array g, Result gradient, int64_t top, int64_t left, int64_t up) {
+ffi::Error KernelGradient(ffi::ThreadPool threads, Array x, Array g, Result gradient, int64_t top, int64_t left, int64_t up) {
   return Guarded([&] {
+    const Pool pool = Of(threads);
     const auto p = x.dimensions(), r = g.dimensions(), k = gradient->dimensions();
     const bool four = p.size() == 4 && k.size() == 4 && r.size() == 4;
     if (!four) return ffi::Error::InvalidArgument("pictures and kernels have four axes");

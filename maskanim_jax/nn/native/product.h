@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 
 namespace maskanim {
 
@@ -27,6 +28,25 @@ inline Vector Load(const float* from) { return *reinterpret_cast<const Unaligned
 // A number in every lane; less zero, since plus zero would make -0 to 0 and so be computed.
 inline Vector Spread(float value) { return value - Vector{}; }
 inline void Store(float* to, Vector value) { *reinterpret_cast<Unaligned*>(to) = value; }
+
+// The sums of neighbouring lanes: of a's in the lower half, of b's in the upper one.
+template <int... Lane>
+inline Vector PairSumsOf(Vector a, Vector b, std::integer_sequence<int, Lane...>) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, (2 * Lane)...) + __builtin_shufflevector(a, b, (2 * Lane + 1)...);
+#else  // which GCC has from version 12 on only
+  typedef int32_t Lanes __attribute__((vector_size(4 * kLanes)));
+  return __builtin_shuffle(a, b, Lanes{(2 * Lane)...}) + __builtin_shuffle(a, b, Lanes{(2 * Lane + 1)...});
+#endif
+}
+inline Vector PairSums(Vector a, Vector b) { return PairSumsOf(a, b, std::make_integer_sequence<int, kLanes>()); }
+
+// The value in a register: compilers for x86 would read it from memory for each of its products anew, which is dear across lines of the cache.
+inline void Keep([[maybe_unused]] Vector& value) {
+#if defined(__x86_64__)
+  asm("" : "+v"(value));
+#endif
+}
 
 // Where a product's operands lie; strides count floats.
 struct Operands {

@@ -8,12 +8,17 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <thread>
 
-#include "xla/ffi/api/ffi.h"
-
 namespace maskanim {
+
+// XLA's threads, without XLA's header: that takes longer to compile than most of these files.
+struct Pool {
+  int64_t threads;
+  std::function<void(std::function<void()>)> schedule;
+};
 
 // Memory that a call needs, not initialised. What calls gave back is kept for the next ones up to kKept bytes: asked of the system anew, its
 // pages would have to be cleared each time.
@@ -35,7 +40,7 @@ class Scratch {
 // Runs `job(i)` for each i below `jobs` on XLA's threads. The caller works too and waits only for jobs that have begun: with all other
 // threads busy it does everything by itself, so nothing can wait for itself.
 template <typename Job>
-void InParallel(xla::ffi::ThreadPool& pool, int64_t jobs, const Job& job) {
+void InParallel(const Pool& pool, int64_t jobs, const Job& job) {
   struct Shared {
     std::atomic<int64_t> next{0}, done{0};
     int64_t jobs;
@@ -47,15 +52,14 @@ void InParallel(xla::ffi::ThreadPool& pool, int64_t jobs, const Job& job) {
       shared.done.fetch_add(1, std::memory_order_release);
     }
   };
-  const int64_t threads = pool.num_threads();
-  if (jobs <= 1 || threads <= 1) {
+  if (jobs <= 1 || pool.threads <= 1) {
     for (int64_t i = 0; i < jobs; ++i) job(i);
     return;
   }
   auto shared = std::make_shared<Shared>();  // a late thread finds it, and nothing left to do
   shared->jobs = jobs;
   shared->job = &job;
-  for (int64_t i = 1; i < threads && i < jobs; ++i) pool.Schedule([shared, work] { work(*shared); });
+  for (int64_t i = 1; i < pool.threads && i < jobs; ++i) pool.schedule([shared, work] { work(*shared); });
   work(*shared);
   // The others are as good as done, unless the system has given their cores to somebody else.
   for (int turn = 0; shared->done.load(std::memory_order_acquire) < jobs; ++turn) {

@@ -1,26 +1,13 @@
 // How is a convolution computed product by product? The general case: any kernel, few channels, or too few pixels for Winograd.
 
-#pragma once
-
 #include <algorithm>
 #include <cstring>
 
-#include "product.h"
-#include "work.h"
+#include "ways.h"
 
 namespace maskanim {
 
-constexpr int64_t kStrip = kWide * kLanes;
-
-// Pictures are (count, height, width, channels); a kernel is (rows, columns, inputs, outputs).
-struct Shape {
-  int64_t count, height, width, inputs, outputs, rows, columns;
-  int64_t top, left;            // zeros before the first row and column
-  int64_t out_height, out_width;
-};
-
-// The picture with its zeros around it, and room for one vector behind: (count, out_height + rows - 1, out_width + columns - 1, channels).
-inline Scratch Padded(xla::ffi::ThreadPool& pool, const float* x, const Shape& s) {
+Scratch Padded(const Pool& pool, const float* x, const Shape& s) {
   const int64_t height = s.out_height + s.rows - 1, width = s.out_width + s.columns - 1, row = width * s.inputs;
   Scratch padded(s.count * height * row + kLanes);
   float* to = padded.get();
@@ -39,8 +26,10 @@ inline Scratch Padded(xla::ffi::ThreadPool& pool, const float* x, const Shape& s
   return padded;
 }
 
+namespace {
+
 // One strip of a kernel (length, outputs), its columns from `first` on: (length, kStrip), zeros behind the last column.
-inline void PackStrip(const float* kernel, int64_t length, int64_t outputs, int64_t first, float* to) {
+void PackStrip(const float* kernel, int64_t length, int64_t outputs, int64_t first, float* to) {
   const int64_t width = std::min(kStrip, outputs - first);
   for (int64_t k = 0; k < length; ++k, to += kStrip) {
     std::memcpy(to, kernel + k * outputs + first, width * sizeof(float));
@@ -48,8 +37,9 @@ inline void PackStrip(const float* kernel, int64_t length, int64_t outputs, int6
   }
 }
 
-// y (count, out_height, out_width, outputs) of x and the kernel.
-inline void DirectForward(xla::ffi::ThreadPool& pool, const float* x, const float* kernel, float* y, const Shape& s) {
+}  // namespace
+
+void DirectForward(const Pool& pool, const float* x, const float* kernel, float* y, const Shape& s) {
   const int64_t length = s.rows * s.columns * s.inputs, width = s.out_width + s.columns - 1;
   const int64_t height = s.out_height + s.rows - 1, strips = (s.outputs + kStrip - 1) / kStrip;
   const Scratch padded = Padded(pool, x, s);
@@ -88,8 +78,7 @@ inline void DirectForward(xla::ffi::ThreadPool& pool, const float* x, const floa
   });
 }
 
-// The gradient with respect to the kernel, of x and y's gradient g.
-inline void DirectKernelGradient(xla::ffi::ThreadPool& pool, const float* x, const float* g, float* gradient,
+void DirectKernelGradient(const Pool& pool, const float* x, const float* g, float* gradient,
                                  const Shape& s) {
   const int64_t height = s.out_height + s.rows - 1, width = s.out_width + s.columns - 1;
   const Scratch padded = Padded(pool, x, s);

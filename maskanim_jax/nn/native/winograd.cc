@@ -1,18 +1,15 @@
 // How is a 3x3 convolution computed by points (points.h)? Pixels to points, products, points to results; the gradient the transposed way.
 
-#pragma once
-
 #include <algorithm>
 
-#include "direct.h"
 #include "points.h"
-#include "product.h"
-#include "work.h"
+#include "ways.h"
 
 namespace maskanim {
+namespace {
 
-// Kernels of so many inputs times outputs do not fit into a core's cache as points; what all threads share may take kRoom bytes.
-constexpr int64_t kWideKernel = 256 * 256, kRoom = int64_t{32} << 20;
+// What all threads share may take so many bytes.
+constexpr int64_t kRoom = int64_t{32} << 20;
 
 // Tiles of 4x4 results; those at the ends of pictures reach over.
 struct Tiles {
@@ -31,7 +28,7 @@ struct Place {
 
 // The points of some tiles of a picture (count, height >> up, width >> up, channels): to[point * stride + tile * tile_stride + c / kLanes * lane_stride + c % kLanes].
 // With `up` 1 the picture counts as upsampled by nearest neighbour.
-inline void PictureToPoints(const float* x, int64_t channels, int up, const Tiles& tiles, int64_t first, int64_t last,
+void PictureToPoints(const float* x, int64_t channels, int up, const Tiles& tiles, int64_t first, int64_t last,
                             float* to, int64_t stride, int64_t tile_stride, int64_t lane_stride = kLanes) {
   const int64_t height = tiles.height >> up, width = tiles.width >> up;
   for (int64_t tile = first; tile < last; ++tile) {
@@ -58,7 +55,7 @@ inline void PictureToPoints(const float* x, int64_t channels, int up, const Tile
 }
 
 // Points of one strip of outputs to results, y (count, height, width, outputs).
-inline void PointsToPicture(const float* from, int64_t stride, int vectors, const Tiles& tiles, int64_t first,
+void PointsToPicture(const float* from, int64_t stride, int vectors, const Tiles& tiles, int64_t first,
                             int64_t last, float* y, int64_t outputs) {
   for (int64_t tile = first; tile < last; ++tile) {
     const Place at(tiles, tile);
@@ -76,10 +73,10 @@ inline void PointsToPicture(const float* from, int64_t stride, int vectors, cons
   }
 }
 
-inline int Vectors(int64_t outputs, int64_t first) { return outputs - first > kLanes ? 2 : 1; }
+int Vectors(int64_t outputs, int64_t first) { return outputs - first > kLanes ? 2 : 1; }
 
 // The points of a strip of a kernel (3, 3, inputs, outputs) for inputs from `first` to `last`: to[point * stride + input * kStrip + output].
-inline void KernelToPoints(const float* kernel, int64_t inputs, int64_t outputs, int64_t strip, int64_t first, int64_t last,
+void KernelToPoints(const float* kernel, int64_t inputs, int64_t outputs, int64_t strip, int64_t first, int64_t last,
                            float* to, int64_t stride) {
   for (int64_t i = first; i < last; ++i) {
     for (int v = 0; v < Vectors(outputs, strip * kStrip); ++v) {
@@ -93,7 +90,7 @@ inline void KernelToPoints(const float* kernel, int64_t inputs, int64_t outputs,
 }
 
 // The products of some tiles' points with a strip of a kernel's.
-inline void Products(const float* seen, int64_t seen_stride, int64_t tile_stride, int64_t tiles, const float* points,
+void Products(const float* seen, int64_t seen_stride, int64_t tile_stride, int64_t tiles, const float* points,
                      int64_t points_stride, int64_t inputs, int vectors, float* made, int64_t made_stride) {
   for (int p = 0; p < kPoints; ++p) {
     for (int64_t tile = 0; tile < tiles;) {
@@ -106,9 +103,10 @@ inline void Products(const float* seen, int64_t seen_stride, int64_t tile_stride
   }
 }
 
-// y (count, height << up, width << up, outputs) of x (count, height, width, inputs) and the kernel (3, 3, inputs, outputs); inputs and
-// outputs are multiples of kLanes. At a power of two's distance numbers would share the same lines of the cache, hence strides with kLanes more.
-inline void WinogradForward(xla::ffi::ThreadPool& pool, const float* x, const float* kernel, float* y, int64_t count,
+}  // namespace
+
+// At a power of two's distance numbers would share the same lines of the cache, hence strides with kLanes more.
+void WinogradForward(const Pool& pool, const float* x, const float* kernel, float* y, int64_t count,
                             int64_t height, int64_t width, int64_t inputs, int64_t outputs, int up) {
   const Tiles tiles(count, height << up, width << up);
   const int64_t strips = (outputs + kStrip - 1) / kStrip, tile_stride = inputs + kLanes;
@@ -160,8 +158,10 @@ inline void WinogradForward(xla::ffi::ThreadPool& pool, const float* x, const fl
   });
 }
 
+namespace {
+
 // The points of one strip of a gradient g (count, height, width, outputs) for some tiles: to[point * stride + tile * kStrip + output].
-inline void ResultsToPointsOfStrip(const float* g, int64_t outputs, int64_t strip, const Tiles& tiles, int64_t first,
+void ResultsToPointsOfStrip(const float* g, int64_t outputs, int64_t strip, const Tiles& tiles, int64_t first,
                                    int64_t last, float* to, int64_t stride) {
   for (int64_t tile = first; tile < last; ++tile) {
     const Place at(tiles, tile);
@@ -182,7 +182,7 @@ inline void ResultsToPointsOfStrip(const float* g, int64_t outputs, int64_t stri
 }
 
 // Sums of points to the gradient's taps, for inputs from `first` to `last` and one strip: from[point * stride + input * kStrip + output].
-inline void PointsToKernel(const float* from, int64_t stride, int64_t inputs, int64_t outputs, int64_t strip, int64_t first,
+void PointsToKernel(const float* from, int64_t stride, int64_t inputs, int64_t outputs, int64_t strip, int64_t first,
                            int64_t last, float* gradient) {
   for (int64_t i = first; i < last; ++i) {
     for (int v = 0; v < Vectors(outputs, strip * kStrip); ++v) {
@@ -196,7 +196,7 @@ inline void PointsToKernel(const float* from, int64_t stride, int64_t inputs, in
 }
 
 // WinogradKernelGradient for kernels whose points fit into a core's cache: every job has some of the tiles, from pixels to sums of its own.
-inline void GradientByTiles(xla::ffi::ThreadPool& pool, const float* x, const float* g, float* gradient, const Tiles& tiles,
+void GradientByTiles(const Pool& pool, const float* x, const float* g, float* gradient, const Tiles& tiles,
                             int64_t inputs, int64_t outputs, int up) {
   const int64_t strips = (outputs + kStrip - 1) / kStrip;
   const int64_t chunks = std::clamp<int64_t>(tiles.count / 64, 1, 8), chunk = (tiles.count + chunks - 1) / chunks;
@@ -235,8 +235,9 @@ inline void GradientByTiles(xla::ffi::ThreadPool& pool, const float* x, const fl
   });
 }
 
-// The gradient (3, 3, inputs, outputs) with respect to the kernel, of x and y's gradient g, as above.
-inline void WinogradKernelGradient(xla::ffi::ThreadPool& pool, const float* x, const float* g, float* gradient,
+}  // namespace
+
+void WinogradKernelGradient(const Pool& pool, const float* x, const float* g, float* gradient,
                                    int64_t count, int64_t height, int64_t width, int64_t inputs, int64_t outputs, int up) {
   const Tiles tiles(count, height << up, width << up);
   if (inputs * outputs < kWideKernel) return GradientByTiles(pool, x, g, gradient, tiles, inputs, outputs, up);

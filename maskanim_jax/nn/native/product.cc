@@ -1,0 +1,9 @@
+#include "product.h"
+
+namespace maskanim {
+
+void Multiply(int rows, int vectors, const Operands& with, float* c, int64_t c_row, bool add) {
+  ProductOfRows<kRows>(rows, vectors, with, c, c_row, add);
+}
+
+}  // namespace maskanim
