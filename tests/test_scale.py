@@ -23,7 +23,7 @@ from maskanim_jax.systems import build
 from maskanim_jax.weights import untrained_vgg19
 
 TESTS = Path(__file__).parent
-EIGHT = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+EIGHT = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
 ROUNDING = 2e-5
 
 

@@ -148,7 +148,7 @@ def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny
         "state = train(one_step_config(sys.argv[2]), Path(sys.argv[3]))\n"
         "np.savez(sys.argv[3] + '/leaves.npz', *[np.asarray(leaf) for leaf in jax.tree.leaves((state.stats, state.opt_state))])"
     )
-    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    env = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
     command = [sys.executable, "-c", code, str(TESTS), str(tiny_shards), str(tmp_path / "eight")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
