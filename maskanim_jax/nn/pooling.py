@@ -10,19 +10,36 @@ import jax.numpy as jnp
 from jax import lax
 
 from maskanim_jax.nn.convolution import by_platform
+from maskanim_jax.nn.upsampling import upsample
 
 WINDOW = (1, 2, 2, 1)
 
 
+@jax.custom_vjp
 def average_pool(x: jax.Array) -> jax.Array:
-    """Mean of 2 x 2 patches, (N, H, W, C) to (N, H/2, W/2, C)."""
+    """Mean of 2 x 2 patches, (N, H, W, C) to (N, H/2, W/2, C). H and W are even."""
     return by_platform(patch_means, window_means)(x)
 
 
+def _forward_means(x: jax.Array) -> tuple[jax.Array, None]:
+    return average_pool(x), None
+
+
+def _backward_means(_: None, g: jax.Array) -> tuple[jax.Array]:
+    def windows(g: jax.Array) -> jax.Array:
+        n, h, w, c = g.shape
+        return jax.linear_transpose(window_means, jax.ShapeDtypeStruct((n, 2 * h, 2 * w, c), g.dtype))(g)[0]
+
+    return (by_platform(lambda g: upsample(g * 0.25), windows)(g),)
+
+
+average_pool.defvjp(_forward_means, _backward_means)
+
+
 def patch_means(x: jax.Array) -> jax.Array:
-    """`average_pool` for a CPU."""
-    n, h, w, c = x.shape
-    return x.reshape(n, h // 2, 2, w // 2, 2, c).mean((2, 4))
+    """`average_pool` for a CPU: as a mean over two axes it was taken together with the ReLU before, whose zeros became a picture of their own."""
+    a, b, c, d = _patches(x)
+    return (a + b + (c + d)) * 0.25
 
 
 def window_means(x: jax.Array) -> jax.Array:
