@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from maskanim_jax.nn.blocks import EncoderDecoder, ResidualBlock
 from maskanim_jax.nn.layers import BatchNorm
@@ -35,6 +36,13 @@ def test_the_antialiased_downscale_is_a_gaussian_blur_and_every_fourth_pixel():
         [[(padded[i : i + 13, j : j + 13] * kernel).sum() for j in range(0, 32, 4)] for i in range(0, 32, 4)]
     )
     np.testing.assert_allclose(np.asarray(antialiased_downscale(jnp.asarray(x), 8))[0, ..., 0], blurred, atol=1e-5)
+
+
+def test_initial_values_are_those_that_each_would_have_alone():
+    key = jax.random.key(7)
+    params, _ = Network(lambda rngs: EncoderDecoder(3, 8, 3, 16, skips=True, rngs=rngs)).init(key)
+    alone = nnx.state(EncoderDecoder(3, 8, 3, 16, skips=True, rngs=nnx.Rngs(params=key)), nnx.Param)
+    jax.tree.map(np.testing.assert_array_equal, params, nnx.to_pure_dict(alone))
 
 
 def test_upsampling_then_pooling_changes_nothing():

@@ -13,6 +13,7 @@ import pytest
 from jax import lax
 
 from maskanim_jax.nn.convolution import conv2d
+from maskanim_jax.nn.devices import BATCH, on_each_device
 from maskanim_jax.nn.native import building, calls
 from maskanim_jax.nn.upsampling import upsample, upsampled_conv2d
 
@@ -166,8 +167,8 @@ def test_a_single_picture_on_two_devices_is_every_devices():
     """The source of a video: what belongs to no part of a batch is not split."""
     mesh = jax.sharding.AbstractMesh((2,), ("data",))
     with jax.sharding.use_abstract_mesh(mesh):
-        assert calls._on_each_device(jnp.add, (), jax.sharding.PartitionSpec("data"), 1) is jnp.add
-        assert calls._on_each_device(jnp.add, (), jax.sharding.PartitionSpec("data"), 4) is not jnp.add
+        assert on_each_device(jnp.add, (), BATCH, 1) is jnp.add
+        assert on_each_device(jnp.add, (), BATCH, 4) is not jnp.add
 
 
 @without
@@ -177,6 +178,56 @@ def test_what_does_not_fit_is_refused_and_not_computed():
         jax.block_until_ready(calls.convolution(x, kernel, (8, 8), 1))
     with pytest.raises(Exception, match="do not fit"):
         jax.block_until_ready(calls.convolution(x, jnp.ones((3, 3, 4, 4)), (4, 4), 1))
+
+
+THROWING = """
+#include <cstdio>
+#include <new>
+#include "work.h"
+
+int main() {
+  const maskanim::Pool pool{2, [](std::function<void()> task) { std::thread(std::move(task)).detach(); }};
+  for (int where : {0, 99, 999}) {
+    try {
+      maskanim::InParallel(pool, 1000, [&](int64_t i) { if (i >= where) throw std::bad_alloc(); });
+      std::puts("nothing");
+    } catch (const std::bad_alloc&) {
+      std::puts("caught");
+    }
+  }
+}
+"""
+
+
+@without
+def test_what_a_job_throws_in_any_thread_comes_to_the_caller(tmp_path):
+    """A thread that runs out of memory would otherwise end the process, without a sentence."""
+    source, program = tmp_path / "throwing.cc", tmp_path / "throwing"
+    source.write_text(THROWING)
+    compiler, *flags = building._command()
+    subprocess.run([compiler, *flags, "-I", building.SOURCES, source, "-o", program], check=True, timeout=300)
+    assert subprocess.run([program], capture_output=True, text=True, timeout=60).stdout.split() == ["caught"] * 3
+
+
+@without
+@pytest.mark.skipif(
+    not Path("/proc/self/statm").exists(), reason="this system does not say how much memory a process has"
+)
+def test_without_memory_there_is_a_sentence():
+    code = (
+        "import resource, jax, jax.numpy as jnp\n"
+        "from maskanim_jax.nn.convolution import conv2d\n"
+        "run = jax.jit(conv2d)\n"
+        "x, kernel = jnp.ones((8, 1024, 1024, 16)), jnp.ones((7, 7, 16, 1))\n"
+        "program = run.lower(x, kernel).compile()\n"
+        "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (now + (256 << 20), -1))\n"
+        "try: jax.block_until_ready(program(x, kernel))\n"
+        "except jax.errors.JaxRuntimeError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "RESOURCE_EXHAUSTED: out of memory: a convolution" in done.stdout
 
 
 def test_half_precision_and_exports_go_without():

@@ -78,6 +78,14 @@ def test_levels_are_truncated_and_pass_no_gradient():
         assert np.all(np.asarray(jax.grad(lambda m, f=perturb: f(m).sum())(blob())) == 0)
 
 
+@pytest.mark.parametrize("side", [1, 2, 7, 32])
+@pytest.mark.parametrize("highest", [0, 1, 255])
+def test_what_is_below_the_median_is_what_is_below_the_mean_of_the_two_in_the_middle(side, highest):
+    levels = jnp.asarray(np.random.default_rng(side).integers(0, highest + 1, (5, side, side, 1)), jnp.float32)
+    median = np.median(levels, (1, 2, 3), keepdims=True)
+    np.testing.assert_array_equal(threshold_levels(levels, "median"), np.where(levels < median, 0, levels))
+
+
 def test_the_median_threshold_is_each_masks_own():
     levels = jnp.stack([jnp.arange(64.0).reshape(8, 8, 1), 100 + jnp.arange(64.0).reshape(8, 8, 1)])
     kept = np.asarray(threshold_levels(levels, "median")) > 0

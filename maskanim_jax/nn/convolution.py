@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.sharding import PartitionSpec
 
 from maskanim_jax.nn import winograd
+from maskanim_jax.nn.devices import BATCH, WHOLE, on_each_device
 from maskanim_jax.nn.native import calls as native
 
 Way = Callable[[jax.Array, jax.Array], jax.Array]
@@ -130,11 +130,7 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, *, size: int, padding: str) -> 
 def summed(gradient: Way, x: jax.Array, g: jax.Array) -> jax.Array:
     """A kernel's gradient, made on each device by itself of its part of the batch: one sum over the devices, not one for every part of it."""
     x, g = lax.optimization_barrier((x, g))  # or what made them would be computed again for every tap
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.shape.get("data", 1) == 1 or mesh.are_all_axes_manual:
-        return gradient(x, g)
-    batch, whole = PartitionSpec("data"), PartitionSpec()
-    return jax.shard_map(lambda x, g: lax.psum(gradient(x, g), "data"), in_specs=(batch, batch), out_specs=whole)(x, g)
+    return on_each_device(gradient, (BATCH, BATCH), WHOLE, x.shape[0])(x, g)
 
 
 def _blocks(x: jax.Array, g: jax.Array, size: int, padding: str) -> jax.Array:

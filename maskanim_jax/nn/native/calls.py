@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import PartitionSpec
 
+from maskanim_jax.nn.devices import BATCH, WHOLE, on_each_device
 from maskanim_jax.nn.native import building
 
 Size = tuple[int, ...]
@@ -35,8 +33,7 @@ def convolution(
         result = jax.ShapeDtypeStruct((x.shape[0], *size, kernel.shape[2 if turn else 3]), x.dtype)
         return _call("convolution", result, before, up)(x, kernel, turn=bool(turn))
 
-    batch, whole = PartitionSpec("data"), PartitionSpec()
-    return _on_each_device(call, (batch, whole), batch, x.shape[0])(x, kernel)
+    return on_each_device(call, (BATCH, WHOLE), BATCH, x.shape[0])(x, kernel)
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, size: int, before: int, *, up: bool = False) -> jax.Array:
@@ -46,25 +43,10 @@ def kernel_gradient(x: jax.Array, g: jax.Array, size: int, before: int, *, up: b
         result = jax.ShapeDtypeStruct((size, size, x.shape[3], g.shape[3]), x.dtype)
         return _call("kernel_gradient", result, before, up)(x, g)
 
-    batch, whole = PartitionSpec("data"), PartitionSpec()
-    return _on_each_device(call, (batch, batch), whole, x.shape[0])(x, g)
+    return on_each_device(call, (BATCH, BATCH), WHOLE, x.shape[0])(x, g)
 
 
 def _call(name: str, result: jax.ShapeDtypeStruct, before: int, up: bool) -> Callable[..., jax.Array]:
     function = jax.ffi.ffi_call(f"{building.prefix()}_{name}", result, vmap_method="sequential")
     places = {"top": np.int64(before), "left": np.int64(before), "up": np.int64(up)}
     return lambda *inputs, **more: function(*inputs, **places, **more)
-
-
-def _on_each_device(
-    call: Callable[..., jax.Array], inputs: Any, output: PartitionSpec, batch: int
-) -> Callable[..., jax.Array]:
-    """XLA cannot split a call that it does not know; a result that belongs to no part of the batch is summed."""
-    mesh = jax.sharding.get_abstract_mesh()
-    devices = 1 if mesh.empty or mesh.are_all_axes_manual else mesh.shape.get("data", 1)
-    if devices == 1 or batch % devices:  # one source of a video is every device's
-        return call
-    whole = output == PartitionSpec()
-    return jax.shard_map(
-        (lambda *parts: lax.psum(call(*parts), "data")) if whole else call, in_specs=inputs, out_specs=output
-    )

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <new>
 #include <utility>
 
 #include "ways.h"
@@ -72,6 +73,8 @@ template <typename Body>
 ffi::Error Guarded(const Body& body) {
   try {
     return body();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted, "out of memory: a convolution did not get what it needs for a moment");
   } catch (const std::exception& error) {
     return ffi::Error::Internal(error.what());
   }

@@ -1,3 +1,5 @@
+// The product of product.h, compiled once for all that use it.
+
 #include "product.h"
 
 namespace maskanim {

@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <thread>
@@ -38,17 +39,23 @@ class Scratch {
 };
 
 // Runs `job(i)` for each i below `jobs` on XLA's threads. The caller works too and waits only for jobs that have begun: with all other
-// threads busy it does everything by itself, so nothing can wait for itself.
+// threads busy it does everything by itself, so nothing can wait for itself. What a job throws is thrown here, when all have ended.
 template <typename Job>
 void InParallel(const Pool& pool, int64_t jobs, const Job& job) {
   struct Shared {
     std::atomic<int64_t> next{0}, done{0};
+    std::atomic<bool> failed{false};
+    std::exception_ptr error;
     int64_t jobs;
     const Job* job;
   };
   const auto work = [](Shared& shared) {
     for (int64_t i; (i = shared.next.fetch_add(1)) < shared.jobs;) {
-      (*shared.job)(i);
+      try {
+        if (!shared.failed) (*shared.job)(i);
+      } catch (...) {  // in a thread of XLA's it would end the process
+        if (!shared.failed.exchange(true)) shared.error = std::current_exception();
+      }
       shared.done.fetch_add(1, std::memory_order_release);
     }
   };
@@ -65,6 +72,7 @@ void InParallel(const Pool& pool, int64_t jobs, const Job& job) {
   for (int turn = 0; shared->done.load(std::memory_order_acquire) < jobs; ++turn) {
     turn < 1000 ? std::this_thread::yield() : std::this_thread::sleep_for(std::chrono::microseconds(50));
   }
+  if (shared->failed) std::rethrow_exception(shared->error);
 }
 
 }  // namespace maskanim
