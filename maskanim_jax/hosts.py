@@ -266,11 +266,15 @@ def _say(text: str, stderr: int = 2) -> None:
 
 def _say_last(text: str) -> None:
     """Before the end: jaxlib's threads lost the other process too and say so in their way, which nobody shall find below the sentence."""
-    stderr = None
-    with contextlib.suppress(OSError):
-        stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 2)
-    _say(text, 2 if stderr is None else stderr)
+    with _last_word:  # of the main and the listening thread, whichever comes second ends the process when it is said
+        stderr = None
+        with contextlib.suppress(OSError):
+            stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 2)
+        _say(text, 2 if stderr is None else stderr)
+
+
+_last_word = threading.Lock()
 
 
 def _address(connection: socket.socket) -> str:

@@ -125,6 +125,29 @@ def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=ROUNDING)
 
 
+TWO_AT_THE_END = """
+import os, threading
+from maskanim_jax import hosts
+
+meeting = threading.Barrier(2)
+
+def end():
+    meeting.wait()
+    hosts._say_last("the sentence")
+    os.write(2, b"a line of some other thread")
+    os._exit(75)
+
+threading.Thread(target=end).start()
+end()
+"""
+
+
+def test_of_two_threads_at_the_end_one_says_it_and_nothing_comes_after():
+    for _ in range(20):
+        done = subprocess.run([sys.executable, "-c", TWO_AT_THE_END], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stderr.strip()) == (75, "the sentence")
+
+
 def test_processes_with_different_commands_do_not_start(tiny_shards, tmp_path):
     with Processes(2, tiny_shards, tmp_path / "run", of_last=["seed=1"]) as run:
         for status, said in run.ends():
