@@ -14,7 +14,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="maskanim-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-# Most of the time goes into compiling programs that run once. LLVM's first level changes neither what XLA makes of them nor what is computed.
+# Most of the time goes into compiling programs that run once. LLVM's first level leaves XLA's own passes as they are.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
 

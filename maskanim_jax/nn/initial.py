@@ -1,6 +1,6 @@
 """How do networks get their initial values? Those of one shape are drawn together, with the bits that each would have alone.
 
-Drawn one by one, the random numbers of a network are a large program: compiling it took a sixth of the time until the first step.
+Drawn one by one, the random numbers are a large program: those of the small recipe took 5.5 s to compile, and take 3.3.
 """
 
 from __future__ import annotations

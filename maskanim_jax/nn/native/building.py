@@ -34,7 +34,7 @@ HANDLERS = ("convolution", "kernel_gradient")
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-std=c++17", "-march=native", "-fPIC", "-pthread")
 PATIENCE = 300
-"""Seconds for compiling, which takes about 4."""
+"""Seconds for each file, of which the longest takes about 4."""
 _portable: ContextVar[bool] = ContextVar("portable", default=False)
 
 
