@@ -11,12 +11,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-from maskanim_jax import page_parts
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.files import replacing
-from maskanim_jax.logs import read_log
-from maskanim_jax.reports import players
+from maskanim_jax.reports import page_parts, players
 from maskanim_jax.reports.headline import Health, headline, health
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.results import ANIMATION, BEFORE
 
 _OWN_PLACE = ("l1", "l1_repeat_source", "ratio", "frames", "checkpoint_step")  # of reconstruction.json
 _SUMMARY = {
@@ -37,8 +37,8 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
     """Writes the page of a workdir to `output` (default: `workdir/report.html`) and returns its path.
 
     Reads config.json, log.jsonl, pictures/, reconstruction.json, before.json, departures.json, summary.json,
-    first_minute/, reconstruction/ and animation/ where they are (`reports.players` says what is in them). Raises UserError when the workdir isn't a folder or the
-    output can't be written.
+    first_minute/, reconstruction/ and animation/ where they are (`workdir.results` says what is in them).
+    Raises UserError when the workdir isn't a folder or the output can't be written.
     """
     import jinja2
 
@@ -105,7 +105,7 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
     figures = page_parts.read_json(workdir / "reconstruction.json", dict, notes)
     departures = page_parts.read_json(workdir / "departures.json", list, notes)
     summary = page_parts.read_json(workdir / "summary.json", dict, notes)
-    before = page_parts.read_json(workdir / players.BEFORE, dict, notes)
+    before = page_parts.read_json(workdir / BEFORE, dict, notes)
     records = read_log(workdir)
     clips = figures.get("clips")
     mask = _dict(figures.get("mask"))
@@ -135,7 +135,7 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
         "sentences": [(r["step"], str(r["text"])) for r in records if "text" in r][-40:],
         "pictures": page_parts.pictures(workdir, page_folder),
         "first_minute": players.first_minute(workdir, page_folder, notes),
-        "animations": players.animations(workdir / "animation", page_folder, notes),
+        "animations": players.animations(workdir / ANIMATION, page_folder, notes),
         "reconstructions": page_parts.videos(workdir / "reconstruction", page_folder, notes),
         "notes": notes,
     }
@@ -169,9 +169,9 @@ def main(arguments: list[str] | None = None) -> None:
     if given.workdir:
         print(f"the report is {write_report(given.workdir, given.output)}")
         return
-    from maskanim_jax import compare_page
+    from maskanim_jax.reports import comparison_page
 
-    written = compare_page.write_comparison(given.runs, given.output or Path("comparison"))
+    written = comparison_page.write_comparison(given.runs, given.output or Path("comparison"))
     print(f"the report is {written.page}; its figures are in {written.csv} and {written.json}")
 
 

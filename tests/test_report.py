@@ -11,8 +11,8 @@ from html_page import Page
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import RunLog
 from maskanim_jax.report import write_report
+from maskanim_jax.workdir.logs import RunLog
 
 
 def page(workdir, output=None):

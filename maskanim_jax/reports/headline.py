@@ -81,7 +81,7 @@ def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headli
 
 
 def _system(workdir: Path) -> System | None:
-    from maskanim_jax.checkpoints import read_config
+    from maskanim_jax.checkpoints.loading import read_config
     from maskanim_jax.systems import build
 
     try:

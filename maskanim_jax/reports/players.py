@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maskanim_jax.page_parts import Video, embedded, link, read_json, videos
+from maskanim_jax.reports.page_parts import Video, embedded, link, read_json, videos
+from maskanim_jax.workdir.results import BEFORE, FIRST_MINUTE, inputs_of
 
-INPUTS = "inputs"
-"""Folder beside the results of `--mode=animate`: NAME-source.png and NAME-driving.mp4 of the result NAME.mp4."""
-FIRST_MINUTE = "first_minute"
-"""Optional folder in the workdir with source.png, driving.mp4 and out.mp4: an animation that the page shows before all others."""
-BEFORE = "before.json"
-"""Optional file in the workdir, of the form of reconstruction.json: figures from before the training, set beside those of the run."""
 _STRIP = "-strip"
 _MASK = {"mask_mean": "mean", "mask_space": "std_space", "mask_time": "std_time", "mask_iou": "iou"}
 _NOT_COMPARED = ("frames", "checkpoint_step", "l1_repeat_source")
@@ -46,7 +41,7 @@ def animations(folder: Path, page_folder: Path, notes: list[str]) -> list[Player
         if stem.endswith(_STRIP) and stem.removesuffix(_STRIP) in found:
             continue
         strip = found.get(stem + _STRIP)
-        source, driving = folder / INPUTS / f"{stem}-source.png", folder / INPUTS / f"{stem}-driving.mp4"
+        source, driving = inputs_of(folder, stem)
         players.append(
             Player(
                 video.caption,
@@ -87,7 +82,7 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any], notes:
         after: the content of reconstruction.json.
         notes: gets a sentence when the two were measured on different data.
     """
-    from maskanim_jax.compare import better
+    from maskanim_jax.reports.comparison import better
 
     first, second = _numbers(before), _numbers(after)
     fingerprints = before.get("data_fingerprint"), after.get("data_fingerprint")
