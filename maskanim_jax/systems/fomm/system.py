@@ -24,7 +24,7 @@ from maskanim_jax.systems.fomm.generator import Generator
 from maskanim_jax.systems.fomm.keypoints import KeypointDetector, Keypoints
 from maskanim_jax.systems.fomm.motion import pose_difference, pose_size, relative
 from maskanim_jax.systems.fomm.options import VARIANTS, AnimationOptions, parse_options
-from maskanim_jax.systems.fomm.settings import check, departures
+from maskanim_jax.systems.fomm.settings import check, departures, shape_settings
 from maskanim_jax.systems.fomm.training import losses
 from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
@@ -127,6 +127,9 @@ class FirstOrderMotion:
         metrics["prediction_l1"] = jnp.abs(seen["prediction"] - driving).mean()
         metrics["source_l1"] = jnp.abs(source - driving).mean()
         return Gradients(grads, stats, metrics)
+
+    def shape_settings(self) -> dict[str, Any]:
+        return shape_settings(self.config)
 
     def departures(self) -> list[str]:
         return departures(self.config)
