@@ -8,16 +8,16 @@ from small_system import SmallSystem
 from test_train import assert_equal_states
 from tiny import tiny_config
 
-from maskanim_jax import train as train_module
-from maskanim_jax.checkpoints import Checkpoints, abstract_state, load_run
+from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state, load_run
+from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
-from maskanim_jax.mesh import make_mesh
-from maskanim_jax.reconstruct import reconstruct
-from maskanim_jax.state import init_state, make_step
+from maskanim_jax.evaluation.reconstruction import reconstruct
 from maskanim_jax.systems.interface import Variables
-from maskanim_jax.train import train
+from maskanim_jax.training import loop as train_module
 from maskanim_jax.training.averaging import begin, moved
+from maskanim_jax.training.loop import train
+from maskanim_jax.training.step import init_state, make_step
+from maskanim_jax.workdir.logs import read_log
 
 
 def config_with(shards, ema, steps=6):
@@ -30,7 +30,7 @@ def config_with(shards, ema, steps=6):
 def small(monkeypatch):
     """Training and loading with the system that compiles in a second."""
     monkeypatch.setattr(train_module, "build", lambda config: SmallSystem())
-    monkeypatch.setattr("maskanim_jax.checkpoints.build", lambda config: SmallSystem())
+    monkeypatch.setattr("maskanim_jax.checkpoints.loading.build", lambda config: SmallSystem())
 
 
 def test_the_first_steps_count_more_and_later_ones_by_the_decay():
@@ -123,7 +123,7 @@ def test_a_decay_that_cannot_be_is_refused(tiny_shards, tmp_path, decay):
 def test_the_real_networks_train_with_averages_and_are_exported_with_them(tiny_shards, tmp_path):
     """The real networks: one step, saved, restored for training, and written as a file of the released code."""
     from maskanim_jax.convert import export_checkpoint
-    from maskanim_jax.torch_files import read_tensors
+    from maskanim_jax.serialization.torch_reader import read_tensors
 
     config = config_with(tiny_shards, 0.5, 1)
     config.mask.temperature = config.refine.temperature = 0.1  # the released code has no others

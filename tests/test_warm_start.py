@@ -9,16 +9,16 @@ import pytest
 from tiny import tiny_config
 from untrained_run import tiny_fomm, untrained
 
-from maskanim_jax import train as train_module
-from maskanim_jax.checkpoints import load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
-from maskanim_jax.mesh import make_mesh
-from maskanim_jax.provenance import read_starts
-from maskanim_jax.state import fresh_state
 from maskanim_jax.systems import build
-from maskanim_jax.train import train
+from maskanim_jax.training import loop as train_module
+from maskanim_jax.training.loop import train
+from maskanim_jax.training.step import fresh_state
 from maskanim_jax.training.warm_start import INITIAL, read_initial, started_from
+from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.provenance import read_starts
 
 
 def assert_equal_trees(one, other):
