@@ -8,6 +8,7 @@ fingerprint, steps of an epoch, seed).
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ from maskanim_jax.checkpoints import bundled
 from maskanim_jax.checkpoints.manager import FOLDER, Checkpoints
 from maskanim_jax.errors import UserError
 from maskanim_jax.loaded_numbers import finite_or_refused
-from maskanim_jax.systems import build
+from maskanim_jax.systems import SYSTEMS, build
 from maskanim_jax.systems.interface import System, Variables
 from maskanim_jax.training.step import TrainState, init_state
 from maskanim_jax.utils.atomic_files import replacing
@@ -99,7 +100,7 @@ def read_config(workdir: Path) -> ConfigDict:
     path = workdir / CONFIG
     try:
         saved = read_config_json(path)
-        return ConfigDict(_completed(saved, common.get_config().to_dict()), convert_dict=True)
+        return ConfigDict(_with_added(_completed(saved, common.get_config().to_dict())), convert_dict=True)
     except FileNotFoundError as error:
         raise UserError(
             f"{workdir} is not the folder of a run: it has no {CONFIG}; give the --workdir of a training"
@@ -120,6 +121,16 @@ def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[st
         else:
             complete.setdefault(key, default)
     return complete
+
+
+def _with_added(saved: dict[str, Any]) -> dict[str, Any]:
+    """`saved` with the fields of its system that older versions did not have (ADDED of its base config)."""
+    base = importlib.import_module(SYSTEMS.get(str(saved.get("system")), "configs.common"))
+    for field in getattr(base, "ADDED", ()):
+        section, name = field.split(".")
+        if isinstance(saved.get(section), dict):
+            saved[section] = {name: base.get_config()[section][name], **saved[section]}
+    return saved
 
 
 @dataclasses.dataclass(frozen=True)
