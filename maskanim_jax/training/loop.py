@@ -31,7 +31,7 @@ from maskanim_jax.losses.vgg import used_names, used_weights
 from maskanim_jax.nn.functional import count_parameters
 from maskanim_jax.nn.kernels.native import build as building
 from maskanim_jax.systems import build
-from maskanim_jax.systems.interface import System, Tree
+from maskanim_jax.systems.interface import PyTree, System
 from maskanim_jax.training.consistency import agree, check_shared
 from maskanim_jax.training.first_step import FirstStep
 from maskanim_jax.training.metric_window import Clock, Window
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
     stream: PairStream
     clips: list[str]
     """Names of the training clips, by the numbers that a batch has."""
-    frozen: Tree
+    frozen: PyTree
     held_out: Split
     silhouettes: Silhouettes | None
     steps: int
@@ -185,7 +185,9 @@ def set_up(config: ConfigDict) -> Setting:
     return Setting(config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, "test"), steps, info)
 
 
-def one_step(run: StepFunction, state: TrainState, frozen: Tree, batches: Iterator[Pair], window: Window) -> TrainState:
+def one_step(
+    run: StepFunction, state: TrainState, frozen: PyTree, batches: Iterator[Pair], window: Window
+) -> TrainState:
     """Takes the next batch and makes one step; the devices may still be busy with it on return.
 
     Nothing may go between host and devices unasked here: JAX raises an error for it.
@@ -265,7 +267,7 @@ def _record(setting: Setting, first: int, checkpoints: Checkpoints, changed: lis
         from_checkpoint=first in checkpoints.steps(),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         processes=jax.process_count(),
-        convolutions=building.told(),
+        convolutions=building.describe_backend(),
         changed=changed,
     )
 
@@ -276,7 +278,7 @@ def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Check
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
         f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, "
-        f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.told()}",
+        f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.describe_backend()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         setting.stream.describe(config.optim.epochs),
         f"step {first} of {setting.steps}" + (", resumed" if first else ""),
