@@ -251,7 +251,7 @@ def anew(monkeypatch, tmp_path):
 
 
 def test_the_switch_turns_them_off(anew):
-    assert anew(MASKANIM_NATIVE="0") == build.Found("", "MASKANIM_NATIVE=0")
+    assert anew(MASKANIM_NATIVE="0") == build.NativeLibrary("", "MASKANIM_NATIVE=0")
 
 
 def test_without_a_compiler_there_is_a_reason(anew, tmp_path):
