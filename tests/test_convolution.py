@@ -82,7 +82,10 @@ def test_half_precision_keeps_the_plain_convolution():
 
 
 def test_half_precision_keeps_the_folded_convolution():
-    x, kernel = some(1, 32, 32, 8).astype(jnp.bfloat16), some(3, 3, 8, upsampling.WIDE, seed=1).astype(jnp.bfloat16)
+    x, kernel = (
+        some(1, 32, 32, 8).astype(jnp.bfloat16),
+        some(3, 3, 8, upsampling.DIFFERENCES_MIN_OUTPUTS, seed=1).astype(jnp.bfloat16),
+    )
     found, folded = (jax.jit(way)(x, kernel) for way in (upsampled_conv2d, upsampling.folded_conv2d))
     np.testing.assert_array_equal(found, folded)
 
@@ -129,7 +132,7 @@ def test_only_a_cpu_takes_a_convolution_apart(channels):
 
 
 def test_wide_upsampled_convolutions_take_nine_products():
-    x, kernel = some(1, 32, 32, 16), some(3, 3, 16, upsampling.WIDE, seed=1)
+    x, kernel = some(1, 32, 32, 16), some(3, 3, 16, upsampling.DIFFERENCES_MIN_OUTPUTS, seed=1)
     found, wanted = both(upsampled_conv2d, lambda x, k: plain(upsample(x), k), x, kernel)
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
