@@ -29,7 +29,8 @@ from maskanim_jax.distributed.sharding import everywhere, make_mesh, replicated,
 from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
 from maskanim_jax.losses.vgg import used_weights  # noqa: E402
 from maskanim_jax.systems import build  # noqa: E402
-from maskanim_jax.training.step import fresh_state, make_step  # noqa: E402
+from maskanim_jax.systems.train_state import fresh_state  # noqa: E402
+from maskanim_jax.training.step import make_step  # noqa: E402
 from maskanim_jax.weights import untrained_vgg19  # noqa: E402
 
 

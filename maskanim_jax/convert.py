@@ -52,12 +52,13 @@ def import_checkpoint(
     import jax
     import jax.numpy as jnp
 
-    from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir
+    from maskanim_jax.checkpoints.loading import Checkpoints
     from maskanim_jax.conversion.adam_state import place_moments
     from maskanim_jax.conversion.contents import read_contents, read_moments
     from maskanim_jax.conversion.layout import Unused, released, shapes, to_variables
     from maskanim_jax.systems import build
-    from maskanim_jax.training.step import TrainState
+    from maskanim_jax.systems.train_state import TrainState
+    from maskanim_jax.workdir.config import claim_workdir
 
     _check_absent(workdir, "folder")
     config = copy.deepcopy(config)
@@ -155,10 +156,11 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     """
     import jax
 
-    from maskanim_jax.checkpoints.loading import FOLDER, Checkpoints, abstract_state, load_run
+    from maskanim_jax.checkpoints.loading import FOLDER, Checkpoints, load_run
     from maskanim_jax.conversion.adam_state import read_moments as moments_of
     from maskanim_jax.conversion.layout import Unused, file_tree
     from maskanim_jax.distributed.sharding import make_mesh
+    from maskanim_jax.systems.train_state import abstract_state
 
     _check_absent(output, "file")
     run = load_run(path, "last")

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskanim_jax.animate import system_flags
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.atomic_files import sha256_of
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
 
 PLATFORMS = "cpu,cuda,tpu"
 FORMATS = ("jax", "onnx")

@@ -20,7 +20,7 @@ from maskanim_jax.evaluation import cross_identity_metrics as measures
 from maskanim_jax.evaluation.cross_identity_scenes import STARTS, Scene, choose_pairs, draw_scene
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
 
 FILE = "truth.json"
 REFERENCES = ("repeating the source", "the driver itself")
@@ -99,7 +99,7 @@ def measure_truth(
     `more`: further variants, name to options. Raises UserError for a run on real clips, of which no truth is known.
     """
     from input_pipeline.puppets.dataset import clips as puppet_clips
-    from maskanim_jax.animate import animate
+    from maskanim_jax.animation.generate import animate
 
     puppets = run.config.data.puppets
     if not puppets.test_identities:

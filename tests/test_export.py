@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from untrained_run import two_systems
 
-from maskanim_jax.animate import animate
+from maskanim_jax.animation.generate import animate
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.errors import UserError
 from maskanim_jax.export import export, main

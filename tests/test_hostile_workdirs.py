@@ -11,14 +11,15 @@ import pytest
 from fuzz import fuzz
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir, load_run, read_config
+from maskanim_jax.checkpoints.items import finite_or_refused
+from maskanim_jax.checkpoints.loading import Checkpoints, load_run
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
-from maskanim_jax.loaded_numbers import finite_or_refused
 from maskanim_jax.report import summary, write_report
 from maskanim_jax.systems import build
-from maskanim_jax.training.step import fresh_state
+from maskanim_jax.systems.train_state import fresh_state
 from maskanim_jax.user_study import read_trials, tally, write_study
+from maskanim_jax.workdir.config import claim_workdir, read_config
 from maskanim_jax.workdir.config_files import load_config
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{ 7 * 7 }}</td></table>"

@@ -19,12 +19,13 @@ from tiny import tiny_config
 from input_pipeline.from_config import ensure_shards
 from input_pipeline.pairs import PairStream
 from input_pipeline.shards import open_split
-from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state
+from maskanim_jax.checkpoints.loading import Checkpoints
 from maskanim_jax.distributed import peers
 from maskanim_jax.distributed.rendezvous import meet
 from maskanim_jax.distributed.setup import prepare
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
+from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.training import consistency
 from maskanim_jax.training.consistency import check_shared, refuse_differences
 from maskanim_jax.workdir.logs import read_log

@@ -16,9 +16,9 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import hlo_traffic
 
-from maskanim_jax.checkpoints.loading import abstract_state
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.systems import build
+from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.training.step import make_step
 from maskanim_jax.weights import untrained_vgg19
 

@@ -19,7 +19,8 @@ from maskanim_jax.distributed.sharding import make_mesh, to_devices
 from maskanim_jax.errors import UserError
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.systems import build
-from maskanim_jax.training.step import init_state, make_step
+from maskanim_jax.systems.train_state import init_state
+from maskanim_jax.training.step import make_step
 from maskanim_jax.weights import untrained_vgg19
 
 TESTS = Path(__file__).parent

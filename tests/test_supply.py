@@ -196,10 +196,10 @@ import small_train
 from pathlib import Path
 from maskanim_jax import report
 from maskanim_jax.distributed import setup
-from maskanim_jax.training import loop
+from maskanim_jax.training import experiment, loop
 settings = small_train.small_config(sys.argv[1])
 setup.prepare(settings)
-loop.build = lambda config: small_train.SmallSystem()
+experiment.build = lambda config: small_train.SmallSystem()
 loop.train(settings, Path(sys.argv[2]))
 print(report.write_report(Path(sys.argv[2])))
 from maskanim_jax import animate, api, convert, crop, user_study, weights

@@ -12,7 +12,7 @@ from input_pipeline.puppets.draw import background, render
 from input_pipeline.puppets.identity import draw_identity
 from input_pipeline.puppets.pose import trajectory
 from maskanim_jax import truth
-from maskanim_jax.checkpoints.loading import LoadedRun
+from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.cross_identity_metrics import JointFinder, Truth, l1, leak, shape_leak, silhouette_iou
 from maskanim_jax.systems.interface import Variables

@@ -21,7 +21,7 @@ from clips import clip, save
 from PIL import Image
 from test_animate import ONE, Echo
 
-from maskanim_jax.api import Animator
+from maskanim_jax.animation.animator import Animator
 from maskanim_jax.checkpoints.bundled import names
 from maskanim_jax.demo import main, parser, workdirs
 from maskanim_jax.errors import UserError

@@ -13,14 +13,16 @@ from tqdm import tqdm
 
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
-from maskanim_jax.animate import animate
-from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
+from maskanim_jax.animation.generate import animate
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import choose
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.writer import MADE, VideoWriter
+from maskanim_jax.workdir.config import claim_workdir, read_config
 
 
 def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
