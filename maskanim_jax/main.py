@@ -83,9 +83,9 @@ def main() -> None:
         return
     parse(sys.argv)
     logging.set_verbosity(logging.WARNING)
-    from maskanim_jax import report
     from maskanim_jax.distributed import setup
     from maskanim_jax.evaluation import evaluate_run
+    from maskanim_jax.reports import run_page
     from maskanim_jax.training import loop
 
     setup.prepare(CONFIG.value)
@@ -103,9 +103,9 @@ def main() -> None:
     for name, step in steps.items():
         if MODE.value in (name, "all"):
             step(CONFIG.value, workdir)
-    page = report.write_report(workdir)
+    page = run_page.write_report(workdir)
     print(
-        f"\n{report.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation."
+        f"\n{run_page.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation."
     )
 
 

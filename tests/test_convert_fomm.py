@@ -16,9 +16,10 @@ from maskanim_jax import animate, convert
 from maskanim_jax.checkpoints.loading import Checkpoints, load_run
 from maskanim_jax.conversion.adam_state import Moments, place_moments
 from maskanim_jax.conversion.contents import _shape
+from maskanim_jax.conversion.exporting import export_checkpoint
 from maskanim_jax.conversion.fomm import layout
+from maskanim_jax.conversion.importing import import_checkpoint
 from maskanim_jax.conversion.layout import Unused
-from maskanim_jax.convert import export_checkpoint, import_checkpoint
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.serialization.torch_writer import write_tensors

@@ -20,11 +20,11 @@ from maskanim_jax.evaluation.reconstruction import Silhouettes
 from maskanim_jax.losses.vgg import used_names, used_weights
 from maskanim_jax.nn.functional import count_parameters
 from maskanim_jax.nn.kernels.native import build as building
+from maskanim_jax.pretrained.vgg19 import find_vgg19, untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import System, Tree
 from maskanim_jax.systems.train_state import TrainState, abstract_state, fresh_state
 from maskanim_jax.training.prefetch import prefetch
-from maskanim_jax.weights import find_vgg19, untrained_vgg19
 from maskanim_jax.workdir.provenance import this_start
 
 Pair = tuple[jax.Array, jax.Array]
