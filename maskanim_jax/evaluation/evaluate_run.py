@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
@@ -35,7 +36,7 @@ def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
 def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir."""
     run = _load(config, workdir)
-    split = open_data(config, "test")
+    split = open_data(config, "test", jax.process_index())
     videos = workdir / "reconstruction"
     videos.mkdir(exist_ok=True)
     chosen = choose(run.system.frame_size, config.reconstruct.backends)
@@ -84,7 +85,7 @@ def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`."""
     run = _load(config, workdir)
-    split = open_data(config, "test")
+    split = open_data(config, "test", jax.process_index())
     folder = workdir / "animation"
     folder.mkdir(exist_ok=True)
     options = run.system.animation_options({key: str(value) for key, value in config.animate.options.items()})

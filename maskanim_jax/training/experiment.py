@@ -57,7 +57,7 @@ def set_up(config: ConfigDict) -> Setting:
         )
     system = build(config)
     mesh = make_mesh(config.batch_size, config.optim.accumulate)
-    split, held_out = open_data(config, "train"), open_data(config, "test")
+    split, held_out = (open_data(config, name, jax.process_index()) for name in ("train", "test"))
     stream = PairStream(
         split,
         batch_size=config.batch_size,
