@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from input_pipeline.from_config import open_data, true_silhouettes
+from input_pipeline.from_config import held_out_split, open_data, true_silhouettes
 from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
 from maskanim_jax.checkpoints.loading import Checkpoints
@@ -57,7 +57,8 @@ def set_up(config: ConfigDict) -> Setting:
         )
     system = build(config)
     mesh = make_mesh(config.batch_size, config.optim.accumulate)
-    split, held_out = (open_data(config, name, jax.process_index()) for name in ("train", "test"))
+    measured = held_out_split(config)
+    split, held_out = (open_data(config, name, jax.process_index()) for name in ("train", measured))
     stream = PairStream(
         split,
         batch_size=config.batch_size,
@@ -75,7 +76,9 @@ def set_up(config: ConfigDict) -> Setting:
         steps = min(steps, config.optim.max_steps)
     info = {"data_fingerprint": stream.fingerprint, "steps_per_epoch": stream.steps_per_epoch, "seed": config.seed}
     clips = [clip.name for clip in split.clips]
-    return Setting(config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, "test"), steps, info)
+    return Setting(
+        config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, measured), steps, info
+    )
 
 
 def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
@@ -136,7 +139,7 @@ def start(
 
 def record_of_start(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
     """This start, for `run.json`."""
-    data = {"shards": setting.config.data.shards, **setting.info}
+    data = {"shards": setting.config.data.shards, "held_out_split": setting.held_out.name, **setting.info}
     return this_start(
         setting.config.to_dict(),
         data,
@@ -158,6 +161,7 @@ def opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkp
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.told()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         setting.stream.describe(config.optim.epochs),
+        f"held-out figures (test_*), pictures and the best checkpoint are of the {setting.held_out.name} split",
         f"step {first} of {setting.steps}" + (", resumed" if first else ""),
     ]
     if config.loss.vgg == "untrained":
