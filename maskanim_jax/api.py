@@ -12,11 +12,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskanim_jax.animation.animator import Animator, load
+from maskanim_jax.animation.animator import Animator, Session, load
 from maskanim_jax.workdir import config_files
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
+
+__all__ = ["Animator", "Session", "load", "load_config", "run_training"]
 
 
 def load_config(name: str) -> ConfigDict:

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.conversion.contents import _shape
 from maskanim_jax.conversion.layout import Unused, modules, released, trained
 from maskanim_jax.distributed.sharding import make_mesh

@@ -53,7 +53,7 @@ def child(shards, folder, system, steps):
     import jax
     from small_system import SmallSystem
 
-    from maskanim_jax.checkpoints.loading import Checkpoints
+    from maskanim_jax.checkpoints.manager import Checkpoints
     from maskanim_jax.distributed import setup
     from maskanim_jax.errors import exit_with_sentence
     from maskanim_jax.training import experiment, loop

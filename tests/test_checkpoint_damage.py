@@ -10,7 +10,8 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from maskanim_jax.checkpoints import manager
-from maskanim_jax.checkpoints.loading import Checkpoints, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
 from maskanim_jax.training import experiment
 from maskanim_jax.training.loop import train

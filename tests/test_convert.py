@@ -8,7 +8,8 @@ from parity import FOLDER, fill, keys, needed
 from released_files import assert_equal_files, assert_equal_trees, pm_file, shapes, small_config, state_of
 
 from maskanim_jax import convert
-from maskanim_jax.checkpoints.loading import Checkpoints, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.conversion.adam_state import Moments, place_moments
 from maskanim_jax.conversion.contents import _shape
 from maskanim_jax.conversion.exporting import export_checkpoint

@@ -13,7 +13,8 @@ from released_files import assert_equal_files, assert_equal_trees, released_file
 
 from configs import fomm_mgif, fomm_puppets, fomm_voxceleb, fomm_voxceleb_adv
 from maskanim_jax import animate, convert
-from maskanim_jax.checkpoints.loading import Checkpoints, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.conversion.adam_state import Moments, place_moments
 from maskanim_jax.conversion.contents import _shape
 from maskanim_jax.conversion.exporting import export_checkpoint

@@ -12,7 +12,8 @@ from fuzz import fuzz
 from tiny import tiny_config
 
 from maskanim_jax.checkpoints.items import finite_or_refused
-from maskanim_jax.checkpoints.loading import Checkpoints, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.user_study import read_trials, tally, write_study

@@ -19,7 +19,7 @@ from input_pipeline import from_config
 from input_pipeline.from_config import ensure_shards
 from input_pipeline.pairs import PairStream
 from input_pipeline.shards import open_split
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.rendezvous import meet
 from maskanim_jax.distributed.setup import prepare
 from maskanim_jax.distributed.sharding import make_mesh

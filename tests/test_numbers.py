@@ -11,7 +11,7 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Gradients
 from maskanim_jax.training import experiment

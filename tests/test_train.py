@@ -18,7 +18,8 @@ from small_system import SmallSystem
 from tiny import tiny_config
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax.checkpoints.loading import Checkpoints, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh, to_devices
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.train_state import init_state

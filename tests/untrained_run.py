@@ -5,7 +5,7 @@ from pathlib import Path
 from tiny import tiny_config
 
 from configs import fomm_puppets
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import fresh_state

@@ -47,7 +47,7 @@ def import_checkpoint(
     import jax
     import jax.numpy as jnp
 
-    from maskanim_jax.checkpoints.loading import Checkpoints
+    from maskanim_jax.checkpoints.manager import Checkpoints
     from maskanim_jax.conversion.adam_state import place_moments
     from maskanim_jax.conversion.contents import read_contents, read_moments
     from maskanim_jax.conversion.layout import Unused, released, shapes, to_variables

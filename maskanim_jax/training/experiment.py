@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from input_pipeline.from_config import held_out_split, open_data, true_silhouettes
 from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import EMA, Checkpoints
 from maskanim_jax.distributed.sharding import everywhere, make_mesh, to_devices
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import Silhouettes
@@ -22,9 +22,11 @@ from maskanim_jax.nn.functional import count_parameters
 from maskanim_jax.nn.kernels.native import build as building
 from maskanim_jax.pretrained.vgg19 import find_vgg19, untrained_vgg19
 from maskanim_jax.systems import build
+from maskanim_jax.systems.averaging import check_decay
 from maskanim_jax.systems.interface import System, Tree
-from maskanim_jax.systems.train_state import TrainState, abstract_state, fresh_state
+from maskanim_jax.systems.train_state import TrainState, abstract_state, fresh_state, with_averages
 from maskanim_jax.training.prefetch import prefetch
+from maskanim_jax.training.warm_start import Initial, started_from
 from maskanim_jax.workdir.provenance import this_start
 
 Pair = tuple[jax.Array, jax.Array]
@@ -55,6 +57,7 @@ def set_up(config: ConfigDict) -> Setting:
         raise UserError(
             f"config.train.checkpoint_every={config.train.checkpoint_every} must be a multiple of train.log_every={config.train.log_every}"
         )
+    check_decay(config.optim.ema)
     system = build(config)
     mesh = make_mesh(config.batch_size, config.optim.accumulate)
     measured = held_out_split(config)
@@ -75,6 +78,8 @@ def set_up(config: ConfigDict) -> Setting:
     if config.optim.max_steps:
         steps = min(steps, config.optim.max_steps)
     info = {"data_fingerprint": stream.fingerprint, "steps_per_epoch": stream.steps_per_epoch, "seed": config.seed}
+    if config.optim.ema:
+        info[EMA] = config.optim.ema
     clips = [clip.name for clip in split.clips]
     return Setting(
         config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, measured), steps, info
@@ -104,14 +109,22 @@ def batches(setting: Setting, first: int) -> Generator[Pair]:
 
 
 def fresh(setting: Setting) -> TrainState:
-    """The state before the first step."""
-    return fresh_state(setting.system, setting.config.seed, setting.info["steps_per_epoch"], setting.mesh)
+    """The state before the first step of a run that starts from random networks."""
+    config = setting.config
+    return fresh_state(setting.system, config.seed, setting.info["steps_per_epoch"], setting.mesh, config.optim.ema)
 
 
 def start(
-    setting: Setting, checkpoints: Checkpoints, from_step: int | None = None, accept_changes: bool = False
+    setting: Setting,
+    checkpoints: Checkpoints,
+    from_step: int | None = None,
+    accept_changes: bool = False,
+    initial: Initial | None = None,
 ) -> TrainState:
-    """The state of the newest checkpoint (or that of `from_step`), or a fresh one; raises UserError for one of other data."""
+    """The state of the newest checkpoint (or that of `from_step`), or a fresh one, with the networks of `initial` if they are given.
+
+    Raises UserError for a checkpoint of other data.
+    """
     config, info = setting.config, setting.info
     step = checkpoints.last() if from_step is None else from_step
     if from_step is not None and from_step not in checkpoints.steps():
@@ -120,7 +133,12 @@ def start(
             f"{checkpoints.folder} has no checkpoint of step {from_step}: give one of those there ({there})"
         )
     if step is None:
-        return fresh(setting)
+        state = fresh(setting)
+        return (
+            state
+            if initial is None
+            else started_from(initial, state, setting.system, info["steps_per_epoch"], setting.mesh)
+        )
     saved = checkpoints.info(step)
     if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
         raise UserError(
@@ -133,8 +151,8 @@ def start(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
                 "restore them, give another --workdir, or --accept_changes to train on with these"
             )
-    like = abstract_state(setting.system, config.seed, info["steps_per_epoch"])
-    return checkpoints.restore(step, like, setting.mesh)
+    like = abstract_state(setting.system, config.seed, info["steps_per_epoch"], saved.get(EMA, 0.0))
+    return with_averages(checkpoints.restore(step, like, setting.mesh), config.optim.ema, setting.mesh)
 
 
 def record_of_start(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
@@ -167,6 +185,14 @@ def opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkp
     if config.loss.vgg == "untrained":
         lines.append(
             "the perceptual loss uses UNTRAINED features of VGG-19: figures cannot be compared with the paper's"
+        )
+    if config.optim.ema:
+        lines.append(
+            f"evaluation, pictures and animation use averages of the weights and statistics, with decay {config.optim.ema:g}"
+        )
+    if config.optim.cosine_steps and setting.steps > config.optim.cosine_steps:
+        lines.append(
+            f"the learning rate is zero after step {config.optim.cosine_steps} (optim.cosine_steps): steps after it teach nothing"
         )
     if first in checkpoints.steps() and "data_fingerprint" not in checkpoints.info(first):
         lines.append("goes on from a converted checkpoint, whose data is not known to be this data")

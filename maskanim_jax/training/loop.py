@@ -16,7 +16,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import agreed, local
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.held_out import held_out_figures, held_out_pictures, held_out_probe
@@ -30,6 +30,7 @@ from maskanim_jax.training.metric_window import Clock, Window
 from maskanim_jax.training.nonfinite import explained
 from maskanim_jax.training.preemption import Stop
 from maskanim_jax.training.step import StepFunction, make_step
+from maskanim_jax.training.warm_start import INITIAL, read_initial, sentences
 from maskanim_jax.workdir.config import changes, claim_workdir, refuse_changes
 from maskanim_jax.workdir.logs import RunLog
 from maskanim_jax.workdir.provenance import add_start, write_departures
@@ -49,7 +50,11 @@ def train(config: ConfigDict, workdir: Path, accept_changes: bool = False, from_
 def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: int | None, stop: Stop) -> TrainState:
     began = time.perf_counter()
     setting = set_up(config)  # everything that can be wrong is found out before the workdir is touched
-    agree(config, setting.info, workdir=str(workdir), accept_changes=accept_changes)
+    # A run that has a checkpoint does not read again what it started from, which may be gone by then.
+    begun = bool(Checkpoints(workdir, read_only=True).steps())
+    initial = None if begun else read_initial(config, setting.system)
+    read = {} if initial is None else {"initial networks": initial.record["sha256"]}
+    agree(config, setting.info, workdir=str(workdir), accept_changes=accept_changes, **read)
     leader = jax.process_index() == 0
     changed, harmless = changes(workdir, config)
     refuse_changes(workdir, [] if accept_changes else changed)
@@ -61,23 +66,34 @@ def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: i
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
-        state = start(setting, checkpoints, from_step, accept_changes=accept_changes)
+        state = start(setting, checkpoints, from_step, accept_changes=accept_changes, initial=initial)
         if changed:
             claim_workdir(workdir, config, accept_changes)
+        if initial is not None:  # saved at once: a run killed before its first checkpoint starts from the same networks
+            checkpoints.save(state, setting.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
+            checkpoints.wait()
+            agreed(True)  # the first process makes it visible
         first = int(state.step)
         saved = checkpoints.info(first) if first in checkpoints.steps() else {}
         put_aside = checkpoints.set_aside(first) if from_step is not None else []
         log = stack.enter_context(RunLog(workdir, first)) if leader else None
         if log is not None:
-            others = add_start(workdir, record_of_start(setting, first, checkpoints, [*changed, *harmless]))
+            started = {INITIAL: saved[INITIAL]} if first == 0 and INITIAL in saved else {}
+            others = add_start(workdir, record_of_start(setting, first, checkpoints, [*changed, *harmless]) | started)
             told = [f"changed since the last start: {what}" for what in (*changed, *harmless, *others)] + put_aside
+            told += sentences(saved[INITIAL]) if started else []
             for line in opening(setting, state, first, checkpoints) + told:
                 log.text(first, line)
         stack.enter_context(explained(workdir, config.seed, setting.stream, setting.clips, checkpoints, log))
         clock = Clock(config.optim.max_minutes, checkpoints)
         steps = first if clock.over() else setting.steps
         step_function = make_step(
-            setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate
+            setting.system,
+            config.seed,
+            setting.stream.steps_per_epoch,
+            setting.mesh,
+            config.optim.accumulate,
+            config.optim.ema,
         )
         pairs = stack.enter_context(contextlib.closing(batches(setting, first)))
         window = Window(setting.system, setting.stream.steps_per_epoch, saved.get("window"))
@@ -104,7 +120,7 @@ def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: i
             if step % config.train.log_every == 0 or last:
                 _write_figures(log, setting, step, window.close(step))
             if log is not None and (step % config.train.picture_every == 0 or last or step == 1):
-                variables = local(state.variables)
+                variables = local(state.averaged)
                 log.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
             if step % config.train.checkpoint_every == 0 or last:
                 _evaluate_and_save(setting, state, step, checkpoints, clock, log)
@@ -173,14 +189,14 @@ def _evaluate_and_save(
     settings = setting.config.train
     measured = reconstruct(
         setting.system,
-        local(state.variables),
+        local(state.averaged),
         setting.held_out,
         clips=settings.eval_clips,
         frames=settings.eval_frames,
         silhouettes=setting.silhouettes,
     )
     if log is not None:
-        probed, alarms = held_out_probe(setting.system, local(state.variables), setting.held_out)
+        probed, alarms = held_out_probe(setting.system, local(state.averaged), setting.held_out)
         log.scalars(step, held_out_figures(measured) | probed)
         for alarm in alarms:
             log.text(step, f"ALARM: {alarm}")

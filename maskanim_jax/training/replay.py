@@ -19,7 +19,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from maskanim_jax.checkpoints.loading import FOLDER, Checkpoints
+from maskanim_jax.checkpoints.loading import FOLDER
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Tree
 from maskanim_jax.systems.train_state import TrainState
@@ -59,7 +60,14 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
             raise UserError(f"{workdir} has no checkpoint before step {step} any more: restore one to replay from")
         state = fresh(setting) if checkpoint is None else start(setting, checkpoints, checkpoint)
     first = int(state.step)
-    run = make_step(setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate)
+    run = make_step(
+        setting.system,
+        config.seed,
+        setting.stream.steps_per_epoch,
+        setting.mesh,
+        config.optim.accumulate,
+        config.optim.ema,
+    )
     with contextlib.closing(batches(setting, first)) as pairs:
         for _ in tqdm(range(first + 1, step + 1), desc="replay", unit="step"):
             source, driving = next(pairs)

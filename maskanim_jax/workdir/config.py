@@ -18,6 +18,7 @@ CONFIG = "config.json"
 
 MAY_CHANGE = (
     "train.",
+    "optim.epochs",
     "optim.max_steps",
     "optim.max_minutes",
     "data.threads",
