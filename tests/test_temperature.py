@@ -7,12 +7,13 @@ from tiny import tiny_config
 from untrained_run import untrained
 
 from configs import bair, mgif, perturbed_masks, taichi, voxceleb
-from maskanim_jax.checkpoints.loading import changes, load_run, read_config
+from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
 from maskanim_jax.systems.perturbed_masks.networks import temperature
 from maskanim_jax.training.loop import train
 from maskanim_jax.training.warm_start import read_initial
+from maskanim_jax.workdir.config import changes, read_config
 from maskanim_jax.workdir.logs import read_log
 
 
