@@ -86,11 +86,11 @@ def export(
     import jax
 
     from maskanim_jax.exporting import functions, jax_files, onnx_files
-    from maskanim_jax.nn.kernels.native.build import portable
+    from maskanim_jax.nn.kernels.native.build import disable_native
 
     system = run.system
     (jax_files if format == "jax" else onnx_files).check_ready()
-    with portable():
+    with disable_native():
         made = functions.functions_of(
             system, run.variables, options, system.picture_order if pictures else (system.result,)
         )
@@ -100,7 +100,7 @@ def export(
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
     try:
-        with portable():
+        with disable_native():
             if format == "jax":
                 about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
             else:
