@@ -137,8 +137,8 @@ class Animator:
         total, rate, sound = clip_facts(driving)
         if fps is not None:
             rate = exact_rate(fps)
-        shown = tqdm(shown, desc="animate", total=total, unit="frame", disable=not progress)
-        write_animation(self.run.system, shown, [os.fspath(output)], fps=rate, sound=sound)
+        counted = tqdm(shown, desc="animate", total=total, unit="frame", disable=not progress)
+        write_animation(self.run.system, counted, [os.fspath(output)], fps=rate, sound=sound)
         return Path(output)
 
     def pictures(
