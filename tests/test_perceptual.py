@@ -8,7 +8,7 @@ from scipy.signal import correlate
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.losses.perceptual import perceptual_pyramid
-from maskanim_jax.losses.vgg import CONVS, TAPS, check_taps, features, used_weights
+from maskanim_jax.losses.vgg import CONVS, check_layers, features, used_weights
 from maskanim_jax.nn.resize import antialiased_downscale
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 
@@ -85,4 +85,4 @@ def test_only_the_weights_up_to_the_last_tap_are_kept(vgg):
 
 def test_an_unknown_tap_is_a_sentence():
     with pytest.raises(UserError, match="relu1_1 to relu5_4"):
-        check_taps(("relu6_1",))
+        check_layers(("relu6_1",))

@@ -82,7 +82,7 @@ class Animator:
         fps: None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Iterator[np.ndarray]: ...
@@ -97,7 +97,7 @@ class Animator:
         fps: float | Fraction | None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Path: ...
@@ -111,7 +111,7 @@ class Animator:
         fps: float | Fraction | None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Iterator[np.ndarray] | Path:
@@ -119,7 +119,7 @@ class Animator:
 
         Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
         length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs, at `fps` frames
-        per second (default: the driving file's, whose sound is kept; 25 for arrays). `best_frame` measures relative motion from the driving frame
+        per second (default: the driving file's, whose sound is kept; 25 for arrays). `find_best_frame` measures relative motion from the driving frame
         nearest to the source's pose. `options` are the system's: threshold="median", mask_scale=0.75, motion="absolute", ...
 
         Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
@@ -131,7 +131,9 @@ class Animator:
         if output is not None:
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
-        shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
+        shown = self.pictures(
+            source, driving, names=(result,), batch=batch, fit=fit, find_best_frame=find_best_frame, **options
+        )
         if output is None:
             return (pictures[result] for pictures in shown)
         total, rate, sound = clip_facts(driving)
@@ -149,7 +151,7 @@ class Animator:
         names: Sequence[str] = (),
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         **options: Option,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Like `animate`, but all intermediate pictures of each frame by name, or those of `names`: (H, W, 3) uint8, masks in grey."""
@@ -159,13 +161,13 @@ class Animator:
         still = read_picture(source)
         if isinstance(driving, np.ndarray) and driving.ndim != 4:
             raise UserError(f"a driving array is (N, H, W, 3), not {driving.shape}: give [frame] for a single frame")
-        if best_frame and read_once(driving):
+        if find_best_frame and read_once(driving):
             raise UserError(
-                "best_frame reads the driving twice: give a path, a list or an array instead of a generator"
+                "find_best_frame reads the driving twice: give a path, a list or an array instead of a generator"
             )
         if isinstance(driving, str | os.PathLike):
             open_frames(Path(driving)).close()  # says now what is wrong with it
-        return self._pictures(still, driving, chosen, wanted, batch, fit, best_frame)
+        return self._pictures(still, driving, chosen, wanted, batch, fit, find_best_frame)
 
     def _pictures(
         self,
@@ -175,10 +177,10 @@ class Animator:
         names: tuple[str, ...],
         batch: int,
         fit: Fit,
-        best_frame: bool,
+        find_best_frame: bool,
     ) -> Iterator[dict[str, np.ndarray]]:
         system, variables, first = self.run.system, self.run.variables, None
-        if best_frame:
+        if find_best_frame:
             with ExitStack() as stack:
                 frames = read_frames(driving, stack)
                 first = nearest_frame(system, variables, source, frames, batch=batch, fit=fit)[1]
