@@ -119,8 +119,8 @@ class Animator:
 
         Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
         length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs, at `fps` frames
-        per second (default: the driving file's, whose sound is kept; 25 for arrays). `find_best_frame` measures relative motion from the driving frame
-        nearest to the source's pose. `options` are the system's: threshold="median", mask_scale=0.75, motion="absolute", ...
+        per second (default: the driving file's, whose sound is kept; 25 for arrays). `find_best_frame` measures relative motion from the
+        driving frame whose pose is nearest to the source's. `options` are the system's: threshold="median", mask_scale=0.75, motion="absolute", ...
 
         Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
         Python warning with the first frame.

@@ -85,7 +85,7 @@ def as_published(config: ConfigDict) -> list[str]:
         return []
     config.align_corners = True
     return [
-        "corner-aligned sampling (config.align_corners=True), as the published checkpoints were trained: give --config.align_corners=True beside --config"
+        "corner-aligned sampling, as the published checkpoints were trained: give --config.align_corners=True beside --config"
     ]
 
 
