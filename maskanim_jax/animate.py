@@ -144,13 +144,16 @@ def _named(job: Job) -> Iterator[None]:
 def render(
     run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, best_frame: bool = False, label: str = ""
 ) -> int:
-    """Makes one result, and its strip if asked for; returns the number of frames. Raises UserError."""
+    """Makes one result, and its strip if asked for; returns the number of frames. Raises UserError.
+
+    Says in a line what a gif or a folder could not keep of the driving's times.
+    """
     system = run.system
     source = first_frame(job.source)
     first = _best_frame(run, job, source, batch=batch, fit=fit, label=label) if best_frame else None
     with open_frames(job.driving) as driving, ExitStack() as stack:
-        output = stack.enter_context(VideoWriter(job.output, driving.fps, job.driving, MADE))
-        strips = stack.enter_context(VideoWriter(job.strip, driving.fps, job.driving, MADE)) if job.strip else None
+        output = stack.enter_context(VideoWriter(job.output, driving.timing, job.driving, MADE))
+        strips = stack.enter_context(VideoWriter(job.strip, driving.timing, job.driving, MADE)) if job.strip else None
         names = () if job.strip else (system.result,)
         results = animate(
             system,
@@ -168,6 +171,9 @@ def render(
             output.write(to_uint8(pictures[system.result]))
             if strips is not None:
                 strips.write(strip(pictures, system.picture_order, system.frame_size, captions=True))
+    for writer in filter(None, (output, strips)):
+        if writer.note:
+            print(f"{writer.path}: {writer.note}")
     return output.count
 
 

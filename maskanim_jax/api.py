@@ -40,6 +40,7 @@ from maskanim_jax.api_inputs import (
 from maskanim_jax.errors import UserError
 from maskanim_jax.images import Fit
 from maskanim_jax.pictures import strip, to_uint8
+from maskanim_jax.timing import Timing
 from maskanim_jax.video import open_frames
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Animator:
 
         Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
         length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs, at `fps` frames
-        per second (default: the driving file's, whose sound is kept; 25 for arrays). `best_frame` measures relative motion from the driving frame
+        per second (default: each frame when the driving file shows it, whose sound is kept; 25 for arrays). `best_frame` measures relative motion from the driving frame
         nearest to the source's pose. `options` are the system's: threshold="median", mask_scale=0.75, motion="absolute", ...
 
         Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
@@ -141,16 +142,20 @@ class Animator:
         if output is not None:
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
+            if isinstance(driving, str | os.PathLike):
+                driving = open_frames(Path(driving))  # the times of its frames come with them
         shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
         frames = (pictures[result] for pictures in shown)
         if output is None:
             return frames
-        total, rate, sound = clip_facts(driving)
+        total, timing, sound = clip_facts(driving)
         if fps is not None:
-            rate = exact_rate(fps)
-        with VideoWriter(os.fspath(output), rate, sound, MADE) as writer:
+            timing = Timing.at_rate(exact_rate(fps))
+        with VideoWriter(os.fspath(output), timing, sound, MADE) as writer:
             for frame in tqdm(frames, desc="animate", total=total, unit="frame", disable=not progress):
                 writer.write(frame)
+        if writer.note and progress:
+            tqdm.write(f"{output}: {writer.note}")
         return Path(output)
 
     def pictures(

@@ -37,7 +37,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Made:
-    """Two mp4 files at the driving video's rate, with its sound; `warnings` is what the system has to say, a sentence each."""
+    """Two mp4 files whose frames are shown when the driving video's are, with its sound; `warnings` is what the system has to say, a sentence each."""
 
     result: Path
     strip: Path
@@ -71,7 +71,9 @@ def _make(animator: Animator, asked: Asked, folder: Path, name: str, report: Rep
             first = nearest_frame(system, run.variables, source, frames, batch=BATCH, fit=asked.fit)[1]
     result, strips = folder / f"animation-{name}.mp4", folder / f"strip-{name}.mp4"
     with open_frames(asked.driving) as clip, ExitStack() as stack:
-        outputs = [stack.enter_context(VideoWriter(path, clip.fps, asked.driving, MADE)) for path in (result, strips)]
+        outputs = [
+            stack.enter_context(VideoWriter(path, clip.timing, asked.driving, MADE)) for path in (result, strips)
+        ]
         for pictures in animate(
             system,
             run.variables,
