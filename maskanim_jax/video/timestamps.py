@@ -1,0 +1,50 @@
+"""What timing does a video file state? All its packets are looked at, none is decoded."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import av.error
+
+from maskanim_jax.video.integrity import promised_seconds
+from maskanim_jax.video.timing import Timing, believed, from_ticks
+
+UNSTATED_FPS = Fraction(25)
+"""Frames per second of what states no rate and no times."""
+_SET_BACK_S = 1
+
+
+def measure(container: av.container.InputContainer, stream: av.VideoStream) -> Timing:
+    """The timing of the stream's frames. Damage is not reported: the reader finds it when it decodes."""
+    base = stream.time_base or Fraction(1, 1000)
+    shown: dict[int, int] = {}
+    shift, latest = 0, None
+    vp8 = stream.codec_context.name in ("vp8", "libvpx")
+    try:
+        for packet in container.demux(stream):
+            at = packet.dts if packet.pts is None else packet.pts
+            if not packet.size or at is None or packet.is_discard or (vp8 and not bytes(packet)[0] & 0x10):
+                continue  # the flush at the end, what an edit list hides, what VP8 only refers to
+            if latest is not None and (latest - at - shift) * base > _SET_BACK_S:
+                shift = latest - at  # the clock was set back, as where recordings were joined
+            at += shift
+            latest = at if latest is None else max(latest, at)
+            shown[at] = packet.duration or 0
+    except av.error.FFmpegError:
+        pass
+    ticks = sorted(shown)
+    stated = [
+        Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate and believed(Fraction(rate))
+    ]
+    if ticks:
+        last = shown[ticks[-1]] * base
+        promised = promised_seconds(container, stream)
+        ends = Fraction(promised).limit_denominator(1_000_000) if promised else None
+        if timing := from_ticks(ticks, base, last, stated, ends):
+            return timing
+        if len(ticks) == 1 and shown[ticks[0]] > 1 and not stream.average_rate and believed(1 / last):
+            return Timing.at_rate(1 / last)
+    if not stream.average_rate and stated and stated[0] >= 1 / base:
+        stated = []  # the clock's rate, for want of a better one
+    return Timing.at_rate(next(iter(stated), UNSTATED_FPS))
