@@ -129,9 +129,10 @@ class Animator:
         """Animates `source` by `driving`, `batch` frames at once; `fit` makes frames of any size square.
 
         Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
-        length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs, at `fps` frames
-        per second (default: each frame when the driving file shows it, whose sound is kept; 25 for arrays). `best_frame` measures relative motion from the driving frame
-        nearest to the source's pose. `options` are the system's: threshold="median", mask_scale=0.75, motion="absolute", ...
+        length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs. Each frame is shown when
+        the driving file shows its own, and the file's sound is kept; arrays have 25 frames per second. `fps` sets a constant rate instead.
+        `best_frame` measures relative motion from the driving frame nearest to the source's pose. `options` are the system's:
+        threshold="median", mask_scale=0.75, motion="absolute", ...
 
         Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
         Python warning with the first frame.

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import check_pixels, moves, one_line, readable, to_rgb
+from maskanim_jax.video.integrity import READ_ONLY_THIS_FILE
 from maskanim_jax.video.timing import Timing, from_durations
 
 MAX_TOTAL = 1 << 37

@@ -117,8 +117,9 @@ class Sound:
         )
 
     def _copy(self, zero: Fraction) -> Packets:
-        assert self.input is not None and self.stream is not None and self.stream.time_base is not None
-        base = self.stream.time_base
+        assert self.input is not None
+        assert self.stream is not None
+        base = self.stream.time_base or Fraction(1, 1000)
         shift, last = round(zero / base), None
         for packet in self.input.demux(self.stream):
             if packet.size == 0 or packet.dts is None or packet.time_base is None:
@@ -138,14 +139,16 @@ class Sound:
 
     def _encode(self, zero: Fraction) -> Packets:
         """AAC in step with the timestamps: `aresample` fills gaps with silence and cuts what lies before 0."""
-        assert self.input is not None and self.stream is not None
+        assert self.input is not None
+        assert self.stream is not None
         target: AudioCodecContext = self.target.codec_context
         for frame in self._resampled(zero, target):
             for packet in self.target.encode(frame):
                 yield _begin(packet), packet
 
     def _resampled(self, zero: Fraction, target: AudioCodecContext) -> Iterator[av.AudioFrame | None]:
-        assert self.input is not None and self.stream is not None
+        assert self.input is not None
+        assert self.stream is not None
         graph: Graph | None = None
         like: tuple[object, ...] = ()
         for frame in self.input.decode(self.stream):

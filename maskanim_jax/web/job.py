@@ -37,7 +37,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Made:
-    """Two mp4 files whose frames are shown when the driving video's are, with its sound; `warnings` is what the system has to say, a sentence each."""
+    """Two mp4 files whose frames are shown when the driving video's are, with its sound.
+
+    `warnings` is what the system has to say, a sentence each.
+    """
 
     result: Path
     strip: Path
