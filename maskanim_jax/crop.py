@@ -40,7 +40,8 @@ def write_crop(path: Path, output: str, found: Found, part: Part, side: int | No
             _write_picture(crop_square(next(iter(frames)), part.box, side), Path(output))
             return
         sound = path if path.is_file() and not is_image(path) and part.start == 0 else None
-        timing, cut = frames.timing.cut(part.start), part.end < found.length
+        cut = part.end < found.length
+        timing = frames.timing.cut(part.start, whole=not cut)
         with VideoWriter(output, timing, sound, cut=cut) as writer:
             for index, frame in enumerate(tqdm(frames, f"cropping {path.name}", found.length, unit="frame")):
                 if index >= part.end:

@@ -53,8 +53,8 @@ def square_frames(clip: RawClip, size: int) -> tuple[Fraction, Iterator[np.ndarr
     pieces = _pieces(clip, frames, size)
     if timing.constant:
         return timing.rate, pieces
-    first = clip.piece.start if clip.piece else 0
-    return timing.steady, _resampled(pieces, timing.cut(first))
+    piece = clip.piece or Piece()
+    return timing.steady, _resampled(pieces, timing.cut(piece.start, whole=piece.end is None))
 
 
 def _resampled(frames: Iterator[np.ndarray], timing: Timing) -> Iterator[np.ndarray]:

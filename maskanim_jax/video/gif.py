@@ -29,7 +29,7 @@ class GifSink:
         self.path, self.timing, self.comment = path, timing, comment
         self.count = self.left_out = 0
         self.waiting: np.ndarray | None = None
-        self.at = 0
+        self.at = self.emitted = 0
         """Hundredths of a second at which the waiting frame starts."""
         self.graph: Graph | None = None
         self.output = av.open(f"file:{path}", "w", format="gif")
@@ -47,12 +47,15 @@ class GifSink:
         self.waiting = np.ascontiguousarray(frame)
 
     def finish(self) -> None:
-        self._emit()
+        end = max(round(self.timing.seconds(self.timing.stop(self.count)) / _TICK), SHORTEST)
+        if end - self.at < SHORTEST:  # the gif would last longer than its frames
+            self.left_out += 1
+        else:
+            self._emit()
         self._pass(None)
         self.output.mux(self.video.encode(None))
         self.output.close()
-        end = round(self.timing.seconds(self.timing.stop(self.count)) / _TICK)
-        _set_last_delay(self.path, max(end - self.at, SHORTEST))
+        _set_last_delay(self.path, end - self.emitted)
         if self.comment:
             _comment(self.path, self.comment)
 
@@ -73,6 +76,7 @@ class GifSink:
             self._build(*self.waiting.shape[:2])
         picture = av.VideoFrame.from_ndarray(self.waiting, format="rgb24")
         picture.pts, picture.time_base = self.at, _TICK
+        self.emitted = self.at
         self._pass(picture)
 
     def _build(self, height: int, width: int) -> None:

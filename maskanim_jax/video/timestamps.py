@@ -13,6 +13,8 @@ from maskanim_jax.video.timing import Timing, believed, from_ticks
 UNSTATED_FPS = Fraction(25)
 """Frames per second of what states no rate and no times."""
 _SET_BACK_S = 1
+_NO_DURATION = Fraction(2, 1000)
+"""Seconds; what some programs write for a duration that they don't know."""
 
 
 def measure(container: av.container.InputContainer, stream: av.VideoStream) -> Timing:
@@ -39,11 +41,13 @@ def measure(container: av.container.InputContainer, stream: av.VideoStream) -> T
     ]
     if ticks:
         last = shown[ticks[-1]] * base
+        if not stream.average_rate or last <= _NO_DURATION:  # of a file without a rate FFmpeg makes durations up
+            last = Fraction(0)
         promised = promised_seconds(container, stream)
         ends = Fraction(promised).limit_denominator(1_000_000) if promised else None
         if timing := from_ticks(ticks, base, last, stated, ends):
             return timing
-        if len(ticks) == 1 and shown[ticks[0]] > 1 and not stream.average_rate and believed(1 / last):
+        if len(ticks) == 1 and last and believed(1 / last):
             return Timing.at_rate(1 / last)
     if not stream.average_rate and stated and stated[0] >= 1 / base:
         stated = []  # the clock's rate, for want of a better one

@@ -58,9 +58,10 @@ class Timing:
         """Frames at a constant rate (frames per second)."""
         return Timing(1 / Fraction(rate), Fraction(rate))
 
-    def cut(self, first: int) -> Timing:
-        """The timing of the frames from `first` on; the first of them starts at tick 0."""
-        return replace(self, first=self.first + first)  # shares the list that the reader fills
+    def cut(self, first: int, whole: bool = True) -> Timing:
+        """The timing of the frames from `first` on, to the clip's end or (`whole` False) not; the first of them starts at tick 0."""
+        end = self.end if whole else None
+        return replace(self, first=self.first + first, end=end)  # shares the list that the reader fills
 
     @property
     def origin(self) -> Fraction | None:
@@ -148,12 +149,13 @@ def from_ticks(
     times = (np.asarray(ticks, np.float64) - ticks[0]) * float(base)
     steps = np.diff(times)
     usual = float(np.median(steps[-10:]))
-    shown = last if float(last) >= usual / 2 else Fraction(usual).limit_denominator(FINEST_BASE.denominator)
+    shown = last or Fraction(usual).limit_denominator(FINEST_BASE.denominator)
     if ends is not None and ends - ticks[-1] * base > shown + Fraction(usual / 2):
         shown = ends - ticks[-1] * base
     span = (ticks[-1] - ticks[0]) * base
     mean = (len(ticks) - 1) / span
-    near = [rate for rate in STANDARD_RATES if abs(rate / mean - 1) < Fraction(1, 500)]
+    stated = [next((rate for rate in STANDARD_RATES if _near(rate, given, 1e-5)), given) for given in stated]
+    near = [rate for rate in STANDARD_RATES if _near(rate, mean, 2e-3)]
     for rate in (*stated, *near, mean.limit_denominator(100_000)):
         if believed(rate) and float(shown) < 1.5 / rate and _fits(times, rate, float(base)):
             return Timing(1 / rate, rate, recorded=True)
@@ -174,11 +176,16 @@ def believed(rate: Fraction | None) -> bool:
 def steady_rate(steps: Sequence[float] | np.ndarray) -> Fraction:
     """A constant rate (frames per second) at which frames with these steps (seconds) lose little: that of their densest stretch, 25 to 120."""
     steps = np.asarray(steps, np.float64)
-    width = min(4, len(steps))
+    width = min(2, len(steps))  # recorders alternate between short and long steps
     means = np.convolve(steps, np.full(width, 1 / width), "valid")
     rate = float(np.clip(1 / max(np.quantile(means, 0.1), 1e-9), *map(float, _STEADY)))
-    nearest = min(STANDARD_RATES, key=lambda standard: abs(float(standard) / rate - 1))
+    whole = (standard for standard in STANDARD_RATES if standard.denominator == 1)
+    nearest = min(whole, key=lambda standard: abs(float(standard) / rate - 1))
     return nearest if abs(float(nearest) / rate - 1) < 0.04 else Fraction(round(rate))
+
+
+def _near(rate: Fraction, other: Fraction, share: float) -> bool:
+    return abs(float(rate / other) - 1) < share
 
 
 def _fits(times: np.ndarray, rate: Fraction, tick: float) -> bool:
