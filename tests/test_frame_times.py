@@ -189,14 +189,14 @@ def test_a_folder_and_a_shard_are_resampled_to_a_constant_rate(tmp_path):
     writer = copied(driving, f"{tmp_path}/out/")
     assert "10 frames of a variable rate became 45 at a constant 30 frames a second" in writer.note
     assert [round((int(frame.mean()) - 8) / 8) for frame in open_frames(tmp_path / "out")] == right
-    fps, frames = square_frames(raw_clip(driving), 32)
+    fps, frames, _ = square_frames(raw_clip(driving), 32)
     assert fps == 30
     assert [round((int(frame.mean()) - 8) / 8) for frame in frames] == right
 
 
 def test_a_piece_of_a_clip_of_variable_rate_is_counted_in_its_own_frames(tmp_path):
     driving = timed(tmp_path / "a.mp4", UNEVEN, last=500)
-    fps, frames = square_frames(replace(raw_clip(driving), piece=Piece(3, 8)), 32)
+    fps, frames, _ = square_frames(replace(raw_clip(driving), piece=Piece(3, 8)), 32)
     levels = [round((int(frame.mean()) - 8) / 8) for frame in frames]
     assert sorted(set(levels)) == [3, 4, 5, 6, 7]
     assert levels.count(6) == 15  # half a second

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -36,7 +37,18 @@ def stream_frames(clip: RawClip) -> tuple[Timing, Frames]:
     return source.timing, source.read(source.timing)
 
 
-def square_frames(clip: RawClip, size: int) -> tuple[Fraction, Iterator[np.ndarray]]:
+class SquareFrames(NamedTuple):
+    """What is stored of a clip."""
+
+    fps: Fraction
+    """Frames per second, exact."""
+    frames: Iterator[np.ndarray]
+    """(size, size, 3) uint8 each."""
+    resampled: bool = False
+    """Whether the clip's own frames are shown at a variable rate."""
+
+
+def square_frames(clip: RawClip, size: int) -> SquareFrames:
     """The frame rate and the (size, size, 3) uint8 frames of the clip's piece: its box, or else the centre square.
 
     Shards state one rate for a clip. A clip whose frames are shown at a variable rate is resampled to a constant one, so that each frame
@@ -52,9 +64,10 @@ def square_frames(clip: RawClip, size: int) -> tuple[Fraction, Iterator[np.ndarr
         raise _strange(clip, error) from error
     pieces = _pieces(clip, frames, size)
     if timing.constant:
-        return timing.rate, pieces
+        return SquareFrames(timing.rate, pieces)
     piece = clip.piece or Piece()
-    return timing.steady, _resampled(pieces, timing.cut(piece.start, whole=piece.end is None))
+    shown = _resampled(pieces, timing.cut(piece.start, whole=piece.end is None))
+    return SquareFrames(timing.steady, shown, resampled=True)
 
 
 def _resampled(frames: Iterator[np.ndarray], timing: Timing) -> Iterator[np.ndarray]:
