@@ -42,7 +42,9 @@ def get_config() -> ConfigDict:
     data.saturation = 0.1
     data.hue = 0.1  # shift from U[-x, x], in turns of the hue circle
     data.puppets = ConfigDict()  # the embedded set; rendered when identities > 0 and the shards are missing
+    data.puppets.version = 1  # of the drawing, 1 for a saved config without the field; 2: builds and clothes differ
     data.puppets.train_identities = 0
+    data.puppets.validation_identities = 0  # choose the checkpoint while training; 0: the test identities do
     data.puppets.test_identities = 0
     data.puppets.clips_per_identity = 1
     data.puppets.frames = 24
@@ -77,7 +79,8 @@ def get_config() -> ConfigDict:
 
     c.reconstruct = reconstruct = ConfigDict()
     reconstruct.checkpoint = "best"  # or "last"
-    reconstruct.clips = 0  # of the test split; 0: all
+    reconstruct.split = "test"  # or "validation"
+    reconstruct.clips = 0  # of the split; 0: all
     reconstruct.backends = ()  # landmark and identity networks for AKD, MKR, AED, CSIM: docs/metrics.md
 
     c.animate = animate = ConfigDict()

@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from input_pipeline.from_config import open_data, true_silhouettes
+from input_pipeline.from_config import held_out_split, open_data, true_silhouettes
 from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
 from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state, changes, claim_workdir, refuse_changes
@@ -164,7 +164,8 @@ def set_up(config: ConfigDict) -> Setting:
         )
     system = build(config)
     mesh = make_mesh(config.batch_size, config.optim.accumulate)
-    split, held_out = open_data(config, "train"), open_data(config, "test")
+    measured = held_out_split(config)
+    split, held_out = open_data(config, "train"), open_data(config, measured)
     stream = PairStream(
         split,
         batch_size=config.batch_size,
@@ -182,7 +183,9 @@ def set_up(config: ConfigDict) -> Setting:
         steps = min(steps, config.optim.max_steps)
     info = {"data_fingerprint": stream.fingerprint, "steps_per_epoch": stream.steps_per_epoch, "seed": config.seed}
     clips = [clip.name for clip in split.clips]
-    return Setting(config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, "test"), steps, info)
+    return Setting(
+        config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, measured), steps, info
+    )
 
 
 def one_step(run: StepFunction, state: TrainState, frozen: Tree, batches: Iterator[Pair], window: Window) -> TrainState:
@@ -257,7 +260,7 @@ def start(
 
 def _record(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
     """This start, for `run.json`."""
-    data = {"shards": setting.config.data.shards, **setting.info}
+    data = {"shards": setting.config.data.shards, "held_out_split": setting.held_out.name, **setting.info}
     return this_start(
         setting.config.to_dict(),
         data,
@@ -279,6 +282,7 @@ def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Check
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.told()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         setting.stream.describe(config.optim.epochs),
+        f"held-out figures (test_*), pictures and the best checkpoint are of the {setting.held_out.name} split",
         f"step {first} of {setting.steps}" + (", resumed" if first else ""),
     ]
     if config.loss.vgg == "untrained":
