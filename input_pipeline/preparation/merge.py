@@ -116,17 +116,13 @@ def make_report(
         "quality": settings.quality if settings.encoding == "jpeg" else None,
         "splits": splits,
         "skipped": [skip for note in notes for skip in note["skipped"]] + left_out,
-<<<<<<< HEAD
         "resampled": [
             {"split": part.split, "clip": clip["name"], "fps": clip["fps"]}
             for part, note in zip(parts, notes, strict=True)
             for clip in note["clips"]
             if clip.get("resampled")
         ],
-        "identities_in_both": sorted(set.intersection(*people.values())) if len(people) > 1 else [],
-=======
         "identities_in_both": sorted({each for a, b in itertools.combinations(people.values(), 2) for each in a & b}),
->>>>>>> main
     }
 
 
