@@ -81,9 +81,10 @@ def _avif_delays(path: Path) -> Iterator[Fraction]:
     with Image.open(path) as image:
         width, height = image.size
         check_pixels(path, width, height)
-        if width * height * image.n_frames > MAX_TOTAL:
-            raise UserError(f"{path} has {image.n_frames:,} frames, more than {MAX_TOTAL:,} pixels; cut it first")
-        for index in range(image.n_frames):
+        count = int(getattr(image, "n_frames", 1))
+        if width * height * count > MAX_TOTAL:
+            raise UserError(f"{path} has {count:,} frames, more than {MAX_TOTAL:,} pixels; cut it first")
+        for index in range(count):
             image.seek(index)
             image.load()
             yield Fraction(image.info.get("duration", 0)).limit_denominator(1000) / 1000

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -81,7 +82,7 @@ def _graph(frame: av.VideoFrame) -> Graph:
         gain = _table(Path(folder) / "gain.cube", lambda luma: luma**0.2, 16384)
         to_srgb = _table(Path(folder) / "srgb.cube", srgb, 16384)
         last = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or 1
+            width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1)
         )
         last = _chain(
             graph,

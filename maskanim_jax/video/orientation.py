@@ -6,7 +6,6 @@ import struct
 
 import av
 import numpy as np
-from av.sidedata.sidedata import Type
 
 Matrix = tuple[int, int, int, int]
 """(a, b, c, d): the stored point (x, y) is shown at (a x + c y, b x + d y), up to a shift and a positive factor."""
@@ -14,11 +13,11 @@ Matrix = tuple[int, int, int, int]
 
 def display_matrix(frame: av.VideoFrame) -> Matrix | None:
     """The frame's display matrix; None where it has none, and is shown as it is stored."""
-    for entry in frame.side_data:
-        if entry.type == Type.DISPLAYMATRIX and len(bytes(entry)) >= 36:
-            a, b, _, c, d, *_ = struct.unpack("=9i", bytes(entry)[:36])
-            return a, b, c, d
-    return None
+    entry = frame.side_data.get("DISPLAYMATRIX")
+    if entry is None or len(bytes(entry)) < 36:
+        return None
+    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(entry)[:36])
+    return a, b, c, d
 
 
 def upright(picture: np.ndarray, matrix: Matrix | None) -> np.ndarray:

@@ -165,12 +165,13 @@ def from_ticks(
     if base < Fraction(1, 1_000_000):
         base = FINEST_BASE  # not every container can hold a finer one
     end = round((span + shown) / base)
-    return Timing(base, mean, constant=False, steady=steady_rate(steps), end=end, recorded=True)
+    steady = next((rate for rate in stated if rate <= _STEADY[1] and _on_grid(times, rate)), None) or steady_rate(steps)
+    return Timing(base, mean, constant=False, steady=steady, end=end, recorded=True)
 
 
 def believed(rate: Fraction | None) -> bool:
     """Whether a camera or a program can have that many frames per second."""
-    return bool(rate) and RATES[0] <= rate <= RATES[1]
+    return rate is not None and RATES[0] <= rate <= RATES[1]
 
 
 def steady_rate(steps: Sequence[float] | np.ndarray) -> Fraction:
@@ -178,7 +179,7 @@ def steady_rate(steps: Sequence[float] | np.ndarray) -> Fraction:
     steps = np.asarray(steps, np.float64)
     width = min(2, len(steps))  # recorders alternate between short and long steps
     means = np.convolve(steps, np.full(width, 1 / width), "valid")
-    rate = float(np.clip(1 / max(np.quantile(means, 0.1), 1e-9), *map(float, _STEADY)))
+    rate = min(max(1 / max(float(np.quantile(means, 0.1)), 1e-9), float(_STEADY[0])), float(_STEADY[1]))
     whole = (standard for standard in STANDARD_RATES if standard.denominator == 1)
     nearest = min(whole, key=lambda standard: abs(float(standard) / rate - 1))
     return nearest if abs(float(nearest) / rate - 1) < 0.04 else Fraction(round(rate))
@@ -186,6 +187,12 @@ def steady_rate(steps: Sequence[float] | np.ndarray) -> Fraction:
 
 def _near(rate: Fraction, other: Fraction, share: float) -> bool:
     return abs(float(rate / other) - 1) < share
+
+
+def _on_grid(times: np.ndarray, rate: Fraction) -> bool:
+    """Whether frames stand for whole numbers of frames of a constant rate."""
+    slots = times * float(rate)
+    return bool(np.abs(slots - np.rint(slots)).max() < 0.1)
 
 
 def _fits(times: np.ndarray, rate: Fraction, tick: float) -> bool:
