@@ -11,7 +11,9 @@ from PIL import Image
 
 from input_pipeline.preparation.boxes import Piece
 from input_pipeline.preparation.clips import raw_clip
+from input_pipeline.preparation.cropping import write_crop
 from input_pipeline.preparation.decode import square_frames
+from input_pipeline.preparation.subject import Found, Part
 from maskanim_jax import crop
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.timing import Timing, from_ticks
@@ -211,13 +213,13 @@ def test_a_crop_keeps_the_times_of_its_part(tmp_path):
     assert shown == [tick * MS for tick in UNEVEN]
     assert end == Fraction(3, 2)
     assert clicks(tmp_path / "out.mp4") == pytest.approx([0.2, 0.7], abs=0.01)
-    found = crop.Found([crop.Part(2, 7, (0, 0, 16, 16))], 10, "box", [])
-    crop.write_crop(driving, f"{tmp_path}/part.mp4", found, found.parts[0])
+    found = Found([Part(2, 7, (0, 0, 16, 16))], 10, "box", [])
+    write_crop(driving, f"{tmp_path}/part.mp4", found, found.parts[0])
     shown, end = times(tmp_path / "part.mp4")
     assert shown == [(tick - 200) * MS for tick in UNEVEN[2:7]]
     assert end == 700 * MS
-    found = crop.Found([crop.Part(0, 4, (0, 0, 16, 16))], 10, "box", [])
-    crop.write_crop(driving, f"{tmp_path}/begin.mp4", found, found.parts[0])
+    found = Found([Part(0, 4, (0, 0, 16, 16))], 10, "box", [])
+    write_crop(driving, f"{tmp_path}/begin.mp4", found, found.parts[0])
     assert clicks(tmp_path / "begin.mp4") == pytest.approx([0.2], abs=0.01)  # the sound ends with the part
 
 
