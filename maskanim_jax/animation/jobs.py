@@ -185,7 +185,8 @@ def write_animation(
 ) -> int:
     """Writes each frame's result to all `outputs`, and its pictures side by side to `strips`; returns the number of frames.
 
-    `pictures` are those of `animate` (of `strips` all of them). `fps`: frames per second, or when each frame is shown; `sound`: the file whose sound is kept;
+    `pictures` are those of `animate` (of `strips` all of them). `fps`: frames per second, or when each frame is shown;
+    `sound`: the file whose sound is kept;
     `strip_side`: pixels of each picture of the strip (default: the system's frame size). Every file says that it was generated.
     Says in a line what a gif or a folder could not keep of the frames' times.
     """
