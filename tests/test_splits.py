@@ -10,7 +10,7 @@ from tiny import tiny_config
 from input_pipeline.from_config import held_out_split, open_data
 from input_pipeline.prepare import prepare
 from input_pipeline.shards import open_split
-from maskanim_jax.checkpoints.loading import LoadedRun
+from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation import evaluate_run
 from maskanim_jax.systems.interface import Variables

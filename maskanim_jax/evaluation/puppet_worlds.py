@@ -18,7 +18,7 @@ from maskanim_jax.metrics.bootstrap import interval
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
 
 IDENTITIES = 20
 """Puppets of a world, one clip each."""
