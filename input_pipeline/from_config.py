@@ -99,7 +99,10 @@ def held_out_split(config: ConfigDict, process: int = 0) -> str:
 
     `process`: of the processes that train together, the first draws missing puppets.
     """
-    if config.data.puppets.validation_identities or "validation" in read_index(ensure_shards(config, process))["splits"]:
+    if (
+        config.data.puppets.validation_identities
+        or "validation" in read_index(ensure_shards(config, process))["splits"]
+    ):
         return "validation"
     return "test"
 

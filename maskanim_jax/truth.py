@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 from maskanim_jax.evaluation.cross_identity import measure_truth, table
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = flags.parse_args(argv)
     for name, least in (("pairs", 1), ("frames", 2), ("seed", 0), ("world", 0)):
         if (value := getattr(args, name)) is not None and value < least:
-            raise UserError(f"--{name}={getattr(args, name)} cannot be: give {least} or more")
+            raise UserError(f"--{name}={value} must be at least {least}")
     more = parse_more(args.variant)
     from maskanim_jax.checkpoints.bundled import is_shipped
     from maskanim_jax.checkpoints.loading import load_run, saved_config
