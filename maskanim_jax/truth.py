@@ -64,8 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = flags.parse_args(argv)
     for name, least in (("pairs", 1), ("frames", 2), ("seed", 0), ("world", 0)):
-        if (value := getattr(args, name)) is not None and value < least:
-            raise UserError(f"--{name}={value} must be at least {least}")
+        if getattr(args, name) is not None:
+            check_at_least(f"--{name}", getattr(args, name), least)
     more = parse_more(args.variant)
     from maskanim_jax.checkpoints.bundled import is_shipped
     from maskanim_jax.checkpoints.loading import load_run, saved_config
