@@ -52,7 +52,7 @@ def import_checkpoint(
     from maskanim_jax.conversion.layout import Unused, released, shapes, to_variables
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import TrainState
-    from maskanim_jax.workdir.config import claim_workdir
+    from maskanim_jax.workdir.config import write_config
     from maskanim_jax.workdir.provenance import write_departures
 
     _check_absent(workdir, "folder")
@@ -79,7 +79,7 @@ def import_checkpoint(
 
     temporary = workdir.absolute().with_name(f".{workdir.name[:100]}.{os.getpid()}.part")
     try:
-        claim_workdir(temporary, config)
+        write_config(temporary, config)
         write_departures(temporary, system.departures())
         kept = {
             name: contents.tensors[name]

@@ -45,11 +45,13 @@ class Run(NamedTuple):
     window: Window
 
 
-def train(config: ConfigDict, workdir: Path, accept_changes: bool = False, from_step: int | None = None) -> TrainState:
-    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is (or that of `from_step`, and later ones are put
+def train(
+    config: ConfigDict, workdir: Path, allow_config_change: bool = False, restore_step: int | None = None
+) -> TrainState:
+    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is (or that of `restore_step`, and later ones are put
     aside); returns the last state.
 
-    A workdir whose config or data are others is refused (UserError) unless `accept_changes`; each start is written to `run.json`.
+    A workdir whose config or data are others is refused (UserError) unless `allow_config_change`; each start is written to `run.json`.
     Told to stop (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
     """
     with Stop() as stop, contextlib.ExitStack() as stack:
@@ -58,22 +60,22 @@ def train(config: ConfigDict, workdir: Path, accept_changes: bool = False, from_
         setting = set_up(config)
         initial = _read_initial(setting, workdir)
         read = {} if initial is None else {"initial networks": initial.record["sha256"]}
-        agree(config, setting.info, workdir=str(workdir), accept_changes=accept_changes, **read)
+        agree(config, setting.info, workdir=str(workdir), allow_config_change=allow_config_change, **read)
 
         folder = Workdir(workdir, leader=jax.process_index() == 0)
-        folder.claim(config, accept_changes)
+        folder.claim(config, allow_config_change)
         check_shared(workdir)
         folder.describe(setting.system.departures())
 
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
-        state = start(setting, checkpoints, from_step, accept_changes=accept_changes, initial=initial)
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
+        state = start(setting, checkpoints, restore_step, allow_config_change=allow_config_change, initial=initial)
         folder.settle(config)
         if initial is not None:  # saved at once: a run killed before its first checkpoint starts from the same networks
             checkpoints.save(state, setting.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
             checkpoints.wait()
             agreed(True)  # the first process makes it visible
         first = int(state.step)
-        put_aside = checkpoints.set_aside(first) if from_step is not None else []
+        put_aside = checkpoints.set_aside(first) if restore_step is not None else []
         saved = checkpoints.info(first) if first in checkpoints.steps() else {}
 
         stack.enter_context(folder.opened(first))
@@ -119,7 +121,7 @@ def _loop(run: Run, state: TrainState, stop: Stop, began: float) -> TrainState:
         config.seed,
         setting.stream.steps_per_epoch,
         setting.mesh,
-        config.optim.accumulate,
+        config.optim.grad_accum_steps,
         config.optim.ema,
     )
     with (
@@ -150,7 +152,7 @@ def _loop(run: Run, state: TrainState, stop: Stop, began: float) -> TrainState:
             last = step == steps or (step % 10 == 0 and clock.over())
             if step % config.train.log_every == 0 or last:
                 _write_figures(run, step)
-            if folder.leader and (step % config.train.picture_every == 0 or last or step == 1):
+            if folder.leader and (step % config.train.image_every == 0 or last or step == 1):
                 variables = local(state.averaged)
                 folder.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
             if step % config.train.checkpoint_every == 0 or last:
@@ -214,7 +216,7 @@ def _evaluate_and_save(run: Run, state: TrainState, step: int) -> None:
         setting.system,
         local(state.averaged),
         setting.held_out,
-        clips=settings.eval_clips,
+        clips=settings.num_eval_clips,
         frames=settings.eval_frames,
         silhouettes=setting.silhouettes,
     )

@@ -28,13 +28,16 @@ class Asked:
     driving: Path
     options: Mapping[str, str]
     fit: Fit = "crop"
-    best_frame: bool = False
+    find_best_frame: bool = False
     most: int = 1500
 
 
 @dataclass(frozen=True)
 class Made:
-    """Two mp4 files at the driving video's rate, with its sound; `warnings` is what the system has to say, a sentence each."""
+    """Two mp4 files whose frames are shown when the driving video's are, with its sound.
+
+    `warnings` is what the system has to say, a sentence each.
+    """
 
     result: Path
     strip: Path
@@ -73,7 +76,7 @@ def _make(animator: Animator, asked: Asked, folder: Path, name: str, report: Rep
         options,
         batch=BATCH,
         fit=asked.fit,
-        best_frame=asked.best_frame,
+        find_best_frame=asked.find_best_frame,
         watch=watch,
         warn=warnings.append,
     )

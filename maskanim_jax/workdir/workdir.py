@@ -10,7 +10,7 @@ from typing import Any, SupportsFloat
 import numpy as np
 from ml_collections import ConfigDict
 
-from maskanim_jax.workdir.config import changes, claim_workdir, refuse_changes
+from maskanim_jax.workdir.config import check_config_unchanged, diff_config, write_config
 from maskanim_jax.workdir.logs import RunLog
 from maskanim_jax.workdir.provenance import add_start, write_departures, write_parameters
 
@@ -30,21 +30,21 @@ class Workdir:
         """Clauses on what is otherwise than at the last start: fields of the config, later versions and git revision."""
         self._unsettled = False
 
-    def claim(self, config: ConfigDict, accept_changes: bool = False) -> None:
-        """Makes the folder this config's own; raises UserError for another run's, unless `accept_changes`.
+    def claim(self, config: ConfigDict, allow_config_change: bool = False) -> None:
+        """Makes the folder this config's own; raises UserError for another run's, unless `allow_config_change`.
 
         An accepted config that computes something else is written by `settle`: until then the folder keeps the one that fits its checkpoints.
         """
-        differ, harmless = changes(self.path, config)
-        refuse_changes(self.path, [] if accept_changes else differ)
+        differ, harmless = diff_config(self.path, config)
+        check_config_unchanged(self.path, [] if allow_config_change else differ)
         self.changed, self._unsettled = [*differ, *harmless], bool(differ)
         if not differ:
-            claim_workdir(self.path, config)
+            write_config(self.path, config)
 
     def settle(self, config: ConfigDict) -> None:
         """Writes a changed config, now that the state was restored with it."""
         if self._unsettled:
-            claim_workdir(self.path, config, accept_changes=True)
+            write_config(self.path, config, allow_config_change=True)
 
     def describe(self, departures: Sequence[str]) -> None:
         """Writes in what the run departs from the paper, for the report."""
