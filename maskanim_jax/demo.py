@@ -15,7 +15,7 @@ from pathlib import Path
 from maskanim_jax.errors import UserError, exit_with_sentence
 
 SHIPPED = "puppets"
-"""What is offered when no checkpoint is given."""
+"""What is offered first when no checkpoint is given; the other bundled ones follow."""
 NEEDS_GRADIO = "the demo needs Gradio, which is not installed here: run `pip install 'maskanim_jax[demo]'`"
 
 
@@ -32,7 +32,8 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="DIR",
-        help=f"workdir of a training, or a checkpoint in it; may be given several times (default: {SHIPPED}, which comes with the project)",
+        help="workdir of a training, a checkpoint in it, or the name of a bundled one; may be given several times "
+        f"(default: all bundled ones, {SHIPPED} first)",
     )
     add("--checkpoints", type=Path, metavar="FOLDER", help="offer every workdir in this folder")
     add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine alone)")
@@ -64,6 +65,13 @@ def workdirs(folder: Path) -> list[str]:
     return found
 
 
+def bundled_checkpoints() -> list[str]:
+    """The checkpoints that come with the package, by name, `SHIPPED` first."""
+    from maskanim_jax.checkpoints import bundled
+
+    return sorted(bundled.names(), key=lambda name: (name != SHIPPED, name))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args = parser().parse_args(argv)
@@ -74,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory(prefix="maskanim-demo-") as root:
         os.environ["GRADIO_TEMP_DIR"] = root  # uploads and results; Gradio asks for it when the page is built
-        serve(checkpoints or [SHIPPED], Path(root), args)
+        serve(checkpoints or bundled_checkpoints(), Path(root), args)
     return 0
 
 
@@ -82,11 +90,12 @@ def serve(checkpoints: Sequence[str], root: Path, args: argparse.Namespace) -> N
     """Builds the page and serves it until the process is told to end. Raises UserError."""
     try:
         from maskanim_jax.web import page as demo_page
+        from maskanim_jax.web.checkpoints import Shelf
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise UserError(NEEDS_GRADIO) from error
-    page = demo_page.build(demo_page.Shelf(checkpoints), root, args.max_frames)
+    page = demo_page.build(Shelf(checkpoints), root, args.max_frames)
     try:
         demo_page.launch(page, args.host, args.port, args.share, args.max_upload)
         print(f"open {page.local_url} in a browser; Ctrl-C ends", flush=True)
