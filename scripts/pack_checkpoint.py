@@ -20,7 +20,7 @@ from maskanim_jax.utils.atomic_files import replacing
 EXAMPLES = 4
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
 
 
 def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:

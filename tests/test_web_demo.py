@@ -1,4 +1,4 @@
-"""Does the demo animate what is uploaded to it, and does it keep to itself: local, limited, nothing left behind? In a browser: the file beside this."""
+"""Does the demo animate what is uploaded to it, and does it keep to itself: local, limited, nothing left behind?"""
 
 import builtins
 import socket
@@ -14,13 +14,14 @@ from PIL import Image
 from test_animate import ONE, Echo
 from web_demo_server import FRAMES, HAS_GRADIO, PATIENCE, RATE, SIZE, Server, needs_gradio, write_files
 
-from maskanim_jax.api import Animator
+from maskanim_jax.animation.animator import Animator
 from maskanim_jax.checkpoints.bundled import names
-from maskanim_jax.demo import bundled_checkpoints, main, parser, workdirs
+from maskanim_jax.demo import main, parser
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.web.checkpoints import Shelf, preview
 from maskanim_jax.web.job import Asked, make
+from maskanim_jax.web.serve import bundled_checkpoints, workdirs
 from maskanim_jax.web.sessions import Sessions
 from maskanim_jax.workdir.results import InputPair, inputs_of
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
@@ -14,14 +15,16 @@ from tqdm import tqdm
 
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
-from maskanim_jax.animate import animate
-from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
+from maskanim_jax.animation.generate import animate
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import choose
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.writer import MADE, VideoWriter
+from maskanim_jax.workdir.config import claim_workdir, read_config
 from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
 
 
@@ -42,7 +45,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"config.reconstruct.split={name} must be test or validation")
     stem = "reconstruction" if name == "test" else f"reconstruction_{name}"
     run = _load(config, workdir)
-    split = open_data(config, name)
+    split = open_data(config, name, jax.process_index())
     videos = workdir / stem
     videos.mkdir(exist_ok=True)
     chosen = choose(run.system.frame_size, config.reconstruct.backends)
@@ -101,7 +104,7 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     The source and the driver of each go into `animation/inputs/`, for the report and for the demo's examples.
     """
     run = _load(config, workdir)
-    split = open_data(config, "test")
+    split = open_data(config, "test", jax.process_index())
     folder = workdir / ANIMATION
     (folder / INPUTS).mkdir(parents=True, exist_ok=True)
     options = run.system.animation_options({key: str(value) for key, value in config.animate.options.items()})

@@ -81,8 +81,8 @@ def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headli
 
 
 def _system(workdir: Path) -> System | None:
-    from maskanim_jax.checkpoints.loading import read_config
     from maskanim_jax.systems import build
+    from maskanim_jax.workdir.config import read_config
 
     try:
         return build(read_config(workdir))

@@ -10,7 +10,7 @@ from threading import Lock
 
 import numpy as np
 
-from maskanim_jax.api import Animator, load
+from maskanim_jax.animation.animator import Animator, load
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import square

@@ -15,7 +15,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
-from maskanim_jax.api import Animator
+from maskanim_jax.animation.animator import Animator
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import Fit
 from maskanim_jax.web.checkpoints import Shelf, preview
