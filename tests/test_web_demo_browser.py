@@ -168,9 +168,10 @@ def test_a_mistake_is_a_sentence_and_a_camera_recording_becomes_a_result_of_the_
     driving.get_by_text("Click to Access Webcam").click()
     record = driving.locator("button[aria-label='start recording']")
     record.click()
-    page.wait_for_timeout(2000)
+    page.wait_for_timeout(3000)
     record.click()  # the same button ends it
     page.locator("#driving video[src*=gradio_api]").wait_for()  # the recording was sent
+    page.wait_for_function("() => document.querySelector('#driving video')?.readyState > 1")
     recording = max(server.temporary.rglob("*.webm"), key=lambda path: path.stat().st_mtime)
     seconds = recorded_seconds(recording)
     assert seconds > 1
