@@ -4,6 +4,7 @@ import builtins
 import socket
 import sys
 import urllib.request
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
