@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "evaluation": "video input_pipeline nn distributed pretrained metrics systems workdir checkpoints animation",
     "training": "video input_pipeline nn distributed pretrained losses metrics systems workdir checkpoints evaluation",
     "reports": "video configs input_pipeline metrics systems workdir checkpoints animation evaluation",
-    "web": "video systems checkpoints animation",
+    "web": "video systems workdir checkpoints animation",
 }
 """Each folder (of `maskanim_jax`, or beside it) with the folders that it may import. It stands above all of them, so no row names a later one."""
 
