@@ -209,7 +209,8 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=Path,
         metavar="DIR",
-        help="workdir of a training, a checkpoint in it, or puppets: the one that comes with the package",
+        help="workdir of a training, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or puppets: "
+        "the one that comes with the package",
     )
     add("--source", metavar="IMAGE", help="image to animate; of a video the first frame; puppets: a drawn one")
     add(
@@ -251,9 +252,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     jobs = plan(args)
     from maskanim_jax import platform
     from maskanim_jax.checkpoints import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
 
-    platform.prepare(saved_config(args.checkpoint))
-    run = load_run(args.checkpoint)
+    checkpoint = run_of(args.checkpoint)
+    platform.prepare(saved_config(checkpoint))
+    run = load_run(checkpoint)
     given = {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     options = run.system.animation_options(given)
     for number, job in enumerate(jobs, 1):

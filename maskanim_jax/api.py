@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
-    """The trained system of a workdir ("best" or "last" checkpoint) or of a folder WORKDIR/checkpoints/STEP.
+    """The trained system of a workdir ("best" or "last" checkpoint), of a folder WORKDIR/checkpoints/STEP, or of a file of the released code.
 
     Raises UserError when there is none or it cannot be read.
     """
@@ -57,8 +57,9 @@ def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
         raise UserError(f"which={which!r} cannot be: give 'best' or 'last'")
     from maskanim_jax import platform
     from maskanim_jax.checkpoints import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
 
-    path = Path(checkpoint)
+    path = run_of(Path(checkpoint))
     platform.prepare(saved_config(path))
     return Animator(load_run(path, which))
 

@@ -20,7 +20,7 @@ import numpy as np
 from maskanim_jax.config_files import load_config
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.npz_files import read_npz
-from maskanim_jax.torch_files import MAX_BYTES, read_tensors
+from maskanim_jax.torch_files import MAX_BYTES, read_tensors, strings_in
 from maskanim_jax.torch_writer import write_tensors
 
 if TYPE_CHECKING:
@@ -32,27 +32,28 @@ if TYPE_CHECKING:
 
 UNUSED = "unused_tensors.npz"
 """In the workdir of an imported run: the tensors that only the released code has, for the way back."""
-DEFAULT_CONFIG = "configs/taichi.py:released"
 
 
 def import_checkpoint(
     path: Path,
     workdir: Path,
-    config: ConfigDict,
+    config: ConfigDict | None = None,
     steps_per_epoch: int | None = None,
     with_optimizer: bool = True,
     as_published: bool = True,
 ) -> list[str]:
     """Makes a workdir from a released checkpoint; returns what there is to say about it.
 
-    The run has the config's sizes, and with `as_published` the settings that the system's published files were trained with. Its step is
-    that of the file's optimiser; `steps_per_epoch` is needed to go on training. Raises UserError when the file is not plain tensors, does
+    Without `config`, system, sizes and settings are those that the file's tensors tell. The run has the config's sizes, and with
+    `as_published` the settings that the system's published files were trained with. Its step is that of the file's optimiser;
+    `steps_per_epoch` is needed to go on training. Raises UserError when the file is not plain tensors, does
     not fit the config, or the workdir is there already.
     """
     import jax
     import jax.numpy as jnp
 
     from maskanim_jax.checkpoints import Checkpoints, claim_workdir
+    from maskanim_jax.conversion.recognition import recognize, refuse_other_methods
     from maskanim_jax.state import TrainState
     from maskanim_jax.systems import build
     from maskanim_jax.systems.adam_state import place_moments
@@ -60,9 +61,16 @@ def import_checkpoint(
     from maskanim_jax.systems.released_reading import read_contents, read_moments
 
     _check_absent(workdir, "folder")
-    config = copy.deepcopy(config)
+    tree = _read(path)
+    recognized = recognize(path, tree) if config is None else None
+    if config is None:
+        assert recognized is not None
+        config = recognized.config
+    else:
+        refuse_other_methods(path, tree)
+        config = copy.deepcopy(config)
     settings = released(config).as_published(config) if as_published else []
-    system, tree = build(config), read_tensors(path, _most_bytes(path))
+    system = build(config)
     layout, lacking = _without_lacking(released(config).MAY_LACK, _layout(config, given := shapes(tree)), given)
     tree = {key: value for key, value in tree.items() if str(key).removeprefix("optimizer_") not in lacking}
     like = jax.eval_shape(system.init, jax.random.key(0))
@@ -86,7 +94,7 @@ def import_checkpoint(
         claim_workdir(temporary, config)
         (temporary / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
         kept = {
-            name: contents.tensors[name]
+            name: contents.tensors[name].astype(at.default.dtype)
             for name, at in layout.items()
             if isinstance(at, Unused) and name in contents.tensors
         }
@@ -101,6 +109,8 @@ def import_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     said = [f"{workdir}: {len(contents.tensors)} tensors of {path.name}, at step {step}"]
+    if recognized is not None:
+        said += [f"{path.name} is a checkpoint of {recognized.method}, config {config.name}", *recognized.assumed]
     said += [f"{sentence}; --as_config leaves the config as it is" for sentence in settings]
     said += [f"{path.name} has no {module}: it begins afresh, which matters only to training" for module in lacking]
     if not moments:
@@ -108,6 +118,19 @@ def import_checkpoint(
     elif not steps_per_epoch:
         said.append("to go on training, convert again with --steps_per_epoch=N, the steps of an epoch of your data")
     return said
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    """The file's dict; raises UserError that says what the file is, where that is known."""
+    from maskanim_jax.conversion.foreign import method_of, refuse_foreign
+
+    refuse_foreign(path)
+    try:
+        return read_tensors(path, _most_bytes(path))
+    except UserError as error:
+        if what := method_of(strings_in(path)):
+            raise UserError(f"{path} {what}") from error
+        raise
 
 
 def _without_lacking(may_lack: Sequence[str], layout: Layout, given: Shapes) -> tuple[Layout, list[str]]:
@@ -276,7 +299,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--config",
         metavar="FILE[:ARG]",
-        help=f"the config that the checkpoint was trained with (default {DEFAULT_CONFIG}); of FOMM configs/fomm_voxceleb_adv.py and so on",
+        help="the config that the checkpoint was trained with, such as configs/fomm_voxceleb_adv.py or configs/taichi.py:released "
+        "(default: what the file's tensors tell)",
     )
     add("--steps_per_epoch", type=int, metavar="N", help="steps of an epoch of your data; needed to go on training")
     add("--without_optimizer", action="store_true", help="leave the optimiser's state in the file")
@@ -301,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         if args.steps_per_epoch is not None and args.steps_per_epoch < 1:
             raise UserError(f"--steps_per_epoch={args.steps_per_epoch} cannot be: give 1 or more")
-        config = load_config(args.config or DEFAULT_CONFIG)
+        config = load_config(args.config) if args.config else None
         said = import_checkpoint(
             args.input, args.output, config, args.steps_per_epoch, not args.without_optimizer, not args.as_config
         )

@@ -94,6 +94,7 @@ def export(
 ) -> dict[str, Any]:
     """Writes the folder `output`, whole or not at all, and returns its metadata, which is also in export.json.
 
+    Before the folder gets its name its files are run, and three frames are compared with the project's own: `compared` in the metadata.
     `options` is what `system.animation_options` returned; `batch` None leaves the number of frames open where that can be. Raises UserError.
     """
     _check(output, format, platforms, batch)
@@ -103,7 +104,7 @@ def export(
         )
     import jax
 
-    from maskanim_jax.exporting import functions, jax_files, onnx_files
+    from maskanim_jax.exporting import functions, jax_files, onnx_files, verification
     from maskanim_jax.nn.native.building import portable
 
     system = run.system
@@ -123,7 +124,7 @@ def export(
                 about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
             else:
                 about = onnx_files.write_onnx(folder, made, system.frame_size, batch or 1)
-        info = {
+        info: dict[str, Any] = {
             "format": format,
             "system": system.name,
             "config": run.config.name,
@@ -140,6 +141,9 @@ def export(
         (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
         shutil.copy(Path(functions.__file__).with_name(RUNNER), folder / RUNNER)
         (folder / "README.md").write_text(_readme(info))
+        with portable():
+            info["compared"] = verification.verify(folder, run, options)
+        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
         folder.chmod(0o755)
         os.rename(folder, output)
     except OSError as error:
@@ -195,9 +199,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     _check(args.output, args.format, platforms, batch)
     from maskanim_jax import platform
     from maskanim_jax.checkpoints import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
 
-    platform.prepare(saved_config(args.checkpoint))
-    run = load_run(args.checkpoint)
+    checkpoint = run_of(args.checkpoint)
+    platform.prepare(saved_config(checkpoint))
+    run = load_run(checkpoint)
     options = run.system.animation_options(
         {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     )
@@ -209,6 +215,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{args.output}: {info['system']} of step {info['step']}{where}, {frames} at once; {args.output}/README.md tells"
     )
+    if compared := info["compared"]:
+        print(
+            f"its files were run: {compared['frames']} frames differ from this project's by {255 * compared['mean_difference']:.2g} of 255 "
+            f"grey levels on average, {255 * compared['largest_difference']:.2g} at most"
+        )
+    else:
+        print(f"its files were not run: they are for {', '.join(info['platforms'])}, which is not here")
     return 0
 
 
