@@ -14,15 +14,15 @@ from released_files import arrays, assert_equal_trees, pm_file, released_file, s
 from test_convert_fomm import tiny
 
 from maskanim_jax import animate, convert
-from maskanim_jax.checkpoints import read_config
-from maskanim_jax.config_files import load_config
+from maskanim_jax.checkpoints.loading import read_config
 from maskanim_jax.conversion import cached
+from maskanim_jax.conversion.contents import _shape
+from maskanim_jax.conversion.layout import Unused, released
 from maskanim_jax.conversion.recognition import recognize
 from maskanim_jax.convert import import_checkpoint
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.released_format import Unused, released
-from maskanim_jax.systems.released_reading import _shape
-from maskanim_jax.torch_writer import write_tensors
+from maskanim_jax.serialization.torch_writer import write_tensors
+from maskanim_jax.workdir.config_files import load_config
 
 RELEASED = {
     "vox-cpk": "fomm_voxceleb",

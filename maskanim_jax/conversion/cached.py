@@ -12,7 +12,7 @@ from pathlib import Path
 
 from maskanim_jax.conversion.foreign import refuse_foreign
 from maskanim_jax.errors import UserError
-from maskanim_jax.files import sha256_of
+from maskanim_jax.utils.atomic_files import sha256_of
 
 VERSION = 1
 """Part of the folder's name: raise it when a conversion comes out otherwise."""

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from maskanim_jax.conversion.foreign import method_of
+from maskanim_jax.conversion.layout import Layout, Place, Shapes, released_of, shapes
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import SYSTEMS
-from maskanim_jax.systems.released_format import Layout, Place, Shapes, released_of, shapes
 
 
 class Found(NamedTuple):

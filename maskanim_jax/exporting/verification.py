@@ -12,7 +12,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.exporting.run_exported import load
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints import LoadedRun
+    from maskanim_jax.checkpoints.loading import LoadedRun
 
 FRAMES = 3
 LARGEST_MEAN = 1 / 255
