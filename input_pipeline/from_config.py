@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from input_pipeline.shards import Split, open_split
 from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import user_path
 
 
 def ensure_shards(config: ConfigDict) -> Path:
@@ -20,7 +21,7 @@ def ensure_shards(config: ConfigDict) -> Path:
         raise UserError(
             "config.data.shards is empty: give --config.data.shards=SHARDS, a folder that `python -m input_pipeline.prepare` wrote"
         )
-    shards = Path(config.data.shards)
+    shards = user_path(config.data.shards)
     puppets = config.data.puppets
     peers = hosts.current()
     if not shards.exists() and puppets.train_identities and peers is not None and peers.index:

@@ -16,6 +16,7 @@ from input_pipeline.preparation.pipeline import Job, run, run_check, run_merge, 
 from input_pipeline.preparation.shard_jobs import Settings
 from input_pipeline.preparation.workers import Beam, cores
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.utils.paths import user_path
 
 
 def prepare(
@@ -93,16 +94,21 @@ def _worker(text: str) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.prepare",
-        description="Turns ROOT/train and ROOT/test (mp4, mov, avi, webm, gif, folders of png or jpg frames, "
+        description="Turns ROOT/train and ROOT/test (mp4, m4v, mov, mkv, avi, webm, ts, mts, gif, folders of png or jpg frames, "
         "or one long image of square frames side by side; identity before #) into shards to train on. "
         "What is finished is kept when the command is stopped or killed: start it again to go on.",
     )
     add = parser.add_argument
-    add("--input", required=True, type=Path, metavar="ROOT", help="folder that holds train/ and test/")
-    add("--output", type=Path, metavar="SHARDS", help="folder to write; must not exist")
+    add("--input", required=True, type=user_path, metavar="ROOT", help="folder that holds train/ and test/")
+    add("--output", type=user_path, metavar="SHARDS", help="folder to write; must not exist")
     add("--name", default="video_folder", help=f"name of the set: {', '.join(SETS)} (default video_folder)")
     add("--size", type=int, default=256, help="side of the square frames in pixels (default 256)")
-    add("--boxes", type=Path, metavar="CSV", help="keep these parts: clip,start,end,x0,y0,x1,y1 (default: centre crop)")
+    add(
+        "--boxes",
+        type=user_path,
+        metavar="CSV",
+        help="keep these parts: clip,start,end,x0,y0,x1,y1 (default: centre crop)",
+    )
     add("--encoding", default="jpeg", choices=("jpeg", "png"), help="jpeg (default), or png: lossless")
     add("--quality", type=int, default=95, help="jpeg quality, 1 to 100 (default 95)")
     add("--min_frames", type=int, default=2, help="leave out clips with fewer frames (default 2)")

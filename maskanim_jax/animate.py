@@ -26,6 +26,7 @@ from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.systems import SYSTEMS
 from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import first_frame, open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -207,20 +208,27 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="DIR",
         help="workdir of a training, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or puppets: "
         "the one that comes with the package",
     )
-    add("--source", metavar="IMAGE", help="image to animate; of a video the first frame; puppets: a drawn one")
+    add(
+        "--source",
+        type=user_text,
+        metavar="IMAGE",
+        help="image to animate; of a video the first frame; puppets: a drawn one",
+    )
     add(
         "--driving",
+        type=user_text,
         metavar="VIDEO",
         help="video, gif, or folder of frames, of any size and length; puppets: a drawn one",
     )
     add(
         "--output",
         required=True,
+        type=user_text,
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
     )
@@ -237,10 +245,15 @@ def parser() -> argparse.ArgumentParser:
         default="crop",
         help="make frames square by a centre crop or by padding",
     )
-    add("--strip", metavar="OUT", help="also write all intermediate pictures side by side")
+    add("--strip", type=user_text, metavar="OUT", help="also write all intermediate pictures side by side")
     add("--batch", type=int, default=8, metavar="N", help="frames at once (default 8)")
-    add("--pairs", metavar="CSV", help="columns source,driving: one result a row; --output is then a folder")
-    add("--data", type=Path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
+    add(
+        "--pairs",
+        type=user_text,
+        metavar="CSV",
+        help="columns source,driving: one result a row; --output is then a folder",
+    )
+    add("--data", type=user_path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
     return flags
 
 

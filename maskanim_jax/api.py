@@ -36,6 +36,7 @@ from maskanim_jax.animation.inputs import (
 from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.smoothing import step_for_a_video
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -59,7 +60,7 @@ def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
     from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
 
-    path = run_of(Path(checkpoint))
+    path = run_of(user_path(checkpoint))
     setup.prepare(saved_config(path))
     return Animator(load_run(path, which))
 
@@ -140,6 +141,7 @@ class Animator:
         if output is None and fps is not None:
             raise UserError("fps is that of a file: give output=, or leave fps away")
         if output is not None:
+            output = user_text(output)
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
         shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
@@ -178,7 +180,7 @@ class Animator:
                 "best_frame reads the driving twice: give a path, a list or an array instead of a generator"
             )
         if isinstance(driving, str | os.PathLike):
-            open_frames(Path(driving)).close()  # says now what is wrong with it
+            open_frames(user_path(driving)).close()  # says now what is wrong with it
         return self._pictures(still, driving, chosen, wanted, batch, fit, best_frame)
 
     def _pictures(
@@ -282,7 +284,7 @@ def run_training(config: ConfigDict | str, workdir: str | os.PathLike[str]) -> A
     if isinstance(config, str):
         config = load_config(config)
     setup.prepare(config)
-    loop.train(config, Path(workdir))
+    loop.train(config, user_path(workdir))
     return load(workdir)
 
 

@@ -21,6 +21,7 @@ from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.serialization.npz import read_npz
 from maskanim_jax.serialization.torch_reader import MAX_BYTES, read_tensors, strings_in
 from maskanim_jax.serialization.torch_writer import write_tensors
+from maskanim_jax.utils.paths import hidden_beside, user_path
 from maskanim_jax.workdir.config_files import load_config
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def import_checkpoint(
     if steps_per_epoch:
         info["steps_per_epoch"] = steps_per_epoch
 
-    temporary = workdir.absolute().with_name(f".{workdir.name[:100]}.{os.getpid()}.part")
+    temporary = hidden_beside(workdir, str(os.getpid()))
     try:
         claim_workdir(temporary, config)
         (temporary / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
@@ -285,11 +286,13 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--input",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="IN",
         help="FILE.pth.tar; with --to=torch a workdir or WORKDIR/checkpoints/STEP",
     )
-    add("--output", required=True, type=Path, metavar="OUT", help="new workdir; with --to=torch a new FILE.pth.tar")
+    add(
+        "--output", required=True, type=user_path, metavar="OUT", help="new workdir; with --to=torch a new FILE.pth.tar"
+    )
     add(
         "--to",
         choices=("run", "torch"),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.utils.paths import user_path, user_text
 
 SHIPPED = "puppets"
 """What is offered when no checkpoint is given."""
@@ -30,11 +31,12 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         action="append",
+        type=user_text,
         default=[],
         metavar="DIR",
         help=f"workdir of a training, or a checkpoint in it; may be given several times (default: {SHIPPED}, which comes with the project)",
     )
-    add("--checkpoints", type=Path, metavar="FOLDER", help="offer every workdir in this folder")
+    add("--checkpoints", type=user_path, metavar="FOLDER", help="offer every workdir in this folder")
     add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine alone)")
     add("--port", type=int, help="port (default: the first free one from 7860)")
     add(

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from maskanim_jax.utils.standard_streams import make_tolerant
+
 RESTART = 75
 """Exit status: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)."""
 _LONGEST = 8000  # characters of a sentence
@@ -57,6 +59,7 @@ def exit_with_sentence(main: Callable[[], int | None]) -> None:
 
     Other exceptions are defects of this project and keep their traceback (exit status 1).
     """
+    make_tolerant()
     try:
         status, sentence = main() or 0, ""
     except UserError as error:

@@ -27,6 +27,7 @@ from maskanim_jax.metrics.interface import Figures
 from maskanim_jax.metrics.keypoints import Keypoints
 from maskanim_jax.pretrained import backends
 from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.paths import user_path
 
 FRAMES = 3
 """Of each clip, unless asked otherwise."""
@@ -186,8 +187,10 @@ def main(arguments: list[str] | None = None) -> None:
         description="Measures videos of eleven panels as the authors of Perturbed Masks published them: pose against the driver, "
         "identity against the source, background kept (docs/published-outputs.md).",
     )
-    parser.add_argument("folder", type=Path, help="videos, or folders of videos: one set each")
-    parser.add_argument("--output", type=Path, help="folder that gets published.json and published.csv; default: none")
+    parser.add_argument("folder", type=user_path, help="videos, or folders of videos: one set each")
+    parser.add_argument(
+        "--output", type=user_path, help="folder that gets published.json and published.csv; default: none"
+    )
     parser.add_argument(
         "--frames", type=int, default=FRAMES, help=f"evenly spread frames of each clip; default: {FRAMES}"
     )

@@ -10,7 +10,7 @@ import datetime
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from maskanim_jax.animate import system_flags
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.atomic_files import sha256_of
+from maskanim_jax.utils.paths import hidden_beside, user_path
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.loading import LoadedRun
@@ -71,8 +72,14 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = flags.add_argument
-    add("--checkpoint", required=True, type=Path, metavar="DIR", help="workdir of a training, or a checkpoint in it")
-    add("--output", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    add(
+        "--checkpoint",
+        required=True,
+        type=user_path,
+        metavar="DIR",
+        help="workdir of a training, or a checkpoint in it",
+    )
+    add("--output", required=True, type=user_path, metavar="FOLDER", help="a new folder")
     add("--format", choices=FORMATS, default="jax", help="what runs it: JAX (default) or an ONNX runtime")
     add("--platforms", metavar="LIST", help=f"of jax: where it shall run (default {PLATFORMS})")
     add("--batch", metavar="N", help="frames at once; default: any number (jax), 1 (onnx)")
@@ -115,7 +122,8 @@ def export(
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
+        folder = hidden_beside(output, uuid.uuid4().hex[:12])
+        folder.mkdir()
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
     try:

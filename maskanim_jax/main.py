@@ -17,6 +17,8 @@ from ml_collections import config_flags
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.utils.paths import expand_flags
+from maskanim_jax.workdir.config_files import find_config
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
@@ -43,6 +45,8 @@ FROM_STEP = flags.DEFINE_integer(
 
 def parse(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
+    expand_flags(argv, ("workdir", "config"), ("config.",))
+    _find_config(argv)
     _take_saved_config(argv)
     try:
         rest = flags.FLAGS(argv)[1:]
@@ -73,6 +77,17 @@ def parse(argv: list[str]) -> None:
         raise UserError(f"--from_step={FROM_STEP.value} is for training: leave it away with --mode={MODE.value}")
     if (MODE.value == "replay") != (STEP.value is not None):
         raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
+
+
+def _find_config(argv: list[str]) -> None:
+    """Puts the file where --config names one of the package's own from another folder; see `config_files.find_config`."""
+    for at, argument in enumerate(argv):
+        name, given, value = argument.partition("=")
+        if argument.startswith("-") and name.lstrip("-") == "config":
+            if given:
+                argv[at] = f"{name}={find_config(value)}"
+            elif at + 1 < len(argv):
+                argv[at + 1] = find_config(argv[at + 1])
 
 
 def _take_saved_config(argv: list[str]) -> None:

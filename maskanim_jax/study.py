@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils import json_files
+from maskanim_jax.utils.paths import user_path
 from maskanim_jax.workdir import config_files
 from maskanim_jax.workdir.logs import read_log
 
@@ -96,7 +97,7 @@ def run_study(runs: Sequence[Planned], *, pairs: int = 20, frames: int = 8) -> l
         print(f"[{number}/{len(runs)}] {run.name}: {run.workdir}", flush=True)
         moved = f"--config.data.shards={run.shards}"
         if not is_finished(run):
-            config = f"--config={_found(run.config)}"
+            config = f"--config={config_files.find_config(run.config)}"
             call(run, "training", "maskanim_jax.main", config, "--mode=all", *run.overrides)
         elif not is_fresh(run.workdir, "reconstruction.json"):
             call(run, "reconstruction", "maskanim_jax.main", "--mode=reconstruct", moved)
@@ -141,16 +142,6 @@ def is_fresh(workdir: Path, file: str) -> bool:
     return str(step) in {path.name for path in kept} and all(path.stat().st_mtime <= written for path in kept)
 
 
-def _found(config: str) -> str:
-    """The config with a path that can be read from everywhere: the package's own where there is no such file here."""
-    name, colon, argument = config.partition(":")
-    if not Path(name).is_file():
-        import configs
-
-        name = str(Path(str(configs.__file__)).parent / Path(name).name)
-    return f"{name}{colon}{argument}"
-
-
 def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
     flags = argparse.ArgumentParser(
@@ -159,7 +150,7 @@ def parser() -> argparse.ArgumentParser:
         "Flags --config.a.b=c are handed to every training.",
         allow_abbrev=False,
     )
-    flags.add_argument("--workdir", type=Path, required=True, help="folder of the study: SET-SYSTEM/, report/")
+    flags.add_argument("--workdir", type=user_path, required=True, help="folder of the study: SET-SYSTEM/, report/")
     flags.add_argument("--sets", default=",".join(SETS), help=f"comma separated (default: {','.join(SETS)})")
     flags.add_argument("--name", default="own", help="name of the set that --config makes (default: own)")
     flags.add_argument(
@@ -170,7 +161,10 @@ def parser() -> argparse.ArgumentParser:
         help="a config of a set of your own, instead of --sets; repeat it",
     )
     flags.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="folder with the shards puppets64, mgif64, faces64 (default: data)"
+        "--data",
+        type=user_path,
+        metavar="FOLDER",
+        help="folder with the shards puppets64, mgif64, faces64 (default: data)",
     )
     flags.add_argument("--steps", type=int, metavar="N", help="train so many steps instead of the configs', for a try")
     flags.add_argument("--seeds", default="0", help="comma separated (default: 0); more than one: a run of each")
@@ -179,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--frames", type=int, default=8, metavar="N", help="frames of each pair (default 8)")
     flags.add_argument(
-        "--page", type=Path, metavar="FILE.md", help="also renew the tables, curves and strips of this page"
+        "--page", type=user_path, metavar="FILE.md", help="also renew the tables, curves and strips of this page"
     )
     return flags
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from tqdm import tqdm
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.evaluation import cross_identity_metrics as measures
 from maskanim_jax.evaluation.cross_identity_scenes import STARTS, Scene, choose_pairs, draw_scene
+from maskanim_jax.utils.paths import user_path
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.loading import LoadedRun
@@ -200,7 +200,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m maskanim_jax.truth",
         description="Animates held-out puppets by others and measures against the true rendering; writes truth.json into the run's folder.",
     )
-    flags.add_argument("--workdir", type=Path, required=True, help="folder of a run on puppets, or a checkpoint in it")
+    flags.add_argument(
+        "--workdir", type=user_path, required=True, help="folder of a run on puppets, or a checkpoint in it"
+    )
     flags.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs of a source and a driver (default 20)")
     flags.add_argument(
         "--frames", type=int, default=8, metavar="N", help="frames of each driver, evenly spread (default 8)"
@@ -213,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME:option=value,...",
         help="a further way to animate, with the options of python -m maskanim_jax.animate; may be repeated",
     )
-    flags.add_argument("--output", type=Path, help=f"default: {FILE} in the run's folder")
+    flags.add_argument("--output", type=user_path, help=f"default: {FILE} in the run's folder")
     args = flags.parse_args(argv)
     for name, least in (("pairs", 1), ("frames", 2), ("seed", 0)):
         if getattr(args, name) < least:

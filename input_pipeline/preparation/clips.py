@@ -12,7 +12,7 @@ from input_pipeline.preparation.boxes import Piece, Row, key_of
 from maskanim_jax.errors import UserError
 
 SPLITS = ("train", "test")
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".ts", ".mts", ".m2ts")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 Kind = Literal["video", "gif", "stacked", "folder", "unknown"]

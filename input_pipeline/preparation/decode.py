@@ -27,7 +27,7 @@ def stream_frames(clip: RawClip) -> tuple[Fraction, Frames]:
         raise missing(clip.path, "give another")
     if clip.kind == "unknown":
         raise UserError(
-            f"{clip.path} is no clip of a known kind (mp4, mov, avi, webm, gif, png, jpg, folder); remove it"
+            f"{clip.path} is no clip of a known kind (mp4, m4v, mov, mkv, avi, webm, ts, mts, gif, png, jpg, folder); remove it"
         )
     if clip.kind == "stacked":
         return FOLDER_FPS, _stacked(clip.path)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import user_path
 from maskanim_jax.video.images import to_rgb
 from maskanim_jax.video.reader import FOLDER_FPS, first_frame, open_frames
 
@@ -33,7 +34,7 @@ def read_picture(given: Picture) -> np.ndarray:
     if isinstance(given, Image.Image):
         return to_rgb(given)
     if isinstance(given, str | os.PathLike):
-        return first_frame(Path(given))
+        return first_frame(user_path(given))
     return checked(given)
 
 
@@ -51,15 +52,15 @@ def checked(frame: np.ndarray) -> np.ndarray:
 def read_frames(driving: Driving, stack: ExitStack) -> Iterator[np.ndarray]:
     """The driving's frames, checked as they come; `stack` closes the file."""
     if isinstance(driving, str | os.PathLike):
-        return iter(stack.enter_context(open_frames(Path(driving))))
+        return iter(stack.enter_context(open_frames(user_path(driving))))
     return (checked(frame) for frame in driving)
 
 
 def clip_facts(driving: Driving) -> tuple[int | None, Fraction, Path | None]:
     """(number of frames if known, frames per second, file with the sound)."""
     if isinstance(driving, str | os.PathLike):
-        with open_frames(Path(driving)) as clip:
-            return clip.count, clip.fps, Path(driving)
+        with open_frames(user_path(driving)) as clip:
+            return clip.count, clip.fps, user_path(driving)
     return (len(driving) if isinstance(driving, np.ndarray | Sequence) else None), FOLDER_FPS, None
 
 
@@ -72,9 +73,9 @@ def exact_rate(fps: float | Fraction) -> Fraction:
 
 def refuse_inputs(output: str | os.PathLike[str], *given: object) -> None:
     """Raises UserError when the output is one of the given paths or holds one."""
-    target = Path(output).resolve()
+    target = user_path(output).resolve()
     for path in given:
         if isinstance(path, str | os.PathLike):
-            resolved = Path(path).resolve()
+            resolved = user_path(path).resolve()
             if target in (resolved, *resolved.parents):
                 raise UserError(f"{output} is or holds an input; choose another output, so that nothing is lost")

@@ -26,7 +26,7 @@ class Pair:
 
     def output_name(self, number: int) -> str:
         """A file name that no other row has, whatever the rows share."""
-        return f"{number:04d}-{_shortened(self.source.stem)}-{_shortened(self.driving.stem)}.mp4"
+        return f"{number:04d}-{shortened(self.source.stem)}-{shortened(self.driving.stem)}.mp4"
 
 
 def read_pairs(path: Path, data: Path | None) -> list[Pair]:
@@ -58,7 +58,8 @@ def read_pairs(path: Path, data: Path | None) -> list[Pair]:
     return pairs
 
 
-def _shortened(stem: str) -> str:
+def shortened(stem: str) -> str:
+    """A name that leaves room for others beside it, whole characters of at most NAME_LENGTH bytes."""
     whole = os.fsencode(stem)
     return whole[:NAME_LENGTH].decode("utf-8", "ignore") if len(whole) > NAME_LENGTH else stem
 
@@ -67,7 +68,7 @@ def _find(path: Path, line: int, column: str, name: str | None, roots: list[Path
     if not name or not name.strip():
         raise UserError(f"{path} line {line} has no {column}; give a path there")
     for root in roots:
-        found = root / name.strip()  # an absolute name stays as it is
+        found = root / os.path.expanduser(name.strip())  # an absolute name stays as it is
         with suppress(OSError, ValueError):  # too long, or no name at all
             if found.exists():
                 return found

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
 from maskanim_jax.animate import animate
+from maskanim_jax.animation.pairs import shortened
 from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
@@ -95,7 +96,7 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     captions: dict[str, str] = {}
     warnings: list[str] = []
     for source, driving in tqdm(pairs, desc="animate", unit="pair"):
-        name = f"{split.clips[source].name}-by-{split.clips[driving].name}"
+        name = f"{shortened(split.clips[source].name)}-by-{shortened(split.clips[driving].name)}"
         fps = split.clips[driving].fps
         paths = [folder / f"{name}.mp4", folder / f"{name}.gif", folder / f"{name}-strip.mp4"]
         with (

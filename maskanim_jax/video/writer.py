@@ -6,6 +6,7 @@ what was there.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -19,11 +20,14 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import hidden_beside
 from maskanim_jax.video.encoders import GifSink, H264Sink
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 MADE = "made with maskanim_jax: a still image animated by a driving video"
 """The comment in the metadata of every animation, so that a program can tell it from a recording. It doesn't name the system: studies are blind."""
+CLIP = "clip.json"
+"""In a folder of frames: their rate, {"fps": "30000/1001"}."""
 NUMBERED = re.compile(r"\d{6}\.png")
 
 
@@ -62,7 +66,7 @@ class VideoWriter:
 
     def _open_sink(self, fps: Fraction, audio_from: Path | None) -> Sink:
         if self._folder:
-            return PngSink(self._temporary, self.comment)
+            return PngSink(self._temporary, fps, self.comment)
         if self.path.suffix.lower() == ".gif":
             return GifSink(self._temporary, fps, self.comment)
         return H264Sink(self._temporary, fps, CONTAINERS[self.path.suffix.lower()], audio_from, self.comment)
@@ -106,8 +110,8 @@ class VideoWriter:
 class PngSink:
     """Numbered lossless pictures in a folder."""
 
-    def __init__(self, folder: Path, comment: str = "") -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, fps: Fraction, comment: str = "") -> None:
+        self.folder, self.fps = folder, fps
         self.count = 0
         self.facts = PngInfo()
         if comment:
@@ -118,7 +122,8 @@ class PngSink:
         self.count += 1
 
     def finish(self) -> None:
-        pass
+        # As a driver the folder then has the rate that it was made with.
+        (self.folder / CLIP).write_text(json.dumps({"fps": f"{self.fps.numerator}/{self.fps.denominator}"}) + "\n")
 
     def abort(self) -> None:
         pass
@@ -141,10 +146,10 @@ def _reserve(path: str | Path) -> Path:
     if not folder and target.suffix.lower() not in {*CONTAINERS, ".gif"}:
         raise UserError(f"{path} is no kind of output; end it with .mp4, .mov, .gif, or / for a folder of png files")
     if folder and target.is_dir():
-        others = [p.name for p in _entries(target) if not NUMBERED.fullmatch(p.name)]
+        others = [p.name for p in _entries(target) if p.name != CLIP and not NUMBERED.fullmatch(p.name)]
         if others:
             raise UserError(f"{path} holds other files ({min(others)}); give a new folder")
-    temporary = target.absolute().parent / f".{target.name[:100]}.{os.getpid()}.part"
+    temporary = hidden_beside(target, str(os.getpid()))
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)  # of a process that died and had the same number
