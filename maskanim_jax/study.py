@@ -164,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
         "--data",
         type=user_path,
         metavar="FOLDER",
-        help="folder with the shards puppets64, mgif64, faces64 (default: data)",
+        help="folder with the shards puppets64v2, mgif64, faces64 (default: data)",
     )
     flags.add_argument("--steps", type=int, metavar="N", help="train so many steps instead of the configs', for a try")
     flags.add_argument("--seeds", default="0", help="comma separated (default: 0); more than one: a run of each")
