@@ -54,7 +54,7 @@ def _pieces(clip: RawClip, frames: Frames, size: int) -> Iterator[np.ndarray]:
     with closing(frames):
         try:
             for frame in itertools.islice(frames, piece.start, piece.end):
-                yield crop_square(frame, piece.box, size)
+                yield crop_square(frame, piece.box, size, piece.as_published)
                 seen += 1
         except UserError as error:
             text = str(error)
@@ -63,7 +63,7 @@ def _pieces(clip: RawClip, frames: Frames, size: int) -> Iterator[np.ndarray]:
             raise
         except Exception as error:
             raise _strange(clip, error) from error
-    if piece.end is not None and seen < piece.end - piece.start:
+    if piece.end is not None and seen < (1 if piece.as_published else piece.end - piece.start):
         has = f"{piece.start + seen} frames" if seen else f"no frame {piece.start}"
         raise UserError(
             f"{clip.path} has {has}, but the table of boxes asks for frames {piece.start} to {piece.end}; correct one of them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,13 @@ from tqdm import tqdm
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
 from maskanim_jax.animate import animate
-from maskanim_jax.animation.pairs import shortened
+from maskanim_jax.animation.pairs import ClipPair, read_clip_pairs, shortened
 from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import choose
+from maskanim_jax.utils.paths import user_path
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.writer import MADE, VideoWriter
 
@@ -88,6 +90,22 @@ def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
             yield source, driving
 
 
+def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
+    """What `animate_test` animates: the pairs of a published list, or the first few of other identities."""
+    if not config.animate.pairs_csv:
+        return [ClipPair(*pair) for pair in test_pairs(split, config.animate.pairs)]
+    path = user_path(config.animate.pairs_csv)
+    pairs, absent = read_clip_pairs(path, [clip.name for clip in split.clips])
+    if late := [pair for pair in pairs if pair.frame >= split.clips[pair.driving].count]:
+        name = split.clips[late[0].driving].name
+        raise UserError(f"{path} begins {name} at frame {late[0].frame}, which it does not have: correct the list")
+    tqdm.write(
+        f"{len(pairs)} of the {len(pairs) + absent} pairs of {path} are in the test split"
+        + (": clips of the others are missing" if absent else "")
+    )
+    return pairs
+
+
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`."""
     run = _load(config, workdir)
@@ -95,7 +113,7 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     folder = workdir / "animation"
     folder.mkdir(exist_ok=True)
     options = run.system.animation_options({key: str(value) for key, value in config.animate.options.items()})
-    pairs = list(test_pairs(split, config.animate.pairs))
+    pairs = _pairs(config, split)
     if not pairs:
         raise UserError(
             f"{split.shards} has no two test clips of different identities: add some, or use `python -m maskanim_jax.animate` on files"
@@ -103,7 +121,8 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     made: list[Path] = []
     captions: dict[str, str] = {}
     warnings: list[str] = []
-    for source, driving in tqdm(pairs, desc="animate", unit="pair"):
+    for pair in tqdm(pairs, desc="animate", unit="pair"):
+        source, driving = pair.source, pair.driving
         name = f"{shortened(split.clips[source].name)}-by-{shortened(split.clips[driving].name)}"
         fps = split.clips[driving].fps
         paths = [folder / f"{name}.mp4", folder / f"{name}.gif", folder / f"{name}-strip.mp4"]
@@ -113,7 +132,12 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
             VideoWriter(paths[2], fps, comment=MADE) as strips,
         ):
             shows = animate(
-                run.system, run.variables, split.frame(source, 0), split.frames(driving), options, warn=warnings.append
+                run.system,
+                run.variables,
+                split.frame(source, 0),
+                itertools.islice(split.frames(driving), pair.frame, None),
+                options,
+                warn=warnings.append,
             )
             for shown in shows:
                 result = to_uint8(np.asarray(shown[run.system.result]))
