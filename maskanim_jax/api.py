@@ -9,14 +9,10 @@ animator.animate("photo.png", "video.mp4", output="out.mp4")
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING
 
+<<<<<<< HEAD
 import numpy as np
 from tqdm import tqdm
 
@@ -41,11 +37,15 @@ from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.writer import MADE, VideoWriter, check_writable
+=======
+from maskanim_jax.animation.animator import Animator, Session, load
+>>>>>>> main
 from maskanim_jax.workdir import config_files
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+<<<<<<< HEAD
     from maskanim_jax.checkpoints.loading import LoadedRun
 
 
@@ -257,6 +257,9 @@ class Session:
                 _warn("; ".join(sentences))
         shown = self._step(self._begun, frame, self._options, self._animator._names(names))
         return {name: to_uint8(np.asarray(values, np.float32)[0]) for name, values in shown.items()}
+=======
+__all__ = ["Animator", "Session", "load", "load_config", "run_training"]
+>>>>>>> main
 
 
 def load_config(name: str) -> ConfigDict:
@@ -286,7 +289,3 @@ def run_training(config: ConfigDict | str, workdir: str | os.PathLike[str]) -> A
     setup.prepare(config)
     loop.train(config, user_path(workdir))
     return load(workdir)
-
-
-def _warn(sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=2)

@@ -6,27 +6,27 @@ Only tensors and plain values are read from the file; nothing in it is ever exec
 from __future__ import annotations
 
 import argparse
-import copy
-import json
 import logging
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from maskanim_jax.conversion.exporting import export_checkpoint
+from maskanim_jax.conversion.importing import import_checkpoint
 from maskanim_jax.errors import UserError, exit_with_sentence
+<<<<<<< HEAD
 from maskanim_jax.serialization.npz import read_npz
 from maskanim_jax.serialization.torch_reader import MAX_BYTES, read_tensors, strings_in
 from maskanim_jax.serialization.torch_writer import write_tensors
 from maskanim_jax.utils.paths import hidden_beside, user_path
+=======
+>>>>>>> main
 from maskanim_jax.workdir.config_files import load_config
 
 if TYPE_CHECKING:
-    from ml_collections import ConfigDict
+    pass
 
+<<<<<<< HEAD
     from maskanim_jax.conversion.contents import Contents
     from maskanim_jax.conversion.layout import Layout, Shapes
     from maskanim_jax.systems.interface import System, Variables
@@ -280,6 +280,11 @@ def _check_absent(path: Path, what: str) -> None:
         raise UserError(f"{path} is there already: give a new {what} as --output, or move it away")
 
 
+=======
+DEFAULT_CONFIG = "configs/taichi.py:released"
+
+
+>>>>>>> main
 def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
     flags = argparse.ArgumentParser(

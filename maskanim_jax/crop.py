@@ -7,19 +7,16 @@ table of boxes that `python -m input_pipeline.prepare --boxes` takes.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-import numpy as np
-from PIL import Image
-from tqdm import tqdm
-
-from input_pipeline.preparation.boxes import COLUMNS, Box, crop_square, key_of
-from input_pipeline.preparation.subject import Finder, Found, Part, find_parts
+from input_pipeline.preparation.boxes import COLUMNS, Box, key_of
+from input_pipeline.preparation.cropping import PICTURE_FORMATS, output_names, write_boxes, write_crop
+from input_pipeline.preparation.subject import Finder, Found, find_parts
 from maskanim_jax.errors import UserError, exit_with_sentence
+<<<<<<< HEAD
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.video.images import is_image
@@ -85,6 +82,9 @@ def _outputs(output: str, path: Path, found: Found, several: bool) -> list[str]:
     target = Path(output)
     end = "/" if is_folder(output) else target.suffix
     return [str(target.with_name(f"{target.stem}-{p.start}-{p.end}")) + end for p in found.parts]
+=======
+from maskanim_jax.video.writer import check_writable
+>>>>>>> main
 
 
 def _box(text: str) -> Box:
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"two inputs are called {double}, but names tell clips apart; rename one of them")
     if several and args.output and Path(args.output).is_file():
         raise UserError(f"{args.output} is a file, but several inputs need a folder; give --output=FOLDER/")
-    if args.output and not several and Path(args.output).suffix.lower() not in _PICTURES:
+    if args.output and not several and Path(args.output).suffix.lower() not in PICTURE_FORMATS:
         check_writable(args.output)  # before the work
     found: dict[str, Found] = {}
     failed: list[str] = []
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             found[path.name] = clip = find_parts(path, args.finder, args.margin, args.box, progress=True)
             for warning in clip.warnings:
                 print(f"warning: {path}: {warning}", file=sys.stderr)
-            outputs = _outputs(args.output, path, clip, several) if args.output else [""] * len(clip.parts)
+            outputs = output_names(args.output, path, clip, several) if args.output else [""] * len(clip.parts)
             for part, output in zip(clip.parts, outputs, strict=True):
                 if output:
                     write_crop(path, output, clip, part, args.size)

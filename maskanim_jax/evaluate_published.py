@@ -1,31 +1,15 @@
-"""What do the authors' own results show when they are measured? X2Face, Monkey-Net, FOMM and both frames of Perturbed Masks, on the same clips.
-
-Source and driver are different people and no true frame is there, so three things are measured of every animation: its pose against the
-driver's (AKD, MKR), its identity against the source's (AED, CSIM), and whether the background of the source is kept. All networks
-are stand-ins for those of the papers: the figures rank the methods, and compare with no table.
-"""
+"""How are videos that the authors published measured? `python -m maskanim_jax.evaluate_published FOLDER`; see docs/published-outputs.md."""
 
 from __future__ import annotations
 
 import argparse
-import csv
-import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
-from tqdm import tqdm
 
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.evaluation import published_order
-from maskanim_jax.evaluation.published_panels import METHODS, Panels, find_sets, read_panels
-from maskanim_jax.metrics.background import Background, background
-from maskanim_jax.metrics.bootstrap import Interval, interval
-from maskanim_jax.metrics.identity import Identity
-from maskanim_jax.metrics.interface import Figures
-from maskanim_jax.metrics.keypoints import Keypoints
+from maskanim_jax.evaluation.published import FRAMES, as_text, evaluate_set, write
+from maskanim_jax.evaluation.published_panels import find_sets
 from maskanim_jax.pretrained import backends
+<<<<<<< HEAD
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.utils.paths import user_path
 
@@ -178,6 +162,8 @@ def write(folder: Path, sets: Sequence[SetFigures], facts: dict[str, Any]) -> No
                         rows.writerow([figures.name, key, method, one.mean, one.low, one.high, count])
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror}): give another --output") from error
+=======
+>>>>>>> main
 
 
 def main(arguments: list[str] | None = None) -> None:

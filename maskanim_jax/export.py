@@ -6,62 +6,29 @@
 from __future__ import annotations
 
 import argparse
+<<<<<<< HEAD
 import datetime
 import json
 import os
 import shutil
 import uuid
+=======
+>>>>>>> main
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from maskanim_jax.animate import system_flags
 from maskanim_jax.errors import UserError, exit_with_sentence
+<<<<<<< HEAD
 from maskanim_jax.utils.atomic_files import sha256_of
 from maskanim_jax.utils.paths import hidden_beside, user_path
+=======
+from maskanim_jax.exporting.export import FORMATS, PLATFORMS, check_export, export
+from maskanim_jax.systems.options import system_flags
+>>>>>>> main
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints.loading import LoadedRun
-
-PLATFORMS = "cpu,cuda,tpu"
-FORMATS = ("jax", "onnx")
-RUNNER = "run_exported.py"
-README = """# An exported animation
-
-{system}, step {step}, frames of {size} x {size}, options {options}. Nothing of the project that made it is needed.
-
-```python
-# {install}
-import numpy as np
-from run_exported import load
-
-animation = load(".")                     # this folder; weights are checked against export.json
-source = np.load("source.npy")            # ({size}, {size}, 3) uint8, RGB
-driving = np.load("driving.npy")          # (N, {size}, {size}, 3) uint8, or any iterable of frames, such as a camera
-frames = list(animation(source, driving)) # ({size}, {size}, 3) uint8 each
-```
-
-Or `python run_exported.py source.png driving_frames/ result_frames/` (with Pillow). Sources and drivers are cropped square, as the training data was.
-
-{details}"""
-JAX_DETAILS = """Without that file, in plain JAX (float32 in [0, 1]):
-
-```python
-import numpy as np
-from jax import export
-
-begin, animate = (export.deserialize(bytearray(open(f"{{n}}.jax_export", "rb").read())) for n in ("begin", "animate"))
-weights = dict(np.load("weights.npz"))
-begun = begin.call(weights, source[None] / np.float32(255), driving[:1] / np.float32(255))
-frames = animate.call(weights, begun, driving[:8] / np.float32(255))["{result}"]
-```
-
-Lowered for {platforms}; {batch}. Written by jax {jax}, calling convention {calling_convention}. JAX promises to run such files with releases of up
-to six months later and three weeks earlier than the one that wrote them; export again from the checkpoint after that.
-"""
-ONNX_DETAILS = """`begin.onnx` takes `source` and `first`, the first driving frame, (1, {size}, {size}, 3) float32 in [0, 1]; `animate.onnx` takes its
-outputs (without "_out") and `driving`, ({batch}, {size}, {size}, 3). Written by {converter}.
-"""
+    pass
 
 
 def parser() -> argparse.ArgumentParser:
@@ -89,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
+<<<<<<< HEAD
 def export(
     run: LoadedRun,
     output: Path,
@@ -195,6 +163,8 @@ def _readme(info: dict[str, Any]) -> str:
     )
 
 
+=======
+>>>>>>> main
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args = parser().parse_args(argv)
@@ -204,14 +174,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("--platforms is of --format=jax: ONNX models run wherever an ONNX runtime does; leave it away")
     batch = None if args.batch is None else int(args.batch)
     platforms = tuple(name.strip() for name in (args.platforms or PLATFORMS).split(","))
-    _check(args.output, args.format, platforms, batch)
+    check_export(args.output, args.format, platforms, batch)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
+<<<<<<< HEAD
     from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup as platform
 
     checkpoint = run_of(args.checkpoint)
     platform.prepare(saved_config(checkpoint))
     run = load_run(checkpoint)
+=======
+    from maskanim_jax.distributed import setup
+
+    setup.prepare(saved_config(args.checkpoint))
+    run = load_run(args.checkpoint)
+>>>>>>> main
     options = run.system.animation_options(
         {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     )

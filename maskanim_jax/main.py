@@ -17,8 +17,12 @@ from ml_collections import config_flags
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.memory import with_huge_pages
+<<<<<<< HEAD
 from maskanim_jax.utils.paths import expand_flags
 from maskanim_jax.workdir.config_files import find_config
+=======
+from maskanim_jax.workdir.saved_config import take_saved_config
+>>>>>>> main
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
@@ -45,9 +49,13 @@ FROM_STEP = flags.DEFINE_integer(
 
 def parse(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
+<<<<<<< HEAD
     expand_flags(argv, ("workdir", "config"), ("config.",))
     _find_config(argv)
     _take_saved_config(argv)
+=======
+    take_saved_config(argv)
+>>>>>>> main
     try:
         rest = flags.FLAGS(argv)[1:]
         config = CONFIG.value
@@ -79,6 +87,7 @@ def parse(argv: list[str]) -> None:
         raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
 
 
+<<<<<<< HEAD
 def _find_config(argv: list[str]) -> None:
     """Puts the file where --config names one of the package's own from another folder; see `config_files.find_config`."""
     for at, argument in enumerate(argv):
@@ -105,6 +114,8 @@ def _take_saved_config(argv: list[str]) -> None:
         argv.insert(1, f"--config={saved_config.__file__}:{workdir}")
 
 
+=======
+>>>>>>> main
 def main() -> None:
     """Does what the command line says."""
     if any(argument in HELP for argument in sys.argv[1:]):
@@ -112,9 +123,9 @@ def main() -> None:
         return
     parse(sys.argv)
     logging.set_verbosity(logging.WARNING)
-    from maskanim_jax import report
     from maskanim_jax.distributed import setup
     from maskanim_jax.evaluation import evaluate_run
+    from maskanim_jax.reports import run_page
     from maskanim_jax.training import loop
 
     setup.prepare(CONFIG.value)
@@ -132,9 +143,9 @@ def main() -> None:
     for name, step in steps.items():
         if MODE.value in (name, "all"):
             step(CONFIG.value, workdir)
-    page = report.write_report(workdir)
+    page = run_page.write_report(workdir)
     print(
-        f"\n{report.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation."
+        f"\n{run_page.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation."
     )
 
 

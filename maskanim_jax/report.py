@@ -1,17 +1,12 @@
-"""What does a run's workdir show, and several of them side by side? One self-contained page: curves, pictures, figures, settings.
-
-Curves are drawn as SVG and pictures are embedded, so `report.html` can be mailed alone; videos are linked.
-Everything is optional: the page says in words what isn't there.
-"""
+"""What does a run show, and several of them side by side? `python -m maskanim_jax.report --help` writes the page."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-from typing import Any
 
 from maskanim_jax.errors import UserError, exit_with_sentence
+<<<<<<< HEAD
 from maskanim_jax.reports import page_parts
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.utils.paths import user_path
@@ -141,6 +136,9 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
 def _hours(records: list[dict[str, Any]]) -> float:
     times = [time for record in records if isinstance(time := record.get("time"), int | float)]
     return (times[-1] - times[0]) / 3600 if times else 0.0
+=======
+from maskanim_jax.reports.run_page import write_report
+>>>>>>> main
 
 
 def main(arguments: list[str] | None = None) -> None:

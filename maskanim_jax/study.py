@@ -1,19 +1,13 @@
-"""How is the whole study made again? `python -m maskanim_jax.study --workdir=FOLDER`: trains, reconstructs, measures and sets side by side.
-
-A set is a data set with one config for each system: the same pairs, steps and batch. Runs lie in FOLDER/SET-SYSTEM; what is finished is
-used again, what was interrupted goes on.
-"""
+"""How is the whole study made again? `python -m maskanim_jax.study --workdir=FOLDER` trains, reconstructs, measures and sets side by side."""
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from maskanim_jax.errors import UserError, exit_with_sentence
+<<<<<<< HEAD
 from maskanim_jax.utils import json_files
 from maskanim_jax.utils.paths import user_path
 from maskanim_jax.workdir import config_files
@@ -140,6 +134,9 @@ def is_fresh(workdir: Path, file: str) -> bool:
         return False
     kept = [path for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
     return str(step) in {path.name for path in kept} and all(path.stat().st_mtime <= written for path in kept)
+=======
+from maskanim_jax.reports.study import REPORT, SETS, chosen_sets, plan, run_study
+>>>>>>> main
 
 
 def parser() -> argparse.ArgumentParser:
@@ -176,21 +173,6 @@ def parser() -> argparse.ArgumentParser:
         "--page", type=user_path, metavar="FILE.md", help="also renew the tables, curves and strips of this page"
     )
     return flags
-
-
-def chosen_sets(args: argparse.Namespace) -> dict[str, Sequence[str]]:
-    """The sets that the flags name; raises UserError for one that there isn't."""
-    if args.config:
-        if not args.name.replace("-", "_").isidentifier():
-            raise UserError(f"--name={args.name} cannot be: give letters, digits, - and _")
-        return {args.name: args.config}
-    names = [name for name in args.sets.split(",") if name]
-    for name in names:
-        if name not in SETS:
-            raise UserError(f"--sets={args.sets} cannot be: '{name}' is none of {', '.join(SETS)}")
-    if not names:
-        raise UserError(f"--sets is empty: give some of {','.join(SETS)}")
-    return {name: SETS[name] for name in names}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,27 +1,16 @@
-"""Which system do people prefer? One blind page to ask them, and their answers as the paper's table 3.
-
-The page shows a source, a driving video and each system's result in an order that is random for each participant. It is one HTML file with
-all videos embedded (data URIs), so it can be mailed or put on any web space, and no file name tells a system. What is behind a choice
-stands only in the key, a separate file that stays with you.
-"""
+"""Which system do people prefer? `python -m maskanim_jax.user_study --help` makes the page that asks, and counts. See docs/user-study.md."""
 
 from __future__ import annotations
 
 import argparse
-import base64
 import csv
-import hashlib
 import io
 import json
-import math
-import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
 
 from maskanim_jax.errors import UserError, exit_with_sentence
+<<<<<<< HEAD
 from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.utils.paths import user_path
@@ -276,6 +265,9 @@ def _write(path: Path, text: str) -> None:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); give another output") from error
+=======
+from maskanim_jax.evaluation.user_study import Cell, _write, read_trials, table, tally, write_study
+>>>>>>> main
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,22 +1,12 @@
-"""Where do VGG-19's weights come from, and in which form does the perceptual loss get them?
-
-The form is the same whatever the source: a dict of float32 arrays `conv1_1/kernel` (3, 3, in, out) and
-`conv1_1/bias` (out,) to `conv5_4/...`, plus `mean` (3,) and `std` (3,). The network gets RGB in [0, 1],
-subtracts `mean`, divides by `std`, and pads with zeros; its activations then have the scale of torchvision's
-VGG-19, which the paper's loss weights belong to.
-"""
+"""How are pretrained weights put into the cache? `python -m maskanim_jax.weights NAME`; `maskanim_jax.pretrained` does the work."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import math
-import os
-import tempfile
-from collections.abc import Container
 from pathlib import Path
 
+<<<<<<< HEAD
 import numpy as np
 
 from maskanim_jax.errors import UserError, check_regular, exit_with_sentence
@@ -246,6 +236,11 @@ def _store(weights: Vgg, facts: dict[str, str | bool], folder: Path) -> Path:
             with contextlib.suppress(OSError):
                 leftover.unlink(missing_ok=True)
     return path
+=======
+from maskanim_jax.errors import exit_with_sentence
+from maskanim_jax.pretrained.vgg19 import install_vgg19
+from maskanim_jax.utils.cache import default_cache
+>>>>>>> main
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 from tqdm import tqdm
 
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
+<<<<<<< HEAD
 from maskanim_jax.animate import animate
 from maskanim_jax.animation.pairs import ClipPair, read_clip_pairs, shortened
 from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
+=======
+from maskanim_jax.animation.generate import animate
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.run import LoadedRun
+>>>>>>> main
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
@@ -24,6 +32,8 @@ from maskanim_jax.metrics.suite import choose
 from maskanim_jax.utils.paths import user_path
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.writer import MADE, VideoWriter
+from maskanim_jax.workdir.config import claim_workdir, read_config
+from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
 
 
 def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
@@ -43,7 +53,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         raise UserError(f"config.reconstruct.split={name} must be test or validation")
     stem = "reconstruction" if name == "test" else f"reconstruction_{name}"
     run = _load(config, workdir)
-    split = open_data(config, name)
+    split = open_data(config, name, jax.process_index())
     videos = workdir / stem
     videos.mkdir(exist_ok=True)
     chosen = choose(run.system.frame_size, config.reconstruct.backends)
@@ -90,6 +100,7 @@ def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
             yield source, driving
 
 
+<<<<<<< HEAD
 def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
     """What `animate_test` animates: the pairs of a published list, or the first few of other identities."""
     if not config.animate.pairs_csv:
@@ -104,14 +115,23 @@ def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
         + (": clips of the others are missing" if absent else "")
     )
     return pairs
+=======
+def _written(frames: Iterable[np.ndarray], writer: VideoWriter) -> Iterator[np.ndarray]:
+    for frame in frames:
+        writer.write(frame)
+        yield frame
+>>>>>>> main
 
 
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
-    """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`."""
+    """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`.
+
+    The source and the driver of each go into `animation/inputs/`, for the report and for the demo's examples.
+    """
     run = _load(config, workdir)
-    split = open_data(config, "test")
-    folder = workdir / "animation"
-    folder.mkdir(exist_ok=True)
+    split = open_data(config, "test", jax.process_index())
+    folder = workdir / ANIMATION
+    (folder / INPUTS).mkdir(parents=True, exist_ok=True)
     options = run.system.animation_options({key: str(value) for key, value in config.animate.options.items()})
     pairs = _pairs(config, split)
     if not pairs:
@@ -124,20 +144,29 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     for pair in tqdm(pairs, desc="animate", unit="pair"):
         source, driving = pair.source, pair.driving
         name = f"{shortened(split.clips[source].name)}-by-{shortened(split.clips[driving].name)}"
+        name += f"-from-{pair.frame}" if pair.frame else ""
         fps = split.clips[driving].fps
         paths = [folder / f"{name}.mp4", folder / f"{name}.gif", folder / f"{name}-strip.mp4"]
+        still = split.frame(source, 0)
+        inputs = inputs_of(folder, name)
+        Image.fromarray(still).save(inputs.source)
         with (
+            VideoWriter(inputs.driving, fps) as driver,
             VideoWriter(paths[0], fps, comment=MADE) as video,
             VideoWriter(paths[1], fps, comment=MADE) as gif,
             VideoWriter(paths[2], fps, comment=MADE) as strips,
         ):
             shows = animate(
+<<<<<<< HEAD
                 run.system,
                 run.variables,
                 split.frame(source, 0),
                 itertools.islice(split.frames(driving), pair.frame, None),
                 options,
                 warn=warnings.append,
+=======
+                run.system, run.variables, still, _written(split.frames(driving), driver), options, warn=warnings.append
+>>>>>>> main
             )
             for shown in shows:
                 result = to_uint8(np.asarray(shown[run.system.result]))

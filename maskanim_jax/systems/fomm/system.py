@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from maskanim_jax.augment_geometry import resize_pairs
 from maskanim_jax.nn.functional import Network, fold_all
 from maskanim_jax.nn.types import PRECISIONS
-from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs
+from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, resize_pairs
 from maskanim_jax.systems.fomm.config_checks import check, departures, shape_settings
 from maskanim_jax.systems.fomm.discriminator import Discriminator
 from maskanim_jax.systems.fomm.generator import Generator
