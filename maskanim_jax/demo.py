@@ -10,15 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskanim_jax.errors import UserError, exit_with_sentence
-<<<<<<< HEAD
 from maskanim_jax.utils.paths import user_path, user_text
-
-SHIPPED = "puppets"
-"""What is offered when no checkpoint is given."""
-NEEDS_GRADIO = "the demo needs Gradio, which is not installed here: run `pip install 'maskanim_jax[demo]'`"
-=======
 from maskanim_jax.web.serve import SHIPPED, _end, serve, workdirs
->>>>>>> main
 
 
 def parser() -> argparse.ArgumentParser:

@@ -6,26 +6,13 @@
 from __future__ import annotations
 
 import argparse
-<<<<<<< HEAD
-import datetime
-import json
-import os
-import shutil
-import uuid
-=======
->>>>>>> main
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskanim_jax.errors import UserError, exit_with_sentence
-<<<<<<< HEAD
-from maskanim_jax.utils.atomic_files import sha256_of
-from maskanim_jax.utils.paths import hidden_beside, user_path
-=======
 from maskanim_jax.exporting.export import FORMATS, PLATFORMS, check_export, export
 from maskanim_jax.systems.options import system_flags
->>>>>>> main
+from maskanim_jax.utils.paths import user_path
 
 if TYPE_CHECKING:
     pass
@@ -56,115 +43,6 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-<<<<<<< HEAD
-def export(
-    run: LoadedRun,
-    output: Path,
-    options: Any,
-    *,
-    format: str = "jax",
-    platforms: Sequence[str] = tuple(PLATFORMS.split(",")),
-    batch: int | None = None,
-    pictures: bool = False,
-) -> dict[str, Any]:
-    """Writes the folder `output`, whole or not at all, and returns its metadata, which is also in export.json.
-
-    Before the folder gets its name its files are run, and three frames are compared with the project's own: `compared` in the metadata.
-    `options` is what `system.animation_options` returned; `batch` None leaves the number of frames open where that can be. Raises UserError.
-    """
-    _check(output, format, platforms, batch)
-    if getattr(options, "smooth", 0):
-        raise UserError(
-            "--smooth keeps something from batch to batch, which an exported function does not: leave it away"
-        )
-    import jax
-
-    from maskanim_jax.exporting import functions, jax_files, onnx_files, verification
-    from maskanim_jax.nn.kernels.native.build import portable
-
-    system = run.system
-    (jax_files if format == "jax" else onnx_files).check_ready()
-    with portable():
-        made = functions.functions_of(
-            system, run.variables, options, system.picture_order if pictures else (system.result,)
-        )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = hidden_beside(output, uuid.uuid4().hex[:12])
-        folder.mkdir()
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
-    try:
-        with portable():
-            if format == "jax":
-                about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
-            else:
-                about = onnx_files.write_onnx(folder, made, system.frame_size, batch or 1)
-        info: dict[str, Any] = {
-            "format": format,
-            "system": system.name,
-            "config": run.config.name,
-            "step": run.step,
-            "options": {name: str(value) for name, value in sorted(vars(options).items())},
-            "frame_size": system.frame_size,
-            "result": system.result,
-            "pictures": list(system.picture_order) if pictures else [system.result],
-            "jax": jax.__version__,
-            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **about,
-            "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
-        }
-        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
-        shutil.copy(Path(functions.__file__).with_name(RUNNER), folder / RUNNER)
-        (folder / "README.md").write_text(_readme(info))
-        with portable():
-            info["compared"] = verification.verify(folder, run, options)
-        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
-        folder.chmod(0o755)
-        os.rename(folder, output)
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror}): free space or give another --output") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    return info
-
-
-def _check(output: Path, format: str, platforms: Sequence[str], batch: int | None) -> None:
-    if output.exists() or output.is_symlink():
-        raise UserError(f"{output} is there already: name a new folder, or move it away")
-    known = ("cpu", "cuda", "tpu", "rocm")
-    for platform in platforms:
-        if platform not in known:
-            raise UserError(f"--platforms has {platform!r}, which is none: give some of {', '.join(known)}")
-    if not platforms or len(set(platforms)) < len(platforms):
-        raise UserError(f"--platforms={','.join(platforms)} cannot be: name each platform once, such as {PLATFORMS}")
-    if batch is not None and batch < 1:
-        raise UserError(f"--batch={batch} cannot be: give 1 or more frames, or leave it away")
-
-
-def _readme(info: dict[str, Any]) -> str:
-    """What the folder says to whoever finds it."""
-    size, batch = info["frame_size"], info["batch"]
-    if info["format"] == "jax":
-        install = "pip install jax flatbuffers   (jax[cuda12] or jax[tpu] for an accelerator)"
-        details = JAX_DETAILS.format(
-            result=info["result"],
-            platforms=", ".join(info["platforms"]),
-            batch="any number of frames at once" if batch is None else f"{batch} frames at once",
-            jax=info["jax"],
-            calling_convention=info["calling_convention"],
-        )
-    else:
-        install = "pip install numpy onnxruntime"
-        details = ONNX_DETAILS.format(size=size, batch=batch, converter=info["converter"])
-    options = ", ".join(f"{name} {value}" for name, value in info["options"].items())
-    return README.format(
-        system=info["system"], step=info["step"], size=size, options=options, install=install, details=details
-    )
-
-
-=======
->>>>>>> main
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args = parser().parse_args(argv)
@@ -176,19 +54,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     platforms = tuple(name.strip() for name in (args.platforms or PLATFORMS).split(","))
     check_export(args.output, args.format, platforms, batch)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
-<<<<<<< HEAD
     from maskanim_jax.conversion.cached import run_of
-    from maskanim_jax.distributed import setup as platform
-
-    checkpoint = run_of(args.checkpoint)
-    platform.prepare(saved_config(checkpoint))
-    run = load_run(checkpoint)
-=======
     from maskanim_jax.distributed import setup
 
-    setup.prepare(saved_config(args.checkpoint))
-    run = load_run(args.checkpoint)
->>>>>>> main
+    checkpoint = run_of(args.checkpoint)
+    setup.prepare(saved_config(checkpoint))
+    run = load_run(checkpoint)
     options = run.system.animation_options(
         {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     )

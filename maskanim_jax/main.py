@@ -17,12 +17,9 @@ from ml_collections import config_flags
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.memory import with_huge_pages
-<<<<<<< HEAD
 from maskanim_jax.utils.paths import expand_flags
-from maskanim_jax.workdir.config_files import find_config
-=======
+from maskanim_jax.workdir.config_files import find_config_flag
 from maskanim_jax.workdir.saved_config import take_saved_config
->>>>>>> main
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
@@ -49,13 +46,9 @@ FROM_STEP = flags.DEFINE_integer(
 
 def parse(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
-<<<<<<< HEAD
     expand_flags(argv, ("workdir", "config"), ("config.",))
-    _find_config(argv)
-    _take_saved_config(argv)
-=======
+    find_config_flag(argv)
     take_saved_config(argv)
->>>>>>> main
     try:
         rest = flags.FLAGS(argv)[1:]
         config = CONFIG.value
@@ -87,35 +80,6 @@ def parse(argv: list[str]) -> None:
         raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
 
 
-<<<<<<< HEAD
-def _find_config(argv: list[str]) -> None:
-    """Puts the file where --config names one of the package's own from another folder; see `config_files.find_config`."""
-    for at, argument in enumerate(argv):
-        name, given, value = argument.partition("=")
-        if argument.startswith("-") and name.lstrip("-") == "config":
-            if given:
-                argv[at] = f"{name}={find_config(value)}"
-            elif at + 1 < len(argv):
-                argv[at + 1] = find_config(argv[at + 1])
-
-
-def _take_saved_config(argv: list[str]) -> None:
-    """Adds the --config that a workdir holds where none is given. ml_collections reads sys.argv itself, so `argv` must be that list."""
-    names = [argument.lstrip("-").partition("=")[0] for argument in argv]
-    if "config" in names or "workdir" not in names:
-        return
-    at = names.index("workdir")
-    _, given, value = argv[at].partition("=")
-    workdir = Path(value if given else argv[at + 1] if at + 1 < len(argv) else "")
-    if (workdir / "config.json").exists():
-        from maskanim_jax.workdir import saved_config
-
-        saved_config.get_config(str(workdir))  # in ml_collections' hands an error would lose its sentence
-        argv.insert(1, f"--config={saved_config.__file__}:{workdir}")
-
-
-=======
->>>>>>> main
 def main() -> None:
     """Does what the command line says."""
     if any(argument in HELP for argument in sys.argv[1:]):

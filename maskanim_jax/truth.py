@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 import argparse
-<<<<<<< HEAD
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from tqdm import tqdm
-
-from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.evaluation import cross_identity_metrics as measures
-from maskanim_jax.evaluation.cross_identity_scenes import STARTS, Scene, choose_pairs, draw_scene
-from maskanim_jax.utils.paths import user_path
-=======
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.evaluation.cross_identity import measure_truth, table
->>>>>>> main
+from maskanim_jax.utils.paths import user_path
 
 if TYPE_CHECKING:
     pass

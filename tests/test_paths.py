@@ -12,13 +12,13 @@ from clips import clip, save
 import maskanim_jax
 from input_pipeline import prepare
 from input_pipeline.from_config import ensure_shards
-from maskanim_jax import animate, convert, crop, export, main
+from maskanim_jax import animate, convert, crop, export
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.utils.paths import expand_flags, hidden_beside, user_path, user_text
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.writer import VideoWriter
-from maskanim_jax.workdir.config_files import find_config, load_config
+from maskanim_jax.workdir.config_files import find_config, find_config_flag, load_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -99,7 +99,7 @@ def test_configs_are_found_alike_from_every_folder(tmp_path, monkeypatch):
         assert find_config(name) == f"{ROOT / 'configs' / 'taichi.py'}:released"
         assert load_config(name).reading == "released"
         argv = ["main", f"--config={name}"]
-        main._find_config(argv)
+        find_config_flag(argv)
         assert argv[1] == f"--config={ROOT / 'configs' / 'taichi.py'}:released"
     (tmp_path / "taichi.py").write_text("raise RuntimeError")  # one's own goes first
     assert find_config("taichi.py") == "taichi.py"
@@ -107,7 +107,7 @@ def test_configs_are_found_alike_from_every_folder(tmp_path, monkeypatch):
         with pytest.raises(UserError, match=r"there is no file .*configs/demo\.py"):
             find_config(name)
         with pytest.raises(UserError, match="there is no file"):
-            main._find_config(["main", "--config", name])
+            find_config_flag(["main", "--config", name])
 
 
 # -- names ---------------------------------------------------------------------------------------------------------------------------------

@@ -14,14 +14,14 @@ from released_files import arrays, assert_equal_trees, pm_file, released_file, s
 from test_convert_fomm import tiny
 
 from maskanim_jax import animate, convert
-from maskanim_jax.checkpoints.loading import read_config
-from maskanim_jax.conversion import cached
+from maskanim_jax.conversion import cached, importing
 from maskanim_jax.conversion.contents import _shape
+from maskanim_jax.conversion.importing import import_checkpoint
 from maskanim_jax.conversion.layout import Unused, released
 from maskanim_jax.conversion.recognition import recognize
-from maskanim_jax.convert import import_checkpoint
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.torch_writer import write_tensors
+from maskanim_jax.workdir.config import read_config
 from maskanim_jax.workdir.config_files import load_config
 
 RELEASED = {
@@ -281,15 +281,15 @@ def test_animate_takes_a_file_and_converts_it_once(tmp_path, monkeypatch, capsys
 def test_two_conversions_at_once_leave_one_run(tmp_path, monkeypatch):
     monkeypatch.setenv("MASKANIM_CACHE", str(tmp_path / "cache"))
     path = released_file(tmp_path / "a.pth.tar", tiny())
-    original = convert.import_checkpoint
+    original = importing.import_checkpoint
 
     def slower(*args, **options):
         """Another process finishes while this one converts."""
-        monkeypatch.setattr(convert, "import_checkpoint", original)
+        monkeypatch.setattr(importing, "import_checkpoint", original)
         first.append(cached.run_of(path))
         return original(*args, **options)
 
     first = []
-    monkeypatch.setattr(convert, "import_checkpoint", slower)
+    monkeypatch.setattr(importing, "import_checkpoint", slower)
     assert cached.run_of(path) == first[0]
     assert [each.name for each in (tmp_path / "cache" / "converted").iterdir()] == [first[0].name]

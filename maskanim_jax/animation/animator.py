@@ -28,6 +28,7 @@ from maskanim_jax.animation.inputs import (
     refuse_inputs,
 )
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -38,16 +39,17 @@ if TYPE_CHECKING:
 
 
 def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
-    """The trained system of a workdir ("best" or "last" checkpoint) or of a folder WORKDIR/checkpoints/STEP.
+    """The trained system of a workdir ("best" or "last" checkpoint), of a folder WORKDIR/checkpoints/STEP, or of a file of the released code.
 
     Raises UserError when there is none or it cannot be read.
     """
     if which not in ("best", "last"):
         raise UserError(f"which={which!r} cannot be: give 'best' or 'last'")
     from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
 
-    path = Path(checkpoint)
+    path = run_of(user_path(checkpoint))
     setup.prepare(saved_config(path))
     return Animator(load_run(path, which))
 
@@ -128,6 +130,7 @@ class Animator:
         if output is None and fps is not None:
             raise UserError("fps is that of a file: give output=, or leave fps away")
         if output is not None:
+            output = user_text(output)
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
         shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
@@ -166,7 +169,7 @@ class Animator:
                 "best_frame reads the driving twice: give a path, a list or an array instead of a generator"
             )
         if isinstance(driving, str | os.PathLike):
-            open_frames(Path(driving)).close()  # says now what is wrong with it
+            open_frames(user_path(driving)).close()  # says now what is wrong with it
         return self._pictures(still, driving, chosen, wanted, batch, fit, best_frame)
 
     def _pictures(

@@ -28,8 +28,8 @@ def run_of(path: Path) -> Path:
         refuse_foreign(path)
     if not path.is_file():
         return path
-    from maskanim_jax.convert import import_checkpoint
-    from maskanim_jax.weights import default_cache
+    from maskanim_jax.conversion.importing import import_checkpoint
+    from maskanim_jax.utils.cache import default_cache
 
     refuse_foreign(path)
     folder = default_cache() / "converted"

@@ -16,15 +16,10 @@ from tqdm import tqdm
 
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
-<<<<<<< HEAD
-from maskanim_jax.animate import animate
-from maskanim_jax.animation.pairs import ClipPair, read_clip_pairs, shortened
-from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
-=======
 from maskanim_jax.animation.generate import animate
+from maskanim_jax.animation.pairs import ClipPair, read_clip_pairs, shortened
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.run import LoadedRun
->>>>>>> main
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
@@ -100,7 +95,12 @@ def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
             yield source, driving
 
 
-<<<<<<< HEAD
+def _written(frames: Iterable[np.ndarray], writer: VideoWriter) -> Iterator[np.ndarray]:
+    for frame in frames:
+        writer.write(frame)
+        yield frame
+
+
 def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
     """What `animate_test` animates: the pairs of a published list, or the first few of other identities."""
     if not config.animate.pairs_csv:
@@ -115,12 +115,6 @@ def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
         + (": clips of the others are missing" if absent else "")
     )
     return pairs
-=======
-def _written(frames: Iterable[np.ndarray], writer: VideoWriter) -> Iterator[np.ndarray]:
-    for frame in frames:
-        writer.write(frame)
-        yield frame
->>>>>>> main
 
 
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
@@ -156,18 +150,8 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
             VideoWriter(paths[1], fps, comment=MADE) as gif,
             VideoWriter(paths[2], fps, comment=MADE) as strips,
         ):
-            shows = animate(
-<<<<<<< HEAD
-                run.system,
-                run.variables,
-                split.frame(source, 0),
-                itertools.islice(split.frames(driving), pair.frame, None),
-                options,
-                warn=warnings.append,
-=======
-                run.system, run.variables, still, _written(split.frames(driving), driver), options, warn=warnings.append
->>>>>>> main
-            )
+            frames = _written(itertools.islice(split.frames(driving), pair.frame, None), driver)
+            shows = animate(run.system, run.variables, still, frames, options, warn=warnings.append)
             for shown in shows:
                 result = to_uint8(np.asarray(shown[run.system.result]))
                 video.write(result)

@@ -12,7 +12,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.exporting.run_exported import load
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
 
 FRAMES = 3
 LARGEST_MEAN = 1 / 255
@@ -26,7 +26,7 @@ def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
     Returns the number of frames with the mean and largest difference, in [0, 1]; None when the export is for platforms that are not here.
     Raises UserError when it does not run or gives something else.
     """
-    from maskanim_jax.animate import animate
+    from maskanim_jax.animation.generate import animate
 
     source, driving = _frames(run.system.frame_size)
     try:

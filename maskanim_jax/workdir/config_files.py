@@ -41,6 +41,17 @@ def find_config(text: str) -> str:
     return f"{path}:{argument}" if argument else str(path)
 
 
+def find_config_flag(argv: list[str]) -> None:
+    """`find_config` for the value of --config in `argv`, in place."""
+    for at, argument in enumerate(argv):
+        name, given, value = argument.partition("=")
+        if argument.startswith("-") and name.lstrip("-") == "config":
+            if given:
+                argv[at] = f"{name}={find_config(value)}"
+            elif at + 1 < len(argv):
+                argv[at + 1] = find_config(argv[at + 1])
+
+
 def _located(text: str) -> tuple[Path, str]:
     name, _, argument = text.partition(":")
     path = user_path(name)
