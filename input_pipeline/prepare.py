@@ -62,7 +62,7 @@ def main() -> int:
     table = _table(args)
     settings = Settings(args.size, args.encoding, args.quality, args.min_frames, args.strict)
     beam = None if args.beam is None else Beam(tuple(args.beam.split()))
-    name = args.name or ("video_folder" if table is None else table.of)
+    name = args.name or (table.of if table is not None and table.of in SETS else "video_folder")
     root = args.input if table is None else args.videos
     job = Job(root, settings, name, args.boxes, args.workers or cores(), beam, metadata=args.metadata)
     if args.check:

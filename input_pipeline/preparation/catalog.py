@@ -43,14 +43,6 @@ SETS = {
             f"Download the videos of the published table and cut them (or give the table with --boxes). {_LAYOUT}",
         ),
         SetFacts(
-            "uva_nemo",
-            "UvA-NEMO: smiles, cut from videos by a published table of boxes",
-            "https://www.uva-nemo.org",
-            "@inproceedings{dibeklioglu2012smile, title={Are you really smiling at me? Spontaneous versus posed enjoyment smiles}, "
-            "author={Dibeklioglu, H. and Salah, A. A. and Gevers, T.}, booktitle={ECCV}, year={2012}}",
-            f"Get the videos from the set's owners and give the published table with --metadata. {_LAYOUT}",
-        ),
-        SetFacts(
             "bair_256",
             "BAIR at 256 x 256: a robot arm pushing things, 30 frames a clip",
             "https://sites.google.com/view/sna-visual-mpc",
