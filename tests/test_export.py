@@ -17,7 +17,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.export import main
 from maskanim_jax.exporting.export import export
 from maskanim_jax.exporting.functions import frames_of, functions_of
-from maskanim_jax.nn.kernels.native.build import portable
+from maskanim_jax.nn.kernels.native.build import disable_native
 from maskanim_jax.video.strips import to_uint8
 
 pytest.importorskip("flatbuffers", reason="JAX writes exported functions only with flatbuffers: the extra `export`")
@@ -108,7 +108,7 @@ def test_each_platform_has_its_own_operations_and_they_agree(exported):
     results = {}
     for platform in ("cpu", "tpu"):
         anywhere = [jax.export.DisabledSafetyCheck.platform()]
-        with portable():
+        with disable_native():
             one = jax.export.export(jax.jit(made.animate), platforms=[platform], disabled_checks=anywhere)(
                 made.weights, made.begun, frames_of(SIZE, 5)
             )

@@ -88,11 +88,11 @@ def export(
     import jax
 
     from maskanim_jax.exporting import functions, jax_files, onnx_files, verification
-    from maskanim_jax.nn.kernels.native.build import portable
+    from maskanim_jax.nn.kernels.native.build import disable_native
 
     system = run.system
     (jax_files if format == "jax" else onnx_files).check_ready()
-    with portable():
+    with disable_native():
         made = functions.functions_of(
             system, run.variables, options, system.picture_order if pictures else (system.result,)
         )
@@ -103,7 +103,7 @@ def export(
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
     try:
-        with portable():
+        with disable_native():
             if format == "jax":
                 about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
             else:
@@ -125,7 +125,7 @@ def export(
         (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
         shutil.copy(Path(functions.__file__).with_name(RUNNER), folder / RUNNER)
         (folder / "README.md").write_text(_readme(info))
-        with portable():
+        with disable_native():
             info["compared"] = verification.verify(folder, run, options)
         (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
         folder.chmod(0o755)
