@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.utils.atomic_files import sha256_of
 from maskanim_jax.utils.paths import hidden_beside
 
@@ -146,8 +146,7 @@ def check_export(output: Path, format: str, platforms: Sequence[str], batch: int
             raise UserError(f"--platforms has {platform!r}, which is none: give some of {', '.join(known)}")
     if not platforms or len(set(platforms)) < len(platforms):
         raise UserError(f"--platforms={','.join(platforms)} cannot be: name each platform once, such as {PLATFORMS}")
-    if batch is not None and batch < 1:
-        raise UserError(f"--batch={batch} cannot be: give 1 or more frames, or leave it away")
+    check_at_least("--batch", batch)
 
 
 def _readme(info: dict[str, Any]) -> str:
