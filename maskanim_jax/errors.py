@@ -105,7 +105,7 @@ def make_tolerant() -> None:
         if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr = _Tolerant(sys.stderr)  # type: ignore[assignment]
+        sys.stderr = _Tolerant(sys.stderr)
 
 
 class _Tolerant:

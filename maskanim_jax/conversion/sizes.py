@@ -39,7 +39,7 @@ def doubling(given: Shapes, conv: str, usual_max: int, first: int = 2) -> dict[s
     `conv` names one of them with `{}` for its number. The first gives `first` x width channels, none more than `max_width`;
     that is `usual_max` where the file does not reach it.
     """
-    found = []
+    found: list[int] = []
     while len(found) < MOST_BLOCKS and (channels := outputs(given, conv.format(len(found)))):
         found.append(channels)
     if not found:
