@@ -97,7 +97,7 @@ def test_configs_are_found_alike_from_every_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("configs/taichi.py:released", "configs/taichi:released", "taichi.py:released", "taichi:released"):
         assert find_config(name) == f"{ROOT / 'configs' / 'taichi.py'}:released"
-        assert load_config(name).reading == "released"
+        assert load_config(name).reference == "released"
         argv = ["main", f"--config={name}"]
         find_config_flag(argv)
         assert argv[1] == f"--config={ROOT / 'configs' / 'taichi.py'}:released"

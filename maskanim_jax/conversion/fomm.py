@@ -88,7 +88,7 @@ def _set_sizes(config: ConfigDict, given: Shapes) -> None:
             section.scale = 1 / sizes.downscale(given, f"{prefix}.down")
             steps.append(round(1 / section.scale))
     if count := sizes.outputs(given, "kp_detector.kp"):
-        config.keypoints.count = count
+        config.keypoints.num_keypoints = count
         jacobian = sizes.outputs(given, "kp_detector.jacobian")
         config.keypoints.jacobian = bool(jacobian)
         config.keypoints.single_jacobian = jacobian == 4 and count > 1
@@ -103,7 +103,7 @@ def _set_sizes(config: ConfigDict, given: Shapes) -> None:
         config.generator.residual_blocks = sizes.count(given, "generator.bottleneck.r")
     if steps and steps[0] > 1:
         config.frame_size = _LOW_SIDE * steps[0]
-        config.loss.scales = tuple(config.frame_size >> i for i in range(4))
+        config.loss.pyramid_sizes = tuple(config.frame_size >> i for i in range(4))
 
 
 def _set_discriminator(config: ConfigDict, found: Found) -> None:
@@ -118,7 +118,7 @@ def _set_discriminator(config: ConfigDict, found: Found) -> None:
 def _generator(config: ConfigDict) -> Rows:
     motion, sizes = config.motion, config.generator
     inside = "generator.dense_motion_network"
-    yield from encoder_decoder(f"{inside}.hourglass", motion.blocks, "generator", "dense_motion", "body")
+    yield from encoder_decoder(f"{inside}.hourglass", motion.num_blocks, "generator", "dense_motion", "body")
     yield from conv(f"{inside}.mask", "generator", "dense_motion", "mask")
     if motion.occlusion:
         yield from conv(f"{inside}.occlusion", "generator", "dense_motion", "occlusion")
@@ -134,7 +134,7 @@ def _generator(config: ConfigDict) -> Rows:
 
 
 def _keypoints(config: ConfigDict) -> Rows:
-    yield from encoder_decoder("kp_detector.predictor", config.keypoints.blocks, "keypoints", "body")
+    yield from encoder_decoder("kp_detector.predictor", config.keypoints.num_blocks, "keypoints", "body")
     yield from conv("kp_detector.kp", "keypoints", "kp")
     if config.keypoints.jacobian:
         yield from conv("kp_detector.jacobian", "keypoints", "jacobian")
@@ -144,7 +144,7 @@ def _keypoints(config: ConfigDict) -> Rows:
 def _discriminator(config: ConfigDict) -> Rows:
     layer = spectral_conv if config.discriminator.spectral_norm else conv
     there = "discriminator.discs.1"  # the only scale of the released configs
-    for i in range(config.discriminator.blocks):
+    for i in range(config.discriminator.num_blocks):
         yield from layer(f"{there}.down_blocks.{i}.conv", "discriminator", f"block{i}", "conv")
         if i:
             yield from affine(f"{there}.down_blocks.{i}.norm", "discriminator", f"block{i}", "norm")
@@ -176,11 +176,11 @@ def objections(config: ConfigDict) -> list[str]:
 
 def as_published(config: ConfigDict) -> list[str]:
     """Sets what the published files were trained with and the config has otherwise; a sentence for each."""
-    if config.corners:
+    if config.align_corners:
         return []
-    config.corners = True
+    config.align_corners = True
     return [
-        "corner-aligned sampling (config.corners=True), as the published checkpoints were trained: give --config.corners=True beside --config"
+        "corner-aligned sampling, as the published checkpoints were trained: give --config.align_corners=True beside --config"
     ]
 
 

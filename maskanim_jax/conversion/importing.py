@@ -57,7 +57,7 @@ def import_checkpoint(
     from maskanim_jax.conversion.recognition import recognize, refuse_other_methods
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import TrainState
-    from maskanim_jax.workdir.config import claim_workdir
+    from maskanim_jax.workdir.config import write_config
 
     _check_absent(workdir, "folder")
     tree, recognized = _read(path), None
@@ -89,7 +89,7 @@ def import_checkpoint(
 
     temporary = hidden_beside(workdir, str(os.getpid()))
     try:
-        claim_workdir(temporary, config)
+        write_config(temporary, config)
         (temporary / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
         kept = {
             name: contents.tensors[name].astype(at.default.dtype)

@@ -34,7 +34,7 @@ def inputs(given: Shapes, conv: str) -> int:
 
 
 def doubling(given: Shapes, conv: str, usual_max: int, first: int = 2) -> dict[str, int]:
-    """`width`, `blocks` and `max_width` of a row of convolutions whose channels double; {} when the file has none of them.
+    """`width`, `num_blocks` and `max_width` of a row of convolutions whose channels double; {} when the file has none of them.
 
     `conv` names one of them with `{}` for its number. The first gives `first` x width channels, none more than `max_width`;
     that is `usual_max` where the file does not reach it.
@@ -47,14 +47,14 @@ def doubling(given: Shapes, conv: str, usual_max: int, first: int = 2) -> dict[s
     width = max(1, found[0] // first)
     last = width * first << (len(found) - 1)
     most = found[-1] if found[-1] < last else max(usual_max, found[-1])
-    return {"width": width, "blocks": len(found), "max_width": most}
+    return {"width": width, "num_blocks": len(found), "max_width": most}
 
 
 def encoder_decoder(given: Shapes, prefix: str, usual_max: int = 1024) -> dict[str, int]:
-    """`width`, `blocks` and `max_width` of the encoder-decoder or U-Net of that name."""
+    """`width`, `num_blocks` and `max_width` of the encoder-decoder or U-Net of that name."""
     found = doubling(given, f"{prefix}.encoder.down_blocks.{{}}.conv", usual_max)
     # A file that is not whole says little about how many blocks there were.
-    return found if found and count(given, f"{prefix}.decoder.up_blocks.") == found["blocks"] else {}
+    return found if found and count(given, f"{prefix}.decoder.up_blocks.") == found["num_blocks"] else {}
 
 
 def downscale(given: Shapes, prefix: str) -> int:
