@@ -6,7 +6,6 @@ Only tensors and plain values are read from the file; nothing in it is ever exec
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -58,6 +57,7 @@ def import_checkpoint(
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import TrainState
     from maskanim_jax.workdir.config import write_config
+    from maskanim_jax.workdir.provenance import write_departures
 
     _check_absent(workdir, "folder")
     tree, recognized = _read(path), None
@@ -90,7 +90,7 @@ def import_checkpoint(
     temporary = hidden_beside(workdir, str(os.getpid()))
     try:
         write_config(temporary, config)
-        (temporary / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
+        write_departures(temporary, system.departures())
         kept = {
             name: contents.tensors[name].astype(at.default.dtype)
             for name, at in layout.items()

@@ -76,7 +76,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     write_figures(workdir / f"{stem}.json", figures)
     print(
         f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
-        f"repeating the source {figures['l1_copy_source']:.4f}; ratio {figures['ratio']:.3f}"
+        f"copying the source {figures['l1_copy_source']:.4f}; ratio {figures['ratio']:.3f}"
     )
     print("; ".join(f"{key} {figures[key]:.4f}" for key in chosen.descriptions if key in figures))
     for key, reason in not_measured.items():
