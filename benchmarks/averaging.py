@@ -41,7 +41,7 @@ def measure(workdir: Path, clips: int, frames: int) -> dict[str, float]:
     for name, variables in choices.items():
         figures = reconstruct(run.system, variables, split, clips=clips, frames=frames)
         found[name] = figures["l1"]
-        found["repeating the source"] = figures["l1_repeat_source"]
+        found["repeating the source"] = figures["l1_copy_source"]
     print(
         f"{workdir}, step {run.step}, decay {info[EMA]:g}, {split.name} split, {clips} clips, {frames} frames of each"
     )
