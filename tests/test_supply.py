@@ -103,7 +103,7 @@ def test_no_marker_leaves_a_dependency_out_where_the_project_runs(version, syste
 
 def test_make_installs_from_the_locks_with_their_hashes_alone():
     done = subprocess.run(
-        ["make", "--dry_run", "--always-make", "demo", "test"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--always-make", "demo", "test"], cwd=ROOT, capture_output=True, text=True, check=True
     )
     installs = [line for line in done.stdout.splitlines() if "pip install" in line]
     assert len(installs) == 4
