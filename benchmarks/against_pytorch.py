@@ -35,7 +35,7 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.jax_side import CONFIGS, OurSide, config_of, drawn_frames, export
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.utils.memory import HUGE_PAGES, TUNABLES
 
 TASKS = ("step", "animation", "memory")
@@ -327,4 +327,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

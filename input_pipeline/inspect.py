@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
-from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, run_main
 from maskanim_jax.utils.paths import hidden_beside, user_path
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
@@ -141,4 +141,4 @@ def _encoded(record: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -18,7 +18,7 @@ from input_pipeline.preparation.pipeline import Job, run, run_check, run_merge, 
 from input_pipeline.preparation.published_tables import Table, read_table, sentences
 from input_pipeline.preparation.shard_jobs import Settings
 from input_pipeline.preparation.workers import Beam, cores
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.utils.paths import user_path
 
 _SHOWN = 100
@@ -186,4 +186,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
-from maskanim_jax.evaluation.cross_identity import measure_truth, table
+from maskanim_jax.errors import UserError, check_at_least, run_main
+from maskanim_jax.evaluation.cross_identity import measure_cross_identity, table
 from maskanim_jax.utils.paths import user_path
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     setup.prepare(saved_config(args.workdir))
     run = load_run(args.workdir)
-    figures = measure_truth(
+    figures = measure_cross_identity(
         run,
         pairs=args.pairs,
         frames=args.frames,
@@ -103,4 +103,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

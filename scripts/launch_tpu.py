@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from maskanim_jax.errors import RESTART, UserError, exit_with_sentence
+from maskanim_jax.errors import RESTART, UserError, run_main
 
 HOME = "maskanim"
 """Folder on each host, in the user's home, with the virtual environment."""
@@ -290,4 +290,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -55,7 +55,7 @@ def child(shards, folder, system, steps):
 
     from maskanim_jax.checkpoints.manager import Checkpoints
     from maskanim_jax.distributed import setup
-    from maskanim_jax.errors import exit_with_sentence
+    from maskanim_jax.errors import run_main
     from maskanim_jax.training import experiment, loop
 
     config = soak_config(shards, steps)
@@ -81,7 +81,7 @@ def child(shards, folder, system, steps):
         with Checkpoints(folder / "run", read_only=True) as checkpoints:
             (folder / "best.json").write_text(json.dumps([checkpoints.best(), checkpoints.last()]))
 
-    exit_with_sentence(main)
+    run_main(main)
 
 
 class Run:

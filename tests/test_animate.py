@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskanim_jax.animate import main, parser
 from maskanim_jax.animation.generate import animate, nearest_frame
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import CAPTION_HEIGHT, grid, strip, to_uint8
@@ -30,7 +30,7 @@ class Echo:
     name: str = "echo"
     frame_size: int = SIZE
     result: str = "fine"
-    picture_order: tuple = ("source", "driving", "mask", "fine")
+    output_names: tuple = ("source", "driving", "mask", "fine")
     traced: int = 0
 
     def animation_options(self, given):
@@ -41,27 +41,27 @@ class Echo:
     def for_inference(self, variables):
         return variables
 
-    def begin_animation(self, variables, source, first_driving):
+    def encode_source(self, variables, source, first_driving):
         assert source.shape == first_driving.shape == (1, SIZE, SIZE, 3)
         return {"source": source, "first": first_driving}
 
-    def warnings(self, begun, options):
+    def warnings(self, source_state, options):
         """One sentence when source and first driving frame differ in brightness."""
-        return ["they differ"] if float(abs(begun["source"].mean() - begun["first"].mean())) > 0.5 else []
+        return ["they differ"] if float(abs(source_state["source"].mean() - source_state["first"].mean())) > 0.5 else []
 
     def pose_distance(self, variables, source, driving):
         return jnp.abs(driving - source).mean((1, 2, 3))
 
-    def animate(self, variables, begun, driving, options):
+    def animate(self, variables, source_state, driving, options):
         self.traced += 1
-        source = jnp.broadcast_to(begun["source"], driving.shape)
+        source = jnp.broadcast_to(source_state["source"], driving.shape)
         fine = driving * variables.params["gain"]
         return {
             "source": source,
             "driving": driving,
             "mask": source[:, ::2, ::2, :1],
             "fine": fine.astype(jnp.bfloat16),
-            "first": jnp.broadcast_to(begun["first"], driving.shape),
+            "first": jnp.broadcast_to(source_state["first"], driving.shape),
         }
 
 
@@ -201,17 +201,17 @@ def test_a_best_frame_that_cannot_be_compared_is_a_sentence():
 def test_the_best_frame_begins_the_animation_and_is_named(command, capsys, monkeypatch):
     save("driving/", numbered(20))
     save("still/", [np.full((SIZE, SIZE, 3), 61, np.uint8)])
-    begun = []
+    animations = []
 
     def spied(*args, **kwargs):
-        begun.append(list(animate(*args, **{**kwargs, "names": ()})))
-        return begun[0]
+        animations.append(list(animate(*args, **{**kwargs, "names": ()})))
+        return animations[0]
 
     monkeypatch.setattr(sys.modules["maskanim_jax.animation.jobs"], "animate", spied)
     command("--source=still", "--driving=driving", "--output=out/", "--find_best_frame")
     assert "frame 12 is nearest" in capsys.readouterr().out
-    assert round(float(begun[0][0]["first"][0, 0, 0]) * 255) == 60
-    assert len(begun[0]) == len(list(open_frames("out"))) == 20
+    assert round(float(animations[0][0]["first"][0, 0, 0]) * 255) == 60
+    assert len(animations[0]) == len(list(open_frames("out"))) == 20
 
 
 def test_a_warning_is_one_line_and_does_not_stop(command, capsys):
@@ -246,7 +246,7 @@ def test_bad_input_leaves_the_old_output_and_loads_nothing(command, monkeypatch)
 
 def test_the_command_exits_with_a_sentence(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        exit_with_sentence(lambda: command("--source=source.png", "--driving=none.mp4", "--output=out.mp4"))
+        run_main(lambda: command("--source=source.png", "--driving=none.mp4", "--output=out.mp4"))
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: none.mp4 does not exist;")
     with pytest.raises(SystemExit) as stopped:
