@@ -10,16 +10,23 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline.shards import Split, open_split
+from maskanim_jax.buckets.address import address_of
 from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError
 
 
 def ensure_shards(config: ConfigDict) -> Path:
-    """The folder of the config's shards; draws and prepares the puppets when the config has them and the folder is missing."""
+    """The folder of the config's shards, or the one that those in a bucket are fetched to.
+
+    Draws and prepares the puppets when the config has them and the folder is missing."""
     if not config.data.shards:
         raise UserError(
             "config.data.shards is empty: give --config.data.shards=SHARDS, a folder that `python -m input_pipeline.prepare` wrote"
         )
+    if (address := address_of(config.data.shards)) is not None:
+        from input_pipeline.shard_cache import fetch_shards
+
+        return fetch_shards(address)
     shards = Path(config.data.shards)
     puppets = config.data.puppets
     peers = hosts.current()

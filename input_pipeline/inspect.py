@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
+from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError, exit_with_sentence
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
@@ -101,7 +102,10 @@ def main() -> int:
         description="Prints what lies in a folder of shards and draws a contact sheet of it.",
     )
     parser.add_argument(
-        "shards", type=Path, metavar="SHARDS", help="folder that python -m input_pipeline.prepare wrote"
+        "shards",
+        type=Path,
+        metavar="SHARDS",
+        help="what python -m input_pipeline.prepare wrote: a folder, or gs://BUCKET/SHARDS",
     )
     parser.add_argument(
         "--sheet", type=Path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)"
@@ -112,11 +116,16 @@ def main() -> int:
     args = parser.parse_args()
     if args.clips < 1 or args.frames < 1:
         raise UserError(f"--clips={args.clips} and --frames={args.frames} must be 1 or more: choose larger ones")
-    shards: Path = args.shards
+    shards, target = args.shards, args.sheet
+    if (address := address_of(shards)) is not None:
+        from input_pipeline.shard_cache import fetch_shards
+
+        shards = fetch_shards(address)  # those that are looked into are fetched, with --verify all
+        target = target or Path(f"{args.shards.name}-contact.png")
     for line in describe(shards):
-        print(line)
+        print(line.replace(str(shards), shown(args.shards)))
     sheet = contact_sheet([open_split(shards, name) for name in read_index(shards)["splits"]], args.clips, args.frames)
-    target = args.sheet or shards.absolute().with_name(f"{shards.absolute().name}-contact.png")
+    target = target or shards.absolute().with_name(f"{shards.absolute().name}-contact.png")
     try:
         partial = target.with_name(f".{target.name}.partial")
         sheet.save(partial, "PNG")

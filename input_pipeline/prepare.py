@@ -15,6 +15,7 @@ from input_pipeline.preparation.merge import REPORT
 from input_pipeline.preparation.pipeline import Job, run, run_check, run_merge, run_share
 from input_pipeline.preparation.shard_jobs import Settings
 from input_pipeline.preparation.workers import Beam, cores
+from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError, exit_with_sentence
 
 
@@ -60,6 +61,15 @@ def main() -> int:
         report = run_check(job)
     elif args.output is None:
         raise UserError("--output is missing: give the folder to write, or --check to write nothing")
+    elif (address := address_of(args.output)) is not None:
+        from input_pipeline.preparation.bucket_output import run_to_bucket
+
+        if args.worker is not None or args.merge:
+            raise UserError(
+                f"--output={address} cannot be shared by workers: let them use a folder on a disk that all share, then copy it with "
+                "`gcloud storage rsync`"
+            )
+        report = run_to_bucket(job, address, args.overwrite)
     elif args.worker is not None:
         print(run_share(job, args.output, args.overwrite, _worker(args.worker)))
         return 0
@@ -76,11 +86,11 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
     if report["identities_in_both"]:
         print(f"careful: in train and in test: {', '.join(report['identities_in_both'])}")
     if report["skipped"]:
-        listed = f" (also listed in {output / REPORT})" if output else ""
+        listed = f" (also listed in {shown(output / REPORT)})" if output else ""
         print(f"left out {len(report['skipped'])} clips{listed}:")
         for skip in report["skipped"]:
             print(f"  {skip['split'] or '-'}: {skip['reason']}")
-    print(f"wrote {output}" if output else "checked; nothing was written")
+    print(f"wrote {shown(output)}" if output else "checked; nothing was written")
 
 
 def _worker(text: str) -> tuple[int, int]:
@@ -99,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--input", required=True, type=Path, metavar="ROOT", help="folder that holds train/ and test/")
-    add("--output", type=Path, metavar="SHARDS", help="folder to write; must not exist")
+    add("--output", type=Path, metavar="SHARDS", help="folder to write, also gs://BUCKET/SHARDS; must not exist")
     add("--name", default="video_folder", help=f"name of the set: {', '.join(SETS)} (default video_folder)")
     add("--size", type=int, default=256, help="side of the square frames in pixels (default 256)")
     add("--boxes", type=Path, metavar="CSV", help="keep these parts: clip,start,end,x0,y0,x1,y1 (default: centre crop)")

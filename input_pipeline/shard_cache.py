@@ -23,9 +23,8 @@ from tqdm import tqdm
 
 from input_pipeline.record import unpack
 from maskanim_jax.buckets.address import Address
-from maskanim_jax.buckets.client import Bucket, Stored
+from maskanim_jax.buckets.client import Bucket, Stored, cache_folder
 from maskanim_jax.errors import UserError
-from maskanim_jax.weights import default_cache
 
 LIMIT = "MASKANIM_SHARD_CACHE_GB"
 """Environment variable: 10^9 bytes that all sets of shards in the cache may take; 200 without it."""
@@ -59,7 +58,9 @@ class ShardCache:
 
     def __init__(self, address: Address) -> None:
         self.address, self._bucket = address, Bucket(address.bucket)
-        listed = {name.removeprefix(address.prefix): stored for name, stored in self._bucket.list(address.prefix).items()}
+        listed = {
+            name.removeprefix(address.prefix): stored for name, stored in self._bucket.list(address.prefix).items()
+        }
         if SMALL[0] not in listed:
             raise UserError(
                 f"{address} holds no shards (it has no {SMALL[0]}): prepare them with `python -m input_pipeline.prepare --input=ROOT "
@@ -86,7 +87,12 @@ class ShardCache:
             self._make_room()
             here = sum(self._sizes[name] for name in self._sizes if name not in self._missing)
             self._bar = tqdm(
-                total=sum(self._sizes.values()), initial=here, desc=f"fetch {address}", unit="B", unit_scale=True, leave=False
+                total=sum(self._sizes.values()),
+                initial=here,
+                desc=f"fetch {address}",
+                unit="B",
+                unit_scale=True,
+                leave=False,
             )
             for _ in range(min(DOWNLOADS, len(self._missing))):
                 threading.Thread(target=self._work, name="shards", daemon=True).start()
@@ -123,13 +129,15 @@ class ShardCache:
         """The folder of this version of the set, marked as used while this process lives."""
         server = os.environ.get("STORAGE_EMULATOR_HOST", "")
         digest = hashlib.sha256(f"{server} {self.address} {index.md5} {index.generation}".encode()).hexdigest()[:16]
-        folder = default_cache() / "shards" / f"{Path(self.address.folder or self.address.bucket).name[:60]}-{digest}"
+        folder = cache_folder() / "shards" / f"{Path(self.address.folder or self.address.bucket).name[:60]}-{digest}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._used = (folder / _USED).open("w")  # its time says when the set was used last
             fcntl.flock(self._used, fcntl.LOCK_SH)
         except OSError as error:
-            raise UserError(f"{folder} can't be written ({error.strerror}): free it, or set MASKANIM_CACHE to another disk") from error
+            raise UserError(
+                f"{folder} can't be written ({error.strerror}): free it, or set MASKANIM_BUCKET_CACHE to another disk"
+            ) from error
         return folder
 
     def _make_room(self) -> None:
@@ -141,7 +149,9 @@ class ShardCache:
                 f"{self.address} has {total / 1e9:.1f} GB of shards, more than the {limit / 1e9:g} GB of the cache: set {LIMIT} higher, "
                 "or copy them to a disk and give that folder"
             )
-        others = [folder for folder in self.folder.parent.iterdir() if folder != self.folder and (folder / _USED).exists()]
+        others = [
+            folder for folder in self.folder.parent.iterdir() if folder != self.folder and (folder / _USED).exists()
+        ]
         others.sort(key=lambda folder: (folder / _USED).stat().st_mtime)
         held = {folder: sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) for folder in others}
         for folder in others:
@@ -152,7 +162,7 @@ class ShardCache:
         if (free := shutil.disk_usage(self.folder).free) < missing:
             raise UserError(
                 f"{self.folder} has room for {free / 1e9:.1f} GB, and {missing / 1e9:.1f} GB of {self.address} are missing: free some, or "
-                "set MASKANIM_CACHE to another disk"
+                "set MASKANIM_BUCKET_CACHE to another disk"
             )
 
     def _work(self) -> None:
@@ -170,7 +180,9 @@ class ShardCache:
             except UserError as error:
                 self._failure = error
             except OSError as error:
-                self._failure = UserError(f"{self.folder} can't be written ({error.strerror or error}): free space, then start again")
+                self._failure = UserError(
+                    f"{self.folder} can't be written ({error.strerror or error}): free space, then start again"
+                )
             with self._changed:
                 self._changed.notify_all()
 
@@ -229,7 +241,9 @@ def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tupl
                 ]
                 first += length
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} holds no description of shards that can be read ({error}); prepare the shards again") from error
+        raise UserError(
+            f"{folder} holds no description of shards that can be read ({error}); prepare the shards again"
+        ) from error
     return found
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
+from maskanim_jax.buckets.address import shown
+from maskanim_jax.buckets.local_paths import fetched_file
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.memory import with_huge_pages
 
@@ -22,7 +24,9 @@ HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/, with an argument behind a colon if it has one", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: checkpoints, log, results, report")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run, also gs://BUCKET/RUN: checkpoints, log, results, report"
+)
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -82,7 +86,7 @@ def _take_saved_config(argv: list[str]) -> None:
         return
     at = names.index("workdir")
     _, given, value = argv[at].partition("=")
-    workdir = Path(value if given else argv[at + 1] if at + 1 < len(argv) else "")
+    workdir = fetched_file(value if given else argv[at + 1] if at + 1 < len(argv) else "", "config.json")
     if (workdir / "config.json").exists():
         from maskanim_jax.workdir import saved_config
 
@@ -119,7 +123,7 @@ def main() -> None:
             step(CONFIG.value, workdir)
     page = report.write_report(workdir)
     print(
-        f"\n{report.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation."
+        f"\n{report.summary(workdir)}\nLook at {shown(page)}; videos are in {shown(workdir)}/reconstruction and {shown(workdir)}/animation."
     )
 
 

@@ -11,6 +11,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from maskanim_jax.buckets.address import shown
+from maskanim_jax.buckets.local_paths import fetched, in_working_copy
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.reports import page_parts
 from maskanim_jax.utils.atomic_files import replacing
@@ -32,6 +34,7 @@ _SUMMARY = {
 }
 
 
+@in_working_copy()
 def write_report(workdir: Path, output: Path | None = None) -> Path:
     """Writes the page of a workdir to `output` (default: `workdir/report.html`) and returns its path.
 
@@ -61,6 +64,7 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
 
 def summary(workdir: Path) -> str:
     """What the run reached, in a few lines for the console; what is missing is left out."""
+    workdir = fetched(workdir)
     lines = []
     log = [record for record in read_log(workdir) if "loss" in record]
     for name in (key for key in (log[-1] if log else ()) if key.startswith("loss_")):
@@ -159,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     if bool(given.runs) == bool(given.workdir):
         raise UserError("give --workdir=RUN for the page on one run, or the folders of several runs")
     if given.workdir:
-        print(f"the report is {write_report(given.workdir, given.output)}")
+        print(f"the report is {shown(write_report(given.workdir, given.output))}")
         return
     from maskanim_jax.reports import comparison_page
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from maskanim_jax.buckets.address import shown
+from maskanim_jax.buckets.local_paths import opened
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.evaluation import cross_identity_metrics as measures
 from maskanim_jax.evaluation.cross_identity_scenes import STARTS, Scene, choose_pairs, draw_scene
@@ -223,15 +225,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from maskanim_jax.distributed import setup
     from maskanim_jax.evaluation.reconstruction import write_figures
 
-    setup.prepare(saved_config(args.workdir))
-    run = load_run(args.workdir)
-    figures = measure_truth(run, pairs=args.pairs, frames=args.frames, seed=args.seed, more=more, progress=True)
-    output = args.output or (args.workdir / FILE)
-    try:
-        write_figures(output, figures)
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
-    print(f"{table(figures)}\n{output}: {len(figures['rows'][0]['pairs'])} pairs, the checkpoint of step {run.step}")
+    with opened(args.workdir) as workdir:
+        setup.prepare(saved_config(workdir))
+        run = load_run(workdir)
+        figures = measure_truth(run, pairs=args.pairs, frames=args.frames, seed=args.seed, more=more, progress=True)
+        output = args.output or (workdir / FILE)
+        try:
+            write_figures(output, figures)
+        except OSError as error:
+            raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
+    print(
+        f"{table(figures)}\n{args.output or shown(args.workdir / FILE)}: {len(figures['rows'][0]['pairs'])} pairs, the checkpoint of step {run.step}"
+    )
     return 0
 
 

@@ -7,15 +7,19 @@ counts while that object is there.
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.client import Bucket, Stored, in_parallel, md5_of
 from maskanim_jax.buckets.lock import RunLock
-from maskanim_jax.checksums import SUMS, listed_sums, sha256_of
+from maskanim_jax.utils.atomic_files import sha256_of
+from maskanim_jax.utils.checksums import SUMS, listed_sums
 
 FOLDER, SET_ASIDE = "checkpoints", "set_aside"
 OBJECT = re.compile(rf"(?P<run>(?:.+/)?){FOLDER}/(?P<step>\d+)/(?P<file>.+)")
@@ -59,13 +63,17 @@ def pull_small(bucket: Bucket, address: Address, folder: Path, found: list[Found
         for name in _SMALL:
             if name in each.files and not (path / name).exists():
                 bucket.download(f"{source.prefix}{name}", path / name, each.files[name])
+        when = time.time() - each.files[SUMS].age
+        os.utime(path, (when, when))
 
 
 class RemoteCheckpoints:
     """The checkpoints of a run in a bucket; `folder` is the local run folder that they are written in and fetched to."""
 
-    def __init__(self, bucket: Bucket, address: Address, folder: Path, lock: RunLock | None = None) -> None:
-        self._bucket, self._address, self._folder, self._lock = bucket, address, folder, lock
+    def __init__(
+        self, bucket: Bucket, address: Address, folder: Path, lock: RunLock | None, push: Callable[[], object]
+    ) -> None:
+        self._bucket, self._address, self._folder, self._lock, self._push = bucket, address, folder, lock, push
 
     def _prefix(self, step: int) -> str:
         return (self._address / f"{FOLDER}/{step}").prefix
@@ -94,6 +102,7 @@ class RemoteCheckpoints:
 
         Raises UserError when the lock was lost or the bucket fails, OSError of the disk.
         """
+        self._push()  # first: whoever resumes from this checkpoint needs the log up to its step
         local, prefix = self._folder / FOLDER / str(step), self._prefix(step)
         files = [path for path in sorted(local.rglob("*")) if path.is_file() and path.name != SUMS]
         in_parallel(

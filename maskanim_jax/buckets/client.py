@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import json
+import logging
 import os
 import random
 import threading
@@ -22,9 +23,12 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from maskanim_jax.errors import RESTART, UserError
+from maskanim_jax.weights import default_cache
 
 WAIT = "MASKANIM_BUCKET_WAIT"
 """Environment variable: seconds that an unreachable bucket is waited for; 300 without it."""
+CACHE = "MASKANIM_BUCKET_CACHE"
+"""Environment variable: a folder for what is fetched from buckets."""
 EMULATOR = "STORAGE_EMULATOR_HOST"
 """Environment variable: address of a server for tests, which asks for no credentials."""
 TIMEOUT = (10.0, 30.0)
@@ -287,6 +291,11 @@ class _Deadline:
         return time.monotonic() + seconds > self._end
 
 
+def cache_folder() -> Path:
+    """Where working copies of runs and shards are kept: `$MASKANIM_BUCKET_CACHE`, else `buckets` in the project's cache."""
+    return Path(os.environ.get(CACHE) or default_cache() / "buckets")
+
+
 def patience() -> float:
     """Seconds that an unreachable bucket is waited for. Raises UserError for a setting that is none."""
     text = os.environ.get(WAIT, "300")
@@ -316,6 +325,7 @@ def _credentials(bucket: str) -> Any:
         raise UserError(
             f"gs://{bucket} needs the extra gcs: install it with `pip install 'maskanim_jax[gcs]'`"
         ) from error
+    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns of what the sentence below says
     try:
         return google.auth.default(scopes=[_SCOPE])[0]
     except google.auth.exceptions.GoogleAuthError as error:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from maskanim_jax.buckets.address import address_of
 
 if TYPE_CHECKING:
+    from maskanim_jax.buckets.checkpoints import RemoteCheckpoints
     from maskanim_jax.buckets.working_copy import WorkingCopy
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -40,17 +41,17 @@ def opened(path: str | os.PathLike[str], training: bool = False) -> Iterator[Pat
         yield folder
 
 
-def fetched(path: str | os.PathLike[str]) -> Path:
+def fetched(path: str | os.PathLike[str], may_lack: bool = False) -> Path:
     """A local folder with what `path` holds, to read from until the process ends. Also of WORKDIR/checkpoints/STEP in a bucket.
 
-    Raises UserError as `opened` does, and for a folder in a bucket that holds nothing.
+    Raises UserError as `opened` does, and for a folder in a bucket that holds nothing unless it `may_lack`.
     """
     address = address_of(path)
     if address is None:
         return Path(path)
     from maskanim_jax.buckets import working_copy
 
-    return working_copy.fetched(address)
+    return working_copy.fetched(address, may_lack)
 
 
 def fetched_file(path: str | os.PathLike[str], name: str) -> Path:
@@ -69,8 +70,14 @@ def copy_of(folder: Path) -> WorkingCopy | None:
     return None if module is None else module.copy_of(folder)
 
 
+def remote_checkpoints(workdir: Path) -> RemoteCheckpoints | None:
+    """The checkpoints in the bucket that a run's working copy is of; None for a local run."""
+    copy = copy_of(workdir)
+    return None if copy is None else copy.checkpoints_of(workdir.absolute())
+
+
 def in_words(folder: Path) -> str:
-    """The folder as the user named it: the address in the bucket of a working copy."""
+    """A path as the user named it: the address in the bucket for what is in a working copy."""
     copy = copy_of(folder)
     return str(folder) if copy is None else copy.in_words(str(folder.absolute()))
 

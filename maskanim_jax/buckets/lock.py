@@ -70,7 +70,9 @@ class RunLock:
         latest = self._latest()
         if latest is None or latest[0] != self._name:
             whom = _words(latest[2]) if latest else "nobody any more"
-            self._lost = f"{self._address} is not this process's any more: {whom} trains there; this one saved nothing since"
+            self._lost = (
+                f"{self._address} is not this process's any more: {whom} trains there; this one saved nothing since"
+            )
         if self._lost:
             raise UserError(self._lost)
 
@@ -170,4 +172,4 @@ def _parsed(content: bytes | None) -> dict[str, Any] | None:
 def _words(record: dict[str, Any]) -> str:
     if not record:
         return "an unknown process"
-    return f"process {record.get('pid')} on {record.get('host')}, since {record.get('since')},"
+    return f"process {record.get('pid')} on {record.get('host')} (since {record.get('since')})"

@@ -15,16 +15,16 @@ import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.checkpoints import FOLDER, OBJECT, SET_ASIDE, RemoteCheckpoints, found_in, pull_small
-from maskanim_jax.buckets.client import Bucket, Stored, in_parallel, md5_of
+from maskanim_jax.buckets.client import Bucket, Stored, cache_folder, in_parallel, md5_of
 from maskanim_jax.buckets.lock import RunLock
 from maskanim_jax.errors import UserError
-from maskanim_jax.files import replacing
-from maskanim_jax.weights import default_cache
+from maskanim_jax.utils.atomic_files import replacing
 
 MIN_PUSH_INTERVAL_S = 2.0
 """Seconds between two uploads in the background."""
@@ -75,6 +75,8 @@ class WorkingCopy:
         path = self.folder / name
         if not (path.is_file() and path.stat().st_size == stored.size and md5_of(path) == stored.md5):
             self.bucket.download(self.address.prefix + name, path, stored)
+        when = time.time() - stored.age
+        os.utime(path, (when, when))  # what is younger than a checkpoint stays so
 
     def _files(self) -> dict[str, tuple[int, int]]:
         """The small files here."""
@@ -155,7 +157,7 @@ class WorkingCopy:
         """The remote side of the run in the local `folder`, which is this one or one in it."""
         inner = folder.relative_to(self.folder).as_posix()
         address = self.address if inner == "." else self.address / inner
-        return RemoteCheckpoints(self.bucket, address, folder, self.lock)
+        return RemoteCheckpoints(self.bucket, address, folder, self.lock, self.push)
 
 
 def copy_of(folder: Path) -> WorkingCopy | None:
@@ -185,7 +187,7 @@ def opened(address: Address, training: bool) -> Iterator[Path]:
     _meet()
 
 
-def fetched(address: Address) -> Path:
+def fetched(address: Address, may_lack: bool) -> Path:
     """See `local_paths.fetched`."""
     run, inner = address, ""
     if match := re.fullmatch(rf"(.*?)/?({FOLDER}(?:/[0-9]+)?)", address.folder):
@@ -197,7 +199,7 @@ def fetched(address: Address) -> Path:
         atexit.register(copy.close)
     elif copy.read_only:
         copy.pull()
-    if not any(copy.folder.iterdir()):
+    if not may_lack and not any(copy.folder.iterdir()):
         raise UserError(f"{run} holds nothing: give the --workdir of a training")
     return copy.folder / inner
 
@@ -225,7 +227,7 @@ def _is_small(name: str) -> bool:
 
 def _cache_folder(address: Address) -> Path:
     digest = hashlib.sha256(f"{os.environ.get('STORAGE_EMULATOR_HOST', '')} {address}".encode()).hexdigest()[:16]
-    return default_cache() / "buckets" / f"{Path(address.folder or address.bucket).name[:60]}-{digest}"
+    return cache_folder() / "runs" / f"{Path(address.folder or address.bucket).name[:60]}-{digest}"
 
 
 def _claim_folder(address: Address) -> tuple[Path, int]:
@@ -244,7 +246,9 @@ def _claim_folder(address: Address) -> tuple[Path, int]:
             folder.mkdir(exist_ok=True)
             return folder, number
     except OSError as error:
-        raise UserError(f"{base} can't be written ({error.strerror}): free it, or set XDG_CACHE_HOME to another disk") from error
+        raise UserError(
+            f"{base} can't be written ({error.strerror}): free it, or set MASKANIM_BUCKET_CACHE to another disk"
+        ) from error
     raise UserError(f"{base} is used by a thousand processes: end some of them")
 
 

@@ -17,6 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import common
+from maskanim_jax.buckets.local_paths import fetched
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.checkpoints.manager import FOLDER, Checkpoints
 from maskanim_jax.errors import UserError
@@ -133,7 +134,8 @@ class LoadedRun:
 
 def saved_config(path: Path) -> ConfigDict:
     """The config of the run that `load_run` would load; JAX is not used yet. Raises UserError when there is none."""
-    if bundled.is_shipped(Path(path)):
+    path = fetched(path)
+    if bundled.is_shipped(path):
         return bundled.config_of(str(path))
     return read_config(_find(Path(path))[0])
 
@@ -152,9 +154,10 @@ def _find(path: Path) -> tuple[Path, int | None]:
 def load_run(path: Path, which: str = "best") -> LoadedRun:
     """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none.
 
-    A path that is not there may be the name of a checkpoint that comes with the package.
+    Both may be in a bucket. A path that is not there may be the name of a checkpoint that comes with the package.
     """
-    if bundled.is_shipped(Path(path)):
+    path = fetched(path)
+    if bundled.is_shipped(path):
         return bundled.load(str(path))
     workdir, wanted = _find(Path(path))
     config = read_config(workdir)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
 from maskanim_jax.animate import animate
+from maskanim_jax.buckets.local_paths import in_working_copy
 from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
@@ -30,6 +31,7 @@ def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
     return load_run(workdir, config.reconstruct.checkpoint)
 
 
+@in_working_copy()
 def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir."""
     run = _load(config, workdir)
@@ -79,6 +81,7 @@ def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
             yield source, driving
 
 
+@in_working_copy()
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`."""
     run = _load(config, workdir)

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
+from maskanim_jax.buckets.local_paths import in_words, opened
 from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state, changes, claim_workdir, refuse_changes
 from maskanim_jax.distributed.sharding import agreed, everywhere, local, make_mesh, to_devices
 from maskanim_jax.errors import UserError
@@ -73,14 +74,14 @@ def train(config: ConfigDict, workdir: Path, accept_changes: bool = False, from_
     A workdir whose config or data are others is refused (UserError) unless `accept_changes`; each start is written to `run.json`.
     Told to stop (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
     """
-    with Stop() as stop:
+    with Stop() as stop, opened(workdir, training=True) as workdir:
         return _train(config, workdir, accept_changes, from_step, stop)
 
 
 def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: int | None, stop: Stop) -> TrainState:
     began = time.perf_counter()
     setting = set_up(config)  # everything that can be wrong is found out before the workdir is touched
-    agree(config, setting.info, workdir=str(workdir), accept_changes=accept_changes)
+    agree(config, setting.info, workdir=in_words(workdir), accept_changes=accept_changes)
     leader = jax.process_index() == 0
     changed, harmless = changes(workdir, config)
     refuse_changes(workdir, [] if accept_changes else changed)
