@@ -164,8 +164,9 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     run = load_run(path, "last")
     workdir = path.parent.parent if path.parent.name == FOLDER else path.parent if path.name == FOLDER else path
     with Checkpoints(workdir, read_only=True) as checkpoints:
-        steps_per_epoch = checkpoints.info(run.step).get("steps_per_epoch")
-        like = abstract_state(run.system, run.config.seed, steps_per_epoch or 1)
+        info = checkpoints.info(run.step)
+        steps_per_epoch = info.get("steps_per_epoch")
+        like = abstract_state(run.system, run.config.seed, steps_per_epoch or 1, info.get("ema", 0.0))
         state = jax.device_get(checkpoints.restore(run.step, like, make_mesh(jax.device_count())))
     moments = {name: found for name, found in moments_of(state.opt_state).items() if found.updates}
     unused = _read_unused(workdir / UNUSED)
@@ -173,9 +174,13 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     _check_unused(workdir / UNUSED, unused, layout)
     epoch = max(0, run.step // steps_per_epoch - 1) if steps_per_epoch else 0
     rates = run.system.learning_rates(run.step, steps_per_epoch or 1)
-    tree = file_tree(state.variables, moments, unused, layout, epoch, _groups(run.config, layout, rates))
+    tree = file_tree(state.averaged, moments, unused, layout, epoch, _groups(run.config, layout, rates))
     write_tensors(output, tree)
     said = [f"{output}: step {run.step} of {path} as epoch {epoch}"]
+    if state.ema is not None:
+        said.append(
+            "the networks are the run's averaged weights (optim.ema); the optimiser's state is that of the last ones"
+        )
     if made := [name for name, at in layout.items() if isinstance(at, Unused) and name not in unused and not at.fixed]:
         said.append(f"{len(made)} tensors that the released code holds and never uses are zeros, such as {made[0]}")
     return said

@@ -174,7 +174,10 @@ def parser() -> argparse.ArgumentParser:
         help="a config of a set of your own, instead of --sets; repeat it",
     )
     flags.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="folder with the shards puppets64, mgif64, faces64 (default: data)"
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with the shards puppets64v2, mgif64, faces64 (default: data)",
     )
     flags.add_argument("--steps", type=int, metavar="N", help="train so many steps instead of the configs', for a try")
     flags.add_argument("--seeds", default="0", help="comma separated (default: 0); more than one: a run of each")

@@ -100,7 +100,7 @@ def measure_truth(
 
     `more`: further variants, name to options. Raises UserError for a run on real clips, of which no truth is known.
     """
-    from input_pipeline.puppets.dataset import clips as puppet_clips
+    from input_pipeline.puppets.dataset import clips_of
     from maskanim_jax.animate import animate
 
     puppets = run.config.data.puppets
@@ -109,7 +109,7 @@ def measure_truth(
             f"the run '{run.config.name}' has real clips, of which the true animation by another identity isn't known: "
             "only runs on puppets (configs/puppets.py, configs/fomm_puppets.py) have this truth"
         )
-    clips = puppet_clips("test", puppets.test_identities, puppets.clips_per_identity, puppets.frames, puppets.seed)
+    clips = clips_of(puppets, "test")
     chosen = choose_pairs(clips, pairs, seed)
     options = {
         name: run.system.animation_options(given) for name, given in {**run.system.variants, **(more or {})}.items()

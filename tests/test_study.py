@@ -135,7 +135,7 @@ def test_a_plan_has_a_run_for_each_system_and_seed(tmp_path):
         f"puppets-{system}-seed{seed}" for system in ("perturbed_masks", "fomm") for seed in (0, 3)
     ]
     assert runs[1].overrides[:3] == (
-        f"--config.data.shards={tmp_path / 'puppets64'}", "--config.seed=3", "--config.optim.max_steps=7"
+        f"--config.data.shards={tmp_path / 'puppets64v2'}", "--config.seed=3", "--config.optim.max_steps=7"
     )  # fmt: skip
     with pytest.raises(UserError, match="two configs"):
         study.plan(tmp_path, {"x": ["configs/puppets.py", "configs/demo.py"]})

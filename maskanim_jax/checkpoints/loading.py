@@ -31,6 +31,7 @@ from maskanim_jax.workdir.config_files import read_config_json
 CONFIG = "config.json"
 MAY_CHANGE = (
     "train.",
+    "optim.epochs",
     "optim.max_steps",
     "optim.max_minutes",
     "data.threads",
@@ -178,6 +179,6 @@ def load_run(path: Path, which: str = "best") -> LoadedRun:
     return LoadedRun(config, system, variables, step)
 
 
-def abstract_state(system: System, seed: int, steps_per_epoch: int) -> TrainState:
+def abstract_state(system: System, seed: int, steps_per_epoch: int, ema: float = 0.0) -> TrainState:
     """Names and shapes of a state, nothing computed."""
-    return jax.eval_shape(lambda: init_state(system, seed, steps_per_epoch))
+    return jax.eval_shape(lambda: init_state(system, seed, steps_per_epoch, ema))

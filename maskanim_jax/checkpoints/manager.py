@@ -34,6 +34,8 @@ SET_ASIDE = "set_aside"
 """Folder of the workdir for checkpoints that a run went back behind."""
 PART, OLD, ORBAX_PART = ".part", ".old", ".orbax-checkpoint-tmp"
 METRICS = "metrics/metrics"
+EMA = "ema"
+"""In a checkpoint's `info`: the decay of the averages that its state has; missing when there are none."""
 
 
 class Checkpoints:
@@ -134,9 +136,9 @@ class Checkpoints:
         assert self._saver is not None
         self.wait()
         self._taken.add(step)
-        copy = jax.tree.map(copied, state._asdict()) if self._leader else None
+        copy = jax.tree.map(copied, state.saved()) if self._leader else None
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(copy if self._alone else state._asdict()),
+            state=ocp.args.StandardSave(copy if self._alone else state.saved()),
             info=ocp.args.JsonSave({**info, "sums": True}),
             metrics=ocp.args.JsonSave({"l1": l1}),
         )
@@ -288,21 +290,23 @@ class Checkpoints:
         """The state of a step, on every device; `like` gives names and shapes."""
         self.check(step)
         wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), like._asdict()
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), like.saved()
         )
         with _readable(self, step):
             found = restored(self.folder / str(step), state=ocp.args.StandardRestore(wanted))["state"]
             return TrainState(**found)
 
     def restore_variables(self, step: int, like: Variables) -> Variables:
-        """Parameters and statistics alone, on one device: what animation needs."""
-        self.check(step)
+        """Parameters and statistics alone, on one device: what animation needs. Those of a run with averages are the averages."""
+        averaged = bool(self.info(step).get(EMA))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like._asdict())
+        wanted = {"ema": wanted} if averaged else wanted
         restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
         with _readable(self, step):
             args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
-            return Variables(**restored(self.folder / str(step), state=args)["state"])
+            found = restored(self.folder / str(step), state=args)["state"]
+            return Variables(**(found["ema"] if averaged else found))
 
 
 @contextlib.contextmanager

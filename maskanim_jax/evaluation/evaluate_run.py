@@ -33,10 +33,17 @@ def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
 
 @in_working_copy()
 def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir."""
+    """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir.
+
+    With `config.reconstruct.split` "validation" that split is measured, into `reconstruction_validation.json`.
+    """
+    name = config.reconstruct.split
+    if name not in ("test", "validation"):
+        raise UserError(f"config.reconstruct.split={name} must be test or validation")
+    stem = "reconstruction" if name == "test" else f"reconstruction_{name}"
     run = _load(config, workdir)
-    split = open_data(config, "test")
-    videos = workdir / "reconstruction"
+    split = open_data(config, name)
+    videos = workdir / stem
     videos.mkdir(exist_ok=True)
     chosen = choose(run.system.frame_size, config.reconstruct.backends)
     figures = reconstruct(
@@ -45,13 +52,14 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         split,
         clips=config.reconstruct.clips or None,
         videos=videos,
-        silhouettes=true_silhouettes(config, "test"),
+        silhouettes=true_silhouettes(config, name),
         metrics=chosen.metrics,
         progress=True,
     )
     if not figures["frames"]:
-        raise UserError(f"{split.shards} has no test clip with two frames or more: prepare it with a `test` folder")
-    figures = {"system": run.system.name, "checkpoint_step": run.step, "data_fingerprint": split.fingerprint, **figures}
+        raise UserError(f"{split.shards} has no {name} clip with two frames or more: prepare it with a `{name}` folder")
+    about = {"system": run.system.name, "checkpoint_step": run.step, "split": name}
+    figures = {**about, "data_fingerprint": split.fingerprint, **figures}
     described = {"l1": L1().descriptions["l1"], **chosen.descriptions}
     unseen = {key: "its network found nothing that it could compare" for key in described if key not in figures}
     not_measured = chosen.not_measured | unseen
@@ -59,7 +67,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "measured": {key: text for key, text in described.items() if key in figures},
         "not_measured": not_measured,
     }
-    write_figures(workdir / "reconstruction.json", figures)
+    write_figures(workdir / f"{stem}.json", figures)
     print(
         f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
         f"repeating the source {figures['l1_repeat_source']:.4f}; ratio {figures['ratio']:.3f}"

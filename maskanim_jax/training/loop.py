@@ -19,11 +19,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from input_pipeline.from_config import open_data, true_silhouettes
+from input_pipeline.from_config import held_out_split, open_data, true_silhouettes
 from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
 from maskanim_jax.buckets.local_paths import in_words, opened
 from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state, changes, claim_workdir, refuse_changes
+from maskanim_jax.checkpoints.manager import EMA
 from maskanim_jax.distributed.sharding import agreed, everywhere, local, make_mesh, to_devices
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.held_out import held_out_figures, held_out_pictures, held_out_probe
@@ -33,13 +34,15 @@ from maskanim_jax.nn.functional import count_parameters
 from maskanim_jax.nn.kernels.native import build as building
 from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import System, Tree
+from maskanim_jax.training.averaging import check_decay
 from maskanim_jax.training.consistency import agree, check_shared
 from maskanim_jax.training.first_step import FirstStep
 from maskanim_jax.training.metric_window import Clock, Window
 from maskanim_jax.training.nonfinite import explained
 from maskanim_jax.training.preemption import Stop
 from maskanim_jax.training.prefetch import prefetch
-from maskanim_jax.training.step import StepFunction, TrainState, fresh_state, make_step
+from maskanim_jax.training.step import StepFunction, TrainState, fresh_state, make_step, with_averages
+from maskanim_jax.training.warm_start import INITIAL, Initial, read_initial, sentences, started_from
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.weights import find_vgg19, untrained_vgg19
 from maskanim_jax.workdir.logs import RunLog
@@ -81,7 +84,11 @@ def train(config: ConfigDict, workdir: Path, accept_changes: bool = False, from_
 def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: int | None, stop: Stop) -> TrainState:
     began = time.perf_counter()
     setting = set_up(config)  # everything that can be wrong is found out before the workdir is touched
-    agree(config, setting.info, workdir=in_words(workdir), accept_changes=accept_changes)
+    # A run that has a checkpoint does not read again what it started from, which may be gone by then.
+    begun = bool(Checkpoints(workdir, read_only=True).steps())
+    initial = None if begun else read_initial(config, setting.system)
+    read = {} if initial is None else {"initial networks": initial.record["sha256"]}
+    agree(config, setting.info, workdir=in_words(workdir), accept_changes=accept_changes, **read)
     leader = jax.process_index() == 0
     changed, harmless = changes(workdir, config)
     refuse_changes(workdir, [] if accept_changes else changed)
@@ -93,23 +100,36 @@ def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: i
 
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
-        state = start(setting, checkpoints, from_step, accept_changes=accept_changes)
+        state = start(setting, checkpoints, from_step, accept_changes=accept_changes, initial=initial)
         if changed:
             claim_workdir(workdir, config, accept_changes)
+        if (
+            initial is not None
+        ):  # saved at once, so that a run killed before its first checkpoint starts from the same networks
+            checkpoints.save(state, setting.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
+            checkpoints.wait()
+            agreed(True)  # the first process makes it visible
         first = int(state.step)
         saved = checkpoints.info(first) if first in checkpoints.steps() else {}
         put_aside = checkpoints.set_aside(first) if from_step is not None else []
         log = stack.enter_context(RunLog(workdir, first)) if leader else None
         if log is not None:
-            others = add_start(workdir, _record(setting, first, checkpoints, [*changed, *harmless]))
+            started = {INITIAL: saved[INITIAL]} if first == 0 and INITIAL in saved else {}
+            others = add_start(workdir, _record(setting, first, checkpoints, [*changed, *harmless]) | started)
             told = [f"changed since the last start: {what}" for what in (*changed, *harmless, *others)] + put_aside
+            told += sentences(saved[INITIAL]) if started else []
             for line in _opening(setting, state, first, checkpoints) + told:
                 log.text(first, line)
         stack.enter_context(explained(workdir, config.seed, setting.stream, setting.clips, checkpoints, log))
         clock = Clock(config.optim.max_minutes, checkpoints)
         steps = first if clock.over() else setting.steps
         step_function = make_step(
-            setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate
+            setting.system,
+            config.seed,
+            setting.stream.steps_per_epoch,
+            setting.mesh,
+            config.optim.accumulate,
+            config.optim.ema,
         )
         pairs = stack.enter_context(contextlib.closing(batches(setting, first)))
         window = Window(setting.system, setting.stream.steps_per_epoch, saved.get("window"))
@@ -136,7 +156,7 @@ def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: i
             if step % config.train.log_every == 0 or last:
                 _write_figures(log, setting, step, window.close(step))
             if log is not None and (step % config.train.picture_every == 0 or last or step == 1):
-                variables = local(state.variables)
+                variables = local(state.averaged)
                 log.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
             if step % config.train.checkpoint_every == 0 or last:
                 _evaluate_and_save(setting, state, step, checkpoints, clock, log)
@@ -163,9 +183,11 @@ def set_up(config: ConfigDict) -> Setting:
         raise UserError(
             f"config.train.checkpoint_every={config.train.checkpoint_every} must be a multiple of train.log_every={config.train.log_every}"
         )
+    check_decay(config.optim.ema)
     system = build(config)
     mesh = make_mesh(config.batch_size, config.optim.accumulate)
-    split, held_out = open_data(config, "train"), open_data(config, "test")
+    measured = held_out_split(config)
+    split, held_out = open_data(config, "train"), open_data(config, measured)
     stream = PairStream(
         split,
         batch_size=config.batch_size,
@@ -182,8 +204,12 @@ def set_up(config: ConfigDict) -> Setting:
     if config.optim.max_steps:
         steps = min(steps, config.optim.max_steps)
     info = {"data_fingerprint": stream.fingerprint, "steps_per_epoch": stream.steps_per_epoch, "seed": config.seed}
+    if config.optim.ema:
+        info[EMA] = config.optim.ema
     clips = [clip.name for clip in split.clips]
-    return Setting(config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, "test"), steps, info)
+    return Setting(
+        config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, measured), steps, info
+    )
 
 
 def one_step(run: StepFunction, state: TrainState, frozen: Tree, batches: Iterator[Pair], window: Window) -> TrainState:
@@ -223,14 +249,22 @@ def batches(setting: Setting, first: int) -> Generator[Pair]:
 
 
 def fresh(setting: Setting) -> TrainState:
-    """The state before the first step."""
-    return fresh_state(setting.system, setting.config.seed, setting.info["steps_per_epoch"], setting.mesh)
+    """The state before the first step of a run that starts from random networks."""
+    config = setting.config
+    return fresh_state(setting.system, config.seed, setting.info["steps_per_epoch"], setting.mesh, config.optim.ema)
 
 
 def start(
-    setting: Setting, checkpoints: Checkpoints, from_step: int | None = None, accept_changes: bool = False
+    setting: Setting,
+    checkpoints: Checkpoints,
+    from_step: int | None = None,
+    accept_changes: bool = False,
+    initial: Initial | None = None,
 ) -> TrainState:
-    """The state of the newest checkpoint (or that of `from_step`), or a fresh one; raises UserError for one of other data."""
+    """The state of the newest checkpoint (or that of `from_step`), or a fresh one, with the networks of `initial` if they are given.
+
+    Raises UserError for a checkpoint of other data.
+    """
     config, info = setting.config, setting.info
     step = checkpoints.last() if from_step is None else from_step
     if from_step is not None and from_step not in checkpoints.steps():
@@ -239,7 +273,12 @@ def start(
             f"{checkpoints.folder} has no checkpoint of step {from_step}: give one of those there ({there})"
         )
     if step is None:
-        return fresh(setting)
+        state = fresh(setting)
+        return (
+            state
+            if initial is None
+            else started_from(initial, state, setting.system, info["steps_per_epoch"], setting.mesh)
+        )
     saved = checkpoints.info(step)
     if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
         raise UserError(
@@ -252,13 +291,13 @@ def start(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
                 "restore them, give another --workdir, or --accept_changes to train on with these"
             )
-    like = abstract_state(setting.system, config.seed, info["steps_per_epoch"])
-    return checkpoints.restore(step, like, setting.mesh)
+    like = abstract_state(setting.system, config.seed, info["steps_per_epoch"], saved.get(EMA, 0.0))
+    return with_averages(checkpoints.restore(step, like, setting.mesh), config.optim.ema, setting.mesh)
 
 
 def _record(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
     """This start, for `run.json`."""
-    data = {"shards": setting.config.data.shards, **setting.info}
+    data = {"shards": setting.config.data.shards, "held_out_split": setting.held_out.name, **setting.info}
     return this_start(
         setting.config.to_dict(),
         data,
@@ -280,11 +319,20 @@ def _opening(setting: Setting, state: TrainState, first: int, checkpoints: Check
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.told()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         setting.stream.describe(config.optim.epochs),
+        f"held-out figures (test_*), pictures and the best checkpoint are of the {setting.held_out.name} split",
         f"step {first} of {setting.steps}" + (", resumed" if first else ""),
     ]
     if config.loss.vgg == "untrained":
         lines.append(
             "the perceptual loss uses UNTRAINED features of VGG-19: figures cannot be compared with the paper's"
+        )
+    if config.optim.ema:
+        lines.append(
+            f"evaluation, pictures and animation use averages of the weights and statistics, with decay {config.optim.ema:g}"
+        )
+    if config.optim.cosine_steps and setting.steps > config.optim.cosine_steps:
+        lines.append(
+            f"the learning rate is zero after step {config.optim.cosine_steps} (optim.cosine_steps): steps after it teach nothing"
         )
     if first in checkpoints.steps() and "data_fingerprint" not in checkpoints.info(first):
         lines.append("goes on from a converted checkpoint, whose data is not known to be this data")
@@ -337,14 +385,14 @@ def _evaluate_and_save(
     settings = setting.config.train
     measured = reconstruct(
         setting.system,
-        local(state.variables),
+        local(state.averaged),
         setting.held_out,
         clips=settings.eval_clips,
         frames=settings.eval_frames,
         silhouettes=setting.silhouettes,
     )
     if log is not None:
-        probed, alarms = held_out_probe(setting.system, local(state.variables), setting.held_out)
+        probed, alarms = held_out_probe(setting.system, local(state.averaged), setting.held_out)
         log.scalars(step, held_out_figures(measured) | probed)
         for alarm in alarms:
             log.text(step, f"ALARM: {alarm}")

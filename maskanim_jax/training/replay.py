@@ -59,7 +59,14 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
             raise UserError(f"{workdir} has no checkpoint before step {step} any more: restore one to replay from")
         state = fresh(setting) if checkpoint is None else start(setting, checkpoints, checkpoint)
     first = int(state.step)
-    run = make_step(setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate)
+    run = make_step(
+        setting.system,
+        config.seed,
+        setting.stream.steps_per_epoch,
+        setting.mesh,
+        config.optim.accumulate,
+        config.optim.ema,
+    )
     with contextlib.closing(batches(setting, first)) as pairs:
         for _ in tqdm(range(first + 1, step + 1), desc="replay", unit="step"):
             source, driving = next(pairs)

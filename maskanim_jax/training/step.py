@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from maskanim_jax.distributed.sharding import in_parts, replicated, split
 from maskanim_jax.systems.interface import Gradients, System, Tree, Variables
+from maskanim_jax.training.averaging import begin, moved
 from maskanim_jax.utils.memory import give_back_memory
 
 
@@ -22,32 +23,53 @@ class TrainState(NamedTuple):
     params: Tree
     stats: Tree
     opt_state: Any
+    ema: dict[str, Tree] | None = None
+    """With `optim.ema` the averages of parameters and batch statistics, {"params": ..., "stats": ...}; otherwise None."""
 
     @property
     def variables(self) -> Variables:
         """Parameters and batch statistics, as the system takes them."""
         return Variables(self.params, self.stats)
 
+    @property
+    def averaged(self) -> Variables:
+        """What evaluation and animation use: the averages, or the variables themselves in a run without averages."""
+        return self.variables if self.ema is None else Variables(**self.ema)
 
-def init_state(system: System, seed: int, steps_per_epoch: int) -> TrainState:
-    """The state before the first step; a pure function of config and seed."""
+    def saved(self) -> dict[str, Any]:
+        """The tree of a checkpoint; a run without averages has no `ema` in it."""
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def init_state(system: System, seed: int, steps_per_epoch: int, ema: float = 0.0) -> TrainState:
+    """The state before the first step; a pure function of config and seed. `ema`: the decay of the averages, 0 for none."""
     variables = system.init(jax.random.key(seed))
     return TrainState(
         jnp.zeros((), jnp.int32),
         variables.params,
         variables.stats,
         system.optimizer(steps_per_epoch).init(variables.params),
+        begin(variables) if ema else None,
     )
 
 
-def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh) -> TrainState:
+def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, ema: float = 0.0) -> TrainState:
     """`init_state` on every device of the mesh."""
     # It runs once: on a CPU, where compiling it well takes longer than all else before the first step, that is left out.
     options: dict[str, Any] = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
-    made = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(mesh), compiler_options=options)
-    state = jax.block_until_ready(made(system, seed, steps_per_epoch))
+    made = jax.jit(init_state, static_argnums=(0, 1, 2, 3), out_shardings=replicated(mesh), compiler_options=options)
+    state = jax.block_until_ready(made(system, seed, steps_per_epoch, ema))
     give_back_memory()
     return state
+
+
+def with_averages(state: TrainState, ema: float, mesh: Mesh) -> TrainState:
+    """The state with averages when `ema` > 0 (those it has, or ones that begin here), or without."""
+    if not ema:
+        return state._replace(ema=None)
+    if state.ema is not None:
+        return state
+    return state._replace(ema=jax.jit(begin, out_shardings=replicated(mesh))(state.variables))
 
 
 FINITE = "finite"
@@ -71,13 +93,15 @@ def health(found: Gradients) -> dict[str, jax.Array]:
 StepFunction = Callable[[TrainState, Tree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1) -> StepFunction:
+def make_step(
+    system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1, ema: float = 0.0
+) -> StepFunction:
     """One jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics), `health` among them.
 
     `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, split over the devices; the state is donated. Under jit the means over a
     batch, batch norm's among them, are those of the global batch, so the result does not depend on the number of devices but for rounding.
     `accumulate` > 1 works the batch off in so many parts, one after the other, and moves once by the mean of their gradients: less memory,
-    but batch statistics are those of each part.
+    but batch statistics are those of each part. `ema` > 0 is the decay of the averages that the state then has.
     """
     optimizer = system.optimizer(steps_per_epoch)
 
@@ -111,7 +135,11 @@ def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accum
         with jax.named_scope("adam"):
             updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, found.stats, opt_state), found.metrics | health(found)
+        averages = state.ema
+        if averages is not None:
+            with jax.named_scope("ema"):
+                averages = moved(averages, Variables(params, found.stats), state.step, ema)
+        return TrainState(state.step + 1, params, found.stats, opt_state, averages), found.metrics | health(found)
 
     same, batch = replicated(mesh), split(mesh)
     return jax.jit(step, in_shardings=(same, same, batch, batch), out_shardings=(same, same), donate_argnums=0)
