@@ -38,8 +38,10 @@ def test_two_processes_one_of_them_killed_both_started_again_come_to_the_result_
     run, shards = f"gs://{BUCKET}/{name}/run", f"gs://{BUCKET}/{name}/shards"
     with Processes(2, shards, run, *EIGHT_STEPS, f"hold=6,{victim}") as both:
         both.until(
-            lambda: "checkpoints/4/SHA256SUMS" in server.names(f"{name}/run/")
-            and '"step": 5' in server.read(f"{name}/run/log.jsonl").decode()
+            lambda: (
+                "checkpoints/4/SHA256SUMS" in server.names(f"{name}/run/")
+                and '"step": 5' in server.read(f"{name}/run/log.jsonl").decode()
+            )
         )
         both.started[victim].send_signal(signal.SIGKILL)
         ends = both.ends()
