@@ -1,6 +1,6 @@
-"""What does a run's workdir show, and several of them side by side? One self-contained page: curves, pictures, figures, settings.
+"""What does a run's workdir show, and several of them side by side? One page, results first: animations, strips, curves, figures, settings.
 
-Curves are drawn as SVG and pictures are embedded, so `report.html` can be mailed alone; videos are linked.
+Curves are drawn as SVG and pictures are embedded; videos are linked, so mail the page with its folder.
 Everything is optional: the page says in words what isn't there.
 """
 
@@ -14,11 +14,12 @@ from typing import Any
 from maskanim_jax.buckets.address import shown
 from maskanim_jax.buckets.local_paths import fetched, in_working_copy
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.reports import page_parts
+from maskanim_jax.reports import page_parts, players
+from maskanim_jax.reports.headline import Health, headline, health
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.results import ANIMATION, BEFORE
 
-_ALIVE = 0.02  # a mask whose deviation over time is below this does not follow the driver
 _OWN_PLACE = ("l1", "l1_repeat_source", "ratio", "frames", "checkpoint_step")  # of reconstruction.json
 _SUMMARY = {
     "system": "system",
@@ -38,9 +39,9 @@ _SUMMARY = {
 def write_report(workdir: Path, output: Path | None = None) -> Path:
     """Writes the page of a workdir to `output` (default: `workdir/report.html`) and returns its path.
 
-    Reads config.json, log.jsonl, pictures/, reconstruction.json, departures.json, summary.json,
-    reconstruction/ and animation/ where they are. Raises UserError when the workdir isn't a folder or the
-    output can't be written.
+    Reads config.json, log.jsonl, pictures/, reconstruction.json, before.json, departures.json, summary.json,
+    first_minute/, reconstruction/ and animation/ where they are (`workdir.results` says what is in them).
+    Raises UserError when the workdir isn't a folder or the output can't be written.
     """
     import jinja2
 
@@ -66,7 +67,8 @@ def summary(workdir: Path) -> str:
     """What the run reached, in a few lines for the console; what is missing is left out."""
     workdir = fetched(workdir)
     lines = []
-    log = [record for record in read_log(workdir) if "loss" in record]
+    records = read_log(workdir)
+    log = [record for record in records if "loss" in record]
     for name in (key for key in (log[-1] if log else ()) if key.startswith("loss_")):
         counted = [
             record for record in log if isinstance(record.get(name), int | float) and record[name]
@@ -76,7 +78,8 @@ def summary(workdir: Path) -> str:
             lines.append(f"{name} {first[name]:.4g} at step {first['step']}, {last[name]:.4g} at step {last['step']}")
     figures = page_parts.read_json(workdir / "reconstruction.json", dict, [])
     try:
-        lines += _reached(figures) if figures else []
+        if figures:
+            lines += _reached(figures, health(workdir, records, _dict(figures.get("mask"))))
     except (KeyError, TypeError, ValueError):
         lines.append(
             f"{workdir / 'reconstruction.json'} is there but lacks figures: make it again with --mode=reconstruct"
@@ -84,7 +87,7 @@ def summary(workdir: Path) -> str:
     return "\n".join(lines)
 
 
-def _reached(figures: dict[str, Any]) -> list[str]:
+def _reached(figures: dict[str, Any], found: Health) -> list[str]:
     """Lines on the held-out figures; raises KeyError, TypeError or ValueError when one is missing or no number."""
     lines = [
         f"held-out L1 {figures['l1']:.4f}; repeating the source {figures['l1_repeat_source']:.4f}; "
@@ -93,7 +96,7 @@ def _reached(figures: dict[str, Any]) -> list[str]:
     if mask := figures.get("mask"):
         lines.append(
             f"masks: mean {mask['mean']:.3f}, deviation over space {mask['std_space']:.3f}, over time {mask['std_time']:.3f}"
-            + (" (alive)" if mask["std_time"] > _ALIVE else " (NOT alive)")
+            + ("" if found.alarms is None else " (NOT alive)" if found.alarms else " (alive)")
             + (f", IoU with the true silhouettes {mask['iou']:.3f}" if "iou" in mask else "")
         )
     return lines
@@ -106,12 +109,14 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
     figures = page_parts.read_json(workdir / "reconstruction.json", dict, notes)
     departures = page_parts.read_json(workdir / "departures.json", list, notes)
     summary = page_parts.read_json(workdir / "summary.json", dict, notes)
+    before = page_parts.read_json(workdir / BEFORE, dict, notes)
     records = read_log(workdir)
     clips = figures.get("clips")
-    mask = figures.get("mask")
+    mask = _dict(figures.get("mask"))
     return {
         "title": str(config.get("name") or workdir.resolve().name),
         "workdir": str(workdir),
+        "headline": headline(workdir, figures, health(workdir, records, mask)),
         "reading": {"paper": "the paper's text", "released": "the authors' released code"}.get(
             str(config.get("reading")), "not recorded"
         ),
@@ -127,18 +132,21 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
         "figures": figures,
         "others": {n: v for n, v in figures.items() if n not in _OWN_PLACE and type(v) in (int, float)},
         "clips": [clip for clip in clips if isinstance(clip, dict)] if isinstance(clips, list) else [],
-        "mask": mask if isinstance(mask, dict) else {},
-        "still": isinstance(mask, dict) and isinstance(s := mask.get("std_time"), float) and s < _ALIVE,
-        "alive": _ALIVE,
+        "mask": mask,
+        "before": str(before.get("label") or "before"),
+        "changes": players.before_and_after(before, figures, notes),
         "groups": page_parts.groups(page_parts.curves(records)),
         "sentences": [(r["step"], str(r["text"])) for r in records if "text" in r][-40:],
         "pictures": page_parts.pictures(workdir, page_folder),
-        "videos": {
-            "Reconstruction of held-out clips": page_parts.videos(workdir / "reconstruction", page_folder, notes),
-            "Animation": page_parts.videos(workdir / "animation", page_folder, notes),
-        },
+        "first_minute": players.first_minute(workdir, page_folder, notes),
+        "animations": players.animations(workdir / ANIMATION, page_folder, notes),
+        "reconstructions": page_parts.videos(workdir / "reconstruction", page_folder, notes),
         "notes": notes,
     }
+
+
+def _dict(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _hours(records: list[dict[str, Any]]) -> float:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 from tqdm import tqdm
 
 from input_pipeline.from_config import open_data, true_silhouettes
@@ -22,6 +23,7 @@ from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import choose
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.writer import MADE, VideoWriter
+from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
 
 
 def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
@@ -89,13 +91,22 @@ def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
             yield source, driving
 
 
+def _written(frames: Iterable[np.ndarray], writer: VideoWriter) -> Iterator[np.ndarray]:
+    for frame in frames:
+        writer.write(frame)
+        yield frame
+
+
 @in_working_copy()
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
-    """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`."""
+    """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`.
+
+    The source and the driver of each go into `animation/inputs/`, for the report and for the demo's examples.
+    """
     run = _load(config, workdir)
     split = open_data(config, "test")
-    folder = workdir / "animation"
-    folder.mkdir(exist_ok=True)
+    folder = workdir / ANIMATION
+    (folder / INPUTS).mkdir(parents=True, exist_ok=True)
     options = run.system.animation_options({key: str(value) for key, value in config.animate.options.items()})
     pairs = list(test_pairs(split, config.animate.pairs))
     if not pairs:
@@ -109,13 +120,17 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
         name = f"{split.clips[source].name}-by-{split.clips[driving].name}"
         fps = split.clips[driving].fps
         paths = [folder / f"{name}.mp4", folder / f"{name}.gif", folder / f"{name}-strip.mp4"]
+        still = split.frame(source, 0)
+        inputs = inputs_of(folder, name)
+        Image.fromarray(still).save(inputs.source)
         with (
+            VideoWriter(inputs.driving, fps) as driver,
             VideoWriter(paths[0], fps, comment=MADE) as video,
             VideoWriter(paths[1], fps, comment=MADE) as gif,
             VideoWriter(paths[2], fps, comment=MADE) as strips,
         ):
             shows = animate(
-                run.system, run.variables, split.frame(source, 0), split.frames(driving), options, warn=warnings.append
+                run.system, run.variables, still, _written(split.frames(driving), driver), options, warn=warnings.append
             )
             for shown in shows:
                 result = to_uint8(np.asarray(shown[run.system.result]))
