@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import threading
 
 import jax
@@ -132,13 +133,14 @@ def test_a_local_leftover_of_a_killed_process_does_not_count(gcs, tiny_shards, a
     assert not (leftover / "other").exists()
 
 
-def test_a_damaged_object_is_named_by_its_address_with_what_to_do(gcs, tiny_shards, run):
+def test_a_damaged_object_is_named_by_its_address_with_what_to_do(gcs, tiny_shards, run, tmp_path):
     server, _ = gcs
     loop.train(config_of(tiny_shards, 4), run)
     name = next(name for name in server.names(prefix_of(run)) if name.startswith("checkpoints/4/state/d/"))
     content = bytearray(server.read(prefix_of(run) + name))
     content[len(content) // 2] ^= 1
     server.write(prefix_of(run) + name, bytes(content))
+    shutil.rmtree(tmp_path / "bucket-cache")  # else the whole copy that is here would be used
     with pytest.raises(
         UserError, match=rf"{run}/checkpoints/4 can't be restored: {run}/{name} is not what was saved"
     ) as error:
