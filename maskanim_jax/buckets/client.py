@@ -184,7 +184,8 @@ class Bucket:
 
     def copy(self, name: str, to: str) -> None:
         """Copies an object within the bucket, without its content coming here."""
-        url, query = f"{self._object(name)}/rewriteTo/b/{self.name}/o/{quote(to, safe='')}", {}
+        url = f"{self._object(name)}/rewriteTo/b/{self.name}/o/{quote(to, safe='')}"
+        query: dict[str, str] = {}
         while True:
             answer, _ = self._json("POST", url, params=query)
             if answer.get("done", True):

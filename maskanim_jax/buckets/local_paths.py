@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from maskanim_jax.buckets.address import address_of
+from maskanim_jax.errors import UserError
 
 if TYPE_CHECKING:
     from maskanim_jax.buckets.checkpoints import RemoteCheckpoints
@@ -80,6 +81,18 @@ def in_words(folder: Path) -> str:
     """A path as the user named it: the address in the bucket for what is in a working copy."""
     copy = copy_of(folder)
     return str(folder) if copy is None else copy.in_words(str(folder.absolute()))
+
+
+@contextlib.contextmanager
+def naming_addresses() -> Iterator[None]:
+    """In the sentences of errors, working copies are named as the user named them."""
+    try:
+        yield
+    except UserError as error:
+        module = sys.modules.get("maskanim_jax.buckets.working_copy")
+        if module is not None:
+            error.args = (module.in_words(str(error)),)
+        raise
 
 
 def in_working_copy(*, training: bool = False) -> Callable[[Function], Function]:

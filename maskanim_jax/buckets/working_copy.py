@@ -166,6 +166,13 @@ def copy_of(folder: Path) -> WorkingCopy | None:
     return next((_open[each] for each in (path, *path.parents) if each in _open), None)
 
 
+def in_words(text: str) -> str:
+    """`text` with addresses where it names files of working copies."""
+    for copy in list(_open.values()):
+        text = copy.in_words(text)
+    return text
+
+
 @contextlib.contextmanager
 def opened(address: Address, training: bool) -> Iterator[Path]:
     """See `local_paths.opened`."""

@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from configs import common
-from maskanim_jax.buckets.local_paths import fetched
+from maskanim_jax.buckets.local_paths import fetched, naming_addresses
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.checkpoints.manager import FOLDER, Checkpoints
 from maskanim_jax.errors import UserError
@@ -133,6 +133,7 @@ class LoadedRun:
     step: int
 
 
+@naming_addresses()
 def saved_config(path: Path) -> ConfigDict:
     """The config of the run that `load_run` would load; JAX is not used yet. Raises UserError when there is none."""
     path = fetched(path)
@@ -152,6 +153,7 @@ def _find(path: Path) -> tuple[Path, int | None]:
     return path.parent if path.name == FOLDER else path, None
 
 
+@naming_addresses()
 def load_run(path: Path, which: str = "best") -> LoadedRun:
     """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none.
 

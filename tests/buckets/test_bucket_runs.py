@@ -90,6 +90,8 @@ def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, 
     # What other commands ask for.
     assert saved_config(run).name == "tiny"
     assert load_run(run, "last").step == load_run(f"{run}/checkpoints/6").step == 6
+    with pytest.raises(UserError, match=rf"^{run}/checkpoints has no whole checkpoint of step 5"):
+        load_run(f"{run}/checkpoints/5")
     argv = ["main", f"--workdir={run}"]
     _take_saved_config(argv)
     assert "saved_config.py:" in argv[1]
