@@ -22,7 +22,8 @@ class OurSide:
         from maskanim_jax.distributed.sharding import everywhere, make_mesh
         from maskanim_jax.losses.vgg import used_weights
         from maskanim_jax.systems import build
-        from maskanim_jax.training.step import fresh_state, make_step
+        from maskanim_jax.systems.train_state import fresh_state
+        from maskanim_jax.training.step import make_step
 
         setup.prepare(config)
         self.config = config
@@ -81,7 +82,7 @@ class OurSide:
 
     def animate(self, source: np.ndarray, video: np.ndarray, way: str) -> tuple[float, np.ndarray]:
         """(seconds for a frame, fine frames); there is one way only."""
-        from maskanim_jax.animate import animate
+        from maskanim_jax.animation.generate import animate
 
         options = self.system.animation_options({})
         began = time.perf_counter()
@@ -144,7 +145,7 @@ def export(folder: Path, size: int, untrained: bool) -> None:
     from maskanim_jax.losses.vgg import used_weights
     from maskanim_jax.serialization.torch_writer import write_tensors
     from maskanim_jax.systems import build
-    from maskanim_jax.training.loop import vgg_weights
+    from maskanim_jax.training.experiment import vgg_weights
 
     config = config_of(size)
     if untrained:

@@ -11,17 +11,20 @@ from ml_collections import ConfigDict
 
 from input_pipeline.shards import Split, open_split, read_index
 from maskanim_jax.buckets.address import address_of
-from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError
 
+DRAWING_TIMEOUT_S = 900.0
+"""Seconds that the other processes of a run wait for process 0 to draw and prepare the puppets."""
 _OTHER_DRAWING = 12.0
 """Mean difference in grey levels from which on two pictures are not the same drawing; JPEG's is about 1."""
 
 
-def ensure_shards(config: ConfigDict) -> Path:
-    """The folder of the config's shards, or the one that those in a bucket are fetched to.
+def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
+    """The folder of the config's shards; draws and prepares the puppets when the config has them and the folder is missing.
 
-    Draws and prepares the puppets when the config has them and the folder is missing."""
+    Those in a bucket are fetched to a folder of the local cache.
+    Of the processes of a run, `process` 0 draws; the others wait for it. Raises UserError.
+    """
     if not config.data.shards:
         raise UserError(
             "config.data.shards is empty: give --config.data.shards=SHARDS, a folder that `python -m input_pipeline.prepare` wrote"
@@ -32,8 +35,7 @@ def ensure_shards(config: ConfigDict) -> Path:
         return fetch_shards(address)
     shards = Path(config.data.shards)
     puppets = config.data.puppets
-    peers = hosts.current()
-    if not shards.exists() and puppets.train_identities and peers is not None and peers.index:
+    if not shards.exists() and puppets.train_identities and process:
         _wait_for(shards)  # process 0 draws them
     elif not shards.exists() and puppets.train_identities:
         from input_pipeline.prepare import prepare
@@ -60,19 +62,19 @@ def ensure_shards(config: ConfigDict) -> Path:
 
 def _wait_for(shards: Path) -> None:
     """Until the folder has its name, which it gets when it is complete; should process 0 fail, this one ends with it."""
-    until = time.monotonic() + hosts.ARRIVAL
+    until = time.monotonic() + DRAWING_TIMEOUT_S
     while not shards.exists():
         if time.monotonic() > until:
             raise UserError(
-                f"{shards} did not appear within {hosts.ARRIVAL / 60:.0f} minutes: process 0 draws the puppets, "
+                f"{shards} did not appear within {DRAWING_TIMEOUT_S / 60:.0f} minutes: process 0 draws the puppets, "
                 "so give --config.data.shards on a disk that all processes share"
             )
         time.sleep(0.5)
 
 
-def open_data(config: ConfigDict, split: str) -> Split:
-    """A split of the config's shards; raises UserError when the frames have another size than the config's."""
-    found = open_split(ensure_shards(config), split)
+def open_data(config: ConfigDict, split: str, process: int = 0) -> Split:
+    """A split of the config's shards, for `process` of a run; raises UserError when the frames have another size than the config's."""
+    found = open_split(ensure_shards(config, process), split)
     if found.size != config.frame_size:
         raise UserError(
             f"{found.shards} has frames of {found.size} pixels, but config.frame_size={config.frame_size}: prepare it with --size={config.frame_size}"

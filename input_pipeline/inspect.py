@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
 from maskanim_jax.buckets.address import address_of, shown
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
 _CAPTION = 16
@@ -114,8 +114,8 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=8, help="frames of each clip on the sheet (default 8)")
     parser.add_argument("--verify", action="store_true", help="also read every frame and compare its hash")
     args = parser.parse_args()
-    if args.clips < 1 or args.frames < 1:
-        raise UserError(f"--clips={args.clips} and --frames={args.frames} must be 1 or more: choose larger ones")
+    check_at_least("--clips", args.clips)
+    check_at_least("--frames", args.frames)
     shards, target = args.shards, args.sheet
     if (address := address_of(shards)) is not None:
         from input_pipeline.shard_cache import fetch_shards

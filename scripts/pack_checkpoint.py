@@ -18,7 +18,7 @@ from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import replacing
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
 
 
 def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:

@@ -8,15 +8,18 @@ from small_system import SmallSystem
 from test_train import assert_equal_states
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct
+from maskanim_jax.systems.averaging import begin, moved
 from maskanim_jax.systems.interface import Variables
+from maskanim_jax.systems.train_state import abstract_state, init_state
+from maskanim_jax.training import experiment
 from maskanim_jax.training import loop as train_module
-from maskanim_jax.training.averaging import begin, moved
 from maskanim_jax.training.loop import train
-from maskanim_jax.training.step import init_state, make_step
+from maskanim_jax.training.step import make_step
 from maskanim_jax.workdir.logs import read_log
 
 
@@ -29,7 +32,7 @@ def config_with(shards, ema, steps=6):
 @pytest.fixture
 def small(monkeypatch):
     """Training and loading with the system that compiles in a second."""
-    monkeypatch.setattr(train_module, "build", lambda config: SmallSystem())
+    monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
     monkeypatch.setattr("maskanim_jax.checkpoints.loading.build", lambda config: SmallSystem())
 
 
@@ -90,7 +93,7 @@ def test_what_was_averaged_is_measured_loaded_and_warned_of_nothing(small, tiny_
     run = load_run(tmp_path, "last")
     assert_equal_states(run.variables, Variables(**state.ema))
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(train_module, "build", lambda config: SmallSystem())
+        patched.setattr(experiment, "build", lambda config: SmallSystem())
         held_out = train_module.set_up(config_with(tiny_shards, 0.5)).held_out
     logged = [line["test_l1"] for line in read_log(tmp_path) if "test_l1" in line][-1]
     averaged, last = (
@@ -122,7 +125,7 @@ def test_a_decay_that_cannot_be_is_refused(tiny_shards, tmp_path, decay):
 
 def test_the_real_networks_train_with_averages_and_are_exported_with_them(tiny_shards, tmp_path):
     """The real networks: one step, saved, restored for training, and written as a file of the released code."""
-    from maskanim_jax.convert import export_checkpoint
+    from maskanim_jax.conversion.exporting import export_checkpoint
     from maskanim_jax.serialization.torch_reader import read_tensors
 
     config = config_with(tiny_shards, 0.5, 1)
@@ -130,7 +133,7 @@ def test_the_real_networks_train_with_averages_and_are_exported_with_them(tiny_s
     config.data.own_negative = 0.0
     state = train(config, tmp_path / "run")
     with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
-        like = abstract_state(train_module.build(config), 0, 3, 0.5)
+        like = abstract_state(experiment.build(config), 0, 3, 0.5)
         assert_equal_states(checkpoints.restore(1, like, make_mesh(1)), state)
     said = export_checkpoint(tmp_path / "run", tmp_path / "1.pth.tar")
     assert any("averaged weights" in sentence for sentence in said)

@@ -11,7 +11,7 @@ from html_page import Page
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.report import write_report
+from maskanim_jax.reports.run_page import write_report
 from maskanim_jax.workdir.logs import RunLog
 
 

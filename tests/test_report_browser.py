@@ -7,7 +7,7 @@ import pytest
 from clips import clip, save
 from PIL import Image
 
-from maskanim_jax.report import write_report
+from maskanim_jax.reports.run_page import write_report
 from maskanim_jax.workdir.logs import RunLog
 from maskanim_jax.workdir.results import inputs_of
 

@@ -8,8 +8,8 @@ from html_page import Page
 from PIL import Image
 
 from configs import fomm_puppets, puppets
-from maskanim_jax.report import summary, write_report
 from maskanim_jax.reports.headline import Health, headline, health
+from maskanim_jax.reports.run_page import summary, write_report
 from maskanim_jax.workdir.logs import RunLog
 
 FIGURES = {

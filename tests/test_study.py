@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from maskanim_jax import study
 from maskanim_jax.errors import UserError
-from maskanim_jax.reports import study_page
+from maskanim_jax.reports import study, study_page
+from maskanim_jax.study import main
 from maskanim_jax.workdir.logs import RunLog
 
 ROOT = Path(__file__).parents[1]
@@ -167,4 +167,4 @@ def test_a_command_that_fails_ends_the_study_with_its_name(tmp_path):
 )
 def test_what_the_command_can_not_do_is_a_sentence(tmp_path, flags, word):
     with pytest.raises(UserError, match=word):
-        study.main([f"--workdir={tmp_path}", *flags])
+        main([f"--workdir={tmp_path}", *flags])

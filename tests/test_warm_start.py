@@ -13,9 +13,9 @@ from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
+from maskanim_jax.systems.train_state import fresh_state
 from maskanim_jax.training import loop as train_module
 from maskanim_jax.training.loop import train
-from maskanim_jax.training.step import fresh_state
 from maskanim_jax.training.warm_start import INITIAL, read_initial, started_from
 from maskanim_jax.workdir.logs import read_log
 from maskanim_jax.workdir.provenance import read_starts

@@ -21,12 +21,13 @@ from clips import clip, save
 from PIL import Image
 from test_animate import ONE, Echo
 
-from maskanim_jax.api import Animator
+from maskanim_jax.animation.animator import Animator
 from maskanim_jax.checkpoints.bundled import names
-from maskanim_jax.demo import main, parser, workdirs
+from maskanim_jax.demo import main, parser
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.web.job import Asked, make
+from maskanim_jax.web.serve import workdirs
 
 ROOT = Path(__file__).parents[1]
 ECHO = Animator(SimpleNamespace(config=None, system=Echo(), variables=ONE, step=7))
@@ -84,7 +85,7 @@ def test_a_length_that_no_file_states_is_found_out_while_reading(files, tmp_path
         opened.count = None
         return opened
 
-    monkeypatch.setattr("maskanim_jax.web.job.open_frames", unstated)
+    monkeypatch.setattr("maskanim_jax.animation.jobs.open_frames", unstated)
     with pytest.raises(UserError, match=r"more frames"):
         make(ECHO, asked(files, most=FRAMES - 1), tmp_path, "x", lambda *_: None)
     assert list(tmp_path.iterdir()) == []

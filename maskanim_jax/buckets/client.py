@@ -23,7 +23,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from maskanim_jax.errors import RESTART, UserError
-from maskanim_jax.weights import default_cache
+from maskanim_jax.utils.cache import default_cache
 
 WAIT = "MASKANIM_BUCKET_WAIT"
 """Environment variable: seconds that an unreachable bucket is waited for; 300 without it."""

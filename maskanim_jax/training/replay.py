@@ -20,14 +20,17 @@ from PIL import Image
 from tqdm import tqdm
 
 from maskanim_jax.buckets.local_paths import in_working_copy
-from maskanim_jax.checkpoints.loading import FOLDER, Checkpoints, changes, refuse_changes
+from maskanim_jax.checkpoints.loading import FOLDER
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.interface import Tree
-from maskanim_jax.training.loop import Setting, batches, fresh, set_up, start
+from maskanim_jax.systems.interface import PyTree
+from maskanim_jax.systems.train_state import TrainState
+from maskanim_jax.training.experiment import Setting, batches, fresh, set_up, start
 from maskanim_jax.training.nonfinite import finite_or_word, pairs_of_step, record_path, words
-from maskanim_jax.training.step import FINITE, TrainState, make_step
+from maskanim_jax.training.step import FINITE, make_step
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.video.strips import grid, strip
+from maskanim_jax.workdir.config import changes, refuse_changes
 from maskanim_jax.workdir.provenance import read_starts
 
 REPLAY = "replay"
@@ -105,11 +108,11 @@ def networks(before: TrainState, after: TrainState, figures: Mapping[str, float]
     return found
 
 
-def _norm(tree: Tree) -> float:
+def _norm(tree: PyTree) -> float:
     return math.sqrt(sum(float(np.square(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(tree)))
 
 
-def _bad(tree: Tree) -> int:
+def _bad(tree: PyTree) -> int:
     return sum(int((~np.isfinite(np.asarray(leaf))).sum()) for leaf in jax.tree.leaves(tree))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,66 +10,9 @@ import optax
 from jax.sharding import Mesh
 
 from maskanim_jax.distributed.sharding import in_parts, replicated, split
-from maskanim_jax.systems.interface import Gradients, System, Tree, Variables
-from maskanim_jax.training.averaging import begin, moved
-from maskanim_jax.utils.memory import give_back_memory
-
-
-class TrainState(NamedTuple):
-    """`step` counts finished steps; it is also the position in the data, since a batch is a function of (seed, step)."""
-
-    step: jax.Array
-    params: Tree
-    stats: Tree
-    opt_state: Any
-    ema: dict[str, Tree] | None = None
-    """With `optim.ema` the averages of parameters and batch statistics, {"params": ..., "stats": ...}; otherwise None."""
-
-    @property
-    def variables(self) -> Variables:
-        """Parameters and batch statistics, as the system takes them."""
-        return Variables(self.params, self.stats)
-
-    @property
-    def averaged(self) -> Variables:
-        """What evaluation and animation use: the averages, or the variables themselves in a run without averages."""
-        return self.variables if self.ema is None else Variables(**self.ema)
-
-    def saved(self) -> dict[str, Any]:
-        """The tree of a checkpoint; a run without averages has no `ema` in it."""
-        return {name: value for name, value in self._asdict().items() if value is not None}
-
-
-def init_state(system: System, seed: int, steps_per_epoch: int, ema: float = 0.0) -> TrainState:
-    """The state before the first step; a pure function of config and seed. `ema`: the decay of the averages, 0 for none."""
-    variables = system.init(jax.random.key(seed))
-    return TrainState(
-        jnp.zeros((), jnp.int32),
-        variables.params,
-        variables.stats,
-        system.optimizer(steps_per_epoch).init(variables.params),
-        begin(variables) if ema else None,
-    )
-
-
-def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, ema: float = 0.0) -> TrainState:
-    """`init_state` on every device of the mesh."""
-    # It runs once: on a CPU, where compiling it well takes longer than all else before the first step, that is left out.
-    options: dict[str, Any] = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
-    made = jax.jit(init_state, static_argnums=(0, 1, 2, 3), out_shardings=replicated(mesh), compiler_options=options)
-    state = jax.block_until_ready(made(system, seed, steps_per_epoch, ema))
-    give_back_memory()
-    return state
-
-
-def with_averages(state: TrainState, ema: float, mesh: Mesh) -> TrainState:
-    """The state with averages when `ema` > 0 (those it has, or ones that begin here), or without."""
-    if not ema:
-        return state._replace(ema=None)
-    if state.ema is not None:
-        return state
-    return state._replace(ema=jax.jit(begin, out_shardings=replicated(mesh))(state.variables))
-
+from maskanim_jax.systems.averaging import moved
+from maskanim_jax.systems.interface import Gradients, PyTree, System, Variables
+from maskanim_jax.systems.train_state import TrainState
 
 FINITE = "finite"
 """The metric that says whether a step may be kept."""
@@ -90,7 +32,7 @@ def health(found: Gradients) -> dict[str, jax.Array]:
     return norms | {FINITE: jnp.stack(parts).all()}
 
 
-StepFunction = Callable[[TrainState, Tree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+StepFunction = Callable[[TrainState, PyTree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_step(
@@ -105,7 +47,9 @@ def make_step(
     """
     optimizer = system.optimizer(steps_per_epoch)
 
-    def gradients(state: TrainState, frozen: Tree, source: jax.Array, driving: jax.Array, key: jax.Array) -> Gradients:
+    def gradients(
+        state: TrainState, frozen: PyTree, source: jax.Array, driving: jax.Array, key: jax.Array
+    ) -> Gradients:
         def of_part(variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Gradients:
             source, driving = (frames.astype(jnp.float32) / 255.0 for frames in (source, driving))
             return system.gradients(variables, frozen, source, driving, key, state.step, steps_per_epoch)
@@ -113,7 +57,7 @@ def make_step(
         if accumulate == 1:
             return of_part(state.variables, source, driving, key)
 
-        def add(carried: tuple[Tree, Tree], part: tuple[jax.Array, ...]) -> tuple[tuple[Tree, Tree], Tree]:
+        def add(carried: tuple[PyTree, PyTree], part: tuple[jax.Array, ...]) -> tuple[tuple[PyTree, PyTree], PyTree]:
             (summed, stats), (number, source, driving) = carried, part
             found = of_part(Variables(state.params, stats), source, driving, jax.random.fold_in(key, number))
             return (jax.tree.map(jnp.add, summed, found.grads), found.stats), found.metrics
@@ -127,7 +71,7 @@ def make_step(
         return Gradients(grads, stats, jax.tree.map(lambda each: each.mean(0), metrics))
 
     def step(
-        state: TrainState, frozen: Tree, source: jax.Array, driving: jax.Array
+        state: TrainState, frozen: PyTree, source: jax.Array, driving: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what each device does by itself looks for it

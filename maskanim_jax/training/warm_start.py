@@ -15,11 +15,13 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from maskanim_jax.checkpoints.loading import LoadedRun, flat_config, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.distributed.sharding import everywhere, replicated
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import System, Variables
-from maskanim_jax.training.step import TrainState, with_averages
+from maskanim_jax.systems.train_state import TrainState, with_averages
+from maskanim_jax.workdir.config import flat_config
 
 INITIAL = "initial_networks"
 """In run.json and in a checkpoint's `info`: what a run started from."""

@@ -14,22 +14,22 @@ from helpers.gcs_server import BUCKET, Proxy
 from small_system import SmallSystem
 from small_train import small_config
 
-from maskanim_jax import report
 from maskanim_jax.buckets import client
 from maskanim_jax.buckets.local_paths import fetched, opened
 from maskanim_jax.checkpoints.loading import load_run, saved_config
 from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
-from maskanim_jax.main import _take_saved_config
-from maskanim_jax.training import loop
+from maskanim_jax.reports import run_page
+from maskanim_jax.training import experiment, loop
 from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.saved_config import take_saved_config
 
 NOT_COMPARED = ("time", "steps_per_second", "data_wait_share", "text")
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(loop, "build", lambda config: SmallSystem())
+    monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
     monkeypatch.setattr("maskanim_jax.checkpoints.loading.build", lambda config: SmallSystem())
     monkeypatch.setattr(client, "MIN_DELAY", 0.02)
 
@@ -57,7 +57,7 @@ def alone(tiny_shards, tmp_path_factory):
     """Workdir and last state of six steps on a disk."""
     workdir = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "build", lambda config: SmallSystem())
+        patch.setattr(experiment, "build", lambda config: SmallSystem())
         return workdir, loop.train(config_of(tiny_shards, 6), workdir)
 
 
@@ -93,9 +93,9 @@ def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, 
     with pytest.raises(UserError, match=rf"^{run}/checkpoints has no whole checkpoint of step 5"):
         load_run(f"{run}/checkpoints/5")
     argv = ["main", f"--workdir={run}"]
-    _take_saved_config(argv)
+    take_saved_config(argv)
     assert "saved_config.py:" in argv[1]
-    page = report.write_report(run)
+    page = run_page.write_report(run)
     assert "report.html" in server.names(prefix_of(run))
     assert str(page) == f"gs:/{BUCKET}/{prefix_of(run)}report.html"
 

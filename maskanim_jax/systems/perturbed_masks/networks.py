@@ -93,4 +93,4 @@ class FineGenerator(nnx.Module):
     ) -> jax.Array:
         """s (N, S, S, 3), U(m_s) (N, S, S, 1), c (N, S, S, 3), U(m_d) (N, S, S, 1) to the fine frame f (N, S, S, 3)."""
         x = jnp.concatenate([source, source_mask, coarse, driving_mask], -1)
-        return jax.nn.sigmoid(self.last.of_parts(self.body.parts(x, train)).astype(jnp.float32))
+        return jax.nn.sigmoid(self.last.apply_concat(self.body.parts(x, train)).astype(jnp.float32))

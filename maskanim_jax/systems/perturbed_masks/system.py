@@ -17,11 +17,11 @@ from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
 from maskanim_jax.losses.perceptual import perceptual_pyramid
-from maskanim_jax.nn.functional import Network, fold_all
+from maskanim_jax.nn.functional import FunctionalModule, fold_all
 from maskanim_jax.nn.resize import bilinear
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, random_negative
-from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
+from maskanim_jax.systems.interface import Gradients, Pictures, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 from maskanim_jax.systems.perturbed_masks.config_checks import check, departures, shape_settings
 from maskanim_jax.systems.perturbed_masks.networks import CoarseGenerator, FineGenerator, MaskGenerator, MaskRefiner
@@ -56,7 +56,7 @@ class PerturbedMasks:
             "coarse": lambda rngs: CoarseGenerator(config.coarse, ups, dtype=dtype, rngs=rngs),
             "fine": lambda rngs: FineGenerator(config.fine, dtype=dtype, rngs=rngs),
         }
-        self.networks = {name: Network(make, remat=config.remat, name=name) for name, make in makers.items()}
+        self.networks = {name: FunctionalModule(make, remat=config.remat, name=name) for name, make in makers.items()}
 
     # -- learning ------------------------------------------------------------------------------------------------------------------
 
@@ -92,15 +92,15 @@ class PerturbedMasks:
 
     def losses(
         self,
-        params: Mapping[str, Tree],
-        stats: Mapping[str, Tree],
+        params: Mapping[str, PyTree],
+        stats: Mapping[str, PyTree],
         vgg: Mapping[str, jax.Array],
         source: jax.Array,
         target: jax.Array,
         augmented: jax.Array,
         key: jax.Array,
         refining: jax.Array | bool,
-    ) -> tuple[dict[str, jax.Array], dict[str, Tree], dict[str, jax.Array]]:
+    ) -> tuple[dict[str, jax.Array], dict[str, PyTree], dict[str, jax.Array]]:
         """The weighted losses of s, d and A(d) (N, S, S, 3): ({"mask", "coarse", "fine"}, new statistics, masks and frames).
 
         Which network each loss updates (section 3.1, Loss Terms): L_mask (Eq. 8) updates r alone; the reconstruction of c (Eq. 6) updates l
@@ -156,7 +156,7 @@ class PerturbedMasks:
     def gradients(
         self,
         variables: Variables,
-        frozen: Tree,
+        frozen: PyTree,
         source: jax.Array,
         driving: jax.Array,
         key: jax.Array,
@@ -169,8 +169,8 @@ class PerturbedMasks:
         refining = step >= self.config.refine.start_epoch * steps_per_epoch
 
         def total(
-            params: dict[str, Tree],
-        ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], dict[str, jax.Array]]]:
+            params: dict[str, PyTree],
+        ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, PyTree], dict[str, jax.Array]]]:
             losses, stats, pictures = self.losses(
                 params, variables.stats, frozen, source, target, augmented, perturb_key, refining
             )
@@ -242,7 +242,7 @@ class PerturbedMasks:
     def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
         return parse_options(given, self.config.perturb)
 
-    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
+    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
         del first_driving  # masks are absolute: no frame of the driver is special
         return {
             "source": source,
@@ -250,11 +250,11 @@ class PerturbedMasks:
             "mask": self._run(variables, "mask", source),
         }
 
-    def pose(self, variables: Variables, driving: jax.Array) -> Tree:
+    def pose(self, variables: Variables, driving: jax.Array) -> PyTree:
         return self._run(variables, "mask", driving)
 
     def animate(
-        self, variables: Variables, begun: Tree, driving: jax.Array, options: Any, pose: Tree | None = None
+        self, variables: Variables, begun: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
     ) -> Pictures:
         source, small, source_mask = (
             jnp.broadcast_to(begun[name], (driving.shape[0], *begun[name].shape[1:]))
@@ -281,7 +281,7 @@ class PerturbedMasks:
             "fine": fine,
         }
 
-    def warnings(self, begun: Tree, options: Any) -> list[str]:
+    def warnings(self, begun: PyTree, options: Any) -> list[str]:
         return []  # masks are absolute: source and first driving frame need not be alike
 
     def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:

@@ -1,0 +1,208 @@
+"""What is animated into which files? One job a result: checked before any work, then rendered."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from maskanim_jax.animation.generate import animate, nearest_frame
+from maskanim_jax.animation.pairs import read_pairs
+from maskanim_jax.checkpoints import bundled
+from maskanim_jax.errors import UserError
+from maskanim_jax.video.images import Fit
+from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
+from maskanim_jax.video.strips import strip, to_uint8
+from maskanim_jax.video.writer import MADE, VideoWriter, check_writable, is_folder
+
+if TYPE_CHECKING:
+    from maskanim_jax.checkpoints.run import LoadedRun
+    from maskanim_jax.systems.interface import System
+
+
+@dataclass(frozen=True)
+class Job:
+    """One result to make; `where` names the CSV line that asked for it, for errors."""
+
+    source: Path
+    driving: Path
+    output: str
+    strip: str | None
+    where: str = ""
+
+
+def plan(args: argparse.Namespace) -> list[Job]:
+    """What the flags ask for, checked before any work: inputs can be opened, outputs can be written.
+
+    Raises UserError.
+    """
+    if args.pairs is None:
+        if args.source is None or args.driving is None:
+            raise UserError("--source and --driving are missing; give both, or --pairs=CSV")
+        source, driving = (
+            bundled.example(Path(args.source), bundled.SOURCE),
+            bundled.example(Path(args.driving), bundled.DRIVING),
+        )
+        jobs = [Job(source, driving, args.output, args.strip)]
+    else:
+        if args.source is not None or args.driving is not None:
+            raise UserError("--pairs stands alone; leave --source and --driving away, or give them without --pairs")
+        for folder in filter(None, (args.output, args.strip)):
+            if Path(folder).suffix and not is_folder(folder):
+                raise UserError(f"{folder} must be a folder with --pairs; end it with /")
+        pairs = read_pairs(Path(args.pairs), args.data)
+        jobs = []
+        for number, pair in enumerate(pairs):
+            name = pair.output_name(number)
+            strip_path = str(Path(args.strip) / name) if args.strip else None
+            where = f"{args.pairs} line {pair.line}: "
+            jobs.append(Job(pair.source, pair.driving, str(Path(args.output) / name), strip_path, where))
+    for job in jobs:
+        with named(job):
+            _check(job)
+    return jobs
+
+
+def _check(job: Job) -> None:
+    first_frame(job.source)
+    first_frame(job.driving)
+    outputs = [path for path in (job.output, job.strip) if path]
+    if len({Path(path).resolve() for path in outputs}) < len(outputs):
+        raise UserError(f"{job.output} is both --output and --strip; give two names")
+    for path in outputs:
+        for given in (job.source.resolve(), job.driving.resolve()):
+            if Path(path).resolve() in (given, *given.parents):
+                raise UserError(f"{path} is or holds an input; choose another output, so that nothing is lost")
+        check_writable(path)
+
+
+@contextmanager
+def named(job: Job) -> Iterator[None]:
+    """Puts the CSV line before the sentence of an error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{job.where}{error}") from error
+
+
+def render(
+    run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, best_frame: bool = False, label: str = ""
+) -> int:
+    """Makes one result, and its strip if asked for, with a bar; returns the number of frames. Raises UserError."""
+
+    def watch(clip: FrameSource, doing: Doing) -> Iterable[np.ndarray]:
+        desc = (label or "animate") if doing == "animate" else f"{label} {doing}".strip()
+        return tqdm(clip, desc=desc, total=clip.count, unit="frame")
+
+    made = animate_file(
+        run,
+        job.source,
+        job.driving,
+        job.output,
+        job.strip,
+        options,
+        batch=batch,
+        fit=fit,
+        best_frame=best_frame,
+        watch=watch,
+        warn=_warning(job),
+    )
+    if made.best_frame is not None:
+        print(f"{job.driving}: frame {made.best_frame} is nearest to the source's pose")
+    return made.frames
+
+
+Doing = Literal["best frame", "animate"]
+"""Why the driving is read: to find the frame in the source's pose, or to animate."""
+
+
+class Made(NamedTuple):
+    """What `animate_file` wrote: the number of frames, and which frame of the driving was taken for the first."""
+
+    frames: int
+    best_frame: int | None
+
+
+def animate_file(
+    run: LoadedRun,
+    source: Path,
+    driving: Path,
+    output: str | Path,
+    strips: str | Path | None,
+    options: Any,
+    *,
+    batch: int,
+    fit: Fit,
+    best_frame: bool,
+    watch: Callable[[FrameSource, Doing], Iterable[np.ndarray]],
+    warn: Callable[[str], None],
+) -> Made:
+    """Animates the picture `source` by the video `driving`, whose speed and sound `output` keeps; `strips` gets all pictures side by side.
+
+    With `best_frame` the driving is read twice, and relative motion is measured from the frame that is nearest to the source's pose.
+    `watch` gives the frames of the opened driving each time: it may count them, or refuse too many. Raises UserError.
+    """
+    system, still = run.system, first_frame(source)
+    number = first = None
+    if best_frame:
+        with open_frames(driving) as clip:
+            frames = watch(clip, "best frame")
+            number, first = nearest_frame(system, run.variables, still, frames, batch=batch, fit=fit)
+    with open_frames(driving) as clip:
+        pictures = animate(
+            system,
+            run.variables,
+            still,
+            watch(clip, "animate"),
+            options,
+            batch=batch,
+            fit=fit,
+            first=first,
+            warn=warn,
+            names=() if strips else (system.result,),
+        )
+        return Made(write_animation(system, pictures, [output], strips, fps=clip.fps, sound=driving), number)
+
+
+def write_animation(
+    system: System,
+    pictures: Iterable[Mapping[str, np.ndarray]],
+    outputs: Sequence[str | Path],
+    strips: str | Path | None = None,
+    *,
+    fps: Fraction,
+    sound: Path | None = None,
+    strip_side: int | None = None,
+) -> int:
+    """Writes each frame's result to all `outputs`, and its pictures side by side to `strips`; returns the number of frames.
+
+    `pictures` are those of `animate` (of `strips` all of them). `fps`: frames per second; `sound`: the file whose sound is kept;
+    `strip_side`: pixels of each picture of the strip (default: the system's frame size). Every file says that it was generated.
+    """
+    with ExitStack() as stack:
+        results, side_by_side = (
+            [stack.enter_context(VideoWriter(path, fps, sound, MADE)) for path in paths]
+            for paths in (outputs, [strips] if strips else [])
+        )
+        for shown in pictures:
+            result = to_uint8(shown[system.result])
+            for writer in results:
+                writer.write(result)
+            for writer in side_by_side:
+                writer.write(strip(shown, system.picture_order, strip_side or system.frame_size, captions=True))
+    return results[0].count
+
+
+def _warning(job: Job) -> Callable[[str], None]:
+    def warn(sentence: str) -> None:
+        tqdm.write(f"warning: {job.where}{sentence}", file=sys.stderr)
+
+    return warn
