@@ -82,7 +82,7 @@ class ShardCache:
         self._listed = listed
         self._changed = threading.Condition()
         self._missing = [name for name in self._sizes if not self._is_there(name)]
-        self._failure: UserError | None = None
+        self._failure: Exception | None = None
         if self._missing:
             self._make_room()
             here = sum(self._sizes[name] for name in self._sizes if name not in self._missing)
@@ -177,12 +177,12 @@ class ShardCache:
             try:
                 if not any(self._fetch(name) for name in missing):
                     time.sleep(POLL_S)  # other threads or processes have them in hand
-            except UserError as error:
-                self._failure = error
             except OSError as error:
                 self._failure = UserError(
                     f"{self.folder} can't be written ({error.strerror or error}): free space, then start again"
                 )
+            except Exception as error:  # whatever it is, it is the reader's to see
+                self._failure = error
             with self._changed:
                 self._changed.notify_all()
 
@@ -252,18 +252,16 @@ def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str |
     from array_record.python.array_record_module import ArrayRecordReader
 
     clip: dict[str, Any] = {"name": "?"}
-    with contextlib.ExitStack() as stack:
-        try:
-            reader = ArrayRecordReader(str(shard), "readahead_buffer_size:0")
-            stack.callback(reader.close)
+    try:
+        with contextlib.closing(ArrayRecordReader(str(shard), "readahead_buffer_size:0")) as reader:
             for first, clip in clips:
                 digest = hashlib.sha256()
                 for record in _records(reader, first, clip["count"]):
                     digest.update(unpack(record).picture)
                 if "sha256" in clip and digest.hexdigest() != clip["sha256"]:
                     return str(clip["name"])
-        except Exception:  # array_record raises whatever its reader met, and each of them means damage
-            return str(clip["name"])
+    except Exception:  # array_record raises whatever its reader met, and each of them means damage
+        return str(clip["name"])
     return None
 
 
