@@ -42,6 +42,7 @@ def bucket_run(server, proxy):
 
         def saving(self):
             # What the kill before left is swept before the first step of this start.
+            time.sleep(0.02)
             return self.batches_taken() > 0 and bool(self._half_written())
 
         def finish(self):

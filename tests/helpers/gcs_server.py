@@ -52,8 +52,13 @@ class GcsServer:
 
     def _ask(self, method, path, body=None):
         request = urllib.request.Request(f"{self.address}{path}", body, method=method)
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            return answer.read()
+        for timeout in (20, 20, 60):  # on a busy machine a connection may be lost
+            with contextlib.suppress(TimeoutError):
+                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
+                    request, timeout=timeout
+                ) as answer:
+                    return answer.read()
+        raise TimeoutError(f"{self.address} does not answer")
 
     def make_bucket(self, name):
         self._ask("POST", "/storage/v1/b", json.dumps({"name": name}).encode())
