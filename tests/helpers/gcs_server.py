@@ -53,11 +53,11 @@ class GcsServer:
     def _ask(self, method, path, body=None):
         request = urllib.request.Request(f"{self.address}{path}", body, method=method)
         for timeout in (20, 20, 60):  # on a busy machine a connection may be lost
-            with contextlib.suppress(TimeoutError):
-                with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(
-                    request, timeout=timeout
-                ) as answer:
-                    return answer.read()
+            with (
+                contextlib.suppress(TimeoutError),
+                urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout) as answer,
+            ):
+                return answer.read()
         raise TimeoutError(f"{self.address} does not answer")
 
     def make_bucket(self, name):
