@@ -24,6 +24,10 @@ class Variables(NamedTuple):
     stats: dict[str, PyTree]
 
 
+SCHEDULED = ("temperature",)
+"""Names of statistics that a system sets anew in each step: a run that starts from another's networks does not take them."""
+
+
 class Gradients(NamedTuple):
     """What one training step computes: gradients like `params`, the new batch statistics, scalars for the log."""
 

@@ -23,8 +23,15 @@ from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, random_negative
 from maskanim_jax.systems.interface import Gradients, Pictures, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
-from maskanim_jax.systems.perturbed_masks.config_checks import check, departures, shape_settings
-from maskanim_jax.systems.perturbed_masks.networks import CoarseGenerator, FineGenerator, MaskGenerator, MaskRefiner
+from maskanim_jax.systems.perturbed_masks.config_checks import advice, check, departures, shape_settings
+from maskanim_jax.systems.perturbed_masks.networks import (
+    TEMPERATURE,
+    CoarseGenerator,
+    FineGenerator,
+    MaskGenerator,
+    MaskRefiner,
+    temperature,
+)
 from maskanim_jax.systems.perturbed_masks.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.perturbed_masks.perturbations import p_test, p_train
 
@@ -167,21 +174,29 @@ class PerturbedMasks:
         with jax.named_scope("augment"):
             source, target, augmented = self.augment(source, driving, augment_key)
         refining = step >= self.config.refine.start_epoch * steps_per_epoch
+        stats_now = {**variables.stats}
+        for name in self._cooling():
+            stats_now[name] = {**stats_now[name], TEMPERATURE: temperature(step, self.config[name])}
 
         def total(
             params: dict[str, PyTree],
         ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, PyTree], dict[str, jax.Array]]]:
             losses, stats, pictures = self.losses(
-                params, variables.stats, frozen, source, target, augmented, perturb_key, refining
+                params, stats_now, frozen, source, target, augmented, perturb_key, refining
             )
             return sum(losses.values(), jnp.float32(0)), (losses, stats, pictures)
 
         (loss, (losses, stats, pictures)), grads = jax.value_and_grad(total, has_aux=True)(variables.params)
         masks = jnp.stack([pictures["source_mask"], pictures["driving_mask"]])
         metrics = {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}, **mask_figures(masks)}
+        metrics |= {f"temperature_{name}": stats_now[name][TEMPERATURE] for name in self._cooling()}
         metrics["fine_l1"] = jnp.abs(pictures["fine"] - target).mean()
         metrics["source_l1"] = jnp.abs(source - target).mean()
         return Gradients(grads, stats, metrics)
+
+    def _cooling(self) -> list[str]:
+        """The networks whose temperature changes with the step."""
+        return [name for name in ("mask", "refine") if self.config[name].temperature_steps]
 
     def shape_settings(self) -> dict[str, Any]:
         return shape_settings(self.config)
@@ -190,14 +205,15 @@ class PerturbedMasks:
         return departures(self.config)
 
     def alarms(self, metrics: Mapping[str, float]) -> list[str]:
-        """Sentences for the log when masks have died."""
+        """Sentences for the log when masks have died, and which config keeps them alive where this one is known not to."""
+        help = advice(self.config)
         if metrics["mask_space"] < DEAD_SPACE:
             return [
-                f"the mask is constant over the picture (mean {metrics['mask_mean']:.3f}, deviation {metrics['mask_space']:.4f}): it has collapsed"
+                f"the mask is constant over the picture (mean {metrics['mask_mean']:.3f}, deviation {metrics['mask_space']:.4f}): collapsed{help}"
             ]
         if metrics["mask_time"] < DEAD_TIME:
             return [
-                f"the mask hardly changes between frames (deviation over time {metrics['mask_time']:.4f}): it carries no pose"
+                f"the mask hardly changes between frames (deviation over time {metrics['mask_time']:.4f}): it carries no pose{help}"
             ]
         return []
 
