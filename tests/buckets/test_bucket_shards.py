@@ -54,14 +54,16 @@ def test_frames_batches_and_fingerprint_are_those_of_a_disk(gcs, shards, tiny_sh
 
 def test_a_reader_waits_for_the_shard_that_it_needs_and_no_other(gcs, shards, tiny_shards):
     _, proxy = gcs
-    name = shard_names(tiny_shards)[0]
-    proxy.fail("503", matches=lambda method, path: "array_record" in path and name not in path)
+    late, *_, wanted = shard_names(tiny_shards)
+    proxy.fail("503", matches=lambda method, path: late in path)
     folder = ensure_shards(tiny_config(shards))
     cache = shard_cache.fetching(folder)
-    cache.wait(name)
-    assert [path.name for path in folder.iterdir() if "array_record" in path.name and path.name[0] != "."] == [name]
+    cache.wait(wanted)
+    assert (folder / wanted).is_file()
+    assert not (folder / late).exists()
     proxy.fail(None)
     cache.wait_for_all()
+    assert (folder / late).is_file()
 
 
 def test_a_second_start_asks_for_no_shard_again_and_other_shards_get_another_folder(gcs, shards, monkeypatch):
