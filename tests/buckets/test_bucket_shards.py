@@ -144,9 +144,12 @@ def test_a_server_that_is_gone_ends_the_reader_with_75(gcs, shards, monkeypatch)
     _, proxy = gcs
     monkeypatch.setenv(client.WAIT, "0.3")
     proxy.fail("503", matches=lambda method, path: "array_record" in path and "alt=media" in path)
-    stream = PairStream(open_data(tiny_config(shards), "train"), batch_size=8, seed=0, repeats=4).batches()
     with pytest.raises(UserError, match=r"cannot be reached for") as error:
-        next(stream)
+        next(
+            PairStream(
+                open_split(ensure_shards(tiny_config(shards)), "train"), batch_size=8, seed=0, repeats=4
+            ).batches()
+        )
     assert error.value.status == 75
 
 
