@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from input_pipeline.record import unpack
 from maskanim_jax.buckets.address import Address
-from maskanim_jax.buckets.client import Bucket, Stored, cache_folder
+from maskanim_jax.buckets.client import Bucket, Stored
+from maskanim_jax.buckets.connection import cache_folder
 from maskanim_jax.errors import UserError
 
 LIMIT = "MASKANIM_SHARD_CACHE_GB"

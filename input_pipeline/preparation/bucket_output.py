@@ -14,7 +14,8 @@ from input_pipeline.preparation.pipeline import Job, run
 from input_pipeline.preparation.shard_jobs import key_of_part
 from input_pipeline.shards import INDEX
 from maskanim_jax.buckets.address import Address
-from maskanim_jax.buckets.client import Bucket, cache_folder, in_parallel, md5_of
+from maskanim_jax.buckets.client import Bucket, in_parallel, md5_of
+from maskanim_jax.buckets.connection import cache_folder
 from maskanim_jax.errors import UserError
 
 

@@ -1,62 +1,28 @@
-"""How are objects of a bucket listed, read and written, whatever the network does?
-
-Speaks the JSON API of Google Cloud Storage. An answer such as 503, a timeout or a dropped connection is tried again with exponential
-backoff for MASKANIM_BUCKET_WAIT seconds; then `BucketUnreachable` ends the command with status 75, "start me again".
-"""
+"""How are objects of a bucket listed, read and written whole? Speaks the JSON API of Google Cloud Storage."""
 
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import json
-import logging
 import os
-import random
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from maskanim_jax.errors import RESTART, UserError
-from maskanim_jax.utils.cache import default_cache
+from maskanim_jax.buckets import connection
+from maskanim_jax.buckets.connection import RETRIED, Connection, Deadline, TryAgain
+from maskanim_jax.errors import UserError
 
-WAIT = "MASKANIM_BUCKET_WAIT"
-"""Environment variable: seconds that an unreachable bucket is waited for; 300 without it."""
-CACHE = "MASKANIM_BUCKET_CACHE"
-"""Environment variable: a folder for what is fetched from buckets."""
-EMULATOR = "STORAGE_EMULATOR_HOST"
-"""Environment variable: address of a server for tests, which asks for no credentials."""
-TIMEOUT = (10.0, 30.0)
-"""Seconds to connect, and between two parts of an answer."""
-MIN_DELAY, MAX_DELAY = 0.25, 15.0
-"""Seconds before the first repetition, and at most between two."""
-_AFTER_FAILURE = 5.0
-"""Seconds to wait once the bucket was given up: what the end of the command still wants to write shall not wait as long again."""
-_AGAIN = (408, 429, 500, 502, 503, 504)
-_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 _IN_MEMORY = 8 << 20
 _CHUNK = 1 << 20
-_MAX_TEXT = 1 << 30
-Result = TypeVar("Result")
-
-
-class BucketUnreachable(UserError):
-    """The network or the server does not answer. Nothing is wrong with the run: the same command resumes it."""
-
-    status = RESTART
 
 
 class AlreadyExists(Exception):
     """An object that should have been new is there."""
-
-
-class _TryAgain(Exception):
-    """An answer that may be another one later; the text says which."""
 
 
 class Stored(NamedTuple):
@@ -77,10 +43,7 @@ class Bucket:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._local = threading.local()
-        self._given_up = False
-        self._server = _server()
-        self._credentials = None if os.environ.get(EMULATOR) else _credentials(name)
+        self._connection = Connection(name)
 
     def list(self, prefix: str) -> dict[str, Stored]:
         """All objects whose names begin with `prefix`, by name."""
@@ -96,11 +59,11 @@ class Bucket:
     def read(self, name: str) -> bytes | None:
         """The content of a small object; None where there is none."""
 
-        def attempt(_: _Deadline) -> bytes | None:
+        def attempt(_: Deadline) -> bytes | None:
             answer = self._send("GET", self._object(name), params={"alt": "media"}, may_lack=True)
             return None if answer is None else answer.content
 
-        return self._patiently(f"gs://{self.name}/{name}", attempt)
+        return self._connection.patiently(f"gs://{self.name}/{name}", attempt)
 
     def download(self, name: str, path: Path, stored: Stored, progress: Callable[[int], object] | None = None) -> None:
         """Fetches an object to `path`, which appears when it is whole and has the bucket's hash.
@@ -115,19 +78,19 @@ class Bucket:
         if part.exists():
             count(part.stat().st_size)
 
-        def attempt(deadline: _Deadline) -> None:
+        def attempt(deadline: Deadline) -> None:
             offset = part.stat().st_size if part.exists() else 0
             if offset < stored.size or not part.exists():
                 self._receive(name, part, offset, deadline, count)
             if part.stat().st_size != stored.size or (stored.md5 and _md5(part) != stored.md5):
                 count(-part.stat().st_size)
                 part.unlink()
-                raise _TryAgain("what is received is not what the bucket holds")
+                raise TryAgain("what is received is not what the bucket holds")
 
-        self._patiently(f"gs://{self.name}/{name}", attempt)
+        self._connection.patiently(f"gs://{self.name}/{name}", attempt)
         os.replace(part, path)
 
-    def _receive(self, name: str, part: Path, offset: int, deadline: _Deadline, count: Callable[[int], object]) -> None:
+    def _receive(self, name: str, part: Path, offset: int, deadline: Deadline, count: Callable[[int], object]) -> None:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         answer = self._send("GET", self._object(name), params={"alt": "media"}, headers=headers, stream=True)
         with answer, part.open("ab" if answer.status_code == 206 else "wb") as file:
@@ -147,20 +110,20 @@ class Bucket:
             source = source.read_bytes()
         md5 = _md5(source)
 
-        def attempt(_: _Deadline) -> Stored:
+        def attempt(_: Deadline) -> Stored:
             if isinstance(source, bytes):
                 stored = self._send_whole(name, source, if_absent)
             else:
                 with source.open("rb") as file:
                     stored = self._send_whole(name, file, if_absent)
             if stored.md5 and stored.md5 != md5:
-                raise _TryAgain("the bucket received other bytes than were sent")
+                raise TryAgain("the bucket received other bytes than were sent")
             return stored
 
-        return self._patiently(f"gs://{self.name}/{name}", attempt)
+        return self._connection.patiently(f"gs://{self.name}/{name}", attempt)
 
     def _send_whole(self, name: str, body: Any, if_absent: bool) -> Stored:
-        url = f"{self._server}/upload/storage/v1/b/{self.name}/o"
+        url = f"{self._connection.server}/upload/storage/v1/b/{self.name}/o"
         if not if_absent:
             answer = self._send("POST", url, params={"uploadType": "media", "name": name}, data=body)
         else:  # a condition needs the form with metadata: the server for tests looks at it nowhere else
@@ -178,7 +141,7 @@ class Bucket:
 
     def delete(self, name: str) -> None:
         """Removes an object; one that is not there is fine."""
-        self._patiently(
+        self._connection.patiently(
             f"gs://{self.name}/{name}", lambda _: self._send("DELETE", self._object(name), may_lack=True) and None
         )
 
@@ -195,28 +158,28 @@ class Bucket:
     # -- requests -------------------------------------------------------------------------------------------------------------------------
 
     def _object(self, name: str) -> str:
-        return f"{self._server}/storage/v1/b/{self.name}/o/{quote(name, safe='')}"
+        return f"{self._connection.server}/storage/v1/b/{self.name}/o/{quote(name, safe='')}"
 
     def _json(self, method: str, path: str, **options: Any) -> tuple[dict[str, Any], float | None]:
         """An answer's value and the server's time in it."""
-        url = path if path.startswith("http") else f"{self._server}/storage/v1/{path}"
+        url = path if path.startswith("http") else f"{self._connection.server}/storage/v1/{path}"
 
-        def attempt(_: _Deadline) -> tuple[dict[str, Any], float | None]:
+        def attempt(_: Deadline) -> tuple[dict[str, Any], float | None]:
             answer = self._send(method, url, **options)
             date = answer.headers.get("Date")
             return answer.json(), parsedate_to_datetime(date).timestamp() if date else None
 
-        return self._patiently(f"gs://{self.name}", attempt)
+        return self._connection.patiently(f"gs://{self.name}", attempt)
 
     def _send(self, method: str, url: str, may_lack: bool = False, **options: Any) -> Any:
-        """One request; the answer, None for an object that `may_lack`. Raises _TryAgain, AlreadyExists, UserError."""
-        answer = self._session().request(method, url, timeout=TIMEOUT, **options)
+        """One request; the answer, None for an object that `may_lack`. Raises TryAgain, AlreadyExists, UserError."""
+        answer = self._connection.session().request(method, url, timeout=connection.TIMEOUT, **options)
         code = answer.status_code
         if code < 300:
             return answer
-        if code in _AGAIN:
+        if code in RETRIED:
             answer.close()
-            raise _TryAgain(f"the server answers {code}")
+            raise TryAgain(f"the server answers {code}")
         if code == 412:
             raise AlreadyExists(url)
         about_object = "/o/" in url
@@ -235,132 +198,6 @@ class Bucket:
                 "who may read and write objects there"
             )
         raise UserError(f"gs://{self.name} refuses a request ({code}: {answer.text[:200]}): check the address")
-
-    def _session(self) -> Any:
-        """This thread's connections."""
-        if not hasattr(self._local, "session"):
-            if self._credentials is None:
-                import requests
-
-                self._local.session = requests.Session()
-                self._local.session.trust_env = False  # no proxy stands between a test and its server
-            else:
-                from google.auth.transport.requests import AuthorizedSession
-
-                self._local.session = AuthorizedSession(self._credentials)
-        return self._local.session
-
-    def _patiently(self, what: str, attempt: Callable[[_Deadline], Result]) -> Result:
-        """What `attempt` returns, tried again while the network or the server fails. Raises BucketUnreachable."""
-        deadline, delay = _Deadline(_AFTER_FAILURE if self._given_up else patience()), MIN_DELAY
-        while True:
-            try:
-                result = attempt(deadline)
-                self._given_up = False
-                return result
-            except _TryAgain as error:
-                reason = str(error)
-            except _network_errors() as error:
-                reason = f"{type(error).__name__}: {error}"[:200]
-            except _credential_errors() as error:
-                raise UserError(
-                    f"{what}: the credentials are not valid ({str(error)[:200]}): log in with `gcloud auth application-default login`"
-                ) from error
-            wait = delay * random.uniform(0.5, 1.0)
-            if deadline.passes_within(wait):
-                self._given_up = True
-                raise BucketUnreachable(
-                    f"{what} cannot be reached for {deadline.seconds:.0f} s ({reason}): start the same command again when it can; a run "
-                    "resumes from its newest checkpoint"
-                )
-            time.sleep(wait)
-            delay = min(2 * delay, MAX_DELAY)
-
-
-class _Deadline:
-    """Until when something is tried again."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.extend()
-
-    def extend(self) -> None:
-        """Something was received: the time begins anew."""
-        self._end = time.monotonic() + self.seconds
-
-    def passes_within(self, seconds: float) -> bool:
-        return time.monotonic() + seconds > self._end
-
-
-def cache_folder() -> Path:
-    """Where working copies of runs and shards are kept: `$MASKANIM_BUCKET_CACHE`, else `buckets` in the project's cache."""
-    return Path(os.environ.get(CACHE) or default_cache() / "buckets")
-
-
-def patience() -> float:
-    """Seconds that an unreachable bucket is waited for. Raises UserError for a setting that is none."""
-    text = os.environ.get(WAIT, "300")
-    try:
-        seconds = float(text)
-        if not 0 <= seconds <= 86400:
-            raise ValueError
-    except ValueError as error:
-        raise UserError(f"{WAIT}={text} is not a number of seconds from 0 to 86400") from error
-    return seconds
-
-
-def _server() -> str:
-    address = os.environ.get(EMULATOR, "")
-    if not address:
-        return "https://storage.googleapis.com"
-    return (address if "://" in address else f"http://{address}").rstrip("/")
-
-
-def _credentials(bucket: str) -> Any:
-    """The application default credentials. Raises UserError with what to do when there are none, or without the extra."""
-    try:
-        import google.auth
-        import google.auth.exceptions
-        import google.auth.transport.requests
-    except ImportError as error:
-        raise UserError(
-            f"gs://{bucket} needs the extra gcs: install it with `pip install 'maskanim_jax[gcs]'`"
-        ) from error
-    logging.getLogger("google.auth").setLevel(logging.ERROR)  # it warns of what the sentence below says
-    try:
-        return google.auth.default(scopes=[_SCOPE])[0]
-    except google.auth.exceptions.GoogleAuthError as error:
-        raise UserError(
-            f"gs://{bucket} needs Google Cloud credentials and there are none here: log in with `gcloud auth application-default login`, "
-            "or set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account"
-        ) from error
-
-
-@functools.cache
-def _network_errors() -> tuple[type[BaseException], ...]:
-    import requests
-
-    errors: tuple[type[BaseException], ...] = (
-        requests.exceptions.ConnectionError,
-        requests.exceptions.Timeout,
-        requests.exceptions.ChunkedEncodingError,
-        requests.exceptions.ContentDecodingError,
-        requests.exceptions.JSONDecodeError,
-    )
-    try:
-        from google.auth.exceptions import TransportError
-    except ImportError:
-        return errors
-    return (*errors, TransportError)
-
-
-@functools.cache
-def _credential_errors() -> tuple[type[BaseException], ...]:
-    try:
-        from google.auth.exceptions import GoogleAuthError
-    except ImportError:
-        return ()
-    return (GoogleAuthError,)
 
 
 def _stored(item: dict[str, Any], now: float | None) -> Stored:

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.checkpoints import FOLDER, OBJECT, SET_ASIDE, RemoteCheckpoints, found_in, pull_small
-from maskanim_jax.buckets.client import Bucket, Stored, cache_folder, in_parallel, md5_of
+from maskanim_jax.buckets.client import Bucket, Stored, in_parallel, md5_of
+from maskanim_jax.buckets.connection import cache_folder
 from maskanim_jax.buckets.lock import RunLock
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import replacing

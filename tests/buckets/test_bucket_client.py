@@ -5,7 +5,7 @@ import sys
 import pytest
 from helpers.gcs_server import BUCKET
 
-from maskanim_jax.buckets import client
+from maskanim_jax.buckets import connection
 from maskanim_jax.buckets.address import Address, address_of, shown
 from maskanim_jax.buckets.client import AlreadyExists, Bucket
 from maskanim_jax.errors import UserError, exit_with_sentence
@@ -15,8 +15,8 @@ FAULTS = ("503", "drop", "cut", "hang")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr(client, "MIN_DELAY", 0.01)
-    monkeypatch.setattr(client, "TIMEOUT", (5.0, 0.3))
+    monkeypatch.setattr(connection, "MIN_DELAY", 0.01)
+    monkeypatch.setattr(connection, "TIMEOUT", (5.0, 0.3))
 
 
 def test_addresses_are_known_in_both_forms_and_local_paths_are_none():
@@ -87,7 +87,7 @@ def test_a_download_is_resumed_where_it_was_cut_off(gcs, tmp_path, monkeypatch):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_after_the_patience_it_is_one_sentence_and_status_75(gcs, monkeypatch, capsys, fault):
     _, proxy = gcs
-    monkeypatch.setenv(client.WAIT, "0.5")
+    monkeypatch.setenv(connection.WAIT, "0.5")
     bucket = Bucket(BUCKET)
     proxy.fail(fault)
     with pytest.raises(SystemExit) as ended:
@@ -108,7 +108,7 @@ def test_a_bucket_that_is_not_there_is_named(gcs):
 
 
 def test_without_credentials_or_the_extra_it_is_one_sentence(monkeypatch, tmp_path):
-    monkeypatch.delenv(client.EMULATOR, raising=False)
+    monkeypatch.delenv(connection.EMULATOR, raising=False)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
@@ -121,6 +121,6 @@ def test_without_credentials_or_the_extra_it_is_one_sentence(monkeypatch, tmp_pa
 
 
 def test_an_impossible_patience_is_refused(monkeypatch):
-    monkeypatch.setenv(client.WAIT, "soon")
+    monkeypatch.setenv(connection.WAIT, "soon")
     with pytest.raises(UserError, match=r"MASKANIM_BUCKET_WAIT=soon is not"):
-        client.patience()
+        connection.patience()

@@ -14,7 +14,7 @@ from helpers.gcs_server import BUCKET, Proxy
 from small_system import SmallSystem
 from small_train import small_config
 
-from maskanim_jax.buckets import client
+from maskanim_jax.buckets import connection
 from maskanim_jax.buckets.local_paths import fetched, opened
 from maskanim_jax.checkpoints.loading import load_run, saved_config
 from maskanim_jax.checkpoints.manager import Checkpoints
@@ -31,7 +31,7 @@ NOT_COMPARED = ("time", "steps_per_second", "data_wait_share", "text")
 def small(monkeypatch):
     monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
     monkeypatch.setattr("maskanim_jax.checkpoints.loading.build", lambda config: SmallSystem())
-    monkeypatch.setattr(client, "MIN_DELAY", 0.02)
+    monkeypatch.setattr(connection, "MIN_DELAY", 0.02)
 
 
 def config_of(shards, steps, every=2):
@@ -90,7 +90,7 @@ def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, 
     # What other commands ask for.
     assert saved_config(run).name == "tiny"
     assert load_run(run, "last").step == load_run(f"{run}/checkpoints/6").step == 6
-    with pytest.raises(UserError, match=rf"^{run}/checkpoints has no whole checkpoint of step 5"):
+    with pytest.raises(UserError, match=rf"^{run}/checkpoints/5 is not there or no folder"):
         load_run(f"{run}/checkpoints/5")
     argv = ["main", f"--workdir={run}"]
     take_saved_config(argv)
@@ -176,8 +176,8 @@ def test_one_that_does_not_come_back_ends_the_run_with_75_and_the_same_command_r
     gcs, tiny_shards, alone, run, monkeypatch
 ):
     _, proxy = gcs
-    monkeypatch.setenv(client.WAIT, "1")
-    monkeypatch.setattr(client, "_AFTER_FAILURE", 0.2)
+    monkeypatch.setenv(connection.WAIT, "1")
+    monkeypatch.setattr(connection, "_AFTER_FAILURE", 0.2)
     proxy.fail("503", matches=lambda method, path: "checkpoints%2F4" in path)
     with pytest.raises(
         UserError, match=r"cannot be reached for 1 s \(the server answers 503\): start the same command again"

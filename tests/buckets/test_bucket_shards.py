@@ -15,7 +15,7 @@ from input_pipeline import inspect, prepare, shard_cache
 from input_pipeline.from_config import ensure_shards, open_data
 from input_pipeline.pairs import PairStream
 from input_pipeline.shards import open_split
-from maskanim_jax.buckets import client
+from maskanim_jax.buckets import connection
 from maskanim_jax.buckets.address import address_of
 from maskanim_jax.errors import UserError
 
@@ -24,7 +24,7 @@ from maskanim_jax.errors import UserError
 def forgotten(monkeypatch):
     """Each test opens its shards anew."""
     monkeypatch.setattr(shard_cache, "_fetching", {})
-    monkeypatch.setattr(client, "MIN_DELAY", 0.02)
+    monkeypatch.setattr(connection, "MIN_DELAY", 0.02)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_what_is_missing_or_cut_short_is_said_before_training(gcs, shards, tiny_
 
 def test_a_server_that_is_gone_ends_the_reader_with_75(gcs, shards, monkeypatch):
     _, proxy = gcs
-    monkeypatch.setenv(client.WAIT, "0.3")
+    monkeypatch.setenv(connection.WAIT, "0.3")
     proxy.fail("503", matches=lambda method, path: "array_record" in path and "alt=media" in path)
     with pytest.raises(UserError, match=r"cannot be reached for") as error:
         next(
@@ -191,7 +191,7 @@ def test_prepare_writes_to_a_bucket_and_inspect_reads_there(gcs, videos, tiny_sh
     output = f"gs://{BUCKET}/prepared/shards"
     arguments = [f"--input={videos}", f"--output={output}", "--size=32", "--encoding=png", "--workers=1"]
     proxy.fail("503", matches=lambda method, path: "clips.json" in path)  # killed before the last object
-    monkeypatch.setenv(client.WAIT, "0.2")
+    monkeypatch.setenv(connection.WAIT, "0.2")
     with pytest.raises(UserError, match="cannot be reached"):
         run_prepare(monkeypatch, *arguments)
     assert "clips.json" not in server.names("prepared/shards/")
