@@ -65,7 +65,7 @@ def on_a_bucket(shards, latency, cache):
     """The address of a copy of the shards on a server of this machine that answers later."""
     from tests.helpers.gcs_server import BUCKET, GcsServer, Proxy, emulated
 
-    with GcsServer() as server, Proxy(server.address, latency) as proxy:
+    with GcsServer() as server, Proxy(server, latency) as proxy:
         server.put_folder(shards, "shards")
         os.environ.update(emulated({}, proxy, cache))
         yield f"gs://{BUCKET}/shards"

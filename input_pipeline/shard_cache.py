@@ -24,7 +24,7 @@ from tqdm import tqdm
 from input_pipeline.record import unpack
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.client import Bucket, Stored
-from maskanim_jax.buckets.connection import cache_folder
+from maskanim_jax.buckets.connection import cache_folder, cache_name
 from maskanim_jax.errors import UserError
 
 LIMIT = "MASKANIM_SHARD_CACHE_GB"
@@ -128,9 +128,7 @@ class ShardCache:
 
     def _claim(self, index: Stored) -> Path:
         """The folder of this version of the set, marked as used while this process lives."""
-        server = os.environ.get("STORAGE_EMULATOR_HOST", "")
-        digest = hashlib.sha256(f"{server} {self.address} {index.md5} {index.generation}".encode()).hexdigest()[:16]
-        folder = cache_folder() / "shards" / f"{Path(self.address.folder or self.address.bucket).name[:60]}-{digest}"
+        folder = cache_folder() / "shards" / cache_name(self.address, index.md5, index.generation)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._used = (folder / _USED).open("w")  # its time says when the set was used last

@@ -87,7 +87,7 @@ def main():
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     shards = ensure_shards(tiny_config(folder / "shards"))
     stopped = threading.Event()
-    with GcsServer() as server, Proxy(server.address, args.latency) as proxy:
+    with GcsServer() as server, Proxy(server, args.latency) as proxy:
         if args.faults:
             threading.Thread(target=disturbances, args=(proxy, rng, stopped), daemon=True).start()
         since = time.monotonic()

@@ -15,7 +15,7 @@ from input_pipeline.preparation.shard_jobs import key_of_part
 from input_pipeline.shards import INDEX
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.client import Bucket, in_parallel, md5_of
-from maskanim_jax.buckets.connection import cache_folder
+from maskanim_jax.buckets.connection import cache_folder, cache_name
 from maskanim_jax.errors import UserError
 
 
@@ -56,11 +56,7 @@ def _staging(job: Job, address: Address) -> tuple[Path, str]:
     made_of = hashlib.sha256(repr([job.name, left_out]).encode("utf-8", "surrogateescape"))
     for part in parts:
         made_of.update(key_of_part(part, job.settings).encode())
-    name = hashlib.sha256(str(address).encode()).hexdigest()[:16]
-    return (
-        cache_folder() / "prepared" / f"{Path(address.folder or address.bucket).name[:60]}-{name}",
-        made_of.hexdigest(),
-    )
+    return cache_folder() / "prepared" / cache_name(address), made_of.hexdigest()
 
 
 def _is_part_of_a_set(names: dict[str, Any]) -> bool:

@@ -7,15 +7,18 @@ An answer such as 503, a timeout or a dropped connection is tried again with exp
 from __future__ import annotations
 
 import functools
+import hashlib
 import logging
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from maskanim_jax.buckets.address import Address
 from maskanim_jax.errors import RESTART, UserError
 from maskanim_jax.utils.cache import default_cache
 
@@ -114,6 +117,12 @@ class Connection:
 def cache_folder() -> Path:
     """Where working copies of runs and shards are kept: `$MASKANIM_BUCKET_CACHE`, else `buckets` in the project's cache."""
     return Path(os.environ.get(CACHE) or default_cache() / "buckets")
+
+
+def cache_name(address: Address, *more: object) -> str:
+    """A folder's name in the cache for an address, and what else tells its content from others'. Some readers take [ and * for patterns."""
+    digest = hashlib.sha256(repr([os.environ.get(EMULATOR), str(address), *more]).encode()).hexdigest()[:16]
+    return f"{re.sub('[^A-Za-z0-9._-]', '_', Path(address.folder or address.bucket).name)[:60]}-{digest}"
 
 
 def patience() -> float:

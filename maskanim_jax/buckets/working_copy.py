@@ -10,7 +10,6 @@ import atexit
 import contextlib
 import fcntl
 import functools
-import hashlib
 import os
 import re
 import sys
@@ -22,7 +21,7 @@ from pathlib import Path
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.checkpoints import FOLDER, OBJECT, SET_ASIDE, RemoteCheckpoints, found_in, pull_small
 from maskanim_jax.buckets.client import Bucket, Stored, in_parallel, md5_of
-from maskanim_jax.buckets.connection import cache_folder
+from maskanim_jax.buckets.connection import cache_folder, cache_name
 from maskanim_jax.buckets.lock import RunLock
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import replacing
@@ -234,8 +233,7 @@ def _is_small(name: str) -> bool:
 
 
 def _cache_folder(address: Address) -> Path:
-    digest = hashlib.sha256(f"{os.environ.get('STORAGE_EMULATOR_HOST', '')} {address}".encode()).hexdigest()[:16]
-    return cache_folder() / "runs" / f"{Path(address.folder or address.bucket).name[:60]}-{digest}"
+    return cache_folder() / "runs" / cache_name(address)
 
 
 def _claim_folder(address: Address) -> tuple[Path, int]:

@@ -12,7 +12,7 @@ def gcs_session():
             f"needs the package {PACKAGE}, a server of Google Cloud Storage's API; it has no wheel for this platform or is not installed"
         )
     pytest.importorskip("google.auth", reason="needs the extra gcs")
-    with GcsServer() as server, Proxy(server.address) as proxy:
+    with GcsServer() as server, Proxy(server) as proxy:
         yield server, proxy
 
 

@@ -197,7 +197,7 @@ def test_a_bucket_that_is_missing_is_said_before_training(gcs, tiny_shards):
 
 def test_after_kills_nothing_differs(gcs_session, tiny_shards, tmp_path):
     server, _ = gcs_session
-    with Proxy(server.address, latency=0.02) as slow:
+    with Proxy(server, latency=0.02) as slow:
         said = []
         make = soak_bucket.bucket_run(server, slow)
         _, met = soak.soak(
