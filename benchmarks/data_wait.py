@@ -107,7 +107,7 @@ def main(argv=None):
     config.data.puppets.train_identities, config.data.puppets.test_identities = 12, 2
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         config.data.shards = given.shards or str(Path(folder) / "puppets")
-        config.data.repeats = 1000  # an epoch that lasts
+        config.data.num_repeats = 1000  # an epoch that lasts
         setup.prepare(config)
         shards = ensure_shards(config)
         if given.latency is not None:

@@ -34,7 +34,7 @@ class OurSide:
             # An epoch of one step: r is trained from the second on.
             fresh = fresh_state(self.system, config.seed, 1, self.mesh)
             self.state = fresh._replace(params=jax.jit(lively, donate_argnums=0)(fresh.params))
-            self.frozen = everywhere(self.mesh, used_weights(vgg, config.loss.taps))
+            self.frozen = everywhere(self.mesh, used_weights(vgg, config.loss.vgg_layers))
             self.run = make_step(self.system, config.seed, 1, self.mesh)
         else:
             self.variables = lively_variables(self.system, config.seed)
@@ -150,7 +150,7 @@ def export(folder: Path, size: int, untrained: bool) -> None:
     config = config_of(size)
     if untrained:
         config.loss.vgg = "untrained"
-    np.savez(folder / "vgg.npz", **used_weights(vgg_weights(config), config.loss.taps))  # type: ignore[arg-type, unused-ignore]
+    np.savez(folder / "vgg.npz", **used_weights(vgg_weights(config), config.loss.vgg_layers))  # type: ignore[arg-type, unused-ignore]
     layout, system = released(config).layout(config), build(config)
     variables = jax.device_get(lively_variables(system, config.seed))
     write_tensors(

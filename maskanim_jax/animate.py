@@ -6,6 +6,7 @@ The checkpoint says which system does it. Frames are streamed, so the driving ma
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -15,6 +16,7 @@ from maskanim_jax.errors import check_at_least, exit_with_sentence
 from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.memory import with_huge_pages
 from maskanim_jax.video.images import Fit
+from maskanim_jax.workdir.renamed_fields import refuse_old_names
 
 if TYPE_CHECKING:
     pass
@@ -50,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
     for name, sentence in system_flags().items():
         add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=sentence.replace("%", "%%"))
     add(
-        "--best_frame",
+        "--find_best_frame",
         action="store_true",
         help="measure relative motion from the driving frame that is nearest to the source's pose, instead of the first",
     )
@@ -60,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         default="crop",
         help="make frames square by a centre crop or by padding",
     )
-    add("--strip", metavar="OUT", help="also write all intermediate pictures side by side")
+    add("--save_intermediates", metavar="OUT", help="also write all intermediate pictures side by side")
     add("--batch", type=int, default=8, metavar="N", help="frames at once (default 8)")
     add("--pairs", metavar="CSV", help="columns source,driving: one result a row; --output is then a folder")
     add("--data", type=Path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
@@ -69,6 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
+    refuse_old_names(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(argv)
     check_at_least("--batch", args.batch)
     jobs = plan(args)
@@ -82,7 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for number, job in enumerate(jobs, 1):
         with named(job):
             label = f"{number}/{len(jobs)}" if len(jobs) > 1 else ""
-            count = render(run, job, options, batch=args.batch, fit=args.fit, best_frame=args.best_frame, label=label)
+            count = render(
+                run, job, options, batch=args.batch, fit=args.fit, find_best_frame=args.find_best_frame, label=label
+            )
         print(f"{job.output}: {count} frames, from the checkpoint of step {run.step}")
     return 0
 

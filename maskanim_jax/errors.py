@@ -52,7 +52,7 @@ def check_size(path: str | Path, most: int) -> None:
 
 
 def check_at_least(name: str, value: float | None, least: float = 1) -> None:
-    """Raises UserError when a setting is too small; `name` as the user wrote it (--batch, config.data.threads), None passes."""
+    """Raises UserError when a setting is too small; `name` as the user wrote it (--batch, config.data.num_threads), None passes."""
     if value is not None and value < least:
         raise UserError(f"{name}={value} must be at least {least}")
 

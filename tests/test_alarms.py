@@ -115,10 +115,10 @@ def test_the_batch_is_fixed_and_never_drives_a_source_by_its_own_identity():
 
 def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatch):
     """The real end of an evaluation, with a system that leaks."""
-    measured = {"l1": 0.1, "l1_repeat_source": 0.2, "ratio": 0.5}
+    measured = {"l1": 0.1, "l1_copy_source": 0.2, "ratio": 0.5}
     monkeypatch.setattr(loop, "reconstruct", lambda *_, **__: measured)
     monkeypatch.setattr(loop, "whole", lambda state, mesh: state, raising=False)  # one device has all of it
-    settings = SimpleNamespace(eval_clips=1, eval_frames=1)
+    settings = SimpleNamespace(num_eval_clips=1, eval_frames=1)
     setting = SimpleNamespace(
         config=SimpleNamespace(train=settings),
         system=Toy("driver"),

@@ -13,7 +13,7 @@ from test_demo import SHRUNK
 from maskanim_jax.checkpoints.bundled import names
 
 ROOT = Path(__file__).parents[1]
-LIGHTER = {"train.log_every": 2, "loss.taps": ["relu1_1"], "cpu_devices": 1, "train.eval_clips": 1}
+LIGHTER = {"train.log_every": 2, "loss.vgg_layers": ["relu1_1"], "num_cpu_devices": 1, "train.num_eval_clips": 1}
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles in half the time
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

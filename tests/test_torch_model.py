@@ -25,10 +25,10 @@ def sides(request, tmp_path_factory):
 
     def config_of(_):
         config = tiny_config()
-        config.cpu_devices = 1
+        config.num_cpu_devices = 1
         if request.param == "released form":
             config.mask.temperature = config.refine.temperature = 0.1
-            config.mask.border, config.mask.area, config.perturb.test_threshold = "zero", 0.0, "60"
+            config.mask.border, config.mask.area_weight, config.perturb.test_threshold = "zero", 0.0, "60"
         return config
 
     patch.setattr(jax_side, "config_of", config_of)
@@ -55,7 +55,7 @@ def batch(config):
 def test_losses_and_gradient_norms_are_equal(sides):
     make, config = sides
     ours, theirs = (side.compare(*batch(config)) for side in make("step"))
-    assert set(ours["losses"]) == {"mask", "coarse", "fine"} | ({"area"} if config.mask.area else set())
+    assert set(ours["losses"]) == {"mask", "coarse", "fine"} | ({"area"} if config.mask.area_weight else set())
     for name, value in theirs["losses"].items():
         assert ours["losses"][name] == pytest.approx(value, rel=1e-3), name
     for name, value in theirs["norms"].items():

@@ -83,7 +83,7 @@ class Animator:
         fps: None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Iterator[np.ndarray]: ...
@@ -98,7 +98,7 @@ class Animator:
         fps: float | Fraction | None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Path: ...
@@ -112,7 +112,7 @@ class Animator:
         fps: float | Fraction | None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Iterator[np.ndarray] | Path:
@@ -121,7 +121,7 @@ class Animator:
         Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
         length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs. Each frame is shown when
         the driving file shows its own, and the file's sound is kept; arrays have 25 frames per second. `fps` sets a constant rate instead.
-        `best_frame` measures relative motion from the driving frame nearest to the source's pose. `options` are the system's:
+        `find_best_frame` measures relative motion from the driving frame nearest to the source's pose. `options` are the system's:
         threshold="median", mask_scale=0.75, motion="absolute", ...
 
         Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
@@ -135,7 +135,9 @@ class Animator:
             check_writable(os.fspath(output))
             if isinstance(driving, str | os.PathLike):
                 driving = open_frames(Path(driving))  # the times of its frames come with them
-        shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
+        shown = self.pictures(
+            source, driving, names=(result,), batch=batch, fit=fit, find_best_frame=find_best_frame, **options
+        )
         if output is None:
             return (pictures[result] for pictures in shown)
         total, timing, sound = clip_facts(driving)
@@ -153,7 +155,7 @@ class Animator:
         names: Sequence[str] = (),
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         **options: Option,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Like `animate`, but all intermediate pictures of each frame by name, or those of `names`: (H, W, 3) uint8, masks in grey."""
@@ -163,13 +165,13 @@ class Animator:
         still = read_picture(source)
         if isinstance(driving, np.ndarray) and driving.ndim != 4:
             raise UserError(f"a driving array is (N, H, W, 3), not {driving.shape}: give [frame] for a single frame")
-        if best_frame and read_once(driving):
+        if find_best_frame and read_once(driving):
             raise UserError(
-                "best_frame reads the driving twice: give a path, a list or an array instead of a generator"
+                "find_best_frame reads the driving twice: give a path, a list or an array instead of a generator"
             )
         if isinstance(driving, str | os.PathLike):
             open_frames(Path(driving)).close()  # says now what is wrong with it
-        return self._pictures(still, driving, chosen, wanted, batch, fit, best_frame)
+        return self._pictures(still, driving, chosen, wanted, batch, fit, find_best_frame)
 
     def _pictures(
         self,
@@ -179,10 +181,10 @@ class Animator:
         names: tuple[str, ...],
         batch: int,
         fit: Fit,
-        best_frame: bool,
+        find_best_frame: bool,
     ) -> Iterator[dict[str, np.ndarray]]:
         system, variables, first = self.run.system, self.run.variables, None
-        if best_frame:
+        if find_best_frame:
             with ExitStack() as stack:
                 frames = read_frames(driving, stack)
                 first = nearest_frame(system, variables, source, frames, batch=batch, fit=fit)[1]

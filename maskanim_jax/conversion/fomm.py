@@ -23,7 +23,7 @@ MAY_LACK = ("discriminator",)
 def _generator(config: ConfigDict) -> Rows:
     motion, sizes = config.motion, config.generator
     inside = "generator.dense_motion_network"
-    yield from encoder_decoder(f"{inside}.hourglass", motion.blocks, "generator", "dense_motion", "body")
+    yield from encoder_decoder(f"{inside}.hourglass", motion.num_blocks, "generator", "dense_motion", "body")
     yield from conv(f"{inside}.mask", "generator", "dense_motion", "mask")
     if motion.occlusion:
         yield from conv(f"{inside}.occlusion", "generator", "dense_motion", "occlusion")
@@ -39,7 +39,7 @@ def _generator(config: ConfigDict) -> Rows:
 
 
 def _keypoints(config: ConfigDict) -> Rows:
-    yield from encoder_decoder("kp_detector.predictor", config.keypoints.blocks, "keypoints", "body")
+    yield from encoder_decoder("kp_detector.predictor", config.keypoints.num_blocks, "keypoints", "body")
     yield from conv("kp_detector.kp", "keypoints", "kp")
     if config.keypoints.jacobian:
         yield from conv("kp_detector.jacobian", "keypoints", "jacobian")
@@ -49,7 +49,7 @@ def _keypoints(config: ConfigDict) -> Rows:
 def _discriminator(config: ConfigDict) -> Rows:
     layer = spectral_conv if config.discriminator.spectral_norm else conv
     there = "discriminator.discs.1"  # the only scale of the released configs
-    for i in range(config.discriminator.blocks):
+    for i in range(config.discriminator.num_blocks):
         yield from layer(f"{there}.down_blocks.{i}.conv", "discriminator", f"block{i}", "conv")
         if i:
             yield from affine(f"{there}.down_blocks.{i}.norm", "discriminator", f"block{i}", "norm")
@@ -81,11 +81,11 @@ def objections(config: ConfigDict) -> list[str]:
 
 def as_published(config: ConfigDict) -> list[str]:
     """Sets what the published files were trained with and the config has otherwise; a sentence for each."""
-    if config.corners:
+    if config.align_corners:
         return []
-    config.corners = True
+    config.align_corners = True
     return [
-        "corner-aligned sampling (config.corners=True), as the published checkpoints were trained: give --config.corners=True beside --config"
+        "corner-aligned sampling, as the published checkpoints were trained: give --config.align_corners=True beside --config"
     ]
 
 

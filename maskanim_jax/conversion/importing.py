@@ -53,7 +53,7 @@ def import_checkpoint(
     from maskanim_jax.conversion.layout import Unused, released, shapes, to_variables
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import TrainState
-    from maskanim_jax.workdir.config import claim_workdir
+    from maskanim_jax.workdir.config import write_config
 
     _check_absent(workdir, "folder")
     config = copy.deepcopy(config)
@@ -79,7 +79,7 @@ def import_checkpoint(
 
     temporary = workdir.absolute().with_name(f".{workdir.name[:100]}.{os.getpid()}.part")
     try:
-        claim_workdir(temporary, config)
+        write_config(temporary, config)
         (temporary / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
         kept = {
             name: contents.tensors[name]

@@ -40,11 +40,11 @@ def _rows(config: ConfigDict) -> Rows:
     for i in range(config.coarse.residual_blocks):
         yield from residual(f"generator.bottleneck.r{i}", "coarse", f"residual{i}")
     yield from conv("generator.final", "coarse", "last")
-    yield from encoder_decoder("generator.hourglass", config.fine.blocks, "fine", "body")
-    yield from encoder_decoder("generator.mask_fix_net", config.refine.blocks, "refine", "body")
+    yield from encoder_decoder("generator.hourglass", config.fine.num_blocks, "fine", "body")
+    yield from encoder_decoder("generator.mask_fix_net", config.refine.num_blocks, "refine", "body")
     yield from conv("generator.ref", "refine", "last")
     yield from conv("generator.final_hourglass", "fine", "last")
-    yield from encoder_decoder("mask_generator.predictor", config.mask.blocks, "mask", "body")
+    yield from encoder_decoder("mask_generator.predictor", config.mask.num_blocks, "mask", "body")
     yield from conv("mask_generator.ref", "mask", "last")
     yield from blur("mask_generator.down", config.frame_size // config.mask.size)
 

@@ -25,14 +25,14 @@ from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import choose
 from maskanim_jax.video.writer import VideoWriter
-from maskanim_jax.workdir.config import claim_workdir, read_config
+from maskanim_jax.workdir.config import read_config, write_config
 from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
 
 
 def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
     """The run of the workdir, which must be of this config."""
     read_config(workdir)
-    claim_workdir(workdir, config)
+    write_config(workdir, config)
     return load_run(workdir, config.reconstruct.checkpoint)
 
 
@@ -75,7 +75,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     write_figures(workdir / f"{stem}.json", figures)
     print(
         f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
-        f"repeating the source {figures['l1_repeat_source']:.4f}; ratio {figures['ratio']:.3f}"
+        f"repeating the source {figures['l1_copy_source']:.4f}; ratio {figures['ratio']:.3f}"
     )
     print("; ".join(f"{key} {figures[key]:.4f}" for key in chosen.descriptions if key in figures))
     for key, reason in not_measured.items():

@@ -27,7 +27,7 @@ UNRANKED = ("shape_leak",)
 NO_FIGURES = ("frames", "name", "identity", "source", "driving")
 SAME_TO_MANY = 4
 """Up to so many runs of a set, each is set against each; of more, each against the first."""
-_SETTINGS = ("seed", "name", "train", "cpu_devices", "reconstruct", "animate", "shards", "threads", "prefetch")
+_SETTINGS = ("seed", "name", "train", "num_cpu_devices", "reconstruct", "animate", "shards", "num_threads", "prefetch")
 """Sections and fields, of `data` too, in which runs of several seeds may differ."""
 
 

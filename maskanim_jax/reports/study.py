@@ -89,7 +89,7 @@ def _shorter(steps: int | None) -> list[str]:
         return []
     every = max(1, steps // 5)
     names = {"optim.max_steps": steps, "optim.cosine_steps": steps, "train.log_every": every}
-    names |= {"train.checkpoint_every": 5 * every, "train.picture_every": 5 * every}
+    names |= {"train.checkpoint_every": 5 * every, "train.image_every": 5 * every}
     return [f"--config.{name}={value}" for name, value in names.items()]
 
 

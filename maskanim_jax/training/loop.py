@@ -32,51 +32,55 @@ from maskanim_jax.training.nonfinite import explained
 from maskanim_jax.training.preemption import Stop
 from maskanim_jax.training.step import StepFunction, make_step
 from maskanim_jax.training.warm_start import INITIAL, read_initial, sentences
-from maskanim_jax.workdir.config import changes, claim_workdir, refuse_changes
+from maskanim_jax.workdir.config import check_config_unchanged, diff_config, write_config
 from maskanim_jax.workdir.logs import RunLog
 from maskanim_jax.workdir.provenance import add_start, write_departures
 
 
-def train(config: ConfigDict, workdir: Path, accept_changes: bool = False, from_step: int | None = None) -> TrainState:
-    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is (or that of `from_step`, and later ones are put
+def train(
+    config: ConfigDict, workdir: Path, allow_config_change: bool = False, restore_step: int | None = None
+) -> TrainState:
+    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is (or that of `restore_step`, and later ones are put
     aside); returns the last state.
 
-    A workdir whose config or data are others is refused (UserError) unless `accept_changes`; each start is written to `run.json`.
+    A workdir whose config or data are others is refused (UserError) unless `allow_config_change`; each start is written to `run.json`.
     Told to stop (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
     """
     with Stop() as stop, opened(workdir, training=True) as workdir:
-        return _train(config, workdir, accept_changes, from_step, stop)
+        return _train(config, workdir, allow_config_change, restore_step, stop)
 
 
-def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: int | None, stop: Stop) -> TrainState:
+def _train(
+    config: ConfigDict, workdir: Path, allow_config_change: bool, restore_step: int | None, stop: Stop
+) -> TrainState:
     began = time.perf_counter()
     setting = set_up(config)  # everything that can be wrong is found out before the workdir is touched
     # A run that has a checkpoint does not read again what it started from, which may be gone by then.
     begun = bool(Checkpoints(workdir, read_only=True).steps())
     initial = None if begun else read_initial(config, setting.system)
     read = {} if initial is None else {"initial networks": initial.record["sha256"]}
-    agree(config, setting.info, workdir=in_words(workdir), accept_changes=accept_changes, **read)
+    agree(config, setting.info, workdir=in_words(workdir), allow_config_change=allow_config_change, **read)
     leader = jax.process_index() == 0
-    changed, harmless = changes(workdir, config)
-    refuse_changes(workdir, [] if accept_changes else changed)
+    changed, harmless = diff_config(workdir, config)
+    check_config_unchanged(workdir, [] if allow_config_change else changed)
     if not changed:  # else the workdir keeps its config until the state was restored with the new one
-        claim_workdir(workdir, config)
+        write_config(workdir, config)
     check_shared(workdir)
     if leader:
         write_departures(workdir, setting.system)
 
     with contextlib.ExitStack() as stack:
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.train.keep))
-        state = start(setting, checkpoints, from_step, accept_changes=accept_changes, initial=initial)
+        checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
+        state = start(setting, checkpoints, restore_step, allow_config_change=allow_config_change, initial=initial)
         if changed:
-            claim_workdir(workdir, config, accept_changes)
+            write_config(workdir, config, allow_config_change)
         if initial is not None:  # saved at once: a run killed before its first checkpoint starts from the same networks
             checkpoints.save(state, setting.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
             checkpoints.wait()
             agreed(True)  # the first process makes it visible
         first = int(state.step)
         saved = checkpoints.info(first) if first in checkpoints.steps() else {}
-        put_aside = checkpoints.set_aside(first) if from_step is not None else []
+        put_aside = checkpoints.set_aside(first) if restore_step is not None else []
         log = stack.enter_context(RunLog(workdir, first)) if leader else None
         if log is not None:
             started = {INITIAL: saved[INITIAL]} if first == 0 and INITIAL in saved else {}
@@ -93,7 +97,7 @@ def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: i
             config.seed,
             setting.stream.steps_per_epoch,
             setting.mesh,
-            config.optim.accumulate,
+            config.optim.grad_accum_steps,
             config.optim.ema,
         )
         pairs = stack.enter_context(contextlib.closing(batches(setting, first)))
@@ -120,7 +124,7 @@ def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: i
             last = step == steps or (step % 10 == 0 and clock.over())
             if step % config.train.log_every == 0 or last:
                 _write_figures(log, setting, step, window.close(step))
-            if log is not None and (step % config.train.picture_every == 0 or last or step == 1):
+            if log is not None and (step % config.train.image_every == 0 or last or step == 1):
                 variables = local(state.averaged)
                 log.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
             if step % config.train.checkpoint_every == 0 or last:
@@ -194,7 +198,7 @@ def _evaluate_and_save(
         setting.system,
         local(state.averaged),
         setting.held_out,
-        clips=settings.eval_clips,
+        clips=settings.num_eval_clips,
         frames=settings.eval_frames,
         silhouettes=setting.silhouettes,
     )

@@ -27,8 +27,8 @@ INITIAL = "initial_networks"
 """In run.json and in a checkpoint's `info`: what a run started from."""
 _SHOWN = 4
 """Tensors of each kind that a refusal names."""
-_OF_TRAINING = ("data.", "loss.", "optim.", "train.", "reconstruct.", "animate.", "init_", "name", "reading", "seed")
-_OF_DEVICES = ("batch_size", "cpu_devices", "precision", "remat")
+_OF_TRAINING = ("data.", "loss.", "optim.", "train.", "reconstruct.", "animate.", "init_", "name", "reference", "seed")
+_OF_DEVICES = ("batch_size", "num_cpu_devices", "precision", "remat")
 """Beginnings of fields that say nothing about what the networks compute."""
 
 

@@ -6,6 +6,7 @@ import struct
 
 import av
 import numpy as np
+from av.buffer import Buffer
 
 Matrix = tuple[int, int, int, int]
 """(a, b, c, d): the stored point (x, y) is shown at (a x + c y, b x + d y), up to a shift and a positive factor."""
@@ -14,9 +15,9 @@ Matrix = tuple[int, int, int, int]
 def display_matrix(frame: av.VideoFrame) -> Matrix | None:
     """The frame's display matrix; None where it has none, and is shown as it is stored."""
     entry = frame.side_data.get("DISPLAYMATRIX")
-    if entry is None or len(bytes(entry)) < 36:
+    if not isinstance(entry, Buffer) or len(values := bytes(entry)) < 36:
         return None
-    a, b, _, c, d, *_ = struct.unpack("=9i", bytes(entry)[:36])
+    a, b, _, c, d, *_ = struct.unpack("=9i", values[:36])
     return a, b, c, d
 
 

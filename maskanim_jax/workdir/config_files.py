@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from maskanim_jax.errors import UserError, check_size
 from maskanim_jax.systems import SYSTEMS
 from maskanim_jax.utils import json_files
+from maskanim_jax.workdir.renamed_fields import upgrade_config
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -24,7 +25,7 @@ MAX_BYTES = 1 << 20
 _LIMITS = (
     ("(.*[._])?blocks", 64),
     ("frame_size", 8192),
-    ("cpu_devices|data[.](threads|prefetch)|perturb[.]strips", 1024),
+    ("num_cpu_devices|data[.](num_threads|prefetch)|perturb[.]strips", 1024),
 )
 _MOST = 1 << 40
 """Of any number; what is as large as that only serves to make a loop or an array endless."""
@@ -62,6 +63,7 @@ def read_config_json(path: Path) -> dict[str, Any]:
     saved = json_files.loads(path.read_text(encoding="utf-8"), json_files.refuse_constant)
     if not isinstance(saved, dict):
         raise ValueError(f"it holds a {type(saved).__name__} and no config")
+    saved = upgrade_config(saved)
     base = SYSTEMS.get(str(saved.get("system")), "configs.common")
     for reason in _objections(saved, importlib.import_module(base).get_config().to_dict(), "", 0):
         raise ValueError(reason)

@@ -147,8 +147,8 @@ def test_a_damaged_object_is_named_by_its_address_with_what_to_do(gcs, tiny_shar
         UserError, match=rf"{run}/checkpoints/4 can't be restored: {run}/{name} is not what was saved"
     ) as error:
         loop.train(config_of(tiny_shards, 6), run)
-    assert f"--workdir={run} --from_step=2" in str(error.value)
-    loop.train(config_of(tiny_shards, 6), run, from_step=2)
+    assert f"--workdir={run} --restore_step=2" in str(error.value)
+    loop.train(config_of(tiny_shards, 6), run, restore_step=2)
     assert f"set_aside/4/{name.removeprefix('checkpoints/4/')}" in server.names(prefix_of(run))
     texts = [line.get("text") for line in read_log(fetched(run))]
     assert f"the checkpoint of step 4 was moved to {run}/set_aside/4" in texts
