@@ -14,7 +14,7 @@ from doc_pages import fences
 from maskanim_jax import main
 
 ROOT = Path(__file__).parents[1]
-FENCES = [fence for fence in fences(ROOT / "docs" / "tpu.md") if fence.language == "bash"]
+FENCES = [fence for fence in fences(ROOT / "docs" / "tpu.md") if fence.language in ("bash", "sh")]
 KNOWN = {
     "storage buckets create": {"--location"},
     "compute tpus queued-resources create": {
