@@ -17,6 +17,8 @@ from ml_collections import config_flags
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.utils.paths import expand_flags
+from maskanim_jax.workdir.config_files import find_config_flag
 from maskanim_jax.workdir.renamed_fields import refuse_old_names
 from maskanim_jax.workdir.saved_config import take_saved_config
 
@@ -46,6 +48,8 @@ FROM_STEP = flags.DEFINE_integer(
 def parse(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
     refuse_old_names(argv[1:])
+    expand_flags(argv, ("workdir", "config"), ("config.",))
+    find_config_flag(argv)
     take_saved_config(argv)
     try:
         rest = flags.FLAGS(argv)[1:]

@@ -1,7 +1,7 @@
 """How is a training run on a Cloud TPU slice, over preemptions, and its result fetched? `python -m scripts.launch_tpu --help` tells.
 
 Creates the slice, installs on all its hosts, trains, makes the slice again when it was preempted, fetches the workdir, deletes the slice.
-`--dry-run` prints every command and runs none. Needs `gcloud`, logged in; see docs/tpu.md. Written from gcloud's reference; never run on a TPU.
+`--dry_run` prints every command and runs none. Needs `gcloud`, logged in; see docs/tpu.md. Written from gcloud's reference; never run on a TPU.
 """
 
 from __future__ import annotations
@@ -231,7 +231,7 @@ def parser() -> argparse.ArgumentParser:
     add("--keep", action="store_true", help="leave the slice when training ends; it goes on costing")
     add("--price", type=float, help="your price of a chip for an hour: prints what --hours would cost")
     add("--hours", type=float, help="hours that you expect")
-    add("--dry-run", action="store_true", help="print every command and run none")
+    add("--dry_run", action="store_true", help="print every command and run none")
     add("flags", nargs="*", help="of maskanim_jax.main, behind --")
     return flags
 

@@ -29,13 +29,13 @@ MAY_IMPORT = {
     "workdir": "configs systems",
     "checkpoints": "serialization distributed systems workdir",
     # what is done with a run
-    "animation": "video distributed systems checkpoints",
-    "conversion": "serialization nn distributed systems workdir checkpoints",
+    "conversion": "serialization configs nn distributed systems workdir checkpoints",
+    "animation": "video distributed systems checkpoints conversion",
     "exporting": "nn systems checkpoints animation",
     "evaluation": "video input_pipeline nn distributed pretrained metrics systems workdir checkpoints animation",
     "training": "video input_pipeline nn distributed pretrained losses metrics systems workdir checkpoints evaluation",
     "reports": "video configs input_pipeline metrics systems workdir checkpoints animation evaluation",
-    "web": "video systems checkpoints animation",
+    "web": "video systems workdir checkpoints animation",
 }
 """Each folder (of `maskanim_jax`, or beside it) with the folders that it may import. It stands above all of them, so no row names a later one."""
 

@@ -49,7 +49,7 @@ def test_a_dry_run_prints_every_command_as_bash_reads_it_and_runs_none(tmp_path,
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     monkeypatch.setenv("RECORD", str(tmp_path / "record"))
     monkeypatch.chdir(tmp_path)
-    given = [*GIVEN, "--spot", "--dry-run", f"--workdir={HOSTILE}", "--", f"--config={HOSTILE}", "--config.seed=1"]
+    given = [*GIVEN, "--spot", "--dry_run", f"--workdir={HOSTILE}", "--", f"--config={HOSTILE}", "--config.seed=1"]
     assert main(given) == 0
     printed = capsys.readouterr().out
     assert not (tmp_path / "record").exists()
@@ -199,10 +199,10 @@ def test_what_cannot_be_is_a_sentence(flag, sentence):
 
 
 def test_the_price_is_the_users_and_the_sum_is_said(capsys):
-    assert main([*GIVEN, "--dry-run", "--price=0.5", "--hours=10"]) == 0
+    assert main([*GIVEN, "--dry_run", "--price=0.5", "--hours=10"]) == 0
     assert "16 chips for 10 hours at 0.5 each: 80.00" in capsys.readouterr().out
     with pytest.raises(UserError, match="together"):
-        main([*GIVEN, "--dry-run", "--price=0.5"])
+        main([*GIVEN, "--dry_run", "--price=0.5"])
 
 
 def test_flags_of_the_training_that_are_this_commands_own_are_refused():

@@ -82,7 +82,7 @@ def summary(workdir: Path) -> str:
 def _reached(figures: dict[str, Any], found: Health) -> list[str]:
     """Lines on the held-out figures; raises KeyError, TypeError or ValueError when one is missing or no number."""
     lines = [
-        f"held-out L1 {figures['l1']:.4f}; repeating the source {figures['l1_copy_source']:.4f}; "
+        f"held-out L1 {figures['l1']:.4f}; copying the source {figures['l1_copy_source']:.4f}; "
         f"ratio {figures['ratio']:.3f} over {figures['frames']} frames (checkpoint of step {figures['checkpoint_step']})"
     ]
     if mask := figures.get("mask"):
