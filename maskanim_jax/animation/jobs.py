@@ -101,7 +101,7 @@ def render(
 
     def watch(clip: FrameSource, doing: Doing) -> Iterable[np.ndarray]:
         desc = (label or "animate") if doing == "animate" else f"{label} {doing}".strip()
-        return tqdm(clip, desc=desc, total=clip.count, to_float_square="frame")
+        return tqdm(clip, desc=desc, total=clip.count, unit="frame")
 
     made = animate_file(
         run,
