@@ -86,6 +86,7 @@ class ShardCache:
         self._failure: Exception | None = None
         if self._missing:
             self._make_room()
+            _import_readers()
             here = sum(self._sizes[name] for name in self._sizes if name not in self._missing)
             self._bar = tqdm(
                 total=sum(self._sizes.values()),
@@ -244,6 +245,14 @@ def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tupl
             f"{folder} holds no description of shards that can be read ({error}); prepare the shards again"
         ) from error
     return found
+
+
+def _import_readers() -> None:
+    """In this thread: tensorflow_datasets imports parts of itself when they are asked for, and several threads that do wait for each other."""
+    import tensorflow_datasets.proto.tf_example_pb2  # noqa: F401
+
+    with contextlib.suppress(ValueError):
+        unpack(b"no record")
 
 
 def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str | None:
