@@ -68,9 +68,11 @@ class ShardCache:
                 f"--output={address} --size=256`"
             )
         self.folder = self._claim(listed[SMALL[0]])
-        for name in SMALL:
-            if name in listed and not (self.folder / name).is_file():
-                self._bucket.download(address.prefix + name, self.folder / name, listed[name])
+        with (self.folder / ".index.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the run may be at it
+            for name in SMALL:
+                if name in listed and not (self.folder / name).is_file():
+                    self._bucket.download(address.prefix + name, self.folder / name, listed[name])
         from input_pipeline.shards import read_index
 
         index = read_index(self.folder)
