@@ -251,7 +251,6 @@ def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tupl
 
 def _import_readers() -> None:
     """In this thread: tensorflow_datasets imports parts of itself when they are asked for, and several threads that do wait for each other."""
-    import tensorflow_datasets.proto.tf_example_pb2  # noqa: F401
 
     with contextlib.suppress(ValueError):
         unpack(b"no record")
