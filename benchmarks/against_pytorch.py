@@ -36,7 +36,7 @@ from tqdm import tqdm
 
 from benchmarks.jax_side import CONFIGS, OurSide, config_of, drawn_frames, export
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.memory import HUGE_PAGES, TUNABLES
+from maskanim_jax.utils.memory import HUGE_PAGES, TUNABLES
 
 TASKS = ("step", "animation", "memory")
 TURN = {256: (3, 8), 64: (5, 64)}

@@ -15,9 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from maskanim_jax.nn.convolution import conv2d
-from maskanim_jax.nn.native import building
-from maskanim_jax.nn.upsampling import upsample, upsampled_conv2d
+from maskanim_jax.nn.kernels.convolution import conv2d
+from maskanim_jax.nn.kernels.native import build
+from maskanim_jax.nn.kernels.upsampling import upsample, upsampled_conv2d
 
 ROUNDS = 7
 CONVS = (
@@ -45,14 +45,14 @@ def both_ways(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Arra
 
 def without_compiler(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> Callable[[], Any]:
     """`both_ways` as on a machine that has none."""
-    with building.portable():
+    with build.portable():
         return both_ways(lambda x, kernel: function(x, kernel), x, kernel)
 
 
 def compared(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> str:
     """Median seconds of ours and the plain one, and the medians of the ratios of neighbouring runs."""
     ways = {"ours": both_ways(ours, x, kernel), "plain": both_ways(theirs, x, kernel)}
-    if building.prefix():
+    if build.prefix():
         ways["without a compiler"] = without_compiler(ours, x, kernel)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(ROUNDS + 1):
@@ -70,7 +70,7 @@ def compared(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], x
 
 def main() -> None:
     print(
-        f"{jax.devices()[0].platform}, jax {jax.__version__}, convolutions: {building.told()}; forwards and both gradients; "
+        f"{jax.devices()[0].platform}, jax {jax.__version__}, convolutions: {build.told()}; forwards and both gradients; "
         "ratio below 1: ours is faster"
     )
     for n, side, inputs, outputs, size in CONVS:

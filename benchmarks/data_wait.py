@@ -1,8 +1,8 @@
 """Which share of a step is spent waiting for data? `python benchmarks/data_wait.py [--shards=SHARDS]` measures it here.
 
-The small Perturbed Masks model at 64 x 64 is trained in the real loop (`maskanim_jax.train.one_step`) at batch 16, on puppets drawn for it, or
-on prepared shards. Alternately, in one run: with the prefetching thread, and with batches put on the devices when they are asked for. Beside it,
-how fast the reader alone is: batches a second over steps a second is how many times faster a device may be before it waits.
+The small Perturbed Masks model at 64 x 64 is trained in the real loop (`maskanim_jax.training.loop.one_step`) at batch 16, on puppets drawn
+for it, or on prepared shards. Alternately, in one run: with the prefetching thread, and with batches put on the devices when they are asked
+for. Beside it, how fast the reader alone is: batches a second over steps a second is how many times faster a device may be before it waits.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from configs import puppets  # noqa: E402
-from maskanim_jax import platform, train  # noqa: E402
-from maskanim_jax.data import ensure_shards  # noqa: E402
+from input_pipeline.from_config import ensure_shards  # noqa: E402
+from maskanim_jax.distributed import setup  # noqa: E402
 from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
-from maskanim_jax.state import fresh_state, make_step  # noqa: E402
-from maskanim_jax.window import Window  # noqa: E402
+from maskanim_jax.training import loop  # noqa: E402
+from maskanim_jax.training.metric_window import Window  # noqa: E402
+from maskanim_jax.training.step import fresh_state, make_step  # noqa: E402
 
 
 def shares(setting, rounds, steps):
@@ -38,13 +39,11 @@ def shares(setting, rounds, steps):
     found = {depth: [] for depth in (config.data.prefetch, 0)}
     for number, depth in tqdm(list(itertools.product(range(rounds), found)), desc="rounds", unit="round"):
         config.data.prefetch = depth
-        with contextlib.closing(train.batches(setting, number * steps)) as pairs:
-            state = jax.block_until_ready(
-                train.one_step(run, state, setting.frozen, pairs, window)
-            )  # fills the buffers
+        with contextlib.closing(loop.batches(setting, number * steps)) as pairs:
+            state = jax.block_until_ready(loop.one_step(run, state, setting.frozen, pairs, window))  # fills the buffers
             window.restart()
             for _ in range(steps):
-                state = train.one_step(run, state, setting.frozen, pairs, window)
+                state = loop.one_step(run, state, setting.frozen, pairs, window)
             figures = window.close(1)
         found[depth].append((figures["data_wait_share"], figures["steps_per_second"]))
     return found
@@ -76,9 +75,9 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder:
         config.data.shards = given.shards or str(Path(folder) / "puppets")
         config.data.repeats = 1000  # an epoch that lasts
-        platform.prepare(config)
+        setup.prepare(config)
         ensure_shards(config)
-        setting = train.set_up(config)
+        setting = loop.set_up(config)
         reader = reading_speed(setting.stream, 20)
         found = shares(setting, given.rounds, given.steps)
     print("| | share of waiting, each round | steps a second |\n| --- | --- | --- |")

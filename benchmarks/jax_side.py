@@ -18,13 +18,13 @@ class OurSide:
     def __init__(self, config: Any, vgg: dict[str, np.ndarray], task: str, batch: int) -> None:
         import jax
 
-        from maskanim_jax import platform
+        from maskanim_jax.distributed import setup
+        from maskanim_jax.distributed.sharding import everywhere, make_mesh
         from maskanim_jax.losses.vgg import used_weights
-        from maskanim_jax.mesh import everywhere, make_mesh
-        from maskanim_jax.state import fresh_state, make_step
         from maskanim_jax.systems import build
+        from maskanim_jax.training.step import fresh_state, make_step
 
-        platform.prepare(config)
+        setup.prepare(config)
         self.config = config
         self.system: Any = build(config)
         if task == "step":
@@ -42,7 +42,7 @@ class OurSide:
         """Losses and gradient norms of one batch without augmentation; `perturbed` (N, L, L, 1) stands for P_train's output."""
         import jax
 
-        from maskanim_jax.mesh import replicated, split, to_devices
+        from maskanim_jax.distributed.sharding import replicated, split, to_devices
         from maskanim_jax.systems.perturbed_masks import system as system_module
 
         def total(params: Any, stats: Any, frozen: Any, source: Any, driving: Any, perturbed: Any) -> Any:
@@ -68,7 +68,7 @@ class OurSide:
         """Seconds for one of `count` training steps."""
         import jax
 
-        from maskanim_jax.mesh import to_devices
+        from maskanim_jax.distributed.sharding import to_devices
 
         began = time.perf_counter()
         for _ in range(count):
@@ -140,11 +140,11 @@ def export(folder: Path, size: int, untrained: bool) -> None:
     """
     import jax
 
+    from maskanim_jax.conversion.layout import file_tree, modules, released
     from maskanim_jax.losses.vgg import used_weights
+    from maskanim_jax.serialization.torch_writer import write_tensors
     from maskanim_jax.systems import build
-    from maskanim_jax.systems.released_format import file_tree, modules, released
-    from maskanim_jax.torch_writer import write_tensors
-    from maskanim_jax.train import vgg_weights
+    from maskanim_jax.training.loop import vgg_weights
 
     config = config_of(size)
     if untrained:

@@ -28,7 +28,7 @@ PROGRAM = """
 import json, resource, sys, time
 from pathlib import Path
 import tensorflow_datasets, av, PIL.Image
-from input_pipeline.builder import encoder, features
+from input_pipeline.preparation.shard_writer import encoder, features
 from input_pipeline.prepare import prepare
 features(256, "jpeg").get_serialized_info()
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)

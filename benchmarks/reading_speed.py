@@ -24,9 +24,9 @@ from tqdm import tqdm
 from input_pipeline.pairs import PairStream
 from input_pipeline.prepare import prepare
 from input_pipeline.shards import open_split
-from maskanim_jax.animation.writer import VideoWriter
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.video.writer import VideoWriter
 
 SIDE = 256
 BATCH = 16

@@ -21,14 +21,15 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from collectives import collectives, counted  # noqa: E402
+
 from configs import puppets  # noqa: E402
-from maskanim_jax import platform  # noqa: E402
-from maskanim_jax.collectives import collectives, counted  # noqa: E402
+from maskanim_jax.distributed import setup  # noqa: E402
+from maskanim_jax.distributed.sharding import everywhere, make_mesh, replicated, to_devices  # noqa: E402
 from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
 from maskanim_jax.losses.vgg import used_weights  # noqa: E402
-from maskanim_jax.mesh import everywhere, make_mesh, replicated, to_devices  # noqa: E402
-from maskanim_jax.state import fresh_state, make_step  # noqa: E402
 from maskanim_jax.systems import build  # noqa: E402
+from maskanim_jax.training.step import fresh_state, make_step  # noqa: E402
 from maskanim_jax.weights import untrained_vgg19  # noqa: E402
 
 
@@ -56,7 +57,7 @@ def main(argv=None):
         raise UserError("--steps and --devices must be 1 or more")
     config = puppets.get_config()
     config.batch_size, config.cpu_devices, config.optim.accumulate = given.batch, given.devices, given.accumulate
-    platform.prepare(config)
+    setup.prepare(config)
     if given.devices > jax.device_count():
         raise UserError(f"--devices={given.devices} are asked for, but there are {jax.device_count()}: give no more")
     kinds = sorted({1, given.devices})

@@ -17,9 +17,9 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.shards import open_split
-from maskanim_jax import platform
 from maskanim_jax.animate import animate
-from maskanim_jax.checkpoints import load_run, saved_config
+from maskanim_jax.checkpoints.loading import load_run, saved_config
+from maskanim_jax.distributed import setup
 from maskanim_jax.errors import UserError, exit_with_sentence
 
 STILL_FRAMES = 16
@@ -86,7 +86,7 @@ def main():
     flags.add_argument("--strengths", default="0,0.3,0.5,0.7")
     flags.add_argument("--noise", type=float, default=0.0, help="drivers stand still under such noise, such as 0.02")
     args = flags.parse_args()
-    platform.prepare(saved_config(args.run[0]))
+    setup.prepare(saved_config(args.run[0]))
     split = open_split(args.data, "test")
     videos = drivers(split, min(args.clips, len(split.clips)), args.noise)
     for path in args.run:

@@ -29,7 +29,7 @@ LINE = re.compile(r"first step after ([\d.]+) s \(compile cache (\w+), compiled 
 
 def draw(path, shards, vgg):
     """Draws the data of a config, and says so when it has none of its own."""
-    from maskanim_jax.data import ensure_shards
+    from input_pipeline.from_config import ensure_shards
 
     spec = importlib.util.spec_from_file_location("config", path)
     if spec is None or not Path(path).is_file():

@@ -2,7 +2,7 @@
 
 It needs libtpu (`pip install 'jax[tpu]'`) and time: a 256 x 256 step takes tens of minutes and several GB on two cores. So every finished cell
 (label, topology, batch, precision) is written to a JSON file at once and not compiled again; `--table` prints what the file has. The step is the
-one that training runs (`maskanim_jax.state.make_step`) with the released taichi settings, on a mesh of the topology's devices, from names and
+one that training runs (`maskanim_jax.training.step.make_step`) with the released taichi settings, on a mesh of the topology's devices, from names and
 shapes alone.
 """
 
@@ -65,10 +65,10 @@ def lower(config: Any, topology: str) -> Any:
     from jax.experimental import topologies
     from jax.sharding import AxisType, Mesh
 
-    from maskanim_jax.checkpoints import abstract_state
+    from maskanim_jax.checkpoints.loading import abstract_state
     from maskanim_jax.losses.vgg import used_weights
-    from maskanim_jax.state import make_step
     from maskanim_jax.systems import build
+    from maskanim_jax.training.step import make_step
     from maskanim_jax.weights import untrained_vgg19
 
     try:

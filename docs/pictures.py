@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from input_pipeline.puppets.dataset import Clip, clips, render_clip, true_animation
 from maskanim_jax.errors import exit_with_sentence
-from maskanim_jax.files import replacing
-from maskanim_jax.pictures import CAPTION_HEIGHT, strip
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.video.strips import CAPTION_HEIGHT, strip
 
 HERE = Path(__file__).parent / "pictures"
 SHOWN = 96  # pixels of a tile

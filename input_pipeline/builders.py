@@ -16,12 +16,12 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from input_pipeline import builder as stored
-from input_pipeline.jobs import Job, write_set
-from input_pipeline.parts import Settings
-from input_pipeline.sets import SETS
-from input_pipeline.work import work_folder
-from input_pipeline.workers import Beam
+from input_pipeline.preparation import shard_writer as stored
+from input_pipeline.preparation.catalog import SETS
+from input_pipeline.preparation.pipeline import Job, write_set
+from input_pipeline.preparation.shard_jobs import Settings
+from input_pipeline.preparation.staging import work_folder
+from input_pipeline.preparation.workers import Beam
 
 
 class _Frames(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]

@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 import grain
 import numpy as np
 
-from input_pipeline.faults import BadRecord, Faults, Skipped
+from input_pipeline.bad_records import BadRecord, Faults, Skipped
 from input_pipeline.shards import Split
 from maskanim_jax.errors import UserError
 

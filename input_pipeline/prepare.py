@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.jobs import Job, run, run_check, run_merge, run_share
-from input_pipeline.merge import REPORT
-from input_pipeline.parts import Settings
-from input_pipeline.sets import SETS
-from input_pipeline.workers import Beam, cores
+from input_pipeline.preparation.catalog import SETS
+from input_pipeline.preparation.merge import REPORT
+from input_pipeline.preparation.pipeline import Job, run, run_check, run_merge, run_share
+from input_pipeline.preparation.shard_jobs import Settings
+from input_pipeline.preparation.workers import Beam, cores
 from maskanim_jax.errors import UserError, exit_with_sentence
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline.faults import BadRecord, ShardLost
+from input_pipeline.bad_records import BadRecord, ShardLost
 from input_pipeline.record import decode, unpack
-from maskanim_jax import json_files
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils import json_files
 
 INDEX = "clips.json"
 INDEX_VERSION = 1

@@ -22,17 +22,17 @@ from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.animation.nearest import nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.animation.smoothing import step_for_a_video
-from maskanim_jax.animation.writer import MADE, VideoWriter, check_writable, is_folder
+from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.images import Fit
-from maskanim_jax.memory import with_huge_pages
-from maskanim_jax.pictures import strip, to_uint8
-from maskanim_jax.shipped import reading as shipped
 from maskanim_jax.systems import SYSTEMS
-from maskanim_jax.video import first_frame, open_frames
+from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.video.images import Fit
+from maskanim_jax.video.reader import first_frame, open_frames
+from maskanim_jax.video.strips import strip, to_uint8
+from maskanim_jax.video.writer import MADE, VideoWriter, check_writable, is_folder
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints import LoadedRun
+    from maskanim_jax.checkpoints.loading import LoadedRun
     from maskanim_jax.systems.interface import System, Variables
 
 
@@ -96,8 +96,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
         if args.source is None or args.driving is None:
             raise UserError("--source and --driving are missing; give both, or --pairs=CSV")
         source, driving = (
-            shipped.example(Path(args.source), shipped.SOURCE),
-            shipped.example(Path(args.driving), shipped.DRIVING),
+            bundled.example(Path(args.source), bundled.SOURCE),
+            bundled.example(Path(args.driving), bundled.DRIVING),
         )
         jobs = [Job(source, driving, args.output, args.strip)]
     else:
@@ -249,10 +249,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.batch < 1:
         raise UserError(f"--batch={args.batch} cannot be: give 1 or more frames")
     jobs = plan(args)
-    from maskanim_jax import platform
-    from maskanim_jax.checkpoints import load_run, saved_config
+    from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.distributed import setup
 
-    platform.prepare(saved_config(args.checkpoint))
+    setup.prepare(saved_config(args.checkpoint))
     run = load_run(args.checkpoint)
     given = {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     options = run.system.animation_options(given)

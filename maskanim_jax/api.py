@@ -20,13 +20,9 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from tqdm import tqdm
 
-from maskanim_jax import config_files
 from maskanim_jax.animate import animate
 from maskanim_jax.animation.compiled import compiled, unit
-from maskanim_jax.animation.nearest import nearest_frame
-from maskanim_jax.animation.smoothing import step_for_a_video
-from maskanim_jax.animation.writer import MADE, VideoWriter, check_writable
-from maskanim_jax.api_inputs import (
+from maskanim_jax.animation.inputs import (
     Driving,
     Option,
     Picture,
@@ -37,15 +33,19 @@ from maskanim_jax.api_inputs import (
     read_picture,
     refuse_inputs,
 )
+from maskanim_jax.animation.nearest import nearest_frame
+from maskanim_jax.animation.smoothing import step_for_a_video
 from maskanim_jax.errors import UserError
-from maskanim_jax.images import Fit
-from maskanim_jax.pictures import strip, to_uint8
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.images import Fit
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.video.strips import strip, to_uint8
+from maskanim_jax.video.writer import MADE, VideoWriter, check_writable
+from maskanim_jax.workdir import config_files
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from maskanim_jax.checkpoints import LoadedRun
+    from maskanim_jax.checkpoints.loading import LoadedRun
 
 
 def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
@@ -55,11 +55,11 @@ def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
     """
     if which not in ("best", "last"):
         raise UserError(f"which={which!r} cannot be: give 'best' or 'last'")
-    from maskanim_jax import platform
-    from maskanim_jax.checkpoints import load_run, saved_config
+    from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.distributed import setup
 
     path = Path(checkpoint)
-    platform.prepare(saved_config(path))
+    setup.prepare(saved_config(path))
     return Animator(load_run(path, which))
 
 
@@ -273,14 +273,15 @@ def run_training(config: ConfigDict | str, workdir: str | os.PathLike[str]) -> A
     """
     from absl import flags
 
-    from maskanim_jax import platform, train
+    from maskanim_jax.distributed import setup
+    from maskanim_jax.training import loop
 
     if not flags.FLAGS.is_parsed():
         flags.FLAGS.mark_as_parsed()  # a notebook has no command line, and Grain and Orbax ask for flags
     if isinstance(config, str):
         config = load_config(config)
-    platform.prepare(config)
-    train.train(config, Path(workdir))
+    setup.prepare(config)
+    loop.train(config, Path(workdir))
     return load(workdir)
 
 

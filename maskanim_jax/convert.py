@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskanim_jax.config_files import load_config
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.npz_files import read_npz
-from maskanim_jax.torch_files import MAX_BYTES, read_tensors
-from maskanim_jax.torch_writer import write_tensors
+from maskanim_jax.serialization.npz import read_npz
+from maskanim_jax.serialization.torch_reader import MAX_BYTES, read_tensors
+from maskanim_jax.serialization.torch_writer import write_tensors
+from maskanim_jax.workdir.config_files import load_config
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
+    from maskanim_jax.conversion.contents import Contents
+    from maskanim_jax.conversion.layout import Layout, Shapes
     from maskanim_jax.systems.interface import System, Variables
-    from maskanim_jax.systems.released_format import Layout, Shapes
-    from maskanim_jax.systems.released_reading import Contents
 
 UNUSED = "unused_tensors.npz"
 """In the workdir of an imported run: the tensors that only the released code has, for the way back."""
@@ -52,12 +52,12 @@ def import_checkpoint(
     import jax
     import jax.numpy as jnp
 
-    from maskanim_jax.checkpoints import Checkpoints, claim_workdir
-    from maskanim_jax.state import TrainState
+    from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir
+    from maskanim_jax.conversion.adam_state import place_moments
+    from maskanim_jax.conversion.contents import read_contents, read_moments
+    from maskanim_jax.conversion.layout import Unused, released, shapes, to_variables
     from maskanim_jax.systems import build
-    from maskanim_jax.systems.adam_state import place_moments
-    from maskanim_jax.systems.released_format import Unused, released, shapes, to_variables
-    from maskanim_jax.systems.released_reading import read_contents, read_moments
+    from maskanim_jax.training.step import TrainState
 
     _check_absent(workdir, "folder")
     config = copy.deepcopy(config)
@@ -155,10 +155,10 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     """
     import jax
 
-    from maskanim_jax.checkpoints import FOLDER, Checkpoints, abstract_state, load_run
-    from maskanim_jax.mesh import make_mesh
-    from maskanim_jax.systems.adam_state import read_moments as moments_of
-    from maskanim_jax.systems.released_format import Unused, file_tree
+    from maskanim_jax.checkpoints.loading import FOLDER, Checkpoints, abstract_state, load_run
+    from maskanim_jax.conversion.adam_state import read_moments as moments_of
+    from maskanim_jax.conversion.layout import Unused, file_tree
+    from maskanim_jax.distributed.sharding import make_mesh
 
     _check_absent(output, "file")
     run = load_run(path, "last")
@@ -183,7 +183,7 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
 
 def _groups(config: ConfigDict, layout: Layout, rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     """Adam's settings of each module as torch writes them; `initial_lr` is what its schedules start from."""
-    from maskanim_jax.systems.released_format import Place
+    from maskanim_jax.conversion.layout import Place
 
     optim, highest = config.optim, max(rates.values())
     groups: dict[str, dict[str, Any]] = {}
@@ -215,7 +215,7 @@ def _read_unused(path: Path) -> dict[str, np.ndarray]:
 
 def _check_unused(path: Path, unused: Mapping[str, np.ndarray], layout: Layout) -> None:
     """Raises UserError when something else was kept than this config's files have."""
-    from maskanim_jax.systems.released_format import Place
+    from maskanim_jax.conversion.layout import Place
 
     for name, value in unused.items():
         at = layout.get(name)
@@ -227,7 +227,7 @@ def _check_unused(path: Path, unused: Mapping[str, np.ndarray], layout: Layout) 
 
 def _layout(config: ConfigDict, given: Shapes) -> Layout:
     """The tensors of a released file; raises UserError for a config that the released code cannot follow."""
-    from maskanim_jax.systems.released_format import released
+    from maskanim_jax.conversion.layout import released
 
     system = released(config)
     if objections := system.objections(config):

@@ -1,7 +1,7 @@
 """How is the square around the subject of a clip cut out? `python -m maskanim_jax.crop --help` tells.
 
-The networks want a subject that fills a square frame. `maskanim_jax.subject` finds it; the command writes the crops, and the table of boxes
-that `python -m input_pipeline.prepare --boxes` takes.
+The networks want a subject that fills a square frame. `input_pipeline.preparation.subject` finds it; the command writes the crops, and the
+table of boxes that `python -m input_pipeline.prepare --boxes` takes.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from input_pipeline.crops import COLUMNS, Box, crop_square, key_of
-from maskanim_jax.animation.writer import VideoWriter, check_writable, is_folder
+from input_pipeline.preparation.boxes import COLUMNS, Box, crop_square, key_of
+from input_pipeline.preparation.subject import Finder, Found, Part, find_parts
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.files import replacing
-from maskanim_jax.images import is_image
-from maskanim_jax.subject import Finder, Found, Part, find_parts
-from maskanim_jax.video import open_frames
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.video.images import is_image
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.video.writer import VideoWriter, check_writable, is_folder
 
 _PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 

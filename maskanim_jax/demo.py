@@ -1,4 +1,4 @@
-"""How is a picture animated in a browser? `python -m maskanim_jax.demo --help` tells; the page is `maskanim_jax.demo_page`. See docs/demo.md."""
+"""How is a picture animated in a browser? `python -m maskanim_jax.demo --help` tells; the page is `maskanim_jax.web.page`. See docs/demo.md."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(checkpoints: Sequence[str], root: Path, args: argparse.Namespace) -> None:
     """Builds the page and serves it until the process is told to end. Raises UserError."""
     try:
-        from maskanim_jax import demo_page
+        from maskanim_jax.web import page as demo_page
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise

@@ -18,14 +18,15 @@ import numpy as np
 from tqdm import tqdm
 
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.files import replacing
-from maskanim_jax.metrics import backends, order
+from maskanim_jax.evaluation import published_order
+from maskanim_jax.evaluation.published_panels import METHODS, Panels, find_sets, read_panels
 from maskanim_jax.metrics.background import Background, background
 from maskanim_jax.metrics.bootstrap import Interval, interval
 from maskanim_jax.metrics.identity import Identity
 from maskanim_jax.metrics.interface import Figures
 from maskanim_jax.metrics.keypoints import Keypoints
-from maskanim_jax.metrics.panels import METHODS, Panels, find_sets, read_panels
+from maskanim_jax.pretrained import backends
+from maskanim_jax.utils.atomic_files import replacing
 
 FRAMES = 3
 """Of each clip, unless asked otherwise."""
@@ -60,7 +61,7 @@ class SetFigures(NamedTuple):
     def sentences(self) -> list[str]:
         """What comes of the published order, by key."""
         return [
-            order.sentence(self.name, key, self.values(key), "higher is better" in self.descriptions[key])
+            published_order.sentence(self.name, key, self.values(key), "higher is better" in self.descriptions[key])
             for key in self.table()
         ]
 

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from maskanim_jax.animate import system_flags
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.files import sha256_of
+from maskanim_jax.utils.atomic_files import sha256_of
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints import LoadedRun
+    from maskanim_jax.checkpoints.loading import LoadedRun
 
 PLATFORMS = "cpu,cuda,tpu"
 FORMATS = ("jax", "onnx")
@@ -104,7 +104,7 @@ def export(
     import jax
 
     from maskanim_jax.exporting import functions, jax_files, onnx_files
-    from maskanim_jax.nn.native.building import portable
+    from maskanim_jax.nn.kernels.native.build import portable
 
     system = run.system
     (jax_files if format == "jax" else onnx_files).check_ready()
@@ -193,8 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     batch = None if args.batch is None else int(args.batch)
     platforms = tuple(name.strip() for name in (args.platforms or PLATFORMS).split(","))
     _check(args.output, args.format, platforms, batch)
-    from maskanim_jax import platform
-    from maskanim_jax.checkpoints import load_run, saved_config
+    from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.distributed import setup as platform
 
     platform.prepare(saved_config(args.checkpoint))
     run = load_run(args.checkpoint)

@@ -2,7 +2,7 @@
 
 Without --config the run of the workdir goes on with its own config. Exit status: 0 done, 2 an error in one sentence, 75 told to stop by
 SIGTERM and saved (start it again), 130 the same by Ctrl-C. `--mode=replay --step=N` makes one step of a run again and shows what
-was in it. Only parses and calls; `train.py`, `evaluate.py`, `replay.py` and `report.py` do the work.
+was in it. Only parses and calls; `loop.py`, `evaluate_run.py`, `replay.py` and `report.py` do the work.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.memory import with_huge_pages
+from maskanim_jax.utils.memory import with_huge_pages
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
@@ -84,7 +84,7 @@ def _take_saved_config(argv: list[str]) -> None:
     _, given, value = argv[at].partition("=")
     workdir = Path(value if given else argv[at + 1] if at + 1 < len(argv) else "")
     if (workdir / "config.json").exists():
-        from maskanim_jax import saved_config
+        from maskanim_jax.workdir import saved_config
 
         saved_config.get_config(str(workdir))  # in ml_collections' hands an error would lose its sentence
         argv.insert(1, f"--config={saved_config.__file__}:{workdir}")
@@ -97,19 +97,22 @@ def main() -> None:
         return
     parse(sys.argv)
     logging.set_verbosity(logging.WARNING)
-    from maskanim_jax import evaluate, platform, report, train
+    from maskanim_jax import report
+    from maskanim_jax.distributed import setup
+    from maskanim_jax.evaluation import evaluate_run
+    from maskanim_jax.training import loop
 
-    platform.prepare(CONFIG.value)
+    setup.prepare(CONFIG.value)
     workdir = Path(str(WORKDIR.value))
     if MODE.value == "replay":
-        from maskanim_jax.replay import replay
+        from maskanim_jax.training.replay import replay
 
         print(replay(CONFIG.value, workdir, int(STEP.value or 0)))
         return
     steps: dict[str, Callable[..., object]] = {
-        "train": functools.partial(train.train, accept_changes=ACCEPT.value, from_step=FROM_STEP.value),
-        "reconstruct": evaluate.reconstruct_test,
-        "animate": evaluate.animate_test,
+        "train": functools.partial(loop.train, accept_changes=ACCEPT.value, from_step=FROM_STEP.value),
+        "reconstruct": evaluate_run.reconstruct_test,
+        "animate": evaluate_run.animate_test,
     }
     for name, step in steps.items():
         if MODE.value in (name, "all"):

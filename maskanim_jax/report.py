@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from maskanim_jax import page_parts
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.files import replacing
-from maskanim_jax.logs import read_log
+from maskanim_jax.reports import page_parts
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.workdir.logs import read_log
 
 _ALIVE = 0.02  # a mask whose deviation over time is below this does not follow the driver
 _OWN_PLACE = ("l1", "l1_repeat_source", "ratio", "frames", "checkpoint_step")  # of reconstruction.json
@@ -161,9 +161,9 @@ def main(arguments: list[str] | None = None) -> None:
     if given.workdir:
         print(f"the report is {write_report(given.workdir, given.output)}")
         return
-    from maskanim_jax import compare_page
+    from maskanim_jax.reports import comparison_page
 
-    written = compare_page.write_comparison(given.runs, given.output or Path("comparison"))
+    written = comparison_page.write_comparison(given.runs, given.output or Path("comparison"))
     print(f"the report is {written.page}; its figures are in {written.csv} and {written.json}")
 
 

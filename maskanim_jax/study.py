@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from maskanim_jax import config_files, json_files
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.logs import read_log
+from maskanim_jax.utils import json_files
+from maskanim_jax.workdir import config_files
+from maskanim_jax.workdir.logs import read_log
 
 SETS: dict[str, tuple[str, ...]] = {
     "puppets": ("configs/puppets.py", "configs/fomm_puppets.py"),
@@ -212,9 +213,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"--{name}={value} cannot be: give {least} or more")
     runs = plan(args.workdir, chosen_sets(args), data=args.data, steps=args.steps, seeds=seeds, overrides=rest)
     folders = run_study(runs, pairs=args.pairs, frames=args.frames)
-    from maskanim_jax import compare_page, study_page
+    from maskanim_jax.reports import comparison_page, study_page
 
-    written = compare_page.write_comparison(folders, args.workdir / REPORT)
+    written = comparison_page.write_comparison(folders, args.workdir / REPORT)
     print(f"the report is {written.page}; its figures are in {written.csv} and {written.json}")
     if args.page:
         study_page.renew(args.page, folders, written.figures)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
-from maskanim_jax import truth_measures as measures
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.truth_scenes import STARTS, Scene, choose_pairs, draw_scene
+from maskanim_jax.evaluation import cross_identity_metrics as measures
+from maskanim_jax.evaluation.cross_identity_scenes import STARTS, Scene, choose_pairs, draw_scene
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints import LoadedRun
+    from maskanim_jax.checkpoints.loading import LoadedRun
 
 FILE = "truth.json"
 REFERENCES = ("repeating the source", "the driver itself")
@@ -219,11 +219,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, name) < least:
             raise UserError(f"--{name}={getattr(args, name)} cannot be: give {least} or more")
     more = parse_more(args.variant)
-    from maskanim_jax import platform
-    from maskanim_jax.checkpoints import load_run, saved_config
-    from maskanim_jax.reconstruct import write_figures
+    from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.distributed import setup
+    from maskanim_jax.evaluation.reconstruction import write_figures
 
-    platform.prepare(saved_config(args.workdir))
+    setup.prepare(saved_config(args.workdir))
     run = load_run(args.workdir)
     figures = measure_truth(run, pairs=args.pairs, frames=args.frames, seed=args.seed, more=more, progress=True)
     output = args.output or (args.workdir / FILE)

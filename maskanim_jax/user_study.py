@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskanim_jax import json_files
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.files import replacing
+from maskanim_jax.utils import json_files
+from maskanim_jax.utils.atomic_files import replacing
 
 QUESTIONS = {"Quality": "realistic", "Motion": "faithful"}
 """The paper's two rows, and what the answers call them: the most realistic, the most faithful to the driving video."""

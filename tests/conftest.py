@@ -23,7 +23,7 @@ def tiny_shards(tmp_path_factory):
     """Shards of the tiny puppets."""
     from tiny import tiny_config
 
-    from maskanim_jax.data import ensure_shards
+    from input_pipeline.from_config import ensure_shards
 
     return ensure_shards(tiny_config(tmp_path_factory.mktemp("puppets") / "shards"))
 
@@ -35,7 +35,7 @@ def compiled_programs_go():
     if "jax" in sys.modules:
         import jax
 
-        from maskanim_jax.memory import give_back_memory
+        from maskanim_jax.utils.memory import give_back_memory
 
         jax.clear_caches()
         gc.collect()

@@ -7,7 +7,7 @@ import numpy as np
 from parity import FOLDER, fill, frames, needed, stored, vgg
 
 from configs import fomm_voxceleb_adv
-from maskanim_jax.systems.fomm.released import to_variables
+from maskanim_jax.conversion.fomm import to_variables
 
 __all__ = ["config", "formula_tensors", "frames", "keys", "needed", "stored", "variables", "vgg"]
 

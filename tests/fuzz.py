@@ -19,16 +19,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from input_pipeline import record, shards
-from input_pipeline.crops import read_boxes
+from input_pipeline.preparation.boxes import read_boxes
 from maskanim_jax.animation.pairs import read_pairs
-from maskanim_jax.animation.whole import check_whole
-from maskanim_jax.config_files import read_config_json
 from maskanim_jax.errors import UserError
-from maskanim_jax.moving_images import moving
-from maskanim_jax.npz_files import read_npz
-from maskanim_jax.provenance import read_starts
 from maskanim_jax.report import summary, write_report
-from maskanim_jax.torch_files import read_tensors
+from maskanim_jax.serialization.npz import read_npz
+from maskanim_jax.serialization.torch_reader import read_tensors
+from maskanim_jax.video.animated_images import moving
+from maskanim_jax.video.integrity import check_whole
+from maskanim_jax.workdir.config_files import read_config_json
+from maskanim_jax.workdir.provenance import read_starts
 
 MEMORY = 6 << 30  # address space
 WORDS = [
@@ -81,7 +81,7 @@ def _npz():
 
 
 def _torch(folder):
-    from maskanim_jax.torch_writer import write_tensors
+    from maskanim_jax.serialization.torch_writer import write_tensors
 
     write_tensors(
         folder / "a.pth", {"a": {"w": np.ones((2, 3), np.float32), "n": 3}, "betas": (0.5, 0.9), "e": [None, "t"]}

@@ -14,8 +14,9 @@ import jax
 from small_system import SmallSystem
 from small_train import small_config
 
-from maskanim_jax import platform, train
+from maskanim_jax.distributed import setup
 from maskanim_jax.errors import exit_with_sentence
+from maskanim_jax.training import loop
 
 faulthandler.register(signal.SIGUSR1)  # says where it waits, if a test should hang
 
@@ -31,17 +32,17 @@ def main():
             section, last = name.rpartition(".")[::2]
             part = settings[section] if section else settings
             part[last] = json.loads(value)
-    platform.prepare(settings)
-    train.build = lambda config: SmallSystem()
-    one_step = train.one_step
+    setup.prepare(settings)
+    loop.build = lambda config: SmallSystem()
+    one_step = loop.one_step
 
     def held_step(run, state, *rest):
         if held == [int(state.step) + 1, jax.process_index()]:
             time.sleep(600)
         return one_step(run, state, *rest)
 
-    train.one_step = held_step
-    train.train(settings, Path(workdir))
+    loop.one_step = held_step
+    loop.train(settings, Path(workdir))
 
 
 if __name__ == "__main__":

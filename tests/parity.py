@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import taichi
-from maskanim_jax.systems.perturbed_masks.released import to_variables
+from maskanim_jax.conversion.perturbed_masks import to_variables
 
 FOLDER = Path(__file__).parents[2] / "shared" / "parity"
 needed = pytest.mark.skipif(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.reader import open_frames
 
 SHOWN = []
 

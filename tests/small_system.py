@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from maskanim_jax.nn.functional import Network
 from maskanim_jax.nn.layers import BatchNorm
-from maskanim_jax.nn.network import Network
 from maskanim_jax.systems.interface import Gradients, Variables
 
 

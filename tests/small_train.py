@@ -6,7 +6,8 @@ from pathlib import Path
 from small_system import SmallSystem
 from tiny import tiny_config
 
-from maskanim_jax import platform, train
+from maskanim_jax.distributed import setup
+from maskanim_jax.training import loop
 
 
 def small_config(shards):
@@ -19,6 +20,6 @@ def small_config(shards):
 
 if __name__ == "__main__":
     settings = small_config(sys.argv[1])
-    platform.prepare(settings)
-    train.build = lambda config: SmallSystem()
-    train.train(settings, Path(sys.argv[2]))
+    setup.prepare(settings)
+    loop.build = lambda config: SmallSystem()
+    loop.train(settings, Path(sys.argv[2]))

@@ -30,7 +30,7 @@ PATIENCE = 1800  # seconds for one start on a busy machine
 GRACE = 600
 
 forkserver = multiprocessing.get_context("forkserver")
-forkserver.set_forkserver_preload(["maskanim_jax.train", "maskanim_jax.main", "orbax.checkpoint", "grain"])
+forkserver.set_forkserver_preload(["maskanim_jax.training.loop", "maskanim_jax.main", "orbax.checkpoint", "grain"])
 
 
 def soak_config(shards, steps):
@@ -53,15 +53,16 @@ def child(shards, folder, system, steps):
     import jax
     from small_system import SmallSystem
 
-    from maskanim_jax import platform, train
-    from maskanim_jax.checkpoints import Checkpoints
+    from maskanim_jax.checkpoints.loading import Checkpoints
+    from maskanim_jax.distributed import setup
     from maskanim_jax.errors import exit_with_sentence
+    from maskanim_jax.training import loop
 
     config = soak_config(shards, steps)
-    platform.prepare(config)
+    setup.prepare(config)
     if system == "small":
-        train.build = lambda config: SmallSystem()
-    original = train.batches
+        loop.build = lambda config: SmallSystem()
+    original = loop.batches
 
     def recorded(setting, first):
         import hashlib
@@ -73,8 +74,8 @@ def child(shards, folder, system, steps):
                 yield pair
 
     def main():
-        train.batches = recorded
-        state = train.train(config, folder / "run")
+        loop.batches = recorded
+        state = loop.train(config, folder / "run")
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
         np.savez(folder / "state.npz", **{name: np.asarray(leaf) for name, leaf in leaves.items()})
         with Checkpoints(folder / "run", read_only=True) as checkpoints:
@@ -248,7 +249,7 @@ def main():
     args = parser.parse_args()
     from tiny import tiny_config
 
-    from maskanim_jax.data import ensure_shards
+    from input_pipeline.from_config import ensure_shards
 
     rng = random.Random(args.seed)
     kinds = [args.kinds[i % len(args.kinds)] for i in range(args.kills)]

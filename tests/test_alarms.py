@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskanim_jax import train
-from maskanim_jax.logs import RunLog, read_log
-from maskanim_jax.probe import DRIVERS, SOURCES, choose, probe, probe_alarms
+from maskanim_jax.evaluation.probe import DRIVERS, SOURCES, choose, probe, probe_alarms
 from maskanim_jax.systems.interface import Variables
+from maskanim_jax.training import loop
+from maskanim_jax.workdir.logs import RunLog, read_log
 
 NOTHING = Variables({}, {})
 
@@ -116,8 +116,8 @@ def test_the_batch_is_fixed_and_never_drives_a_source_by_its_own_identity():
 def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatch):
     """The real end of an evaluation, with a system that leaks."""
     measured = {"l1": 0.1, "l1_repeat_source": 0.2, "ratio": 0.5}
-    monkeypatch.setattr(train, "reconstruct", lambda *_, **__: measured)
-    monkeypatch.setattr(train, "whole", lambda state, mesh: state, raising=False)  # one device has all of it
+    monkeypatch.setattr(loop, "reconstruct", lambda *_, **__: measured)
+    monkeypatch.setattr(loop, "whole", lambda state, mesh: state, raising=False)  # one device has all of it
     settings = SimpleNamespace(eval_clips=1, eval_frames=1)
     setting = SimpleNamespace(
         config=SimpleNamespace(train=settings),
@@ -129,7 +129,7 @@ def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatc
     )
     saved = SimpleNamespace(save=lambda *_, **__: None)
     with RunLog(tmp_path) as log:
-        train._evaluate_and_save(
+        loop._evaluate_and_save(
             setting, SimpleNamespace(variables=NOTHING), 7, saved, SimpleNamespace(minutes=lambda: 1.0), log
         )
     records = read_log(tmp_path)

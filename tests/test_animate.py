@@ -14,11 +14,11 @@ from PIL import Image
 
 from maskanim_jax.animate import animate, main, parser
 from maskanim_jax.animation.nearest import nearest_frame
-from maskanim_jax.animation.writer import VideoWriter
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.pictures import CAPTION_HEIGHT, grid, strip, to_uint8
 from maskanim_jax.systems.interface import Variables
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.video.strips import CAPTION_HEIGHT, grid, strip, to_uint8
+from maskanim_jax.video.writer import VideoWriter
 
 SIZE = 32
 
@@ -84,10 +84,10 @@ def save(path, frames, fps=Fraction(25)):
 def command(monkeypatch, tmp_path):
     """Runs the command on Echo; the checkpoint module is replaced, so no checkpoint is needed."""
     system = Echo()
-    loaded = types.ModuleType("maskanim_jax.checkpoints")
+    loaded = types.ModuleType("maskanim_jax.checkpoints.loading")
     loaded.saved_config = lambda path: ConfigDict({"cpu_devices": 1})
     loaded.load_run = lambda path: types.SimpleNamespace(config=None, system=system, variables=ONE, step=7)
-    monkeypatch.setitem(sys.modules, "maskanim_jax.checkpoints", loaded)
+    monkeypatch.setitem(sys.modules, "maskanim_jax.checkpoints.loading", loaded)
     monkeypatch.chdir(tmp_path)
     Image.new("RGB", (50, 40), (255, 0, 0)).save("source.png")
 
@@ -229,7 +229,7 @@ def test_bad_input_leaves_the_old_output_and_loads_nothing(command, monkeypatch)
     Path("text.mp4").write_text("no video")
     Path("cut.mp4").write_bytes(Path("driving.mp4").read_bytes()[:-100])
     Path("out.mp4").write_bytes(b"the old result")
-    monkeypatch.setattr(sys.modules["maskanim_jax.checkpoints"], "load_run", pytest.fail)
+    monkeypatch.setattr(sys.modules["maskanim_jax.checkpoints.loading"], "load_run", pytest.fail)
     for source, driving, output, word in (
         ("source.png", "text.mp4", "out.mp4", "text.mp4"),
         ("source.png", "cut.mp4", "out.mp4", "cut.mp4"),

@@ -16,8 +16,8 @@ from test_animate import ONE, SIZE, Echo, numbered, save
 import maskanim_jax
 from maskanim_jax.api import Animator
 from maskanim_jax.errors import UserError
-from maskanim_jax.pictures import CAPTION_HEIGHT
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.video.strips import CAPTION_HEIGHT
 
 ROOT = Path(__file__).parents[1]
 ECHO = Animator(SimpleNamespace(config=None, system=Echo(), variables=ONE, step=7))
@@ -217,7 +217,8 @@ sys.path.insert(0, {str(ROOT / "tests")!r})
 sys.argv = ["ipykernel", "-f", "kernel.json"]
 import numpy as np
 import maskanim_jax
-from maskanim_jax import checkpoints, train
+from maskanim_jax.checkpoints import loading
+from maskanim_jax.training import loop
 from small_system import SmallSystem
 from small_train import small_config
 
@@ -229,7 +230,7 @@ class Moving(SmallSystem):
     def pose_distance(self, variables, source, driving): return driving.mean((1, 2, 3))
     def animate(self, variables, begun, driving, options): return self.reconstruct(variables, driving, driving)
 
-train.build = checkpoints.build = lambda config: Moving()
+loop.build = loading.build = lambda config: Moving()
 animator = maskanim_jax.run_training(small_config({str(tiny_shards)!r}), {str(tmp_path / "run")!r})
 frames = list(animator.animate(np.zeros((40, 40, 3), np.uint8), np.zeros((3, 40, 40, 3), np.uint8)))
 print(animator, len(frames), frames[0].shape, frames[0].dtype)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.perturbed_masks import get_config
-from maskanim_jax.augment import Jitter, apply_jitter, draw_jitter, flip_pairs, luma, shift_hue
+from maskanim_jax.systems.augmentation import Jitter, apply_jitter, draw_jitter, flip_pairs, luma, shift_hue
 
 
 def frames(count=4, key=0):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints import load_run
+from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.errors import UserError
-from maskanim_jax.train import train
+from maskanim_jax.training.loop import train
 
 ROOT = Path(__file__).parents[1]
 DEMO = f"--config={ROOT / 'configs/demo.py'}"
@@ -123,7 +123,7 @@ def test_other_data_in_the_same_place_are_not_trained_on(tiny_shards, tmp_path):
     train(config, tmp_path / "run")
     other = tiny_config(tmp_path / "other")
     other.data.puppets.seed = 0
-    from maskanim_jax.data import ensure_shards
+    from input_pipeline.from_config import ensure_shards
 
     changed = tiny_config(tmp_path / "other")
     changed.data.puppets.seed = 1

@@ -7,11 +7,11 @@ import pytest
 from flax import nnx
 
 from maskanim_jax.nn.blocks import EncoderDecoder, ResidualBlock
+from maskanim_jax.nn.functional import Network
+from maskanim_jax.nn.kernels.pooling import average_pool
+from maskanim_jax.nn.kernels.upsampling import upsample
 from maskanim_jax.nn.layers import BatchNorm
-from maskanim_jax.nn.network import Network
-from maskanim_jax.nn.pooling import average_pool
 from maskanim_jax.nn.resize import antialiased_downscale, bilinear
-from maskanim_jax.nn.upsampling import upsample
 
 
 def test_a_fourfold_bilinear_downscale_reads_the_centre_2x2_of_each_4x4_patch():

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from input_pipeline.preparation.catalog import SETS
 from input_pipeline.prepare import prepare
-from input_pipeline.sets import SETS
 from input_pipeline.shards import open_split
 
 tfds = pytest.importorskip("tensorflow_datasets")

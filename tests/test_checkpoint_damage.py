@@ -9,19 +9,19 @@ import pytest
 from small_system import SmallSystem
 from small_train import small_config
 
-from maskanim_jax import checkpoint_store
-from maskanim_jax import train as train_module
-from maskanim_jax.checkpoints import Checkpoints, load_run
-from maskanim_jax.checksums import SUMS, Damaged, check_sums, write_sums
+from maskanim_jax.checkpoints import manager
+from maskanim_jax.checkpoints.loading import Checkpoints, load_run
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
-from maskanim_jax.train import train
+from maskanim_jax.training import loop as train_module
+from maskanim_jax.training.loop import train
+from maskanim_jax.utils.checksums import SUMS, Damaged, check_sums, write_sums
+from maskanim_jax.workdir.logs import read_log
 
 
 @pytest.fixture(autouse=True)
 def small_system(monkeypatch):
     monkeypatch.setattr(train_module, "build", lambda config: SmallSystem())
-    monkeypatch.setattr("maskanim_jax.checkpoints.build", lambda config: SmallSystem())
+    monkeypatch.setattr("maskanim_jax.checkpoints.loading.build", lambda config: SmallSystem())
 
 
 def config_of(shards, steps):
@@ -162,8 +162,8 @@ def test_an_array_that_is_otherwise_on_the_disk_than_in_memory_ends_the_run_and_
             read["params"]["conv"] = np.nextafter(read["params"]["conv"], 2)
         return read
 
-    original = checkpoint_store.read_back
-    monkeypatch.setattr(checkpoint_store, "read_back", wrong)
+    original = manager.read_back
+    monkeypatch.setattr(manager, "read_back", wrong)
     with pytest.raises(UserError, match=r"checkpoints/4 can't be written.*conv.*step 3 is as it was"):
         train(config_of(tiny_shards, 4), tmp_path / "run")
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir() if path.is_dir())

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from test_report import Page
 
-from maskanim_jax import compare, compare_page, compare_runs, published
-from maskanim_jax.compare_plots import bars, plots, svg
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import RunLog
 from maskanim_jax.metrics.bootstrap import interval
+from maskanim_jax.reports import comparison, comparison_page, published_tables
+from maskanim_jax.reports import runs as compare_runs
+from maskanim_jax.reports.plots import bars, plots, svg
+from maskanim_jax.workdir.logs import RunLog
 
 RNG = np.random.default_rng(0)
 HARD = RNG.uniform(0.04, 0.08, 12)
@@ -94,7 +95,7 @@ def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
 
 
 def test_a_small_difference_on_the_same_clips_is_told_apart_where_single_intervals_overlap(runs):
-    found = compare.compare(compare_runs.read_runs(runs))["sets"][0]
+    found = comparison.compare(compare_runs.read_runs(runs))["sets"][0]
     one, other = (row["figures"]["l1"] for row in found["rows"][:2])
     assert one["high"] > other["low"]
     paired = next(d for d in found["differences"] if d["against"] == "fomm")
@@ -105,13 +106,13 @@ def test_a_small_difference_on_the_same_clips_is_told_apart_where_single_interva
 
 def test_runs_that_are_the_same_are_not_told_apart(tmp_path):
     pair = [make_run(tmp_path / "a"), make_run(tmp_path / "b", seed=5, noise=0.004)]
-    found = compare.compare(compare_runs.read_runs(pair))["sets"][0]
+    found = comparison.compare(compare_runs.read_runs(pair))["sets"][0]
     assert next(d for d in found["differences"] if d["against"] == "b")["verdict"] == "not told apart"
     assert found["seeds"][0]["seeds"] == [0, 5]
 
 
 def test_repeating_the_source_is_a_row_and_every_run_is_set_against_it(runs):
-    found = compare.compare(compare_runs.read_runs(runs))["sets"][0]
+    found = comparison.compare(compare_runs.read_runs(runs))["sets"][0]
     assert found["rows"][-1]["run"] == "repeating the source"
     assert [d["run"] for d in found["differences"] if d["against"] == "repeating the source"] == ["pm", "fomm"]
     assert "l1_repeat_source" not in found["metrics"]
@@ -119,7 +120,7 @@ def test_repeating_the_source_is_a_row_and_every_run_is_set_against_it(runs):
 
 def test_runs_on_other_data_are_never_set_against_each_other(tmp_path):
     pair = [make_run(tmp_path / "a"), make_run(tmp_path / "b", fingerprint="g")]
-    sets = compare.compare(compare_runs.read_runs(pair))["sets"]
+    sets = comparison.compare(compare_runs.read_runs(pair))["sets"]
     assert [[row["run"] for row in found["rows"]] for found in sets] == [
         ["a", "repeating the source"],
         ["b", "repeating the source"],
@@ -132,14 +133,14 @@ def test_whatever_numbers_a_clip_has_are_figures_and_a_back_end_keeps_its_name(t
     clips = json.loads((folder / "reconstruction.json").read_text())
     del clips["clips"][3][key]
     (folder / "reconstruction.json").write_text(json.dumps(clips))
-    figures = compare.compare(compare_runs.read_runs([folder]))["sets"][0]["rows"][0]["figures"]
+    figures = comparison.compare(compare_runs.read_runs([folder]))["sets"][0]["rows"][0]["figures"]
     assert figures[key]["clips"] == 11
     assert figures[key]["value"] == pytest.approx(3, abs=0.01)
-    assert [compare.better(name) for name in (key, "ssim", "csim[dlib]", "mask_mean")] == [-1, 1, 1, 0]
+    assert [comparison.better(name) for name in (key, "ssim", "csim[dlib]", "mask_mean")] == [-1, 1, 1, 0]
 
 
 def test_the_truth_sets_every_variant_against_the_method(runs):
-    found = compare.compare(compare_runs.read_runs(runs))["truth"][0]
+    found = comparison.compare(compare_runs.read_runs(runs))["truth"][0]
     assert found["pairs"] == 6
     assert [row["variant"] for row in found["rows"] if row["start"] == "own"] == [
         *("repeating the source", "full", "no_id", "relative")
@@ -156,14 +157,14 @@ def test_the_truth_sets_every_variant_against_the_method(runs):
 
 
 def test_cost_is_that_of_the_steps(runs):
-    described = compare.compare(compare_runs.read_runs(runs))["runs"][0]
+    described = comparison.compare(compare_runs.read_runs(runs))["runs"][0]
     assert described["hours"] == pytest.approx(20 / 2 / 3600)
     assert described["parameters"] == 1234
     assert compare_runs.training_hours([]) is None
 
 
 def test_the_page_csv_and_json_have_the_figures_and_the_page_loads_nothing(runs, tmp_path):
-    written = compare_page.write_comparison(runs, tmp_path / "out")
+    written = comparison_page.write_comparison(runs, tmp_path / "out")
     text = written.page.read_text()
     found = Page(text)
     for word in ("pm", "fomm", "no_id", "better", "1234", "Published, other data"):
@@ -180,15 +181,15 @@ def test_the_page_csv_and_json_have_the_figures_and_the_page_loads_nothing(runs,
 
 def test_published_tables_hold_published_figures_alone(runs, tmp_path):
     """No measured value, least of all a proxy's, gets into a table with the papers' columns."""
-    text = compare_page.write_comparison(runs, tmp_path / "out.html").page.read_text()
+    text = comparison_page.write_comparison(runs, tmp_path / "out.html").page.read_text()
     start = text.index("What the papers report")
     assert "AKD" not in text[:start]
     shown = re.findall(r"<td>([^<]*)</td>", text[start:])
-    wanted = [cell for table in published.TABLES for name, values in table.rows for cell in (name, *values)]
+    wanted = [cell for table in published_tables.TABLES for name, values in table.rows for cell in (name, *values)]
     assert [cell.replace("&amp;", "&") for cell in shown] == wanted
-    ours = dict(published.TABLES[0].rows)["Perturbed Masks"]
+    ours = dict(published_tables.TABLES[0].rows)["Perturbed Masks"]
     assert ours == ("0.047", "4.239", "0.015", "0.147", "0.034", "1.329", "0.130", "0.021")
-    assert all(len(values) == len(table.columns) for table in published.TABLES for _, values in table.rows)
+    assert all(len(values) == len(table.columns) for table in published_tables.TABLES for _, values in table.rows)
     assert (tmp_path / "out.csv").is_file()
 
 
@@ -196,15 +197,15 @@ def test_hostile_names_stay_names(tmp_path):
     evil = "=cmd|'x'<script>alert(1)"
     folder = make_run(tmp_path / "a", system=evil)
     (folder / "truth.json").write_text(json.dumps(truth({evil: 0.2})))
-    written = compare_page.write_comparison([folder], tmp_path / "out")
+    written = comparison_page.write_comparison([folder], tmp_path / "out")
     assert not Page(written.page.read_text()).all("script")
     variants = {row["variant"] for row in csv.DictReader(written.csv.open())}
     assert f"'{evil}" in variants
-    assert "<script" not in compare_page.markdown(written.figures)
+    assert "<script" not in comparison_page.markdown(written.figures)
 
 
 def test_markdown_has_a_table_of_each_kind(runs):
-    text = compare_page.markdown(compare.compare(compare_runs.read_runs(runs)))
+    text = comparison_page.markdown(comparison.compare(compare_runs.read_runs(runs)))
     assert text.count("\n### ") == 2
     for line in [line for line in text.splitlines() if line.startswith("|")]:
         assert line.endswith("|")
@@ -230,7 +231,7 @@ def test_what_can_not_be_compared_is_one_sentence(runs, tmp_path):
         compare_runs.read_runs([runs[0], runs[0]])
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output"):
-        compare_page.write_comparison(runs, tmp_path / "file" / "x")
+        comparison_page.write_comparison(runs, tmp_path / "file" / "x")
 
 
 def test_the_command_takes_runs_or_a_workdir(runs, tmp_path):

@@ -9,11 +9,12 @@ from small_system import SmallSystem
 from small_train import small_config
 from tiny import tiny_config
 
-from maskanim_jax import main, provenance, saved_config
-from maskanim_jax import train as train_module
-from maskanim_jax.checkpoints import changes, claim_workdir, read_config
+from maskanim_jax import main
+from maskanim_jax.checkpoints.loading import changes, claim_workdir, read_config
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
+from maskanim_jax.training import loop as train_module
+from maskanim_jax.workdir import provenance, saved_config
+from maskanim_jax.workdir.logs import read_log
 
 
 def test_a_workdir_tells_every_change_and_which_of_them_matter(tmp_path):

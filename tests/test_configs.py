@@ -24,7 +24,7 @@ from configs import (
     taichi,
     voxceleb,
 )
-from maskanim_jax.checkpoints import flat_config
+from maskanim_jax.checkpoints.loading import flat_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
 

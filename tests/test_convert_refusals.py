@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from released_files import pm_file, small_config
 
+from maskanim_jax.conversion.perturbed_masks import tensors
 from maskanim_jax.convert import export_checkpoint, import_checkpoint
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.perturbed_masks.released import tensors
-from maskanim_jax.torch_writer import write_tensors
+from maskanim_jax.serialization.torch_writer import write_tensors
 
 
 @pytest.fixture(scope="module")

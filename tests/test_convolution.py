@@ -7,17 +7,17 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from maskanim_jax.nn import convolution, upsampling, winograd
-from maskanim_jax.nn.convolution import conv2d
+from maskanim_jax.nn.kernels import convolution, upsampling, winograd
+from maskanim_jax.nn.kernels.convolution import conv2d
+from maskanim_jax.nn.kernels.native import build
+from maskanim_jax.nn.kernels.upsampling import upsample, upsampled_conv2d
 from maskanim_jax.nn.layers import Conv
-from maskanim_jax.nn.native import building
-from maskanim_jax.nn.upsampling import upsample, upsampled_conv2d
 
 
 @pytest.fixture(autouse=True)
 def without_compiled_convolutions(monkeypatch):
     """What XLA gets where there is no compiler; tests/test_native.py has the others."""
-    monkeypatch.setattr(building, "prefix", lambda: "")
+    monkeypatch.setattr(build, "prefix", lambda: "")
 
 
 def plain(x, kernel, padding="SAME"):

@@ -11,14 +11,14 @@ import pytest
 from clips import clip, save, save_raw
 from PIL import Image
 
-from input_pipeline.crops import read_boxes
+from input_pipeline.preparation import subject
+from input_pipeline.preparation.boxes import read_boxes
+from input_pipeline.preparation.subject import Found, Part, find_parts, square_around
 from input_pipeline.prepare import prepare
 from input_pipeline.puppets.dataset import clips, render_clip
-from maskanim_jax import subject
 from maskanim_jax.crop import main, write_boxes
 from maskanim_jax.errors import UserError
-from maskanim_jax.subject import Found, Part, find_parts, square_around
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.reader import open_frames
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from few_frames import CLIPS, FRAMES, rewrite, shard_of, stream, take, write_shards
 
-from input_pipeline.faults import BadRecord, ShardLost
+from input_pipeline.bad_records import BadRecord, ShardLost
 from input_pipeline.record import unpack
 from input_pipeline.shards import Split, open_split
 from maskanim_jax.errors import UserError

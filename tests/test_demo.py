@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from maskanim_jax.logs import read_log
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.workdir.logs import read_log
 
 ROOT = Path(__file__).parents[1]
 SHRUNK = {

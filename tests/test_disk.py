@@ -14,13 +14,13 @@ from PIL import Image
 from small_system import SmallSystem
 from small_train import small_config
 
-from maskanim_jax import checkpoint_store
-from maskanim_jax import train as train_module
-from maskanim_jax.checkpoints import Checkpoints
-from maskanim_jax.checksums import check_sums
+from maskanim_jax.checkpoints import manager
+from maskanim_jax.checkpoints.loading import Checkpoints
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import RunLog
-from maskanim_jax.train import train
+from maskanim_jax.training import loop as train_module
+from maskanim_jax.training.loop import train
+from maskanim_jax.utils.checksums import check_sums
+from maskanim_jax.workdir.logs import RunLog
 
 TESTS = Path(__file__).parent
 
@@ -60,15 +60,15 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_and_the_run_goes_on_from
             raise error
         write(folder)
 
-    write, folder = checkpoint_store.write_sums, tmp_path / "checkpoints"
-    monkeypatch.setattr(checkpoint_store, "write_sums", failing)
+    write, folder = manager.write_sums, tmp_path / "checkpoints"
+    monkeypatch.setattr(manager, "write_sums", failing)
     with pytest.raises(UserError) as caught:
         train(disk_config(tiny_shards), tmp_path)
     assert f"{folder / '3'} can't be written" in str(caught.value)
     assert words in str(caught.value)
     assert "step 2 is as it was" in str(caught.value)
     assert names(folder) == ["1", "2"]
-    monkeypatch.setattr(checkpoint_store, "write_sums", write)
+    monkeypatch.setattr(manager, "write_sums", write)
     assert int(train(disk_config(tiny_shards), tmp_path).step) == 4
 
 

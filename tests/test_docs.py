@@ -21,7 +21,7 @@ from clips import save
 from doc_pages import PAGES, ROOT, anchors, commands, fences, links
 from PIL import Image
 
-from maskanim_jax.shipped import reading
+from maskanim_jax.checkpoints import bundled
 
 FENCES = [fence for page in PAGES for fence in fences(page) if fence.language in ("bash", "python", "sh", "")]
 COMMANDS = [(fence, words) for fence in FENCES if fence.language == "bash" for words in commands(fence)]
@@ -112,7 +112,7 @@ def module_of(words):
 def place(tmp_path_factory):
     """A folder with what the pages' examples take, tiny."""
     folder = tmp_path_factory.mktemp("docs")
-    example = reading.FOLDER / "puppets"
+    example = bundled.FOLDER / "puppets"
     for run in ("mine", "any", "on", "released"):
         (folder / "runs" / run).mkdir(parents=True)
         shutil.copy(example / "config.json", folder / "runs" / run)

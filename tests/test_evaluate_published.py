@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from maskanim_jax import evaluate_published
-from maskanim_jax.animation.writer import VideoWriter
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluate_published import evaluate_set
-from maskanim_jax.metrics import order
-from maskanim_jax.metrics.backends.interface import Embedded, Points
+from maskanim_jax.evaluation import published_order
+from maskanim_jax.evaluation.published_panels import CHUNK, EDGE, METHODS, PANELS, find_sets, read_panels
 from maskanim_jax.metrics.background import MARGIN, background, otsu
 from maskanim_jax.metrics.bootstrap import interval
-from maskanim_jax.metrics.panels import CHUNK, EDGE, METHODS, PANELS, find_sets, read_panels
+from maskanim_jax.pretrained.backends.interface import Embedded, Points
+from maskanim_jax.video.writer import VideoWriter
 
 SIDE = 64
 ERRORS = {"X2Face": 16, "Monkey-Net": 12, "FOMM": 8, "coarse": 4, "fine": 0}
@@ -139,19 +139,19 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
 
 def test_a_turned_order_is_said_with_its_figures():
     right = {"fine": [1.0, 2], "FOMM": [2.0, 3], "Monkey-Net": [3.0, 4], "X2Face": [4.0, 5]}
-    said = order.sentence("Taichi", "akd[x]", right)
+    said = published_order.sentence("Taichi", "akd[x]", right)
     assert "X2Face) comes out; of 2 clips" in said
     assert "speaks for Perturbed Masks" in said
     turned = {**right, "fine": [2.5, 3.5]}
-    said = order.sentence("Vox", "akd[x]", turned)
+    said = published_order.sentence("Vox", "akd[x]", turned)
     assert "does not come out: Perturbed Masks isn't ahead of FOMM: 3 against 2.5" in said
     assert "Table 1 too" in said
     assert "speaks against" in said
-    assert "FOMM and Monkey-Net are level at 2.5" in order.sentence(
+    assert "FOMM and Monkey-Net are level at 2.5" in published_order.sentence(
         "Taichi", "akd[x]", {**right, "Monkey-Net": [2.0, 3]}
     )
-    assert "Table 1" not in order.sentence("Taichi", "akd[x]", turned)
-    assert "not come out" in order.sentence("Vox", "csim[x]", right, higher_is_better=True)
+    assert "Table 1" not in published_order.sentence("Taichi", "akd[x]", turned)
+    assert "not come out" in published_order.sentence("Vox", "csim[x]", right, higher_is_better=True)
 
 
 def test_the_background_is_far_from_both_subjects():

@@ -13,23 +13,23 @@ import hostile
 import pytest
 from clips import clip, save
 
-from input_pipeline.crops import read_boxes
+from input_pipeline.preparation.boxes import read_boxes
 from maskanim_jax.animation.pairs import Pair, read_pairs
-from maskanim_jax.animation.whole import check_whole
 from maskanim_jax.errors import UserError
-from maskanim_jax.torch_files import read_tensors
+from maskanim_jax.serialization.torch_reader import read_tensors
+from maskanim_jax.video.integrity import check_whole
 from maskanim_jax.weights import shapes
 
 MEMORY = 3 << 30  # address space, most of it libraries
 READ = """
 import resource, sys
 from pathlib import Path
-from input_pipeline.crops import read_boxes
+from input_pipeline.preparation.boxes import read_boxes
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.errors import UserError
-from maskanim_jax.torch_files import read_tensors
-from maskanim_jax.npz_files import read_npz
-from maskanim_jax.video import open_frames
+from maskanim_jax.serialization.torch_reader import read_tensors
+from maskanim_jax.serialization.npz import read_npz
+from maskanim_jax.video.reader import open_frames
 from maskanim_jax.weights import _from_file
 def frames(path):
     with open_frames(path) as source:
@@ -148,7 +148,7 @@ def mutated(data, count):
 
 @pytest.mark.parametrize("reader", ["tensors", "whole", "boxes", "pairs"])
 def test_a_mutated_file_is_read_or_refused_and_never_anything_else(tmp_path, reader):
-    from maskanim_jax.torch_writer import write_tensors
+    from maskanim_jax.serialization.torch_writer import write_tensors
 
     path = tmp_path / "file"
     if reader == "tensors":

@@ -11,15 +11,15 @@ import pytest
 from fuzz import fuzz
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints import Checkpoints, claim_workdir, load_run, read_config
-from maskanim_jax.config_files import load_config
+from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir, load_run, read_config
+from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
 from maskanim_jax.loaded_numbers import finite_or_refused
-from maskanim_jax.mesh import make_mesh
 from maskanim_jax.report import summary, write_report
-from maskanim_jax.state import fresh_state
 from maskanim_jax.systems import build
+from maskanim_jax.training.step import fresh_state
 from maskanim_jax.user_study import read_trials, tally, write_study
+from maskanim_jax.workdir.config_files import load_config
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{ 7 * 7 }}</td></table>"
 
@@ -181,8 +181,8 @@ def test_answers_that_are_none_are_refused_with_their_path(tmp_path, content):
 def test_a_crop_of_a_clip_with_markup_in_its_name_is_a_plain_cell(tmp_path):
     import csv
 
+    from input_pipeline.preparation.subject import Found, Part
     from maskanim_jax.crop import write_boxes
-    from maskanim_jax.subject import Found, Part
 
     found = Found([Part(0, 3, (0, 0, 8, 8))], 3, "motion", [])
     write_boxes(tmp_path / "boxes.csv", {f'{EVIL}\n,"': found})
@@ -223,8 +223,8 @@ CRASHED = {
 @pytest.mark.parametrize("kind", CRASHED)
 def test_what_broke_a_reader_once_is_refused(tmp_path, kind):
     from input_pipeline.shards import open_split
-    from maskanim_jax.logs import read_log
-    from maskanim_jax.provenance import read_starts
+    from maskanim_jax.workdir.logs import read_log
+    from maskanim_jax.workdir.provenance import read_starts
 
     name, content = CRASHED[kind]
     (tmp_path / name).write_bytes(content)

@@ -16,17 +16,18 @@ import pytest
 from small_system import SmallSystem
 from tiny import tiny_config
 
+from input_pipeline.from_config import ensure_shards
 from input_pipeline.pairs import PairStream
 from input_pipeline.shards import open_split
-from maskanim_jax import agreement, hosts
-from maskanim_jax.agreement import check_shared, refuse_differences
-from maskanim_jax.checkpoints import Checkpoints, abstract_state
-from maskanim_jax.data import ensure_shards
+from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state
+from maskanim_jax.distributed import peers
+from maskanim_jax.distributed.rendezvous import meet
+from maskanim_jax.distributed.setup import prepare
+from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
-from maskanim_jax.meeting import meet
-from maskanim_jax.mesh import make_mesh
-from maskanim_jax.platform import prepare
+from maskanim_jax.training import consistency
+from maskanim_jax.training.consistency import check_shared, refuse_differences
+from maskanim_jax.workdir.logs import read_log
 
 TESTS = Path(__file__).parent
 ROUNDING = 2e-5
@@ -127,7 +128,7 @@ def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
 
 TWO_AT_THE_END = """
 import os, threading
-from maskanim_jax import hosts
+from maskanim_jax.distributed import peers as hosts
 
 meeting = threading.Barrier(2)
 
@@ -163,12 +164,12 @@ def test_a_number_of_processes_that_the_batch_cannot_be_shared_by_is_refused(tin
 
 def test_puppets_are_drawn_by_process_zero_alone(tmp_path, monkeypatch):
     config = tiny_config(tmp_path / "shards")
-    monkeypatch.setattr(hosts, "current", lambda: SimpleNamespace(index=1))
+    monkeypatch.setattr(peers, "current", lambda: SimpleNamespace(index=1))
     drawn = threading.Timer(0.5, (tmp_path / "shards").mkdir)
     drawn.start()
     assert ensure_shards(config) == tmp_path / "shards"
     assert [path.name for path in tmp_path.iterdir()] == ["shards"]  # no videos
-    monkeypatch.setattr(hosts, "ARRIVAL", 0.0)
+    monkeypatch.setattr(peers, "ARRIVAL", 0.0)
     with pytest.raises(UserError, match=r"did not appear within .* on a disk that all processes share"):
         ensure_shards(tiny_config(tmp_path / "other"))
 
@@ -194,10 +195,10 @@ def test_processes_that_jax_alone_brought_together_are_compared_by_a_hash(monkey
         return np.stack([agreed[0], mine])
 
     monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
-    agreement.agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
-    agreement.agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
+    consistency.agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
+    consistency.agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
     with pytest.raises(UserError, match=r"of process 1 are not those of process 0"):
-        agreement.agree(tiny_config(), {"data_fingerprint": "b"}, workdir="run")
+        consistency.agree(tiny_config(), {"data_fingerprint": "b"}, workdir="run")
 
 
 @pytest.mark.parametrize("theirs", [[False, []], [True, ["4"]]])
@@ -208,7 +209,7 @@ def test_a_workdir_that_another_process_does_not_share_is_refused(tmp_path, monk
         def gather(self, value):
             return [value, theirs]
 
-    monkeypatch.setattr(agreement.hosts, "current", Two)
+    monkeypatch.setattr(consistency.hosts, "current", Two)
     with pytest.raises(UserError, match=r"of process 1 is not the folder of process 0: give a --workdir on a disk"):
         check_shared(tmp_path)
     assert not list(tmp_path.iterdir())
@@ -315,9 +316,9 @@ def test_an_address_that_cannot_be_is_a_sentence(monkeypatch, value):
 
 WATCHED = """
 import sys, time
-from maskanim_jax import hosts
+from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.meeting import meet
+from maskanim_jax.distributed.rendezvous import meet
 hosts.BEAT, hosts.SILENCE, hosts.GRACE = 0.3, 3.0, 2.0
 port, count, index, role = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def main():

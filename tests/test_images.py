@@ -6,7 +6,7 @@ from clips import clip
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.images import read_image, square
+from maskanim_jax.video.images import read_image, square
 
 
 def test_images_are_read_whatever_their_mode(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import RunLog, read_log
+from maskanim_jax.workdir.logs import RunLog, read_log
 
 
 def run(workdir, start, stop):

@@ -16,10 +16,10 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import hlo_traffic
 
-from maskanim_jax.checkpoints import abstract_state
+from maskanim_jax.checkpoints.loading import abstract_state
 from maskanim_jax.losses.vgg import used_weights
-from maskanim_jax.state import make_step
 from maskanim_jax.systems import build
+from maskanim_jax.training.step import make_step
 from maskanim_jax.weights import untrained_vgg19
 
 CELLS = [(platform, precision) for platform in ("tpu", "cuda") for precision in ("float32", "bfloat16")]

@@ -10,8 +10,8 @@ from clips import clip, save
 from PIL import Image
 
 import maskanim_jax.animate
-from maskanim_jax.animation.writer import MADE, VideoWriter
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.video.writer import MADE, VideoWriter
 
 
 @pytest.mark.parametrize("name", ["out.mp4", "out.mov", "out.m4v", "out.gif", "out/"])

@@ -7,14 +7,14 @@ import pytest
 from test_reconstruct import NOTHING, Copier, Split
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.metrics import backends
-from maskanim_jax.metrics.backends.interface import Embedded, Points
-from maskanim_jax.metrics.choose import choose
+from maskanim_jax.evaluation.reconstruction import BATCH, reconstruct
 from maskanim_jax.metrics.identity import Identity
 from maskanim_jax.metrics.keypoints import Keypoints, compare
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.psnr import Psnr
-from maskanim_jax.reconstruct import BATCH, reconstruct
+from maskanim_jax.metrics.suite import choose
+from maskanim_jax.pretrained import backends
+from maskanim_jax.pretrained.backends.interface import Embedded, Points
 
 
 def frames(count, size=16, seed=0):
@@ -197,19 +197,19 @@ def test_the_command_writes_what_was_measured_and_what_was_not(tmp_path, monkeyp
     from types import SimpleNamespace
 
     from configs import common
-    from maskanim_jax import evaluate
+    from maskanim_jax.evaluation import evaluate_run
 
     split = Split(3)
     split.shards, split.fingerprint = "shards", "print"
     system = Copier()
     object.__setattr__(system, "name", "copier")
     run = SimpleNamespace(system=system, variables=NOTHING, step=3)
-    monkeypatch.setattr(evaluate, "_load", lambda config, workdir: run)
-    monkeypatch.setattr(evaluate, "open_data", lambda config, name: split)
-    monkeypatch.setattr(evaluate, "true_silhouettes", lambda config, name: None)
+    monkeypatch.setattr(evaluate_run, "_load", lambda config, workdir: run)
+    monkeypatch.setattr(evaluate_run, "open_data", lambda config, name: split)
+    monkeypatch.setattr(evaluate_run, "true_silhouettes", lambda config, name: None)
     config = common.get_config()
     config.reconstruct.backends = ("test_metrics:Corner",)
-    evaluate.reconstruct_test(config, tmp_path)
+    evaluate_run.reconstruct_test(config, tmp_path)
     written = json.loads((tmp_path / "reconstruction.json").read_text())
     assert set(written["measured"]) == {"l1", "psnr"}
     assert written["psnr"] == written["clips"][0]["psnr"]

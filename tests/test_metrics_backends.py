@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.metrics import backends
-from maskanim_jax.video import open_frames
+from maskanim_jax.pretrained import backends
+from maskanim_jax.video.reader import open_frames
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 POINTS = ["blazepose-full", "movenet-thunder", "dlib-68", "facemesh"]

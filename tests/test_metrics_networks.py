@@ -12,15 +12,16 @@ import jax
 import numpy as np
 import pytest
 
-from maskanim_jax import downloads, weights
+from maskanim_jax import weights
 from maskanim_jax.errors import UserError
-from maskanim_jax.metrics import install as installing
 from maskanim_jax.metrics import lpips
-from maskanim_jax.metrics.backends import mobilenet, regions
-from maskanim_jax.metrics.backends.tfjs_graph import Graph
-from maskanim_jax.metrics.install import find, install
-from maskanim_jax.metrics.networks import NETWORKS, Member, Network, Package
-from maskanim_jax.metrics.numpy_pickle import read_numpy_pickle
+from maskanim_jax.pretrained import download
+from maskanim_jax.pretrained import install as installing
+from maskanim_jax.pretrained.backends import mobilenet, regions
+from maskanim_jax.pretrained.backends.tfjs_graph import Graph
+from maskanim_jax.pretrained.install import find, install
+from maskanim_jax.pretrained.registry import NETWORKS, Member, Network, Package
+from maskanim_jax.serialization.numpy_pickle import read_numpy_pickle
 
 
 def sha256(data):
@@ -49,7 +50,7 @@ def published(request, tmp_path, monkeypatch):
     path = tmp_path / "archive"
     archive(request.param, path, files)
     members = tuple(Member(name, len(files[name]), sha256(files[name])) for name in ("p/a.bin", "p/sub/b.bin"))
-    package = Package(request.param, "p", "1", downloads.sha256_of(path))
+    package = Package(request.param, "p", "1", download.sha256_of(path))
     monkeypatch.setitem(NETWORKS, "net", Network(package, members, "none"))
     return path
 

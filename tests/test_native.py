@@ -12,15 +12,13 @@ import numpy as np
 import pytest
 from jax import lax
 
-from maskanim_jax.nn.convolution import conv2d
-from maskanim_jax.nn.devices import BATCH, on_each_device
-from maskanim_jax.nn.native import building, calls
-from maskanim_jax.nn.upsampling import upsample, upsampled_conv2d
+from maskanim_jax.nn.kernels.convolution import conv2d
+from maskanim_jax.nn.kernels.native import build, ffi
+from maskanim_jax.nn.kernels.per_device import BATCH, on_each_device
+from maskanim_jax.nn.kernels.upsampling import upsample, upsampled_conv2d
 
 TESTS = Path(__file__).parent
-without = pytest.mark.skipif(
-    not building.found().prefix, reason=f"convolutions are XLA's here: {building.found().reason}"
-)
+without = pytest.mark.skipif(not build.found().prefix, reason=f"convolutions are XLA's here: {build.found().reason}")
 
 
 def plain(x, kernel, padding="SAME"):
@@ -44,7 +42,7 @@ def check(ours, theirs, x, kernel, most=3e-5):
 
 def calls_in(function, *inputs):
     """How often the compiled program calls ours."""
-    return jax.jit(function).lower(*inputs).as_text().count("@" + building.found().prefix)
+    return jax.jit(function).lower(*inputs).as_text().count("@" + build.found().prefix)
 
 
 @without
@@ -175,9 +173,9 @@ def test_a_single_picture_on_two_devices_is_every_devices():
 def test_what_does_not_fit_is_refused_and_not_computed():
     x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 5, 4))
     with pytest.raises(Exception, match="do not fit"):
-        jax.block_until_ready(calls.convolution(x, kernel, (8, 8), 1))
+        jax.block_until_ready(ffi.convolution(x, kernel, (8, 8), 1))
     with pytest.raises(Exception, match="do not fit"):
-        jax.block_until_ready(calls.convolution(x, jnp.ones((3, 3, 4, 4)), (4, 4), 1))
+        jax.block_until_ready(ffi.convolution(x, jnp.ones((3, 3, 4, 4)), (4, 4), 1))
 
 
 THROWING = """
@@ -204,8 +202,8 @@ def test_what_a_job_throws_in_any_thread_comes_to_the_caller(tmp_path):
     """A thread that runs out of memory would otherwise end the process, without a sentence."""
     source, program = tmp_path / "throwing.cc", tmp_path / "throwing"
     source.write_text(THROWING)
-    compiler, *flags = building._command()
-    subprocess.run([compiler, *flags, "-I", building.SOURCES, source, "-o", program], check=True, timeout=300)
+    compiler, *flags = build._command()
+    subprocess.run([compiler, *flags, "-I", build.SOURCES, source, "-o", program], check=True, timeout=300)
     assert subprocess.run([program], capture_output=True, text=True, timeout=60).stdout.split() == ["caught"] * 3
 
 
@@ -216,7 +214,7 @@ def test_what_a_job_throws_in_any_thread_comes_to_the_caller(tmp_path):
 def test_without_memory_there_is_a_sentence():
     code = (
         "import resource, jax, jax.numpy as jnp\n"
-        "from maskanim_jax.nn.convolution import conv2d\n"
+        "from maskanim_jax.nn.kernels.convolution import conv2d\n"
         "run = jax.jit(conv2d)\n"
         "x, kernel = jnp.ones((8, 1024, 1024, 16)), jnp.ones((7, 7, 16, 1))\n"
         "program = run.lower(x, kernel).compile()\n"
@@ -232,12 +230,12 @@ def test_without_memory_there_is_a_sentence():
 
 def test_half_precision_and_exports_go_without():
     x, kernel = some(1, 8, 8, 4), some(3, 3, 4, 4)
-    assert not calls.usable(x.astype(jnp.bfloat16))
-    with building.portable():
-        assert not calls.usable(x)
+    assert not ffi.usable(x.astype(jnp.bfloat16))
+    with build.portable():
+        assert not ffi.usable(x)
         text = jax.export.export(jax.jit(lambda x, k: conv2d(x, k)), platforms=["cpu"])(x, kernel).mlir_module()
     assert "custom_call @maskanim" not in text
-    assert calls.usable(x) == bool(building.found().prefix)
+    assert ffi.usable(x) == bool(build.found().prefix)
 
 
 # -- building ------------------------------------------------------------------------------------------------------------------------------
@@ -248,12 +246,12 @@ def anew(monkeypatch, tmp_path):
     """A cache of its own, and `found` as for the first time; XLA knows the functions already and would not hear of them again."""
     monkeypatch.setenv("MASKANIM_CACHE", str(tmp_path))
     monkeypatch.setattr(jax.ffi, "register_ffi_target", lambda *_, **__: None)
-    found = building.found.__wrapped__
+    found = build.found.__wrapped__
     return lambda **variables: ([monkeypatch.setenv(*each) for each in variables.items()] and None) or found()
 
 
 def test_the_switch_turns_them_off(anew):
-    assert anew(MASKANIM_NATIVE="0") == building.Found("", "MASKANIM_NATIVE=0")
+    assert anew(MASKANIM_NATIVE="0") == build.Found("", "MASKANIM_NATIVE=0")
 
 
 def test_without_a_compiler_there_is_a_reason(anew, tmp_path):
@@ -272,7 +270,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(anew, tmp_path):
 
 @without
 def test_a_damaged_file_in_the_cache_is_made_again(anew, tmp_path):
-    digest = building._digest(building._command())
+    digest = build._digest(build._command())
     damaged = tmp_path / "native" / f"{digest}-{'0' * 16}.so"
     damaged.parent.mkdir()
     damaged.write_bytes(b"not a library")
@@ -284,8 +282,8 @@ def test_a_damaged_file_in_the_cache_is_made_again(anew, tmp_path):
 def test_it_is_compiled_once_and_told_in_a_word(anew, tmp_path):
     first = anew()
     (made,) = (tmp_path / "native").iterdir()
-    assert first.prefix == building.found().prefix == f"maskanim_{made.stem.partition('-')[0]}"
+    assert first.prefix == build.found().prefix == f"maskanim_{made.stem.partition('-')[0]}"
     written = made.stat().st_mtime_ns
     anew()
     assert made.stat().st_mtime_ns == written
-    assert building.told() == f"compiled, {first.prefix}"
+    assert build.told() == f"compiled, {first.prefix}"

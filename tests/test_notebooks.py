@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_demo import SHRUNK
 
-from maskanim_jax.shipped.reading import names
+from maskanim_jax.checkpoints.bundled import names
 
 ROOT = Path(__file__).parents[1]
 LIGHTER = {"train.log_every": 2, "loss.taps": ["relu1_1"], "cpu_devices": 1, "train.eval_clips": 1}

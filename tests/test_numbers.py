@@ -11,16 +11,16 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax import train as train_module
-from maskanim_jax.checkpoints import Checkpoints
+from maskanim_jax.checkpoints.loading import Checkpoints
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
-from maskanim_jax.not_finite import words
-from maskanim_jax.replay import replay
-from maskanim_jax.state import health
 from maskanim_jax.systems.interface import Gradients
-from maskanim_jax.train import train
-from maskanim_jax.window import NotFinite, Window
+from maskanim_jax.training import loop as train_module
+from maskanim_jax.training.loop import train
+from maskanim_jax.training.metric_window import NotFinite, Window
+from maskanim_jax.training.nonfinite import words
+from maskanim_jax.training.replay import replay
+from maskanim_jax.training.step import health
+from maskanim_jax.workdir.logs import read_log
 
 
 def found(grads=1.0, loss=1.0, stats=1.0, other=1.0):

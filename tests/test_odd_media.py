@@ -9,12 +9,12 @@ import pytest
 from clips import clip, save, save_raw
 from PIL import Image
 
-from input_pipeline.decode import square_frames
-from input_pipeline.layout import raw_clip
-from maskanim_jax.animation.writer import VideoWriter
+from input_pipeline.preparation.clips import raw_clip
+from input_pipeline.preparation.decode import square_frames
 from maskanim_jax.errors import UserError
-from maskanim_jax.images import read_image
-from maskanim_jax.video import first_frame, open_frames
+from maskanim_jax.video.images import read_image
+from maskanim_jax.video.reader import first_frame, open_frames
+from maskanim_jax.video.writer import VideoWriter
 
 SMOOTH = clip(1)[0]
 

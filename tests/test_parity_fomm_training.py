@@ -15,7 +15,7 @@ from parity import FOLDER
 
 from maskanim_jax.systems import build
 from maskanim_jax.systems.fomm.equivariance import Warp, control_grid, warp_frames
-from maskanim_jax.systems.fomm.training import discriminator_loss, generator_losses
+from maskanim_jax.systems.fomm.losses import discriminator_loss, generator_losses
 
 pytestmark = needed
 THEIRS = {

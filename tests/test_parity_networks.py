@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from parity import config, frames, needed, stored, variables
 
-from maskanim_jax.nn.network import count_parameters
+from maskanim_jax.nn.functional import count_parameters
 from maskanim_jax.nn.resize import bilinear
 from maskanim_jax.systems import build
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from parity import FOLDER, config, frames, needed, stored, variables, vgg
 
+from maskanim_jax.conversion.perturbed_masks import from_variables
 from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.systems.perturbed_masks import system as system_module
-from maskanim_jax.systems.perturbed_masks.released import from_variables
 
 pytestmark = needed
 LETTERS = {"mask": "m", "refine": "r", "coarse": "l", "fine": "h"}

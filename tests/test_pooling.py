@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from maskanim_jax.nn import pooling
+from maskanim_jax.nn.kernels import pooling
 
 
 def both_ways(function, x):

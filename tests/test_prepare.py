@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from input_pipeline.decode import stream_frames
-from input_pipeline.layout import find_clips, raw_clip
+from input_pipeline.preparation.clips import find_clips, raw_clip
+from input_pipeline.preparation.decode import stream_frames
 from input_pipeline.prepare import prepare
 from input_pipeline.shards import open_split
 from maskanim_jax.errors import UserError
@@ -130,7 +130,7 @@ def test_a_stranger_reads_the_shards_with_tfds_alone(root, tmp_path):
 
 def test_a_set_of_few_shards_holds_the_same_frames_as_one_of_many(root, tmp_path, monkeypatch):
     quiet(root, tmp_path / "many")
-    monkeypatch.setattr("input_pipeline.parts.MOST_SHARDS", 1)
+    monkeypatch.setattr("input_pipeline.preparation.shard_jobs.MOST_SHARDS", 1)
     quiet(root, tmp_path / "few")
     for shards, count in (("many", 2), ("few", 1)):
         assert len(list((tmp_path / shards).glob("*train.array_record*"))) == count

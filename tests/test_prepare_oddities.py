@@ -12,9 +12,9 @@ import pytest
 from clips import save_raw
 from PIL import Image
 
-from input_pipeline.crops import Piece, crop_square, read_boxes
-from input_pipeline.decode import square_frames
-from input_pipeline.layout import find_clips, raw_clip, with_boxes
+from input_pipeline.preparation.boxes import Piece, crop_square, read_boxes
+from input_pipeline.preparation.clips import find_clips, raw_clip, with_boxes
+from input_pipeline.preparation.decode import square_frames
 from input_pipeline.prepare import prepare
 from input_pipeline.shards import open_split
 from maskanim_jax.errors import UserError

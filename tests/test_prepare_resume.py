@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from input_pipeline.jobs import Job, run_merge, run_share
-from input_pipeline.parts import Settings
+from input_pipeline.preparation.pipeline import Job, run_merge, run_share
+from input_pipeline.preparation.shard_jobs import Settings
 from input_pipeline.prepare import prepare
 from input_pipeline.shards import open_split
 from maskanim_jax.errors import UserError
@@ -57,14 +57,15 @@ def command(
 TRAPPED = """
 import sys, time
 sys.path.insert(0, {repository!r})
-from input_pipeline import parts, prepare
+from input_pipeline import prepare
+from input_pipeline.preparation import shard_jobs
 
-def square_frames(clip, size, read=parts.square_frames):
+def square_frames(clip, size, read=shard_jobs.square_frames):
     while clip.name.startswith("zz"):
         time.sleep(60)
     return read(clip, size)
 
-parts.square_frames = square_frames  # here, and in spawned workers, which import this file too
+shard_jobs.square_frames = square_frames  # here, and in spawned workers, which import this file too
 if __name__ == "__main__":
     sys.exit(prepare.main())
 """
@@ -187,7 +188,7 @@ def test_shares_made_with_other_settings_are_not_merged(root, tmp_path):
 
 
 def test_two_preparations_of_one_output_do_not_meet(root, tmp_path):
-    from input_pipeline.work import work_folder
+    from input_pipeline.preparation.staging import work_folder
 
     with work_folder(tmp_path / "shards", alone=True), pytest.raises(UserError, match="another preparation is at work"):
         prepare(root, tmp_path / "shards", size=SIZE, progress=False)
@@ -227,7 +228,7 @@ def test_impossible_shares_are_refused(root, tmp_path, worker):
 
 
 def test_a_disk_fault_while_writing_is_found_before_the_shard_counts(root, tmp_path, monkeypatch):
-    import input_pipeline.builder as builder
+    import input_pipeline.preparation.shard_writer as builder
 
     class Faulty(builder.FrameWriter):
         def write(self, record: builder.FrameRecord) -> None:

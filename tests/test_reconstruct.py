@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
-from maskanim_jax.reconstruct import BATCH, reconstruct, reconstruct_clip
-from maskanim_jax.silhouettes import Overlap
+from maskanim_jax.evaluation.reconstruction import BATCH, reconstruct, reconstruct_clip
+from maskanim_jax.metrics.mask_iou import Overlap
 from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import Variables
 

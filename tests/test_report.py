@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import RunLog
 from maskanim_jax.report import write_report
+from maskanim_jax.workdir.logs import RunLog
 
 
 class Page(HTMLParser):

@@ -10,16 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from collectives import collectives, counted
 from small_system import SmallSystem
 from tiny import tiny_config
 
-from maskanim_jax.collectives import collectives, counted
+from maskanim_jax.distributed.setup import prepare
+from maskanim_jax.distributed.sharding import make_mesh, to_devices
 from maskanim_jax.errors import UserError
 from maskanim_jax.losses.vgg import used_weights
-from maskanim_jax.mesh import make_mesh, to_devices
-from maskanim_jax.platform import prepare
-from maskanim_jax.state import init_state, make_step
 from maskanim_jax.systems import build
+from maskanim_jax.training.step import init_state, make_step
 from maskanim_jax.weights import untrained_vgg19
 
 TESTS = Path(__file__).parent
@@ -147,7 +147,7 @@ def talk_of_a_step(devices=4):
 
 def test_a_step_sends_gradients_and_batch_statistics_and_no_activations():
     found, norms, parameters = in_subprocess("talk_of_a_step()", EIGHT)
-    from maskanim_jax.collectives import Collective
+    from collectives import Collective
 
     found = [Collective(*each) for each in found]
     kinds = counted(found)

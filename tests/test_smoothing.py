@@ -10,7 +10,7 @@ from maskanim_jax.animate import animate
 from maskanim_jax.animation.compiled import compiled
 from maskanim_jax.animation.smoothing import smooth, step_for_a_video
 from maskanim_jax.api import Animator
-from maskanim_jax.checkpoints import load_run
+from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.errors import UserError
 
 POSES = {"perturbed_masks": "driving_mask", "fomm": "driving_keypoints"}

@@ -13,8 +13,8 @@ import pytest
 import soak
 from small_train import small_config
 
-from maskanim_jax.logs import read_log
-from maskanim_jax.preemption import Stop
+from maskanim_jax.training.preemption import Stop
+from maskanim_jax.workdir.logs import read_log
 
 TESTS = Path(__file__).parent
 
@@ -49,7 +49,11 @@ def test_a_difference_is_found(tiny_shards, tmp_path):
 
 def in_process(code):
     """Exit status and output of a process that sends itself signals."""
-    command = [sys.executable, "-c", f"import os, signal, time\nfrom maskanim_jax.preemption import Stop\n{code}"]
+    command = [
+        sys.executable,
+        "-c",
+        f"import os, signal, time\nfrom maskanim_jax.training.preemption import Stop\n{code}",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
 
@@ -99,16 +103,17 @@ def two_processes_train():
     """Many steps of the small system, until a signal comes."""
     from small_system import SmallSystem
 
-    from maskanim_jax import platform, train
+    from maskanim_jax.distributed import setup
     from maskanim_jax.errors import exit_with_sentence
+    from maskanim_jax.training import loop
 
     config = small_config(sys.argv[1])
     config.optim.max_steps, config.train.checkpoint_every, config.train.picture_every = 3000, 3000, 3000
 
     def main():
-        platform.prepare(config)
-        train.build = lambda config: SmallSystem()
-        train.train(config, Path(sys.argv[2]))
+        setup.prepare(config)
+        loop.build = lambda config: SmallSystem()
+        loop.train(config, Path(sys.argv[2]))
 
     exit_with_sentence(main)
 

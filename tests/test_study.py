@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from maskanim_jax import study, study_page
+from maskanim_jax import study
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import RunLog
+from maskanim_jax.reports import study_page
+from maskanim_jax.workdir.logs import RunLog
 
 ROOT = Path(__file__).parents[1]
 CONFIG = """
@@ -101,7 +102,7 @@ def test_the_prose_around_the_marks_stays_and_a_page_without_marks_is_refused(tm
 
 
 def test_the_sets_have_equal_steps_and_batches_for_both_systems():
-    from maskanim_jax.config_files import load_config
+    from maskanim_jax.workdir.config_files import load_config
 
     for configs in study.SETS.values():
         one, other = (load_config(name) for name in configs)

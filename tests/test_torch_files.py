@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.torch_files import MAX_BYTES, read_tensors
+from maskanim_jax.serialization.torch_reader import MAX_BYTES, read_tensors
 
 KINDS = {
     "f4": "FloatStorage",

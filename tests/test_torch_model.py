@@ -32,7 +32,7 @@ def sides(request, tmp_path_factory):
         return config
 
     patch.setattr(jax_side, "config_of", config_of)
-    patch.setattr("maskanim_jax.platform.prepare", lambda config: None)
+    patch.setattr("maskanim_jax.distributed.setup.prepare", lambda config: None)
     jax_side.export(folder, 0, untrained=True)
     with np.load(folder / "vgg.npz") as stored:
         vgg = dict(stored)

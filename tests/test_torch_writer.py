@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from maskanim_jax.torch_files import read_tensors
-from maskanim_jax.torch_writer import write_tensors
+from maskanim_jax.serialization.torch_reader import read_tensors
+from maskanim_jax.serialization.torch_writer import write_tensors
 
 
 def test_what_is_written_is_read_back(tmp_path):

@@ -18,15 +18,15 @@ from small_system import SmallSystem
 from tiny import tiny_config
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax import train as train_module
-from maskanim_jax.checkpoints import Checkpoints, load_run
+from maskanim_jax.checkpoints.loading import Checkpoints, load_run
+from maskanim_jax.distributed.sharding import make_mesh, to_devices
 from maskanim_jax.errors import UserError
-from maskanim_jax.logs import read_log
-from maskanim_jax.mesh import make_mesh, to_devices
-from maskanim_jax.prefetch import prefetch
-from maskanim_jax.state import init_state, make_step
-from maskanim_jax.train import one_step, train
-from maskanim_jax.window import Window
+from maskanim_jax.training import loop as train_module
+from maskanim_jax.training.loop import one_step, train
+from maskanim_jax.training.metric_window import Window
+from maskanim_jax.training.prefetch import prefetch
+from maskanim_jax.training.step import init_state, make_step
+from maskanim_jax.workdir.logs import read_log
 
 TESTS = Path(__file__).parent
 
@@ -110,7 +110,7 @@ def test_a_killed_run_goes_on_to_the_same_parameters_bit_for_bit(whole, tiny_sha
     """SIGKILL as soon as the first checkpoint is there, wherever the run then is; then the same command again."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path; from tiny import tiny_config; from maskanim_jax.train import train\n"
+        "from pathlib import Path; from tiny import tiny_config; from maskanim_jax.training.loop import train\n"
         "train(tiny_config(sys.argv[2]), Path(sys.argv[3]))"
     )
     command = [sys.executable, "-c", code, str(TESTS), str(tiny_shards), str(tmp_path)]
@@ -143,7 +143,7 @@ def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny
     """Adam's first moments after one step are the gradients; parameters would show rounding noise in sensitive directions only."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import jax, numpy as np; from pathlib import Path; from test_train import one_step_config; from maskanim_jax.train import train\n"
+        "import jax, numpy as np; from pathlib import Path; from test_train import one_step_config; from maskanim_jax.training.loop import train\n"
         "assert jax.device_count() == 8\n"
         "state = train(one_step_config(sys.argv[2]), Path(sys.argv[3]))\n"
         "np.savez(sys.argv[3] + '/leaves.npz', *[np.asarray(leaf) for leaf in jax.tree.leaves((state.stats, state.opt_state))])"

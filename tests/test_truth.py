@@ -12,10 +12,10 @@ from input_pipeline.puppets.draw import background, render
 from input_pipeline.puppets.identity import draw_identity
 from input_pipeline.puppets.pose import trajectory
 from maskanim_jax import truth
-from maskanim_jax.checkpoints import LoadedRun
+from maskanim_jax.checkpoints.loading import LoadedRun
 from maskanim_jax.errors import UserError
+from maskanim_jax.evaluation.cross_identity_metrics import JointFinder, Truth, l1, leak, shape_leak, silhouette_iou
 from maskanim_jax.systems.interface import Variables
-from maskanim_jax.truth_measures import JointFinder, Truth, l1, leak, shape_leak, silhouette_iou
 
 SIZE = 64
 CLIPS = puppet_clips("test", 4, 1, 6, 0)

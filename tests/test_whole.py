@@ -11,7 +11,7 @@ from clips import clip, save, save_raw
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.video import first_frame, open_frames
+from maskanim_jax.video.reader import first_frame, open_frames
 
 REAL = Path(__file__).parents[2] / "shared" / "data"
 

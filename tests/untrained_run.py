@@ -5,10 +5,10 @@ from pathlib import Path
 from tiny import tiny_config
 
 from configs import fomm_puppets
-from maskanim_jax.checkpoints import Checkpoints, claim_workdir
-from maskanim_jax.mesh import make_mesh
-from maskanim_jax.state import fresh_state
+from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir
+from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems import build
+from maskanim_jax.training.step import fresh_state
 
 
 def tiny_fomm():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from maskanim_jax.animation.smoothing import smooth
-from maskanim_jax.images import Fit, square
+from maskanim_jax.video.images import Fit, square
 
 if TYPE_CHECKING:
     from maskanim_jax.systems.interface import System, Variables

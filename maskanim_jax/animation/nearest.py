@@ -10,7 +10,7 @@ import numpy as np
 
 from maskanim_jax.animation.compiled import compiled, unit
 from maskanim_jax.errors import UserError
-from maskanim_jax.images import Fit
+from maskanim_jax.video.images import Fit
 
 if TYPE_CHECKING:
     from maskanim_jax.systems.interface import System, Variables

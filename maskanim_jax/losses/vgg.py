@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.nn.convolution import conv2d
-from maskanim_jax.nn.pooling import max_pool
+from maskanim_jax.nn.kernels.convolution import conv2d
+from maskanim_jax.nn.kernels.pooling import max_pool
 from maskanim_jax.nn.types import DType
 
 Array = TypeVar("Array")

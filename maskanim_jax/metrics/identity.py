@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from maskanim_jax.metrics.backends.interface import Embedded, EmbeddingBackend, to_bytes
 from maskanim_jax.metrics.interface import Figures, Mean, named
+from maskanim_jax.pretrained.backends.interface import Embedded, EmbeddingBackend, to_bytes
 
 
 def distances(generated: Embedded, true: Embedded) -> np.ndarray:

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from maskanim_jax.metrics.backends.interface import Points, PointsBackend, to_bytes
 from maskanim_jax.metrics.interface import Figures, Mean, named
+from maskanim_jax.pretrained.backends.interface import Points, PointsBackend, to_bytes
 
 
 class Counts(NamedTuple):

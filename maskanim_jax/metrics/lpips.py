@@ -75,7 +75,7 @@ class Lpips(PerFrame):
     """LPIPS with AlexNet, version 0.1, frames at their own size; the mean over frames. Raises UserError when the weights aren't in the cache."""
 
     def __init__(self, cache: Path | None = None, weights: Weights | None = None) -> None:
-        from maskanim_jax.metrics.converted import find_arrays
+        from maskanim_jax.pretrained.arrays import find_arrays
 
         super().__init__("lpips[alex]", "LPIPS 0.1 with AlexNet, mean over frames; lower is better")
         self._weights = jax.device_put(dict(weights or find_arrays("lpips-alex", shapes(), cache)))

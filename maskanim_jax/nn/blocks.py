@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from maskanim_jax.nn.kernels.pooling import average_pool
 from maskanim_jax.nn.layers import BatchNorm, Conv
-from maskanim_jax.nn.pooling import average_pool
 from maskanim_jax.nn.types import DType
 
 

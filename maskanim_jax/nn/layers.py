@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from maskanim_jax.nn.convolution import conv2d
-from maskanim_jax.nn.initial import uniform
+from maskanim_jax.nn.initializers import uniform
+from maskanim_jax.nn.kernels.convolution import conv2d
+from maskanim_jax.nn.kernels.upsampling import upsampled_conv2d
 from maskanim_jax.nn.types import DType
-from maskanim_jax.nn.upsampling import upsampled_conv2d
 
 EPSILON = 1e-5
 MOMENTUM = 0.1

@@ -12,8 +12,8 @@ from flax import nnx
 from jax.lax import Precision, stop_gradient
 from ml_collections import ConfigDict
 
+from maskanim_jax.nn.kernels.pooling import average_pool
 from maskanim_jax.nn.layers import EPSILON, Conv
-from maskanim_jax.nn.pooling import average_pool
 from maskanim_jax.nn.types import DType
 from maskanim_jax.nn.warp import coordinates
 from maskanim_jax.systems.fomm.motion import gaussians

@@ -14,18 +14,18 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from maskanim_jax.augment import apply_jitter, draw_jitter, flip_pairs
 from maskanim_jax.augment_geometry import resize_pairs
-from maskanim_jax.nn.network import Network, fold_all
+from maskanim_jax.nn.functional import Network, fold_all
 from maskanim_jax.nn.types import PRECISIONS
+from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs
+from maskanim_jax.systems.fomm.config_checks import check, departures
 from maskanim_jax.systems.fomm.discriminator import Discriminator
-from maskanim_jax.systems.fomm.drawing import draw_keypoints, draw_motion
 from maskanim_jax.systems.fomm.generator import Generator
 from maskanim_jax.systems.fomm.keypoints import KeypointDetector, Keypoints
+from maskanim_jax.systems.fomm.losses import losses
 from maskanim_jax.systems.fomm.motion import pose_difference, pose_size, relative
 from maskanim_jax.systems.fomm.options import VARIANTS, AnimationOptions, parse_options
-from maskanim_jax.systems.fomm.settings import check, departures
-from maskanim_jax.systems.fomm.training import losses
+from maskanim_jax.systems.fomm.visualization import draw_keypoints, draw_motion
 from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 

@@ -16,17 +16,17 @@ from flax import nnx
 from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
-from maskanim_jax.augment import apply_jitter, draw_jitter, flip_pairs, random_negative
 from maskanim_jax.losses.perceptual import perceptual_pyramid
-from maskanim_jax.nn.network import Network, fold_all
+from maskanim_jax.nn.functional import Network, fold_all
 from maskanim_jax.nn.resize import bilinear
 from maskanim_jax.nn.types import PRECISIONS
+from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, random_negative
 from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
+from maskanim_jax.systems.perturbed_masks.config_checks import check, departures
 from maskanim_jax.systems.perturbed_masks.networks import CoarseGenerator, FineGenerator, MaskGenerator, MaskRefiner
 from maskanim_jax.systems.perturbed_masks.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.perturbed_masks.perturbations import p_test, p_train
-from maskanim_jax.systems.perturbed_masks.settings import check, departures
 
 DEAD_SPACE = 0.01
 """A mask that varies less than this over the picture carries nothing."""

@@ -1,0 +1,110 @@
+"""Which part of a clip is kept? All frames and the centre square, or the rows of a table of boxes.
+
+Tai-Chi-HD and VoxCeleb are published as such tables: a video, the frames from start to end, and a box around the person.
+"""
+
+from __future__ import annotations
+
+import csv
+import unicodedata
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from maskanim_jax.errors import UserError, check_size
+from maskanim_jax.video.images import square
+
+COLUMNS = ("clip", "start", "end", "x0", "y0", "x1", "y1")
+MAX_BYTES = 256 << 20
+MAX_NUMBER = 1 << 31
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels of the upright frame; x1 and y1 are the first column and row outside."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Frames start, ..., end - 1 of a clip (end None: all that follow), cut to `box` (None: the whole frame)."""
+
+    start: int = 0
+    end: int | None = None
+    box: Box | None = None
+
+    @property
+    def suffix(self) -> str:
+        """What is added to the clip's name to tell its pieces apart; empty for all frames."""
+        return "" if self == Piece(box=self.box) else f"#{self.start}-{'end' if self.end is None else self.end}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: the piece, and the identity where the table has such a column."""
+
+    piece: Piece
+    identity: str | None
+    line: int
+
+
+def read_boxes(path: Path) -> dict[str, list[Row]]:
+    """The rows of each clip of a CSV file with the columns clip, start, end, x0, y0, x1, y1 and perhaps identity.
+
+    `clip` is an entry's name, with or without its suffix. `start` and `end` count frames from 0, `end` is the first frame left out; empty
+    cells mean all frames, and four empty box cells the whole frame. Keys are in Unicode's composed form, as `key_of` gives it.
+    Raises UserError with the line of a row that cannot be meant.
+    """
+    rows: dict[str, list[Row]] = {}
+    try:
+        check_size(path, MAX_BYTES)
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            table = csv.DictReader(file)
+            absent = [column for column in COLUMNS if column not in (table.fieldnames or ())]
+            if absent:
+                raise UserError(f"{path} has no column {', '.join(absent)}; its first line must be {','.join(COLUMNS)}")
+            for cells in table:
+                row = _row(path, table.line_num, cells)
+                rows.setdefault(key_of(cells["clip"].strip()), []).append(row)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a table ({error}); give a CSV file in UTF-8") from error
+    if not rows:
+        raise UserError(f"{path} has no rows; write one for each clip, under {','.join(COLUMNS)}")
+    return rows
+
+
+def key_of(name: str) -> str:
+    """A name as it is looked up: file systems and tables may write the same accent in two ways."""
+    return unicodedata.normalize("NFC", name)
+
+
+def crop_square(frame: np.ndarray, box: Box | None, size: int) -> np.ndarray:
+    """(H, W, 3) uint8 to (size, size, 3): the box, as far as it lies in the frame, and of that the centre square, antialiased.
+
+    Raises UserError without a path when the box lies outside the frame.
+    """
+    if box is not None:
+        height, width = frame.shape[:2]
+        x0, y0, x1, y1 = max(0, box[0]), max(0, box[1]), min(width, box[2]), min(height, box[3])
+        if x0 >= x1 or y0 >= y1:
+            raise UserError(f"the box {box} lies outside its frames of {width} x {height}; correct the table of boxes")
+        frame = frame[y0:y1, x0:x1]
+    return square(np.ascontiguousarray(frame), size, "crop")
+
+
+def _row(path: Path, line: int, cells: dict[str, str | None]) -> Row:
+    values = {column: (cells.get(column) or "").strip() for column in COLUMNS}
+    try:
+        start, end, *corners = (round(float(values[column])) if values[column] else None for column in COLUMNS[1:])
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"line {line} of {path} has a cell that is no number; correct it") from error
+    if any(abs(number) > MAX_NUMBER for number in (start, end, *corners) if number is not None):
+        raise UserError(f"line {line} of {path} has a number beyond {MAX_NUMBER:,}; correct it")
+    if not values["clip"]:
+        raise UserError(f"line {line} of {path} names no clip; fill the first cell or remove the line")
+    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
+        raise UserError(f"line {line} of {path} asks for frames {start} to {end}, which are none; correct it")
+    known = [corner for corner in corners if corner is not None]
+    if len(known) not in (0, 4):
+        raise UserError(f"line {line} of {path} has part of a box; fill x0, y0, x1 and y1, or none of them")
+    if known and (known[0] >= known[2] or known[1] >= known[3]):
+        raise UserError(f"line {line} of {path} has the empty box {tuple(known)}; x1 and y1 must be above x0 and y0")
+    box = (known[0], known[1], known[2], known[3]) if known else None
+    return Row(Piece(start or 0, end, box), (cells.get("identity") or "").strip() or None, line)

@@ -1,0 +1,84 @@
+"""How does a raw clip become RGB frames, one at a time?"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from contextlib import closing
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from input_pipeline.preparation.boxes import Piece, crop_square
+from input_pipeline.preparation.clips import RawClip
+from maskanim_jax.errors import UserError
+from maskanim_jax.video.images import missing, read_image
+from maskanim_jax.video.reader import FOLDER_FPS, Frames, open_frames
+
+
+def stream_frames(clip: RawClip) -> tuple[Fraction, Frames]:
+    """The frame rate (frames per second) and an iterator of (H, W, 3) uint8 RGB frames, as `video.open_frames` reads them.
+
+    One frame is held at a time (a stacked image is one file, is held whole, and has 25 frames per second).
+    Raises UserError, here or while iterating, when the file is missing, of no known kind, or not whole.
+    """
+    if not clip.path.exists():
+        raise missing(clip.path, "give another")
+    if clip.kind == "unknown":
+        raise UserError(
+            f"{clip.path} is no clip of a known kind (mp4, mov, avi, webm, gif, png, jpg, folder); remove it"
+        )
+    if clip.kind == "stacked":
+        return FOLDER_FPS, _stacked(clip.path)
+    source = open_frames(clip.path)
+    return source.fps, source.read()
+
+
+def square_frames(clip: RawClip, size: int) -> tuple[Fraction, Iterator[np.ndarray]]:
+    """The frame rate and the (size, size, 3) uint8 frames of the clip's piece: its box, or else the centre square.
+
+    Raises UserError, here or while iterating, for whatever keeps the clip from being read; its sentence has the clip's path.
+    """
+    try:
+        fps, frames = stream_frames(clip)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # one strange file among twenty thousand must not end the preparation of the others
+        raise _strange(clip, error) from error
+    return fps, _pieces(clip, frames, size)
+
+
+def _pieces(clip: RawClip, frames: Frames, size: int) -> Iterator[np.ndarray]:
+    piece, seen = clip.piece or Piece(), 0
+    with closing(frames):
+        try:
+            for frame in itertools.islice(frames, piece.start, piece.end):
+                yield crop_square(frame, piece.box, size)
+                seen += 1
+        except UserError as error:
+            text = str(error)
+            raise error if str(clip.path) in text else UserError(f"{clip.path} is left out: {text}") from error
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise _strange(clip, error) from error
+    if piece.end is not None and seen < piece.end - piece.start:
+        has = f"{piece.start + seen} frames" if seen else f"no frame {piece.start}"
+        raise UserError(
+            f"{clip.path} has {has}, but the table of boxes asks for frames {piece.start} to {piece.end}; correct one of them"
+        )
+
+
+def _strange(clip: RawClip, error: Exception) -> UserError:
+    first = (str(error).splitlines() or [""])[0]
+    return UserError(f"{clip.path} cannot be decoded ({type(error).__name__}: {first}); save it again or remove it")
+
+
+def _stacked(path: Path) -> Frames:
+    strip = read_image(path)
+    side, width = strip.shape[:2]
+    if width % side:
+        raise UserError(f"{path} is {width} x {side} pixels, no row of square frames; cut it to a multiple of {side}")
+    for left in range(0, width, side):
+        yield np.ascontiguousarray(strip[:, left : left + side])

@@ -1,0 +1,1 @@
+"""How is state saved and found again?"""

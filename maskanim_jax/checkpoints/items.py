@@ -1,0 +1,73 @@
+"""What of a checkpoint does Orbax write and read? Its items: `state` (arrays), `info` and `metrics` (JSON)."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from maskanim_jax.utils.checksums import Damaged
+
+# Orbax logs the trace of a save that failed in its thread, and raises it, too: manager.py makes a sentence of it.
+logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
+
+
+def items(state: Any = None) -> ocp.CompositeCheckpointHandler:
+    """What reads and writes each item; `state`: another handler for the arrays."""
+    return ocp.CompositeCheckpointHandler(
+        state=state or ocp.StandardCheckpointHandler(),
+        info=ocp.JsonCheckpointHandler(),
+        metrics=ocp.JsonCheckpointHandler(filename="metrics"),
+    )
+
+
+def restored(path: Path, **wanted: Any) -> Any:
+    """Items of the checkpoint in folder `path`, by name; `wanted` are Orbax's arguments to restore each."""
+    partly = isinstance(wanted.get("state"), ocp.args.PyTreeRestore)
+    with ocp.Checkpointer(items(ocp.PyTreeCheckpointHandler() if partly else None)) as reader:
+        return reader.restore(path, args=ocp.args.Composite(**wanted))
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The checkpoint's `info`. Orbax would have all processes read it at the same time, but each asks when it wants to know."""
+    return dict(json.loads((path / "info" / "metadata").read_text()))
+
+
+def read_back(path: Path, like: Any) -> Any:
+    """The arrays of a checkpoint's state as NumPy's, read by this process alone, whatever the others do."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix="read_back"
+    )
+    plain = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+        return reader.restore(path / "state", args=ocp.args.PyTreeRestore(item=like, restore_args=plain))
+
+
+def compare(saved: Any, found: Any) -> None:
+    """Raises Damaged for the first array whose bits differ."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(saved), jax.tree.leaves(found), strict=True)
+    for (path, one), other in pairs:
+        other = np.asarray(other)
+        if (one.shape, one.dtype) != (other.shape, other.dtype) or not np.array_equal(_bytes(one), _bytes(other)):
+            raise Damaged(f"{jax.tree_util.keystr(path)} is not on the disk what it is in memory")
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def copied(leaf: Any) -> np.ndarray:
+    """A copy on the host: the next step gives the array's memory away."""
+    return np.array(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, not too long."""
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

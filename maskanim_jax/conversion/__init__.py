@@ -1,0 +1,1 @@
+"""How do the authors' checkpoints become ours, and ours theirs?"""

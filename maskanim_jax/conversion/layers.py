@@ -1,0 +1,76 @@
+"""What are the tensors of a layer called in the released implementations? Both of them are made of the same blocks.
+
+Every function yields (their full name, our place) in the order of their state dicts; `theirs` is a prefix there, `ours` a path here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from maskanim_jax.conversion.layout import Place, Unused
+
+Rows = Iterator[tuple[str, Place | Unused]]
+
+
+def conv(theirs: str, *ours: str) -> Rows:
+    """A convolution with bias."""
+    yield f"{theirs}.weight", Place("params", (*ours, "kernel"), True)
+    yield f"{theirs}.bias", Place("params", (*ours, "bias"), False)
+
+
+def affine(theirs: str, *ours: str) -> Rows:
+    """The factors and shifts of a norm: all that instance norm has."""
+    yield f"{theirs}.weight", Place("params", (*ours, "scale"), False)
+    yield f"{theirs}.bias", Place("params", (*ours, "bias"), False)
+
+
+def norm(theirs: str, *ours: str) -> Rows:
+    """A batch norm."""
+    yield from affine(theirs, *ours)
+    yield f"{theirs}.running_mean", Place("stats", (*ours, "mean"), False)
+    yield f"{theirs}.running_var", Place("stats", (*ours, "var"), False)
+    yield f"{theirs}.num_batches_tracked", Unused(np.zeros((), np.int64))
+
+
+def block(theirs: str, *ours: str) -> Rows:
+    """A same, down or up block."""
+    yield from conv(f"{theirs}.conv", *ours, "conv")
+    yield from norm(f"{theirs}.norm", *ours, "norm")
+
+
+def residual(theirs: str, *ours: str) -> Rows:
+    """A residual block."""
+    for i in (1, 2):
+        yield from conv(f"{theirs}.conv{i}", *ours, f"conv{i}")
+    for i in (1, 2):
+        yield from norm(f"{theirs}.norm{i}", *ours, f"norm{i}")
+
+
+def encoder_decoder(theirs: str, blocks: int, *ours: str) -> Rows:
+    """An encoder-decoder or U-Net of so many blocks."""
+    for i in range(blocks):
+        yield from block(f"{theirs}.encoder.down_blocks.{i}", *ours, f"down{i}")
+    for i in range(blocks):
+        # Their up blocks are counted in the order in which they run, ours by the encoder's block that they undo.
+        yield from block(f"{theirs}.decoder.up_blocks.{i}", *ours, f"up{blocks - 1 - i}")
+
+
+def spectral_conv(theirs: str, *ours: str) -> Rows:
+    """A convolution with spectral norm, whose singular vectors are statistics: `u` over the outputs, `v` over (I, H, W) on both sides."""
+    yield f"{theirs}.bias", Place("params", (*ours, "bias"), False)
+    yield f"{theirs}.weight_orig", Place("params", (*ours, "kernel"), True)
+    yield f"{theirs}.weight_u", Place("stats", (*ours, "u"), False)
+    yield f"{theirs}.weight_v", Place("stats", (*ours, "v"), False)
+
+
+def blur(theirs: str, step: int) -> Rows:
+    """The Gaussian of the anti-aliased downscale by `step`, which they keep as a tensor: (3, 1, K, K) float32; nothing for step 1."""
+    if step == 1:
+        return
+    sigma = (step - 1) / 2
+    offsets = np.arange(-round(4 * sigma), round(4 * sigma) + 1)
+    taps = np.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = np.outer(taps, taps) / taps.sum() ** 2
+    yield f"{theirs}.weight", Unused(np.broadcast_to(kernel, (3, 1, *kernel.shape)).astype(np.float32), fixed=True)

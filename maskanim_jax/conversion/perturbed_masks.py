@@ -1,0 +1,89 @@
+"""What are our tensors called in a checkpoint of the released code?
+
+A file of the released Perturbed Masks code holds the state of two modules, `generator` (r, l and h) and `mask_generator` (m).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from maskanim_jax.conversion import layout as released_format
+from maskanim_jax.conversion.layers import Rows, block, blur, conv, encoder_decoder, residual
+from maskanim_jax.conversion.layout import Place, Shapes, Unused
+from maskanim_jax.systems.interface import Variables
+
+MAY_LACK = ()
+"""Modules that a file may be without: every file has both."""
+
+
+def _never_run(theirs: str, inputs: int, outputs: int) -> Rows:
+    """A down block that the released class allocates and never runs; written as zeros."""
+    yield f"{theirs}.conv.weight", Unused(np.zeros((outputs, inputs, 3, 3), np.float32), trained=True)
+    yield f"{theirs}.conv.bias", Unused(np.zeros(outputs, np.float32), trained=True)
+    for leaf in ("weight", "bias", "running_mean", "running_var"):
+        trained = not leaf.startswith("running")
+        yield f"{theirs}.norm.{leaf}", Unused(np.zeros(outputs, np.float32), trained=trained)
+    yield f"{theirs}.norm.num_batches_tracked", Unused(np.zeros((), np.int64))
+
+
+def _rows(config: ConfigDict) -> Rows:
+    ups = (config.frame_size // config.mask.size).bit_length() - 1
+    yield from block("generator.first", "coarse", "first")
+    for i in range(ups):
+        inputs = config.coarse.width >> (ups - i)
+        yield from _never_run(f"generator.down_blocks.{i}", inputs, 2 * inputs)
+    for i in range(ups):
+        yield from block(f"generator.up_blocks.{i}", "coarse", f"up{i}")
+    for i in range(config.coarse.residual_blocks):
+        yield from residual(f"generator.bottleneck.r{i}", "coarse", f"residual{i}")
+    yield from conv("generator.final", "coarse", "last")
+    yield from encoder_decoder("generator.hourglass", config.fine.blocks, "fine", "body")
+    yield from encoder_decoder("generator.mask_fix_net", config.refine.blocks, "refine", "body")
+    yield from conv("generator.ref", "refine", "last")
+    yield from conv("generator.final_hourglass", "fine", "last")
+    yield from encoder_decoder("mask_generator.predictor", config.mask.blocks, "mask", "body")
+    yield from conv("mask_generator.ref", "mask", "last")
+    yield from blur("mask_generator.down", config.frame_size // config.mask.size)
+
+
+def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, Place | Unused]:
+    """Every tensor of a file by full name (`generator.first.conv.weight`), in the file's order, which Adam's state follows."""
+    del given  # all files of a size have the same tensors
+    return dict(_rows(config))
+
+
+def objections(config: ConfigDict) -> list[str]:
+    """The settings by which the released code would compute something else from the same tensors."""
+    wanted = {
+        "mask.border": "zero",
+        "mask.normalise_logits": False,
+        "mask.logit_offset": 0.0,
+        "mask.temperature": 0.1,
+        "refine.temperature": 0.1,
+    }
+    found = {key: config[key.split(".")[0]][key.split(".")[1]] for key in wanted}
+    return [f"{key}={found[key]} (there {value})" for key, value in wanted.items() if found[key] != value]
+
+
+def as_published(config: ConfigDict) -> list[str]:
+    """No file was ever published, so nothing is known to differ from the config."""
+    del config
+    return []
+
+
+def tensors(config: ConfigDict) -> dict[str, Place]:
+    """Their full name to our place, for every tensor that both sides have."""
+    return {name: place for name, place in layout(config).items() if isinstance(place, Place)}
+
+
+def to_variables(theirs: Mapping[str, np.ndarray], config: ConfigDict) -> Variables:
+    """Their tensors by full name to our variables; raises KeyError for one that is missing."""
+    return released_format.to_variables(theirs, layout(config))
+
+
+def from_variables(variables: Variables, config: ConfigDict) -> dict[str, np.ndarray]:
+    """Our variables (or a tree like the parameters) to their tensors by full name."""
+    return released_format.from_variables(variables, layout(config))

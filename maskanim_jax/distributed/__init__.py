@@ -1,0 +1,1 @@
+"""How do devices and processes work together?"""

@@ -1,0 +1,121 @@
+"""What does a trained run reach on its test split? `--mode=reconstruct` and `--mode=animate` of the main command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from input_pipeline.from_config import open_data, true_silhouettes
+from input_pipeline.shards import Split
+from maskanim_jax.animate import animate
+from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
+from maskanim_jax.errors import UserError
+from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
+from maskanim_jax.metrics.l1 import L1
+from maskanim_jax.metrics.suite import choose
+from maskanim_jax.video.strips import strip, to_uint8
+from maskanim_jax.video.writer import MADE, VideoWriter
+
+
+def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
+    """The run of the workdir, which must be of this config."""
+    read_config(workdir)
+    claim_workdir(workdir, config)
+    return load_run(workdir, config.reconstruct.checkpoint)
+
+
+def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir."""
+    run = _load(config, workdir)
+    split = open_data(config, "test")
+    videos = workdir / "reconstruction"
+    videos.mkdir(exist_ok=True)
+    chosen = choose(run.system.frame_size, config.reconstruct.backends)
+    figures = reconstruct(
+        run.system,
+        run.variables,
+        split,
+        clips=config.reconstruct.clips or None,
+        videos=videos,
+        silhouettes=true_silhouettes(config, "test"),
+        metrics=chosen.metrics,
+        progress=True,
+    )
+    if not figures["frames"]:
+        raise UserError(f"{split.shards} has no test clip with two frames or more: prepare it with a `test` folder")
+    figures = {"system": run.system.name, "checkpoint_step": run.step, "data_fingerprint": split.fingerprint, **figures}
+    described = {"l1": L1().descriptions["l1"], **chosen.descriptions}
+    unseen = {key: "its network found nothing that it could compare" for key in described if key not in figures}
+    not_measured = chosen.not_measured | unseen
+    figures |= {
+        "measured": {key: text for key, text in described.items() if key in figures},
+        "not_measured": not_measured,
+    }
+    write_figures(workdir / "reconstruction.json", figures)
+    print(
+        f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
+        f"repeating the source {figures['l1_repeat_source']:.4f}; ratio {figures['ratio']:.3f}"
+    )
+    print("; ".join(f"{key} {figures[key]:.4f}" for key in chosen.descriptions if key in figures))
+    for key, reason in not_measured.items():
+        print(f"not measured: {key}, since {reason}")
+    return figures
+
+
+def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
+    """Numbers of (source clip, driving clip), each source driven by the next clip of another identity."""
+    found = 0
+    for source, clip in enumerate(split.clips):
+        others = [*range(source + 1, len(split.clips)), *range(source)]
+        driving = next((other for other in others if split.clips[other].identity != clip.identity), None)
+        if driving is not None and found < count:
+            found += 1
+            yield source, driving
+
+
+def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
+    """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`."""
+    run = _load(config, workdir)
+    split = open_data(config, "test")
+    folder = workdir / "animation"
+    folder.mkdir(exist_ok=True)
+    options = run.system.animation_options({key: str(value) for key, value in config.animate.options.items()})
+    pairs = list(test_pairs(split, config.animate.pairs))
+    if not pairs:
+        raise UserError(
+            f"{split.shards} has no two test clips of different identities: add some, or use `python -m maskanim_jax.animate` on files"
+        )
+    made: list[Path] = []
+    captions: dict[str, str] = {}
+    warnings: list[str] = []
+    for source, driving in tqdm(pairs, desc="animate", unit="pair"):
+        name = f"{split.clips[source].name}-by-{split.clips[driving].name}"
+        fps = split.clips[driving].fps
+        paths = [folder / f"{name}.mp4", folder / f"{name}.gif", folder / f"{name}-strip.mp4"]
+        with (
+            VideoWriter(paths[0], fps, comment=MADE) as video,
+            VideoWriter(paths[1], fps, comment=MADE) as gif,
+            VideoWriter(paths[2], fps, comment=MADE) as strips,
+        ):
+            shows = animate(
+                run.system, run.variables, split.frame(source, 0), split.frames(driving), options, warn=warnings.append
+            )
+            for shown in shows:
+                result = to_uint8(np.asarray(shown[run.system.result]))
+                video.write(result)
+                gif.write(result)
+                strips.write(strip(shown, run.system.picture_order, max(128, run.system.frame_size), captions=True))
+        made += paths
+        captions |= {
+            path.name: f"{split.clips[source].name} in the pose of {split.clips[driving].name}" for path in paths
+        }
+    if warnings:
+        tqdm.write(f"warning, of {len(warnings)} of {len(pairs)} pairs: {warnings[0]}")
+    (folder / "captions.json").write_text(json.dumps(captions, indent=2))
+    return made

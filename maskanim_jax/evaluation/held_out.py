@@ -1,0 +1,63 @@
+"""What is looked at while training? Pictures and figures of clips that are never trained on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from input_pipeline.shards import Split
+from maskanim_jax.evaluation.probe import choose, probe, probe_alarms
+from maskanim_jax.systems.interface import System, Variables
+from maskanim_jax.video.strips import grid, strip, to_uint8
+
+SHOWN_PAIRS = 6
+"""Pairs in a picture grid."""
+
+
+def held_out_figures(measured: Mapping[str, Any]) -> dict[str, float]:
+    """Scalars of a reconstruction for the log."""
+    figures = {f"test_{key}": measured[key] for key in ("l1", "l1_repeat_source", "ratio") if measured[key] is not None}
+    return figures | {f"test_mask_{key}": float(value) for key, value in measured.get("mask", {}).items()}
+
+
+def held_out_pictures(system: System, variables: Variables, split: Split, seed: int) -> dict[str, np.ndarray]:
+    """A grid (H, W, 3) uint8 of held-out pairs, each clip's first frame with its middle one: every intermediate picture side by side."""
+    numbers = list(
+        itertools.islice(itertools.cycle(range(len(split.clips))), min(SHOWN_PAIRS, max(2, len(split.clips))))
+    )
+    sources = np.stack([split.frame(n, 0) for n in numbers])
+    drivings = np.stack([split.frame(n, split.clips[n].count // 2) for n in numbers])
+    shown = jax.device_get(_shown(system, variables, jnp.asarray(sources), jnp.asarray(drivings), jax.random.key(seed)))
+    rows = [
+        strip(
+            {name: shown[name][i] for name in system.picture_order},
+            system.picture_order,
+            max(96, system.frame_size),
+            captions=i == 0,
+        )
+        for i in range(len(numbers))
+    ]
+    return {"held_out": grid(rows)} if rows else {"held_out": to_uint8(np.zeros((1, 1, 3)))}
+
+
+def held_out_probe(system: System, variables: Variables, split: Split) -> tuple[dict[str, float], list[str]]:
+    """Does the system animate by pose? (figures of `probe` for the log, alarms in words); nothing when there are no two identities."""
+    batch = choose(split)
+    if batch is None:
+        return {}, []
+    figures = probe(system, variables, batch)
+    return figures, probe_alarms(figures)
+
+
+def _show(
+    system: System, variables: Variables, sources: jax.Array, drivings: jax.Array, key: jax.Array
+) -> dict[str, jax.Array]:
+    return system.pictures(variables, sources.astype(jnp.float32) / 255.0, drivings.astype(jnp.float32) / 255.0, key)
+
+
+_shown = jax.jit(_show, static_argnums=0)

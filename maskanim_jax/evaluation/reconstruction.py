@@ -1,0 +1,180 @@
+"""How well are held-out clips reconstructed? The paper's protocol (section 4.1), and what it says beside repeating the source.
+
+The first frame of a test clip is the source, all others are driving frames; L1 is the mean absolute difference of all pixels and channels
+in [0, 1], over all reconstructed frames. Source and driver are one identity, so a system leaves out what is there to separate two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from input_pipeline.shards import Split
+from maskanim_jax.metrics.interface import Metric
+from maskanim_jax.metrics.mask_iou import Overlap
+from maskanim_jax.systems.interface import Pictures, System, Variables
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.video.strips import strip
+from maskanim_jax.video.writer import VideoWriter
+
+BATCH = 8
+"""Driving frames that go through the networks together; the last batch is filled up, so that nothing is compiled twice."""
+
+Silhouettes = Callable[[str], np.ndarray]
+"""Clip name to its true silhouettes (T, S, S) in [0, 1]; only drawn data has them."""
+
+
+def _run(system: System, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+    return system.reconstruct(variables, source, driving)
+
+
+_compiled = jax.jit(_run, static_argnums=0)  # compiled once for each system
+
+
+def reconstruct_clip(
+    system: System, variables: Variables, frames: Iterable[np.ndarray]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Pictures of frames 1, 2, ... of a clip, each reconstructed from frame 0; frames are (S, S, 3) uint8, a few are held at a time."""
+    stream = iter(frames)
+    source = jnp.asarray(next(stream), jnp.float32) / 255.0
+    sources = jnp.broadcast_to(source, (BATCH, *source.shape))
+    while chunk := list(itertools.islice(stream, BATCH)):
+        filled = np.stack(chunk + chunk[-1:] * (BATCH - len(chunk)))
+        pictures = jax.device_get(_compiled(system, variables, sources, jnp.asarray(filled, jnp.float32) / 255.0))
+        for i in range(len(chunk)):
+            yield {name: picture[i] for name, picture in pictures.items()}
+
+
+def _chosen(count: int, most: int | None) -> np.ndarray:
+    """Frame 0 and at most `most` others, evenly spread."""
+    if most is None or count - 1 <= most:
+        return np.arange(count)
+    return np.concatenate([[0], np.linspace(1, count - 1, most).round().astype(int)])
+
+
+def reconstruct(
+    system: System,
+    variables: Variables,
+    split: Split,
+    *,
+    clips: int | None = None,
+    frames: int | None = None,
+    videos: Path | None = None,
+    silhouettes: Silhouettes | None = None,
+    metrics: Sequence[Metric] = (),
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Figures of `split`, or of its first `clips` clips and `frames` evenly spread frames of each.
+
+    `videos`: folder that gets a side-by-side video of every clip. Returns what `reconstruction.json` holds: L1 and the L1 of repeating the
+    source, overall and for each clip, the figures of `metrics` under their keys, whether masks live, and their agreement with true silhouettes where
+    those are known. Frames are measured as the system gives them, not rounded to 8 bits.
+    """
+    rows: list[dict[str, Any]] = []
+    overlap = Overlap()
+    numbers = range(len(split.clips) if clips is None else min(clips, len(split.clips)))
+    places = {number: _chosen(split.clips[number].count, frames) for number in numbers}
+    bar = tqdm(
+        total=sum(len(each) - 1 for each in places.values()), desc="reconstruct", unit="frame", disable=not progress
+    )
+    for number, chosen in places.items():
+        clip = split.clips[number]
+        if len(chosen) < 2:
+            continue
+        pairs = _Pairs(metrics)
+        errors, repeats, masks = [], [], []
+        with contextlib.ExitStack() as stack:
+            writer = stack.enter_context(VideoWriter(videos / f"{clip.name}.mp4", clip.fps)) if videos else None
+            for shown in reconstruct_clip(system, variables, (split.frame(number, int(i)) for i in chosen)):
+                errors.append(float(np.abs(shown[system.result] - shown["driving"]).mean()))
+                repeats.append(float(np.abs(shown["source"] - shown["driving"]).mean()))
+                pairs.add(shown[system.result], shown["driving"])
+                bar.update()
+                if system.mask_picture:
+                    masks.append(shown[system.mask_picture][..., 0])
+                if writer is not None:
+                    order = [name for name in system.picture_order if name in shown]
+                    writer.write(strip(shown, order, max(128, system.frame_size), captions=True))
+        row = {
+            "name": clip.name,
+            "identity": clip.identity,
+            "frames": len(errors),
+            "l1": float(np.mean(errors)),
+            "l1_repeat_source": float(np.mean(repeats)),
+            **pairs.finish_clip(),
+        }
+        if masks:
+            stacked = np.stack(masks)
+            row |= {
+                "mask_mean": float(stacked.mean()),
+                "mask_space": float(stacked.std((1, 2)).mean()),
+                "mask_time": float(np.sqrt(stacked.var(0).mean())),
+            }
+            if silhouettes is not None:
+                overlap.add(stacked, silhouettes(clip.name)[chosen[1:]])
+        rows.append(row)
+    bar.close()
+    return _figures(rows, overlap, metrics)
+
+
+class _Pairs:
+    """Hands the frames of one clip to metrics, a batch at a time."""
+
+    def __init__(self, metrics: Sequence[Metric]) -> None:
+        self._metrics = metrics
+        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, generated: np.ndarray, true: np.ndarray) -> None:
+        """One frame each, (S, S, 3) in [0, 1]."""
+        self._waiting.append((generated, true))
+        if len(self._waiting) == BATCH:
+            self._flush()
+
+    def finish_clip(self) -> dict[str, float]:
+        """The clip's figures of all metrics."""
+        self._flush()
+        return {key: value for metric in self._metrics for key, value in metric.finish_clip().items()}
+
+    def _flush(self) -> None:
+        if self._waiting:
+            generated, true = (np.stack(part) for part in zip(*self._waiting, strict=True))
+            for metric in self._metrics:
+                metric.add(generated, true)
+            self._waiting.clear()
+
+
+def _figures(rows: list[dict[str, Any]], overlap: Overlap, metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Overall figures: L1 and `metrics` over all frames, masks as the mean over clips."""
+    frames = sum(row["frames"] for row in rows)
+    if not frames:
+        return {"l1": None, "l1_repeat_source": None, "ratio": None, "frames": 0, "clips": rows}
+    l1, repeat = (sum(row[key] * row["frames"] for row in rows) / frames for key in ("l1", "l1_repeat_source"))
+    figures: dict[str, Any] = {
+        "l1": l1,
+        "l1_repeat_source": repeat,
+        "ratio": l1 / repeat if repeat else None,
+        "frames": frames,
+    }
+    for metric in metrics:
+        figures |= metric.overall()
+    if "mask_mean" in rows[0]:
+        named = {"mean": "mask_mean", "std_space": "mask_space", "std_time": "mask_time"}
+        figures["mask"] = {name: float(np.mean([row[key] for row in rows])) for name, key in named.items()}
+    if overlap.count:
+        figures["mask"] |= overlap.best()
+    return {**figures, "clips": rows}
+
+
+def write_figures(path: Path, figures: dict[str, Any]) -> None:
+    """Writes JSON under a temporary name and renames it."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=2))

@@ -1,0 +1,67 @@
+"""Which metrics does a reconstruction have? What the machine can compute of PSNR, SSIM and LPIPS, and the back-ends that were asked for.
+
+L1 is no choice: `reconstruction.py` always measures it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.metrics import lpips, ssim
+from maskanim_jax.metrics.identity import Identity
+from maskanim_jax.metrics.interface import Metric
+from maskanim_jax.metrics.keypoints import Keypoints
+from maskanim_jax.metrics.psnr import Psnr
+from maskanim_jax.pretrained.backends import make
+
+
+class Chosen(NamedTuple):
+    """What is measured, and a sentence for each figure that a reader would look for in vain."""
+
+    metrics: list[Metric]
+    not_measured: dict[str, str]
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Key of each figure to what it is."""
+        return {key: text for metric in self.metrics for key, text in metric.descriptions.items()}
+
+
+def choose(size: int, backends: Sequence[str] = (), cache: Path | None = None) -> Chosen:
+    """The metrics of frames of `size` pixels. Raises UserError for a back-end in `backends` that isn't there or isn't installed."""
+    metrics: list[Metric] = [Psnr()]
+    reasons: dict[str, str] = {}
+    if size < ssim.SMALLEST:
+        reasons["ssim"] = f"frames of {size} pixels are smaller than its window of {ssim.SMALLEST}"
+    else:
+        try:
+            metrics.append(ssim.Ssim())
+        except UserError as error:
+            reasons["ssim"] = str(error)
+    if size < lpips.SMALLEST:
+        reasons["lpips"] = f"frames of {size} pixels are smaller than the {lpips.SMALLEST} that AlexNet needs"
+    else:
+        try:
+            metrics.append(lpips.Lpips(cache))
+        except UserError as error:
+            reasons["lpips"] = str(error)
+    for name in backends:
+        metrics += of_backend(make(name, cache))
+    if not backends:
+        reasons["akd, mkr, aed, csim"] = (
+            "no landmark or identity network was named: set --config.reconstruct.backends (docs/metrics.md)"
+        )
+    return Chosen(metrics, reasons)
+
+
+def of_backend(backend: object) -> list[Metric]:
+    """AKD and MKR of a back-end with `points`, AED and CSIM of one with `embed`."""
+    metrics: list[Metric] = []
+    if hasattr(backend, "points"):
+        metrics.append(Keypoints(backend))  # type: ignore[arg-type]
+    if hasattr(backend, "embed"):
+        metrics.append(Identity(backend))  # type: ignore[arg-type]
+    return metrics

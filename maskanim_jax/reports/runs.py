@@ -1,0 +1,79 @@
+"""What is read of the runs that are set side by side: settings, figures, log, and what each cost?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.reports.page_parts import at, read_json
+from maskanim_jax.workdir.logs import read_log
+
+
+class Run(NamedTuple):
+    """What a workdir holds."""
+
+    folder: Path
+    label: str
+    config: dict[str, Any]
+    figures: dict[str, Any]  # reconstruction.json
+    truth: dict[str, Any]  # truth.json
+    records: list[dict[str, Any]]  # log.jsonl
+    notes: list[str]
+
+    @property
+    def system(self) -> str:
+        return str(self.config.get("system", "unknown"))
+
+
+def read_runs(folders: Sequence[Path]) -> list[Run]:
+    """Reads workdirs; raises UserError for one that is none, or that was not reconstructed yet."""
+    names = [folder.absolute().name or str(folder) for folder in folders]  # a link's own name, not what it points to
+    runs = []
+    for folder, name in zip(folders, names, strict=True):
+        if not folder.is_dir():
+            raise UserError(f"{folder} isn't a folder: give the workdirs of runs")
+        if len({f.resolve() for f in folders}) < len(folders):
+            raise UserError(f"{folder} is given twice: give each run once")
+        label = name if names.count(name) == 1 else f"{folder.absolute().parent.name}/{name}"
+        notes: list[str] = []
+        kinds = {"config": dict, "reconstruction": dict, "truth": dict}
+        config, figures, truth = (read_json(folder / f"{file}.json", kind, notes) for file, kind in kinds.items())
+        if not figures:
+            raise UserError(
+                f"{folder} has no figures: run `python -m maskanim_jax.main --workdir={folder} --mode=reconstruct` first"
+            )
+        runs.append(Run(folder, label, config, figures, truth, read_log(folder), notes))
+    return runs
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """What a run is, and what it cost: steps, hours of training, parameters."""
+    texts = [str(record["text"]) for record in run.records if "text" in record]
+    parameters = next((m[1] for text in texts if (m := re.search(r"together ([\d,]+)$", text))), None)
+    return {
+        "run": run.label,
+        "config": run.config.get("name"),
+        "system": run.system,
+        "seed": run.config.get("seed"),
+        "steps": max((record["step"] for record in run.records), default=0),
+        "batch": run.config.get("batch_size"),
+        "checkpoint_step": run.figures.get("checkpoint_step"),
+        "hours": training_hours(run.records),
+        "parameters": int(parameters.replace(",", "")) if parameters else None,
+        "untrained_vgg": at(run.config, "loss.vgg") == "untrained",
+        "notes": run.notes,
+    }
+
+
+def training_hours(records: Iterable[Mapping[str, Any]]) -> float | None:
+    """Hours of the steps themselves, from the logged speed: without starts, evaluations, and times in which the run lay still."""
+    seconds, before = 0.0, 0
+    for record in records:
+        speed = record.get("steps_per_second")
+        if isinstance(speed, int | float) and speed > 0 and record["step"] > before:
+            seconds += (record["step"] - before) / speed
+            before = record["step"]
+    return seconds / 3600 if before else None

@@ -1,0 +1,102 @@
+"""Do all processes of a run do the same thing? Config, data, code and folder are compared before the first step.
+
+Each process reads its own command line and its own disks. Where they differ the run would go on and be neither the one nor the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from maskanim_jax.checkpoints.loading import FOLDER, flat_config
+from maskanim_jax.distributed import peers as hosts
+from maskanim_jax.errors import UserError
+from maskanim_jax.nn.kernels.native import build
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.workdir.provenance import git_revision, versions
+
+OWN = ("data.shards", "data.threads", "data.prefetch", "cpu_devices")
+"""Fields of the config that each process may have its own of: where the data lie (their fingerprint decides) and how they are read."""
+_SHOWN = 8
+
+
+def agree(config: ConfigDict, data: Mapping[str, Any], **more: Any) -> None:
+    """Raises UserError, in all processes, when this one's config, `data` (what identifies it), versions or `more` are not those of all."""
+    peers = hosts.current()
+    if peers is None and jax.process_count() == 1:
+        return
+    mine = {f"config.{key}": value for key, value in flat_config(config.to_dict()).items() if key not in OWN}
+    mine |= {f"the data's {key}": value for key, value in data.items()} | more
+    mine |= {f"the version of {name}": version for name, version in versions().items()}
+    mine |= {"the git revision": git_revision(), "devices of each process": jax.local_device_count()}
+    mine |= {"whether convolutions are compiled": bool(build.prefix())}  # programs that talk must be of one kind
+    if peers is not None:
+        refuse_differences(peers.gather(mine))
+    else:  # they were brought together by other means, or are not watched
+        _same_digest(mine)
+
+
+def _same_digest(mine: dict[str, Any]) -> None:
+    """The same through JAX, which gathers numbers: only whether something differs."""
+    from jax.experimental import multihost_utils
+
+    digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).digest()
+    found = np.asarray(multihost_utils.process_allgather(np.frombuffer(digest, np.uint8)))
+    others = [index for index, each in enumerate(found) if (each != found[0]).any()]
+    if others:
+        raise UserError(
+            f"config, data, package versions, git revision, devices or workdir of process {', '.join(map(str, others))} are not those of "
+            "process 0: start all of them with the same command, code and data"
+        )
+
+
+def refuse_differences(offers: list[dict[str, Any]]) -> None:
+    """Raises UserError for the first process whose offer is not that of process 0, naming what differs."""
+    first = offers[0]
+    for index, offer in enumerate(offers):
+        differ = [key for key in first.keys() | offer.keys() if first.get(key) != offer.get(key)]
+        if differ:
+            clauses = [
+                f"{key} is {offer.get(key)} in process {index} and {first.get(key)} in process 0"
+                for key in sorted(differ)
+            ]
+            more = f" and {len(clauses) - _SHOWN} more" if len(clauses) > _SHOWN else ""
+            raise UserError(
+                f"the processes differ: {'; '.join(clauses[:_SHOWN])}{more}; start all of them with the same command, code and data"
+            )
+
+
+def check_shared(workdir: Path) -> None:
+    """Raises UserError, in all processes, when `workdir` is not one folder that all of them see; it must exist."""
+    peers = hosts.current()
+    if peers is None:
+        return
+    mark = workdir / f".shared.{uuid.uuid4().hex}"
+    try:
+        if peers.index == 0:
+            with replacing(mark) as temporary:
+                temporary.write_text("")
+        name = peers.gather(mark.name)[0]
+        seen = [
+            path.name for path in workdir.iterdir()
+        ]  # asks the server anew, where a look at one name may be remembered
+        found = peers.gather([name in seen, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))])
+    except OSError as error:
+        raise UserError(
+            f"{workdir} can't be used ({error.strerror}): give a --workdir that all processes can write"
+        ) from error
+    finally:
+        mark.unlink(missing_ok=True)
+    for index, (here, steps) in enumerate(found):
+        if not here or steps != found[0][1]:
+            raise UserError(
+                f"{workdir} of process {index} is not the folder of process 0: give a --workdir on a disk that all processes share"
+            )

@@ -1,0 +1,45 @@
+"""How long did the first step take to compile, and did the compilation cache have it?"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+
+import jax
+
+from maskanim_jax.utils.memory import give_back_memory
+
+HIT = "/jax/compilation_cache/cache_hits"
+
+
+@functools.cache
+def _events() -> Counter[str]:
+    """Counts what JAX reports, from the first call on."""
+    counted: Counter[str] = Counter()
+    jax.monitoring.register_event_listener(lambda event, **_: counted.update([event]))
+    return counted
+
+
+class FirstStep:
+    """Watches the step that compiles: use it with `with` around the call, until its results are ready."""
+
+    def __init__(self, began: float) -> None:
+        self._began = began  # time.perf_counter() when the training began
+
+    def __enter__(self) -> FirstStep:
+        self._hits, self._since = _events()[HIT], time.perf_counter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        now = time.perf_counter()
+        give_back_memory()
+        self.seconds, self.after = now - self._since, now - self._began
+        cached = (
+            bool(jax.config.values["jax_compilation_cache_dir"]) and jax.config.values["jax_enable_compilation_cache"]
+        )
+        self.cache = "off" if not cached else "warm" if _events()[HIT] > self._hits else "cold"
+
+    def sentence(self) -> str:
+        """For the log: seconds since the training began, and those of the step itself, compilation included."""
+        return f"first step after {self.after:.1f} s (compile cache {self.cache}, compiled and done in {self.seconds:.1f} s)"

@@ -1,0 +1,91 @@
+"""What is left of a run whose numbers are no longer finite? Its last good checkpoint, and what is needed to find out why."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from input_pipeline.pairs import PairStream
+from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.errors import UserError
+from maskanim_jax.training.metric_window import NotFinite
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.workdir.logs import RunLog
+
+SHOWN = 4
+"""Clips named in the sentence; the file names all."""
+PREFIX = "gradient_norm_"
+
+
+def record_path(workdir: Path, step: int) -> Path:
+    """Where the bad step is described."""
+    return workdir / f"not_finite_{step}.json"
+
+
+def pairs_of_step(stream: PairStream, clips: Sequence[str], step: int) -> list[dict[str, Any]]:
+    """Clip name and the two frame numbers of each pair of a step's batch (of this process' part), read once more."""
+    with contextlib.closing(stream.batches(step - 1)) as batches:
+        batch = next(batches)
+    return [
+        {"clip": clips[int(clip)], "frames": [int(frame) for frame in frames]}
+        for clip, frames in zip(batch["clip"], batch["frames"], strict=True)
+    ]
+
+
+def words(figures: Mapping[str, float]) -> str:
+    """What of a step's figures is not finite: losses by name, gradients by network."""
+    bad = [name for name, value in figures.items() if not math.isfinite(value)]
+    parts = [name for name in bad if not name.startswith(PREFIX)]
+    networks = [name.removeprefix(PREFIX) for name in bad if name.startswith(PREFIX)]
+    if networks:
+        parts.append(f"the gradient of {', '.join(networks)}")
+    return "; ".join(parts) or "the batch statistics"
+
+
+def finite_or_word(value: float) -> float | str:
+    """JSON has no infinity and no NaN: they are "inf", "-inf" and "nan"."""
+    return value if math.isfinite(value) else str(value)
+
+
+@contextlib.contextmanager
+def explained(
+    workdir: Path, seed: int, stream: PairStream, clips: Sequence[str], checkpoints: Checkpoints, log: RunLog | None
+) -> Iterator[None]:
+    """Turns NotFinite into a UserError that names step, losses, networks, clips and the command that makes the step again.
+
+    The process with the log writes `not_finite_STEP.json` beside it, with every clip of its part of the batch.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        checkpoints.wait()
+        good = [step for step in checkpoints.steps() if step < error.step]
+        pairs = pairs_of_step(stream, clips, error.step)
+        command = f"python -m maskanim_jax.main --workdir={shlex.quote(str(workdir))} --mode=replay --step={error.step}"
+        if log is not None:
+            record = {
+                "step": error.step,
+                "not_finite": error.names,
+                "figures": {name: finite_or_word(value) for name, value in error.figures.items()},
+                "seed": seed,
+                "pairs": pairs,
+                "last_good_checkpoint": good[-1] if good else None,
+                "replay": command,
+            }
+            with replacing(record_path(workdir, error.step)) as temporary:
+                temporary.write_text(json.dumps(record, indent=2))
+        names = list(dict.fromkeys(pair["clip"] for pair in pairs))
+        more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+        left = f"the checkpoint of step {good[-1]} is as it was" if good else "there is no checkpoint yet"
+        sentence = (
+            f"{workdir}: step {error.step} is not finite ({words(error.figures)}), so nothing of it was saved and {left}; "
+            f"seed {seed}, clips {', '.join(names[:SHOWN])}{more}; look at that step with `{command}`"
+        )
+        if log is not None:
+            log.text(error.step, sentence)
+        raise UserError(sentence) from error

@@ -1,0 +1,162 @@
+"""What happened in one step of a run? It is made again from the checkpoint before it, and looked at closely.
+
+Data order, noise and arithmetic are functions of seed and step: on the same devices the figures are those of the run to the last bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+from tqdm import tqdm
+
+from maskanim_jax.checkpoints.loading import FOLDER, Checkpoints, changes, refuse_changes
+from maskanim_jax.errors import UserError
+from maskanim_jax.systems.interface import Tree
+from maskanim_jax.training.loop import Setting, batches, fresh, set_up, start
+from maskanim_jax.training.nonfinite import finite_or_word, pairs_of_step, record_path, words
+from maskanim_jax.training.step import FINITE, TrainState, make_step
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.video.strips import grid, strip
+from maskanim_jax.workdir.provenance import read_starts
+
+REPLAY = "replay"
+"""Folder in the workdir: `replay/STEP/` has `figures.json`, `batch.png` and `pictures.png`."""
+SHOWN_PAIRS = 16
+
+
+def replay(config: ConfigDict, workdir: Path, step: int) -> str:
+    """Makes the steps from the checkpoint before `step` to `step` again; writes `replay/STEP/`, changes nothing else.
+
+    Returns a table of the figures, by network. Stops at an earlier step when that one is not finite. Raises UserError when the workdir
+    holds no run, or nothing that leads to the step.
+    """
+    if jax.process_count() > 1:
+        raise UserError(f"--mode=replay of {workdir} needs all of a batch: start it in one process")
+    if not (workdir / FOLDER).is_dir():
+        raise UserError(f"{workdir} has no {FOLDER} to replay from: give the --workdir of a training")
+    refuse_changes(workdir, changes(workdir, config)[0])
+    setting = set_up(config)
+    if step > setting.steps:
+        raise UserError(
+            f"--step={step} is none of {workdir}, whose config ends at step {setting.steps}: give an earlier one"
+        )
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        starts = read_starts(workdir)
+        checkpoint = max((saved for saved in checkpoints.steps() if saved < step), default=None)
+        if checkpoint is None and starts and starts[0].get("from_checkpoint"):
+            raise UserError(f"{workdir} has no checkpoint before step {step} any more: restore one to replay from")
+        state = fresh(setting) if checkpoint is None else start(setting, checkpoints, checkpoint)
+    first = int(state.step)
+    run = make_step(setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate)
+    with contextlib.closing(batches(setting, first)) as pairs:
+        for _ in tqdm(range(first + 1, step + 1), desc="replay", unit="step"):
+            source, driving = next(pairs)
+            before = jax.tree.map(np.array, state)  # the step gives its memory away
+            state, metrics = run(state, setting.frozen, source, driving)
+            figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            if not figures[FINITE]:
+                break
+    finite, now = bool(figures.pop(FINITE)), int(state.step)
+    report = {
+        "step": now,
+        "finite": finite,
+        "replayed_from": first,
+        "seed": config.seed,
+        "figures": {name: finite_or_word(value) for name, value in figures.items()},
+        "networks": networks(before, jax.device_get(state), figures),
+        "pairs": pairs_of_step(setting.stream, setting.clips, now),
+    }
+    folder = workdir / REPLAY / str(now)
+    _write(folder, report, setting, before, jax.device_get((source, driving)))
+    return _table(report, figures, _recorded(workdir, now), folder)
+
+
+def networks(before: TrainState, after: TrainState, figures: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """By network: norms of gradient, parameters and update, and how many numbers are not finite after the step."""
+    found = {}
+    for name, params in before.params.items():
+        moved = jax.tree.map(lambda new, old: np.asarray(new, np.float64) - old, after.params[name], params)
+        found[name] = {
+            "gradient_norm": finite_or_word(figures.get(f"gradient_norm_{name}", math.nan)),
+            "parameter_norm": finite_or_word(_norm(params)),
+            "update_norm": finite_or_word(_norm(moved)),
+            "bad_parameters": _bad(after.params[name]),
+            "bad_statistics": _bad(after.stats.get(name, {})),
+        }
+    return found
+
+
+def _norm(tree: Tree) -> float:
+    return math.sqrt(sum(float(np.square(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(tree)))
+
+
+def _bad(tree: Tree) -> int:
+    return sum(int((~np.isfinite(np.asarray(leaf))).sum()) for leaf in jax.tree.leaves(tree))
+
+
+def _write(
+    folder: Path, report: Mapping[str, Any], setting: Setting, before: TrainState, pairs: tuple[Any, Any]
+) -> None:
+    """Figures, the batch's frames as they are in the data, and the pictures that the networks made of them before the step."""
+    source, driving = (np.asarray(frames)[:SHOWN_PAIRS] for frames in pairs)
+    frames = (jnp.asarray(raw, jnp.float32) / 255.0 for raw in (source, driving))
+    order = setting.system.picture_order
+    made = jax.device_get(
+        jax.jit(setting.system.pictures)(before.variables, *frames, jax.random.key(setting.config.seed))
+    )
+    shown = {name: np.nan_to_num(np.asarray(made[name], np.float32), posinf=1.0, neginf=0.0) for name in order}
+    size = max(96, setting.system.frame_size)
+    rows = [strip({name: shown[name][i] for name in order}, order, size, captions=i == 0) for i in range(len(source))]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "figures.json") as temporary:
+            temporary.write_text(json.dumps(report, indent=2))
+        for name, picture in (
+            ("batch", grid([np.concatenate(pair, axis=1) for pair in zip(source, driving, strict=True)])),
+            ("pictures", grid(rows)),
+        ):
+            with replacing(folder / f"{name}.png") as temporary:
+                Image.fromarray(picture).save(temporary, format="PNG")
+    except OSError as error:
+        raise UserError(f"{folder} can't be written ({error.strerror}): free it") from error
+
+
+def _recorded(workdir: Path, step: int) -> dict[str, Any] | None:
+    """The figures that the run left of a bad step, if it did."""
+    try:
+        figures = json.loads(record_path(workdir, step).read_text())["figures"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return figures if isinstance(figures, dict) else None
+
+
+def _table(
+    report: Mapping[str, Any], figures: Mapping[str, float], recorded: dict[str, Any] | None, folder: Path
+) -> str:
+    said = "is finite" if report["finite"] else f"is not finite: {words(figures)}"
+    lines = [f"step {report['step']}, replayed from step {report['replayed_from']}, {said}"]
+    if recorded is not None:
+        equal = recorded == report["figures"]
+        lines.append(
+            "its figures are those of the run"
+            + (" to the last bit" if equal else " NO MORE: other devices, versions or data")
+        )
+    lines += [f"  {name:<24} {value:.6g}" for name, value in figures.items()]
+    columns = list(next(iter(report["networks"].values())))
+    lines.append("  ".join([f"{'network':<12}", *(f"{column:>16}" for column in columns)]))
+    for name, row in report["networks"].items():
+        cells = (f"{value:>16.6g}" if isinstance(value, float) else f"{value!s:>16}" for value in row.values())
+        lines.append("  ".join([f"{name:<12}", *cells]))
+    lines.append("clips: " + ", ".join(dict.fromkeys(pair["clip"] for pair in report["pairs"])))
+    lines.append(f"look at {folder}: batch.png, pictures.png, figures.json")
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""Are the files of a folder still what was written? `SHA256SUMS` in it says so, in the format of `sha256sum --check`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from pathlib import Path
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.utils.atomic_files import replacing
+
+SUMS = "SHA256SUMS"
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+
+
+class Damaged(UserError):
+    """A file is missing, has another size or other bits; the sentence names it and has no mend yet."""
+
+
+def write_sums(folder: Path) -> None:
+    """Hashes every file under `folder` into its `SHA256SUMS`; returns when files, names and sums are on the disk. Raises OSError.
+
+    The cached copies are given back: who reads the files next reads what the disk has.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    lines = [f"{_digest(path, settle=True)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    with replacing(folder / SUMS) as temporary:
+        temporary.write_text("".join(lines))
+        sync(temporary)
+    for inner in (*(path for path in folder.rglob("*") if path.is_dir()), folder):
+        sync(inner)
+
+
+def check_sums(folder: Path, only: str | None = None) -> bool:
+    """Compares the files (or the one named `only`, relative to `folder`) with `SHA256SUMS`; False when there is no such file.
+
+    Raises Damaged for the first that differs. Files that the list lacks are not looked at.
+    """
+    try:
+        text = (folder / SUMS).read_bytes().decode()
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError) as error:
+        raise Damaged(f"{folder / SUMS} can't be read ({error})") from error
+    matches = [_LINE.fullmatch(line) for line in text.splitlines()]
+    listed = {match[2]: match[1] for match in matches if match}
+    if not listed or None in matches or not text.endswith("\n") or (only is not None and only not in listed):
+        raise Damaged(f"{folder / SUMS} is not the list of checksums that was written")
+    for name in listed if only is None else [only]:
+        path = folder / name
+        try:
+            if not path.is_file():
+                raise Damaged(f"{path} is missing")
+            if _digest(path) != listed[name]:
+                raise Damaged(f"{path} is not what was saved (its SHA-256 differs)")
+        except OSError as error:
+            raise Damaged(f"{path} can't be read ({error.strerror})") from error
+    return True
+
+
+def sync(path: Path) -> None:
+    """Returns when a file, or a folder's list of names, is on the disk. Raises OSError."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _digest(path: Path, settle: bool = False) -> str:
+    """SHA-256 of a file; `settle` writes it through to the disk first and drops it from the cache."""
+    with path.open("rb") as file:
+        if settle:
+            os.fsync(file.fileno())
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+        if settle and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return found

@@ -1,0 +1,224 @@
+"""Where do frames come from? A video, a gif, a folder of frames or one image, all streamed the same way.
+
+Frames are (H, W, 3) uint8 RGB, upright, with square pixels, transparency laid over white.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.error
+import numpy as np
+from PIL import Image
+
+from maskanim_jax.errors import UserError, check_regular
+from maskanim_jax.utils import json_files
+from maskanim_jax.video.animated_images import moving, read_moving
+from maskanim_jax.video.images import (
+    MAX_PIXELS,
+    check_pixels,
+    is_image,
+    missing,
+    natural_key,
+    one_line,
+    read_image,
+    to_rgb,
+)
+from maskanim_jax.video.integrity import READ_ONLY_THIS_FILE, check_whole, promised_frames, promised_seconds
+
+FOLDER_FPS = Fraction(25)
+"""Frames per second of what states no rate: an image, a folder without clip.json."""
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+"""FFmpeg's own decoders of these codecs ignore transparency."""
+
+RATES = Fraction(1, 1000), Fraction(10_000)
+"""Frames per second that are believed; no encoder takes what lies far outside."""
+_LONGEST_NOTE = 1 << 20
+
+Frames = Generator[np.ndarray, None, None]
+
+
+@dataclass
+class FrameSource:
+    """Frames of one clip, read as they are asked for. Each iteration starts again at the first frame."""
+
+    path: Path
+    fps: Fraction
+    """Frames per second, exact as the container states it; of a variable rate, the average."""
+    count: int | None
+    """Number of frames as the container states it, None where it does not."""
+    read: Callable[[], Frames]
+    opened: list[Frames] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        frames = self.read()
+        self.opened.append(frames)
+        return frames
+
+    def __enter__(self) -> FrameSource:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the files of all iterations."""
+        while self.opened:
+            self.opened.pop().close()
+
+
+def open_frames(path: str | Path) -> FrameSource:
+    """Opens a video file (whatever FFmpeg reads), a gif, animated PNG or WebP, a folder of frames (natural order) or one image.
+
+    A folder's frame rate is that of its clip.json, {"fps": "30000/1001"}, or 25. Raises UserError, here or
+    while iterating, for a missing, empty, truncated or undecodable file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise missing(path, "give a video, a folder of frames or an image")
+    try:
+        check_regular(path)
+        if path.is_dir():
+            return _open_folder(path)
+        if is_image(path):
+            return _open_moving(path, "image")
+        check_whole(path)
+        with path.open("rb") as file:
+            gif = file.read(4) == b"GIF8"
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({one_line(error)}); give one that you may read") from error
+    return _open_moving(path, "gif") if gif else _open_video(path)
+
+
+def first_frame(path: str | Path) -> np.ndarray:
+    """The image, or the first frame of the clip, as (H, W, 3) uint8. Raises UserError like `open_frames`."""
+    with open_frames(path) as frames:
+        return next(iter(frames))
+
+
+def _open_folder(path: Path) -> FrameSource:
+    images = sorted((entry for entry in path.iterdir() if is_image(entry)), key=natural_key)
+    if not images:
+        raise UserError(f"{path} holds no frames; give a folder with png or jpg files, or a video")
+    return FrameSource(path, _folder_rate(path / "clip.json"), len(images), lambda: _read_images(images))
+
+
+def _folder_rate(note: Path) -> Fraction:
+    if not note.exists():
+        return FOLDER_FPS
+    try:
+        text = str(json_files.read(note, _LONGEST_NOTE)["fps"])
+        if not re.fullmatch(r"-?[\d.]{1,20}(/\d{1,20})?", text):
+            raise ValueError("no rate")  # 1e999999999 as a fraction would fill the memory with zeros
+        rate = Fraction(text)
+    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
+        raise UserError(f'{note} does not say a frame rate; write {{"fps": "25/1"}} or remove it') from error
+    if rate <= 0:
+        raise UserError(f"{note} says a frame rate of {rate}; write one above zero or remove it")
+    if not RATES[0] <= rate <= RATES[1]:
+        raise UserError(f"{note} says a frame rate of {float(rate):g}; write one from 0.001 to 10000 or remove it")
+    return rate
+
+
+def _read_images(images: list[Path]) -> Frames:
+    for image in images:
+        yield read_image(image)
+
+
+def _open_moving(path: Path, kind: str) -> FrameSource:
+    """A gif, or an image of one frame or more, by Pillow: of several, FFmpeg's rate is not the mean over all frames."""
+    found = moving(path, kind)
+    if found is None:
+        return FrameSource(path, FOLDER_FPS, 1, lambda: _read_images([path]))
+
+    def read() -> Frames:
+        yield from read_moving(path, found.frames, kind)
+
+    return FrameSource(path, found.fps, found.frames, read)
+
+
+def _open_video(path: Path) -> FrameSource:
+    with _open_container(path) as container:
+        stream = container.streams.video[0]
+        rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate and RATES[0] <= rate <= RATES[1])
+        rate = Fraction(next(rates, FOLDER_FPS))
+        return FrameSource(path, rate, promised_frames(stream) or None, lambda: _read_video(path, rate))
+
+
+def _read_video(path: Path, rate: Fraction) -> Frames:
+    seen, last, step = 0, 0.0, float(1 / rate)  # step: the longest time in seconds between two frames
+    with _open_container(path) as container:
+        stream = container.streams.video[0]
+        promised = promised_frames(stream)  # before decoding: a fragmented file's index grows meanwhile
+        decoder = _decoder(stream)
+        try:
+            for packet in container.demux(stream):
+                for frame in decoder.decode(packet):
+                    check_pixels(path, frame.width, frame.height)
+                    seen += 1
+                    if frame.time is not None:
+                        step = max(step, frame.time - last) if seen > 1 else step
+                        last = frame.time
+                    yield _upright(frame, stream.sample_aspect_ratio)
+        except av.error.FFmpegError as error:
+            reason = one_line(error)
+            raise UserError(f"{path} is damaged after frame {seen} ({reason}); copy or download it again") from error
+        seconds = promised_seconds(container, stream)
+    if seen == 0:
+        raise UserError(f"{path} holds no frames; copy or download the video again")
+    if seen < promised:
+        raise UserError(f"{path} is cut short: {seen} of its {promised} frames could be decoded; copy it again")
+    if seconds - last > 2.5 * step:
+        raise UserError(f"{path} is cut short: its video ends at {last:.2f} of {seconds:.2f} s; copy it again")
+
+
+def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+    decoder = stream.codec_context
+    name = ALPHA_DECODERS.get(decoder.name, "")
+    if stream.metadata.get("alpha_mode") == "1" and name in av.codecs_available:
+        other = av.CodecContext.create(name, "r")
+        assert isinstance(other, av.VideoCodecContext)
+        decoder = other
+    decoder.thread_type = "AUTO"
+    decoder.options = {
+        **decoder.options,
+        "max_pixels": str(MAX_PIXELS),
+    }  # a size that changes on the way is in no header
+    return decoder
+
+
+def _upright(frame: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
+    """RGB with square pixels, over white, turned as the container's display matrix says."""
+    width = frame.width
+    if aspect and width * frame.height * aspect < MAX_PIXELS and Fraction(1, 4) < aspect < 4:
+        width = max(1, round(width * aspect))
+    if any(component.is_alpha for component in frame.format.components):
+        picture = to_rgb(Image.fromarray(frame.to_ndarray(format="rgba", width=width)))
+    else:
+        picture = frame.to_ndarray(format="rgb24", width=width)
+    turns = round(frame.rotation / 90)
+    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+
+def _open_container(path: Path) -> av.container.InputContainer:
+    try:
+        # "file:" keeps names with a colon from being taken for a protocol; playlists may not fetch anything
+        container = av.open(f"file:{path}", options=READ_ONLY_THIS_FILE)
+    except (av.error.FFmpegError, OSError) as error:
+        reason = one_line(error)
+        raise UserError(f"{path} is not a video, or is cut short ({reason}); give a whole video file") from error
+    if not container.streams.video or container.format.name == "tty":
+        container.close()
+        raise UserError(f"{path} holds no video; give a video, a folder of frames or an image")
+    context = container.streams.video[0].codec_context
+    try:
+        check_pixels(path, context.width, context.height)
+    except UserError:
+        container.close()
+        raise
+    return container

@@ -1,0 +1,1 @@
+"""How does the demo in the browser work?"""

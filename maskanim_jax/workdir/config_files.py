@@ -1,0 +1,110 @@
+"""Which config does `FILE.py[:ARGUMENT]` name, and is what a workdir's config.json says a config?
+
+For commands beside `main`, which has a flag of ml_collections for files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskanim_jax.errors import UserError, check_size
+from maskanim_jax.systems import SYSTEMS
+from maskanim_jax.utils import json_files
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+MAX_BYTES = 1 << 20
+_LIMITS = (
+    ("(.*[._])?blocks", 64),
+    ("frame_size", 8192),
+    ("cpu_devices|data[.](threads|prefetch)|perturb[.]strips", 1024),
+)
+_MOST = 1 << 40
+"""Of any number; what is as large as that only serves to make a loop or an array endless."""
+
+
+def load_config(text: str) -> ConfigDict:
+    """`FILE.py[:ARGUMENT]` as --config of `main` takes it; raises UserError. The package's own configs are found from everywhere."""
+    name, _, argument = text.partition(":")
+    path = Path(name)
+    try:
+        if path.is_file():
+            spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(f"configs.{path.stem}")
+        config = module.get_config(argument) if argument else module.get_config()
+        if not hasattr(config, "to_dict"):
+            raise TypeError(f"its get_config gives a {type(config).__name__}")
+        return config
+    except UserError:
+        raise
+    except Exception as error:  # a config is a program: whatever it raises, it is none
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        raise UserError(
+            f"--config={text} is no config ({reason}): give a file such as configs/taichi.py:released"
+        ) from error
+
+
+def read_config_json(path: Path) -> dict[str, Any]:
+    """What a run's config.json says. Raises FileNotFoundError, OSError; ValueError with a reason for what can't be a config."""
+    check_size(path, MAX_BYTES)
+    saved = json_files.loads(path.read_text(encoding="utf-8"), json_files.refuse_constant)
+    if not isinstance(saved, dict):
+        raise ValueError(f"it holds a {type(saved).__name__} and no config")
+    base = SYSTEMS.get(str(saved.get("system")), "configs.common")
+    for reason in _objections(saved, importlib.import_module(base).get_config().to_dict(), "", 0):
+        raise ValueError(reason)
+    return saved
+
+
+def _objections(saved: Mapping[str, Any], like: Mapping[str, Any], prefix: str, depth: int) -> Iterator[str]:
+    """What keeps `saved` from being a config: another kind of value than `like` has in its place, or one beyond all sense."""
+    if depth > 8:
+        yield f"{prefix[:200]} is nested too deeply"
+        return
+    for key, value in saved.items():
+        name, default = prefix + key, like.get(key)
+        if not isinstance(value, dict):
+            yield from _bad_value(name, value)
+        if key in like and not _same_kind(value, default):
+            yield f"{name} is {_kind(value)} instead of {_kind(default)}"
+        elif isinstance(value, dict):
+            yield from _objections(value, default if isinstance(default, Mapping) else {}, f"{name}.", depth + 1)
+
+
+def _bad_value(name: str, value: object) -> Iterator[str]:
+    values = value if isinstance(value, list) else [value]
+    most = next((limit for pattern, limit in _LIMITS if re.fullmatch(pattern, name)), _MOST)
+    if len(values) > 1000:
+        yield f"{name} has {len(values):,} entries"
+    for each in values:
+        if isinstance(each, list | dict):
+            yield f"{name} is a list of lists or sections"
+        elif isinstance(each, int | float) and not (math.isfinite(each) and abs(each) <= most):
+            yield f"{name} is {each:.6g}, more than {most:,}" if math.isfinite(each) else f"{name} is not finite"
+
+
+def _same_kind(value: object, default: object) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, tuple | list):
+        return isinstance(value, list)
+    return default is None or isinstance(value, type(default))
+
+
+def _kind(value: object) -> str:
+    words = {dict: "a section", bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    return words.get(type(value), "null" if value is None else "a list")

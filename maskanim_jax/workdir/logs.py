@@ -1,0 +1,187 @@
+"""Where does a run write what it measures? The console; in the workdir log.jsonl, PNGs, TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, SupportsFloat
+
+import numpy as np
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.utils import json_files
+from maskanim_jax.utils.atomic_files import replacing
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
+
+LOG = "log.jsonl"
+PICTURES = "pictures"
+TENSORBOARD = "tensorboard"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class RunLog:
+    """The log of one process of a run; use it with `with`.
+
+    A run that resumes at `start_step` continues the files: what an earlier process logged for later steps is
+    dropped first, so that every step is in the log once. With `start_step` 0 the log begins anew.
+    """
+
+    def __init__(self, workdir: Path, start_step: int = 0) -> None:
+        self.workdir = Path(workdir)
+        self.start_step = start_step
+        self._board_error = "its thread has ended"
+
+    def __enter__(self) -> RunLog:
+        from tensorboardX import SummaryWriter
+
+        path = self.workdir / LOG
+        try:
+            (self.workdir / PICTURES).mkdir(parents=True, exist_ok=True)
+            for left in (*self.workdir.glob(f".{LOG}.*.part"), *(self.workdir / PICTURES).glob(".*.part")):
+                left.unlink()  # of a killed run
+            kept = [r for r in read_log(self.workdir) if 0 < self.start_step >= r["step"]]
+            with replacing(path) as temporary:
+                temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
+            self._lines = open(path, "a")  # closed by __exit__
+            # TensorBoard hides what older event files hold from this step on.
+            purge = self.start_step + 1 if self.start_step else 0
+            # Its file names have the time in seconds: a process that starts within one must not get the same.
+            board, suffix = str(self.workdir / TENSORBOARD), f".{time.time_ns()}"
+            self._board = SummaryWriter(board, purge_step=purge, flush_secs=30, filename_suffix=suffix)
+        except OSError as error:
+            raise UserError(
+                f"{self.workdir} can't be written ({error.strerror}): give another --workdir or free it"
+            ) from error
+        self._hook, threading.excepthook = threading.excepthook, self._thread_failed
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with contextlib.ExitStack() as ends:  # from the last to the first, whichever of them fails
+            ends.callback(setattr, threading, "excepthook", self._hook)
+            ends.enter_context(self._written(LOG) if kind is None else contextlib.suppress(OSError))
+            ends.callback(self._lines.close)
+            ends.callback(self._let_go_of_board)
+            if self._board_writes():
+                with self._written(TENSORBOARD) if kind is None else contextlib.suppress(OSError):
+                    self._board.close()
+
+    @contextlib.contextmanager
+    def _written(self, name: str) -> Iterator[None]:
+        """Turns a full or lost disk into a sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise UserError(
+                f"{self.workdir / name} can't be written ({error.strerror or error}): free space or mend the disk, then start the "
+                "same command again; the checkpoints are as they were"
+            ) from error
+
+    def _board_writes(self) -> bool:
+        """Whether TensorBoard's thread still writes: without it a full queue would wait for ever."""
+        worker = getattr(getattr(self._board.file_writer, "event_writer", None), "_worker", None)
+        return worker is None or worker.is_alive()
+
+    def _let_go_of_board(self) -> None:
+        """After a failure the end of the process would try once more to write, and wait for a queue that nobody reads."""
+        events = getattr(self._board.file_writer, "event_writer", None)
+        if events is not None and not getattr(events, "_closed", True):
+            events._closed = True
+            if queue := getattr(events, "_event_queue", None):
+                queue.cancel_join_thread()
+
+    def _on_board(self) -> SummaryWriter:
+        if not self._board_writes():
+            raise UserError(
+                f"{self.workdir / TENSORBOARD} can't be written ({self._board_error}): free space or mend the disk, then start the "
+                "same command again; the checkpoints are as they were"
+            )
+        return self._board
+
+    def _thread_failed(self, told: threading.ExceptHookArgs) -> None:
+        if type(told.thread).__name__ == "_EventLoggerThread" and isinstance(told.exc_value, OSError):
+            self._board_error = told.exc_value.strerror or str(told.exc_value)  # said by the next to write there
+        else:
+            self._hook(told)
+
+    def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Logs numbers; one that isn't finite is `null` in log.jsonl, since JSON has no other word for it."""
+        numbers = {name: float(value) for name, value in values.items()}
+        self._line(step, {n: v if math.isfinite(v) else None for n, v in numbers.items()})
+        for name, value in numbers.items():
+            self._on_board().add_scalar(name, value, step)
+        _say(f"step {step:>7}  " + "  ".join(f"{name} {value:<9.4g}" for name, value in numbers.items()).rstrip())
+
+    def pictures(self, step: int, named: Mapping[str, np.ndarray]) -> None:
+        """Writes (H, W, 3) uint8 RGB pictures as `pictures/<name>_<step>.png`.
+
+        Raises ValueError for another shape or dtype, or for a name that can't be a file's.
+        """
+        from PIL import Image
+
+        for name, picture in named.items():
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} can't be a picture's name: letters, digits, _ . - only")
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                raise ValueError(f"picture {name} is {picture.dtype} {picture.shape}, not uint8 (H, W, 3)")
+            with (
+                self._written(f"{PICTURES}/{name}_{step:07d}.png"),
+                replacing(self.workdir / PICTURES / f"{name}_{step:07d}.png") as temporary,
+            ):
+                Image.fromarray(picture).save(temporary, format="PNG")
+            self._on_board().add_image(name, picture, step, dataformats="HWC")
+
+    def text(self, step: int, sentence: str) -> None:
+        """Logs a sentence, as `text` in log.jsonl."""
+        self._line(step, {"text": sentence})
+        self._on_board().add_text("log", sentence, step)
+        _say(f"step {step:>7}  {sentence}")
+
+    def _line(self, step: int, record: Mapping[str, Any]) -> None:
+        with self._written(LOG):
+            self._lines.write(json.dumps({"step": int(step), "time": round(time.time(), 3), **record}) + "\n")
+            self._lines.flush()  # a killed run keeps what it logged
+
+    def sync(self) -> None:
+        """Returns when the log is on the disk, before a checkpoint that follows it: no step is lost between the two."""
+        with self._written(LOG):
+            os.fsync(self._lines.fileno())
+
+
+def read_log(workdir: Path) -> list[dict[str, Any]]:
+    """The records of `workdir/log.jsonl`, oldest first: `step`, `time` (seconds since 1970), what was logged.
+
+    Empty without a log. A half-written last line (of a killed run) is left out; another bad line: UserError.
+    """
+    path = Path(workdir) / LOG
+    if not path.exists():
+        return []
+    records: list[dict[str, Any]] = []
+    lines = path.read_bytes().split(b"\n")
+    for number, line in enumerate(lines, 1):
+        try:
+            record = json_files.loads(line) if line.strip() else None
+        except ValueError:
+            record = line  # no object: judged below
+        if isinstance(record, dict) and type(record.get("step")) is int:
+            records.append(record)
+        elif record is not None and number < len(lines):
+            raise UserError(f"line {number} of {path} isn't a record of the log: delete that line")
+    return records
+
+
+def _say(line: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(line)  # leaves a progress bar on the console whole

@@ -1,0 +1,109 @@
+"""With what was a run made? `run.json` of the workdir: config, package versions, data and git revision of each start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.utils import json_files
+from maskanim_jax.utils.atomic_files import replacing
+
+RUN = "run.json"
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "array_record",
+    "ml_collections",
+    "numpy",
+    "maskanim_jax",
+)
+_PATIENCE = 10.0  # seconds for git
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that a result may depend on; None for one that was not installed as a package."""
+    from platform import python_version
+
+    found: dict[str, str | None] = {"python": python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def git_revision(folder: Path | None = None) -> str | None:
+    """The commit of the checkout that `folder` (default: this package's) is, with "+" for changed files; None when it is none."""
+    root = Path(__file__).parents[2] if folder is None else folder
+    if not (root / ".git").exists():  # or git would answer for a checkout that only lies around it
+        return None
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=_PATIENCE, check=True
+            ).stdout.strip()
+            for arguments in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return commit + ("+" if changes else "")
+
+
+def read_starts(workdir: Path) -> list[dict[str, Any]]:
+    """Every start that `run.json` tells of, oldest first; empty without the file. Raises UserError for one that can't be read."""
+    path = Path(workdir) / RUN
+    try:
+        starts = json_files.read(path)["starts"]
+        if not isinstance(starts, list) or not all(isinstance(start, dict) for start in starts):
+            raise ValueError("no list of starts")
+        return starts
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} can't be read as the list of a run's starts ({error}): move it away") from error
+
+
+def this_start(config: Mapping[str, Any], data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+    """The record of the start that happens now: full config, data fingerprint, versions, git revision, and what else is given."""
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    return {
+        "time": when,
+        **more,
+        "data": dict(data),
+        "versions": versions(),
+        "git": git_revision(),
+        "config": dict(config),
+    }
+
+
+def add_start(workdir: Path, start: Mapping[str, Any]) -> list[str]:
+    """Appends to `run.json`; returns sentences on what is otherwise than at the start before: versions, git revision.
+
+    Raises UserError when the file can't be read or written.
+    """
+    starts = read_starts(workdir)
+    path = Path(workdir) / RUN
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps({"starts": [*starts, start]}, indent=2))
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}): free it or give another --workdir") from error
+    if not starts:
+        return []
+    before = starts[-1]
+    was = {**(before.get("versions") or {}), "git revision": before.get("git")}
+    now = {**start["versions"], "git revision": start["git"]}
+    if "convolutions" in before and "convolutions" in start:
+        was["convolutions"], now["convolutions"] = before["convolutions"], start["convolutions"]
+    return [f"{name} was {was.get(name)} and is {now[name]}" for name in now if was.get(name) != now[name]]

@@ -1,0 +1,138 @@
+"""How is a run's best checkpoint packed to come with the package? `python -m scripts.pack_checkpoint --workdir=RUN --name=puppets`."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskanim_jax.checkpoints.bundled import CARD, CONFIG, DRIVING, FOLDER, LARGEST, SOURCE, VARIABLES, VERSION, key
+from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.utils import json_files
+from maskanim_jax.utils.atomic_files import replacing
+
+if TYPE_CHECKING:
+    from maskanim_jax.checkpoints.loading import LoadedRun
+
+
+def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
+    """Writes the folder `output`/NAME and returns it: the best checkpoint without the optimiser's state, its config, hashes and figures.
+
+    A run on puppets also gets an example, a held-out puppet and the video of another one. Raises UserError when the checkpoint is too
+    large, or when the run was not reconstructed with it.
+    """
+    from maskanim_jax.checkpoints.loading import load_run
+
+    run = load_run(workdir)
+    figures = _figures(workdir, run.step)
+    content = {VARIABLES: _npz(run), CONFIG: (json.dumps(run.config.to_dict(), indent=2) + "\n").encode()}
+    if len(content[VARIABLES]) > LARGEST:
+        raise UserError(
+            f"the checkpoint of {workdir} has {len(content[VARIABLES]):,} bytes packed, more than {LARGEST:,}: pack a smaller model"
+        )
+    card = {
+        "version": VERSION,
+        "name": name,
+        "system": run.system.name,
+        "step": run.step,
+        "sha256": {file: hashlib.sha256(data).hexdigest() for file, data in content.items()},
+        "figures": figures,
+        "trained_with": _trained_with(workdir),
+    }
+    content[CARD] = (json.dumps(card, indent=2) + "\n").encode()
+    folder = output / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, data in content.items():
+        with replacing(folder / file) as temporary:
+            temporary.write_bytes(data)
+    if run.config.data.puppets.test_identities:
+        _draw_example(run, folder)
+    return folder
+
+
+def _npz(run: LoadedRun) -> bytes:
+    """The variables as arrays by path; the same bytes for the same variables."""
+    import jax
+
+    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(run.variables))[0]
+    arrays: dict[str, Any] = {key(where): np.asarray(leaf) for where, leaf in leaves}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _figures(workdir: Path, step: int) -> dict[str, Any]:
+    """What reconstruction and, where it was measured, the cross-identity truth say, without the single clips."""
+    found = {}
+    for name in ("reconstruction", "truth"):
+        path = workdir / f"{name}.json"
+        if not path.exists():
+            continue
+        content = json_files.read(path)
+        if content.get("checkpoint_step") != step:
+            raise UserError(
+                f"{path} is of step {content.get('checkpoint_step')}, not of the best checkpoint's {step}: measure again"
+            )
+        kept = {name: value for name, value in content.items() if name not in ("clips", "definitions")}
+        if "rows" in kept:
+            kept["rows"] = [{k: v for k, v in row.items() if k != "pairs"} for row in kept["rows"]]
+        found[name] = kept
+    if "reconstruction" not in found:
+        raise UserError(
+            f"{workdir} has no reconstruction.json: run `python -m maskanim_jax.main --workdir={workdir} --mode=reconstruct` first"
+        )
+    return found
+
+
+def _trained_with(workdir: Path) -> dict[str, Any]:
+    """Versions and devices of the run's last start, where it wrote them."""
+    try:
+        last = json_files.read(workdir / "run.json")["starts"][-1]
+        return {name: last[name] for name in ("versions", "devices", "git") if name in last}
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return {}
+
+
+def _draw_example(run: LoadedRun, folder: Path) -> None:
+    """A held-out puppet, and the video of another one."""
+    from PIL import Image
+
+    from input_pipeline.puppets.dataset import clips, render_clip
+    from input_pipeline.puppets.pose import FRAME_RATE
+    from maskanim_jax.video.writer import VideoWriter
+
+    puppets = run.config.data.puppets
+    held_out = clips("test", puppets.test_identities, puppets.clips_per_identity, puppets.frames, puppets.seed)
+    still = next(render_clip(held_out[0], run.system.frame_size)).frame
+    with replacing(folder / SOURCE) as temporary:
+        Image.fromarray(still).save(temporary, format="PNG", optimize=True)
+    with VideoWriter(folder / DRIVING, FRAME_RATE) as video:
+        for drawn in render_clip(held_out[-1], run.system.frame_size):
+            video.write(drawn.frame)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; raises UserError."""
+    flags = argparse.ArgumentParser(
+        prog="python -m scripts.pack_checkpoint",
+        description="Packs the best checkpoint of a run, with its config, hashes and figures, to come with the package.",
+    )
+    flags.add_argument("--workdir", type=Path, required=True, help="folder of a run that was reconstructed")
+    flags.add_argument("--name", required=True, help="name of the checkpoint, as --checkpoint=NAME takes it")
+    flags.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: the package's own)")
+    args = flags.parse_args(argv)
+    if not args.name.isidentifier():
+        raise UserError(f"--name={args.name} cannot be: give letters, digits and _")
+    folder = pack(args.workdir, args.name, args.output)
+    print(f"{folder}: {(folder / VARIABLES).stat().st_size:,} bytes of variables")
+    return 0
+
+
+if __name__ == "__main__":
+    exit_with_sentence(main)
