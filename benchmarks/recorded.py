@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[2] / "shared" / "parity"
 """Where the recorded numbers are if nobody says otherwise."""
 SMALL_GAIN = {"ref", "final", "final_hourglass", "kp", "jacobian", "mask", "occlusion"}
 """Layers in front of a sigmoid or softmax, whose weights are smaller."""
-VGG_CONVS = "1_1 1_2 2_1 2_2 3_1 3_2 3_3 3_4 4_1 4_2 4_3 4_4 5_1".split()
+VGG_CONVS = ["1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "3_4", "4_1", "4_2", "4_3", "4_4", "5_1"]
 
 
 def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:

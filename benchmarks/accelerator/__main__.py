@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.accelerator import parts
 from benchmarks.accelerator import __doc__ as told
+from benchmarks.accelerator import parts
 from benchmarks.accelerator.report import Report
 from benchmarks.accelerator.supervisor import Stopped, Supervisor
 from maskanim_jax.errors import UserError, exit_with_sentence

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -56,12 +56,12 @@ class PerturbedMasks:
     """Masks, the animation path and one training step against `pm_eval` and `pm_train`."""
 
     name = "perturbed_masks"
-    LOSSES = {"mask": "mask_correction", "coarse": "perceptual1", "fine": "perceptual2"}
-    NETWORKS = {"mask": "m", "refine": "r", "coarse": "l", "fine": "h"}
+    LOSSES: ClassVar = {"mask": "mask_correction", "coarse": "perceptual1", "fine": "perceptual2"}
+    NETWORKS: ClassVar = {"mask": "m", "refine": "r", "coarse": "l", "fine": "h"}
 
     def __init__(self, folder: Path) -> None:
         from configs import taichi
-        from maskanim_jax.systems.perturbed_masks.released import to_variables
+        from maskanim_jax.conversion.perturbed_masks import to_variables
 
         self.config = taichi.get_config("released")
         tensors = recorded.tensors(recorded.keys(folder, "pm"), ("generator", "mask_generator"))
@@ -111,18 +111,18 @@ class Fomm:
     """Keypoints, dense motion, the frame and one training step against `fomm_eval` and `fomm_train`."""
 
     name = "fomm"
-    LOSSES = {
+    LOSSES: ClassVar = {
         "perceptual": "perceptual",
         "gan": "gen_gan",
         "feature_matching": "feature_matching",
         "equivariance_value": "equivariance_value",
         "equivariance_jacobian": "equivariance_jacobian",
     }
-    NETWORKS = {"keypoints": "kp_detector", "generator": "generator"}
+    NETWORKS: ClassVar = {"keypoints": "kp_detector", "generator": "generator"}
 
     def __init__(self, folder: Path) -> None:
         from configs import fomm_voxceleb_adv
-        from maskanim_jax.systems.fomm.released import to_variables
+        from maskanim_jax.conversion.fomm import to_variables
 
         self.config = fomm_voxceleb_adv.get_config()
         self.config.corners = False
@@ -152,16 +152,17 @@ class Fomm:
         self, system: Any, variables: Any, vgg: Numbers, source: jax.Array, driving: jax.Array
     ) -> tuple[Numbers, Numbers]:
         """Losses of a step with the recorded warp, and gradient norms of the perceptual loss alone."""
-        from maskanim_jax.systems.fomm.equivariance import Warp, control_grid
         from maskanim_jax.systems.fomm.training import generator_losses
+
+        from maskanim_jax.systems.fomm.equivariance import Warp, control_grid
 
         warp = Warp(jnp.asarray(self.warp["theta"]), control_grid(5), jnp.asarray(self.warp["control_params"]))
 
         def perceptual(params: Any) -> tuple[Any, Any]:
             critic, key = params["discriminator"], jax.random.key(0)
-            found = generator_losses(
-                system, params, critic, variables.stats, vgg, source, driving, driving, key, warp
-            )[0]
+            found = generator_losses(system, params, critic, variables.stats, vgg, source, driving, driving, key, warp)[
+                0
+            ]
             return found["perceptual"], found
 
         (_, found), grads = jax.value_and_grad(perceptual, has_aux=True)(variables.params)

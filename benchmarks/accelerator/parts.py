@@ -68,9 +68,9 @@ def _rows(part: str, args: argparse.Namespace) -> Iterator[Row]:
             yield from pytorch.pytorch(configs, args.batches, args.animation_batches, device, seconds)
         return
 
-    from maskanim_jax import platform
+    from maskanim_jax.distributed import setup
 
-    platform.prepare(configs())
+    setup.prepare(configs())
     import jax
 
     from benchmarks.accelerator import devices, speed

@@ -1,6 +1,6 @@
 """What does the released layout do in PyTorch on the same device?
 
-The networks of `benchmarks.torch_model` and `benchmarks.torch_fomm`, eager, with fused Adam and the device's TF32; in bfloat16 under autocast.
+The networks of `benchmarks.pytorch`, eager, with fused Adam and the device's TF32; in bfloat16 under autocast.
 Frames stay on the device, as on our side.
 """
 
@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.accelerator.speed import DRAWN, does_not_fit, timed
+from benchmarks import pytorch as networks
+from benchmarks.accelerator.speed import DRAWN, timed
 from benchmarks.accelerator.workload import features_of, pairs, repeated
+from benchmarks.pytorch.perceptual import Perceptual
 
 Row = dict[str, Any]
 
@@ -35,8 +37,7 @@ def pytorch(
         for batch in sorted(batches):
             try:
                 spent = _step(config, batch, device, seconds) if task == "step" else _animation(config, batch, device)
-            except torch.OutOfMemoryError as error:
-                assert does_not_fit(error)
+            except torch.OutOfMemoryError:
                 yield row | {"batch": batch, "note": f"{task} does not fit into the device's memory"}
                 break
             memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
@@ -46,14 +47,12 @@ def pytorch(
 
 def _model(config: Any, device: str) -> Any:
     """Fresh networks; the model's own class refuses bfloat16, which autocast does here."""
-    from benchmarks import torch_systems
-
     plain = config.copy_and_resolve_references()
     plain.precision = "float32"
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    return torch_systems.model(plain).to(device).to(memory_format=torch.channels_last)
+    return networks.model(plain).to(device).to(memory_format=torch.channels_last)
 
 
 def _frames(frames: np.ndarray, device: str) -> torch.Tensor:
@@ -79,10 +78,8 @@ class _Done:
 
 
 def _step(config: Any, batch: int, device: str, seconds: float) -> float:
-    from benchmarks import torch_systems
-
     model = _model(config, device).train()
-    perceptual = torch_systems.perceptual(features_of(config)[0], config).to(device)
+    perceptual = Perceptual(features_of(config)[0], config).to(device)
     optimizer = model.optimizer()
     source, driving = (_frames(repeated(each, batch), device) for each in pairs(DRAWN, config.frame_size, 1))
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from benchmarks.accelerator import devices
 from benchmarks.accelerator.workload import features_of, pairs, repeated
-from maskanim_jax.mesh import everywhere, make_mesh, to_devices
-from maskanim_jax.state import fresh_state, make_step
+from maskanim_jax.distributed.sharding import everywhere, make_mesh, to_devices
 from maskanim_jax.systems import build
+from maskanim_jax.training.step import fresh_state, make_step
 
 Row = dict[str, Any]
 TURNS = 5

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.jax_side import drawn_frames
+from benchmarks.comparison.start import drawn_frames
 from maskanim_jax.errors import UserError
 
 SYSTEMS = ("perturbed_masks", "fomm")
