@@ -26,9 +26,10 @@ from configs import puppets  # noqa: E402
 from input_pipeline.from_config import ensure_shards  # noqa: E402
 from maskanim_jax.distributed import setup  # noqa: E402
 from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
-from maskanim_jax.training import loop  # noqa: E402
+from maskanim_jax.systems.train_state import fresh_state  # noqa: E402
+from maskanim_jax.training import experiment, loop  # noqa: E402
 from maskanim_jax.training.metric_window import Window  # noqa: E402
-from maskanim_jax.training.step import fresh_state, make_step  # noqa: E402
+from maskanim_jax.training.step import make_step  # noqa: E402
 
 
 def shares(setting, rounds, steps):
@@ -39,7 +40,7 @@ def shares(setting, rounds, steps):
     found = {depth: [] for depth in (config.data.prefetch, 0)}
     for number, depth in tqdm(list(itertools.product(range(rounds), found)), desc="rounds", unit="round"):
         config.data.prefetch = depth
-        with contextlib.closing(loop.batches(setting, number * steps)) as pairs:
+        with contextlib.closing(experiment.batches(setting, number * steps)) as pairs:
             state = jax.block_until_ready(loop.one_step(run, state, setting.frozen, pairs, window))  # fills the buffers
             window.restart()
             for _ in range(steps):
@@ -77,7 +78,7 @@ def main(argv=None):
         config.data.repeats = 1000  # an epoch that lasts
         setup.prepare(config)
         ensure_shards(config)
-        setting = loop.set_up(config)
+        setting = experiment.set_up(config)
         reader = reading_speed(setting.stream, 20)
         found = shares(setting, given.rounds, given.steps)
     print("| | share of waiting, each round | steps a second |\n| --- | --- | --- |")

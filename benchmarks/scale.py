@@ -28,9 +28,10 @@ from maskanim_jax.distributed import setup  # noqa: E402
 from maskanim_jax.distributed.sharding import everywhere, make_mesh, replicated, to_devices  # noqa: E402
 from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
 from maskanim_jax.losses.vgg import used_weights  # noqa: E402
+from maskanim_jax.pretrained.vgg19 import untrained_vgg19  # noqa: E402
 from maskanim_jax.systems import build  # noqa: E402
-from maskanim_jax.training.step import fresh_state, make_step  # noqa: E402
-from maskanim_jax.weights import untrained_vgg19  # noqa: E402
+from maskanim_jax.systems.train_state import fresh_state  # noqa: E402
+from maskanim_jax.training.step import make_step  # noqa: E402
 
 
 def prepared(config, devices):

@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from input_pipeline.shards import open_split
-from maskanim_jax.animate import animate
+from maskanim_jax.animation.generate import animate
 from maskanim_jax.checkpoints.loading import load_run, saved_config
 from maskanim_jax.distributed import setup
 from maskanim_jax.errors import UserError, exit_with_sentence

@@ -65,11 +65,11 @@ def lower(config: Any, topology: str) -> Any:
     from jax.experimental import topologies
     from jax.sharding import AxisType, Mesh
 
-    from maskanim_jax.checkpoints.loading import abstract_state
     from maskanim_jax.losses.vgg import used_weights
+    from maskanim_jax.pretrained.vgg19 import untrained_vgg19
     from maskanim_jax.systems import build
+    from maskanim_jax.systems.train_state import abstract_state
     from maskanim_jax.training.step import make_step
-    from maskanim_jax.weights import untrained_vgg19
 
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices

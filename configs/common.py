@@ -26,6 +26,11 @@ def get_config() -> ConfigDict:
         False  # computes a network's activations again in the backward pass: less memory, about a third more operations
     )
 
+    c.init_from = (
+        ""  # a fresh run starts from these networks: a workdir, one of its checkpoints, or a name such as puppets
+    )
+    c.init_skip = ()  # networks and tensors, or beginnings of their names, that get fresh values all the same
+
     c.cpu_devices = 1  # without an accelerator: they share a batch; 0: 1 with compiled convs, else 2
 
     c.data = data = ConfigDict()
@@ -42,7 +47,9 @@ def get_config() -> ConfigDict:
     data.saturation = 0.1
     data.hue = 0.1  # shift from U[-x, x], in turns of the hue circle
     data.puppets = ConfigDict()  # the embedded set; rendered when identities > 0 and the shards are missing
+    data.puppets.version = 1  # of the drawing, 1 for a saved config without the field; 2: builds and clothes differ
     data.puppets.train_identities = 0
+    data.puppets.validation_identities = 0  # choose the checkpoint while training; 0: the test identities do
     data.puppets.test_identities = 0
     data.puppets.clips_per_identity = 1
     data.puppets.frames = 24
@@ -64,6 +71,7 @@ def get_config() -> ConfigDict:
     optim.warmup_steps = 0  # linear, from 0
     optim.cosine_steps = 0  # the rate follows a cosine to 0 at this step; 0: it does not
     optim.accumulate = 1  # a step's batch is worked off in so many parts; batch statistics are those of each part
+    optim.ema = 0.0  # decay of averaged weights, which evaluation and animation then use, such as 0.999; 0: none
     optim.max_steps = 0  # ends training earlier; 0: never
     optim.max_minutes = 0.0  # of training in one process; 0: never
 
@@ -77,7 +85,8 @@ def get_config() -> ConfigDict:
 
     c.reconstruct = reconstruct = ConfigDict()
     reconstruct.checkpoint = "best"  # or "last"
-    reconstruct.clips = 0  # of the test split; 0: all
+    reconstruct.split = "test"  # or "validation"
+    reconstruct.clips = 0  # of the split; 0: all
     reconstruct.backends = ()  # landmark and identity networks for AKD, MKR, AED, CSIM: docs/metrics.md
 
     c.animate = animate = ConfigDict()

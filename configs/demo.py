@@ -15,8 +15,9 @@ def get_config(reading: str = "paper") -> ConfigDict:
 def run(c: ConfigDict) -> ConfigDict:
     """Shortens a puppets config, whatever the system."""
     c.name = "demo"
-    c.data.shards = "data/demo64"
+    c.data.shards = "data/demo64v2"
     c.data.puppets.train_identities = 200
+    c.data.puppets.validation_identities = 10
     c.data.puppets.test_identities = 10
     c.optim.max_steps = c.optim.cosine_steps = 1000
     c.optim.max_minutes = 9.5

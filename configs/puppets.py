@@ -15,9 +15,11 @@ def get_config(reading: str = "paper") -> ConfigDict:
 def run(c: ConfigDict) -> ConfigDict:
     """The data, steps and times of the run, whatever the system."""
     c.name = "puppets"
-    c.data.shards = "data/puppets64"
+    c.data.shards = "data/puppets64v2"
     c.data.repeats = 4
-    c.data.puppets.train_identities = 500
+    c.data.puppets.version = 2
+    c.data.puppets.train_identities = 1000
+    c.data.puppets.validation_identities = 20
     c.data.puppets.test_identities = 20
     c.data.puppets.frames = 24
     c.optim.epochs = 1000

@@ -51,7 +51,7 @@ class Painter:
         self.variables = jax.jit(self.system.for_inference)(run.variables)
         self.size = run.system.frame_size
         puppets = run.config.data.puppets
-        self.people = clips("test", puppets.test_identities, 1, FRAMES, puppets.seed)
+        self.people = clips("test", puppets.test_identities, 1, FRAMES, puppets.seed, puppets.version)
 
     def frames(self, clip: Clip) -> np.ndarray:
         """(T, S, S, 3) float32 in [0, 1]."""

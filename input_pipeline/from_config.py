@@ -9,21 +9,27 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from input_pipeline.shards import Split, open_split
-from maskanim_jax.distributed import peers as hosts
+from input_pipeline.shards import Split, open_split, read_index
 from maskanim_jax.errors import UserError
 
+DRAWING_TIMEOUT_S = 900.0
+"""Seconds that the other processes of a run wait for process 0 to draw and prepare the puppets."""
+_OTHER_DRAWING = 12.0
+"""Mean difference in grey levels from which on two pictures are not the same drawing; JPEG's is about 1."""
 
-def ensure_shards(config: ConfigDict) -> Path:
-    """The folder of the config's shards; draws and prepares the puppets when the config has them and the folder is missing."""
+
+def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
+    """The folder of the config's shards; draws and prepares the puppets when the config has them and the folder is missing.
+
+    Of the processes of a run, `process` 0 draws; the others wait for it. Raises UserError.
+    """
     if not config.data.shards:
         raise UserError(
             "config.data.shards is empty: give --config.data.shards=SHARDS, a folder that `python -m input_pipeline.prepare` wrote"
         )
     shards = Path(config.data.shards)
     puppets = config.data.puppets
-    peers = hosts.current()
-    if not shards.exists() and puppets.train_identities and peers is not None and peers.index:
+    if not shards.exists() and puppets.train_identities and process:
         _wait_for(shards)  # process 0 draws them
     elif not shards.exists() and puppets.train_identities:
         from input_pipeline.prepare import prepare
@@ -31,7 +37,8 @@ def ensure_shards(config: ConfigDict) -> Path:
 
         videos = shards.with_name(f"{shards.name}-videos")
         shards.parent.mkdir(parents=True, exist_ok=True)
-        print(f"drawing {puppets.train_identities} + {puppets.test_identities} puppets into {videos}", flush=True)
+        drawn = (puppets.train_identities, puppets.validation_identities, puppets.test_identities)
+        print(f"drawing {' + '.join(str(n) for n in drawn if n)} puppets into {videos}", flush=True)
         write_dataset(
             videos,
             size=config.frame_size,
@@ -40,6 +47,8 @@ def ensure_shards(config: ConfigDict) -> Path:
             clips_per_identity=puppets.clips_per_identity,
             frames=puppets.frames,
             seed=puppets.seed,
+            validation_identities=puppets.validation_identities,
+            version=puppets.version,
         )
         prepare(videos, shards, size=config.frame_size, encoding="png")
     return shards
@@ -47,37 +56,58 @@ def ensure_shards(config: ConfigDict) -> Path:
 
 def _wait_for(shards: Path) -> None:
     """Until the folder has its name, which it gets when it is complete; should process 0 fail, this one ends with it."""
-    until = time.monotonic() + hosts.ARRIVAL
+    until = time.monotonic() + DRAWING_TIMEOUT_S
     while not shards.exists():
         if time.monotonic() > until:
             raise UserError(
-                f"{shards} did not appear within {hosts.ARRIVAL / 60:.0f} minutes: process 0 draws the puppets, "
+                f"{shards} did not appear within {DRAWING_TIMEOUT_S / 60:.0f} minutes: process 0 draws the puppets, "
                 "so give --config.data.shards on a disk that all processes share"
             )
         time.sleep(0.5)
 
 
-def open_data(config: ConfigDict, split: str) -> Split:
-    """A split of the config's shards; raises UserError when the frames have another size than the config's."""
-    found = open_split(ensure_shards(config), split)
+def open_data(config: ConfigDict, split: str, process: int = 0) -> Split:
+    """A split of the config's shards, for `process` of a run; raises UserError when the frames have another size than the config's."""
+    found = open_split(ensure_shards(config, process), split)
     if found.size != config.frame_size:
         raise UserError(
             f"{found.shards} has frames of {found.size} pixels, but config.frame_size={config.frame_size}: prepare it with --size={config.frame_size}"
         )
+    _check_drawing(config, found)
     return found
+
+
+def _check_drawing(config: ConfigDict, split: Split) -> None:
+    """Raises UserError when the split's first clip is a puppet of another drawing than the config's."""
+    if not config.data.puppets.train_identities:
+        return
+    from input_pipeline.puppets.dataset import clips_of, render_clip
+
+    clip = next((c for c in clips_of(config.data.puppets, split.name) if c.name == split.clips[0].name), None)
+    if clip is None:
+        return
+    drawn, stored = next(render_clip(clip, config.frame_size)).frame, split.frame(0, 0)
+    if np.abs(drawn.astype(int) - stored).mean() > _OTHER_DRAWING:
+        raise UserError(
+            f"{split.shards} holds other puppets than config.data.puppets says (version {clip.version}, seed {clip.seed}): "
+            "give another config.data.shards, where they are drawn, or the version and seed that these were drawn with"
+        )
+
+
+def held_out_split(config: ConfigDict) -> str:
+    """The split that training measures and that chooses the checkpoint: "validation" where the data has one, else "test"."""
+    if config.data.puppets.validation_identities or "validation" in read_index(ensure_shards(config))["splits"]:
+        return "validation"
+    return "test"
 
 
 def true_silhouettes(config: ConfigDict, split: str) -> Callable[[str], np.ndarray] | None:
     """For puppets: clip name to its true silhouettes (T, S, S) float32 in [0, 1]; None for real data, which has no such truth."""
-    puppets = config.data.puppets
-    identities = puppets.train_identities if split == "train" else puppets.test_identities
-    if not identities:
-        return None
-    from input_pipeline.puppets.dataset import clips, render_clip
+    from input_pipeline.puppets.dataset import clips_of, render_clip
 
-    by_name = {
-        clip.name: clip for clip in clips(split, identities, puppets.clips_per_identity, puppets.frames, puppets.seed)
-    }
+    by_name = {clip.name: clip for clip in clips_of(config.data.puppets, split)}
+    if not by_name:
+        return None
 
     def silhouettes(name: str) -> np.ndarray:
         return (

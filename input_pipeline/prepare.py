@@ -74,7 +74,7 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
         about = f"{count['clips']} clips of {count['identities']} identities, {count['frames']} frames"
         print(f"{split}: {about}, {count['bytes'] / 1e6:.1f} MB")
     if report["identities_in_both"]:
-        print(f"careful: in train and in test: {', '.join(report['identities_in_both'])}")
+        print(f"careful: in more than one split: {', '.join(report['identities_in_both'])}")
     if report["skipped"]:
         listed = f" (also listed in {output / REPORT})" if output else ""
         print(f"left out {len(report['skipped'])} clips{listed}:")
@@ -93,7 +93,7 @@ def _worker(text: str) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.prepare",
-        description="Turns ROOT/train and ROOT/test (mp4, mov, avi, webm, gif, folders of png or jpg frames, "
+        description="Turns ROOT/train, ROOT/test and, if it is there, ROOT/validation (mp4, mov, avi, webm, gif, folders of png or jpg frames, "
         "or one long image of square frames side by side; identity before #) into shards to train on. "
         "What is finished is kept when the command is stopped or killed: start it again to go on.",
     )

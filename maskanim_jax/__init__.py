@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskanim_jax.api import Animator, Session, load, load_config, run_training
+    from maskanim_jax.animation.animator import Animator, Session, load
+    from maskanim_jax.api import load_config, run_training
     from maskanim_jax.errors import UserError
 
     __version__: str

@@ -17,6 +17,7 @@ from ml_collections import config_flags
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.workdir.saved_config import take_saved_config
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
@@ -43,7 +44,7 @@ FROM_STEP = flags.DEFINE_integer(
 
 def parse(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
-    _take_saved_config(argv)
+    take_saved_config(argv)
     try:
         rest = flags.FLAGS(argv)[1:]
         config = CONFIG.value
@@ -75,21 +76,6 @@ def parse(argv: list[str]) -> None:
         raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
 
 
-def _take_saved_config(argv: list[str]) -> None:
-    """Adds the --config that a workdir holds where none is given. ml_collections reads sys.argv itself, so `argv` must be that list."""
-    names = [argument.lstrip("-").partition("=")[0] for argument in argv]
-    if "config" in names or "workdir" not in names:
-        return
-    at = names.index("workdir")
-    _, given, value = argv[at].partition("=")
-    workdir = Path(value if given else argv[at + 1] if at + 1 < len(argv) else "")
-    if (workdir / "config.json").exists():
-        from maskanim_jax.workdir import saved_config
-
-        saved_config.get_config(str(workdir))  # in ml_collections' hands an error would lose its sentence
-        argv.insert(1, f"--config={saved_config.__file__}:{workdir}")
-
-
 def main() -> None:
     """Does what the command line says."""
     if any(argument in HELP for argument in sys.argv[1:]):
@@ -97,9 +83,9 @@ def main() -> None:
         return
     parse(sys.argv)
     logging.set_verbosity(logging.WARNING)
-    from maskanim_jax import report
     from maskanim_jax.distributed import setup
     from maskanim_jax.evaluation import evaluate_run
+    from maskanim_jax.reports import run_page
     from maskanim_jax.training import loop
 
     setup.prepare(CONFIG.value)
@@ -117,9 +103,9 @@ def main() -> None:
     for name, step in steps.items():
         if MODE.value in (name, "all"):
             step(CONFIG.value, workdir)
-    page = report.write_report(workdir)
+    page = run_page.write_report(workdir)
     print(
-        f"\n{report.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation."
+        f"\n{run_page.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation."
     )
 
 

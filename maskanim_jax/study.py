@@ -1,154 +1,13 @@
-"""How is the whole study made again? `python -m maskanim_jax.study --workdir=FOLDER`: trains, reconstructs, measures and sets side by side.
-
-A set is a data set with one config for each system: the same pairs, steps and batch. Runs lie in FOLDER/SET-SYSTEM; what is finished is
-used again, what was interrupted goes on.
-"""
+"""How is the whole study made again? `python -m maskanim_jax.study --workdir=FOLDER` trains, reconstructs, measures and sets side by side."""
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.utils import json_files
-from maskanim_jax.workdir import config_files
-from maskanim_jax.workdir.logs import read_log
-
-SETS: dict[str, tuple[str, ...]] = {
-    "puppets": ("configs/puppets.py", "configs/fomm_puppets.py"),
-    "mgif": ("configs/mgif.py:small", "configs/fomm_mgif.py:small"),
-    "faces": ("configs/voxceleb.py:small", "configs/fomm_voxceleb.py:small"),
-}
-"""Drawn figures, real moving GIFs, real faces; all at 64 x 64."""
-REPORT = "report"
-
-
-class Planned(NamedTuple):
-    """One run of the study."""
-
-    name: str
-    config: str  # FILE.py or FILE.py:ARGUMENT
-    workdir: Path
-    shards: Path
-    drawn: bool  # puppets: their shards are drawn when they are missing, and the truth is known
-    steps: int
-    overrides: tuple[str, ...]  # --config.* flags of main
-
-
-def plan(
-    workdir: Path,
-    sets: dict[str, Sequence[str]],
-    *,
-    data: Path | None = None,
-    steps: int | None = None,
-    seeds: Sequence[int] = (0,),
-    overrides: Sequence[str] = (),
-) -> list[Planned]:
-    """All runs, set by set. Raises UserError for a config that is none, and where real clips' shards are missing."""
-    planned = []
-    for name, configs in sets.items():
-        for config_name in configs:
-            config = config_files.load_config(config_name)
-            shards = Path(config.data.shards) if data is None else data / Path(config.data.shards).name
-            drawn = bool(config.data.puppets.test_identities)
-            if not drawn and not shards.exists():
-                raise UserError(
-                    f"{shards}, the shards of the set '{name}', isn't there: prepare it with `python -m input_pipeline.prepare "
-                    f"--input=ROOT --output={shards} --size={config.frame_size}`, give --data=FOLDER, or leave it away with --sets"
-                )
-            for seed in seeds:
-                label = f"{name}-{config.system}" + (f"-seed{seed}" if len(seeds) > 1 else "")
-                flags = [f"--config.data.shards={shards}", f"--config.seed={seed}", *_shorter(steps), *overrides]
-                planned.append(
-                    Planned(
-                        label,
-                        config_name,
-                        workdir / label,
-                        shards,
-                        drawn,
-                        steps or config.optim.max_steps,
-                        tuple(flags),
-                    )
-                )
-    labels = [run.name for run in planned]
-    if twice := {label for label in labels if labels.count(label) > 1}:
-        raise UserError(f"two configs of a set would both be the run {min(twice)}: give each system one config a set")
-    return planned
-
-
-def _shorter(steps: int | None) -> list[str]:
-    """Flags for a run of so many steps that logs and saves on the way."""
-    if steps is None:
-        return []
-    every = max(1, steps // 5)
-    names = {"optim.max_steps": steps, "optim.cosine_steps": steps, "train.log_every": every}
-    names |= {"train.checkpoint_every": 5 * every, "train.picture_every": 5 * every}
-    return [f"--config.{name}={value}" for name, value in names.items()]
-
-
-def run_study(runs: Sequence[Planned], *, pairs: int = 20, frames: int = 8) -> list[Path]:
-    """Does what is missing of each run, one after the other, and returns their folders. Raises UserError when a command fails."""
-    for number, run in enumerate(runs, 1):
-        print(f"[{number}/{len(runs)}] {run.name}: {run.workdir}", flush=True)
-        moved = f"--config.data.shards={run.shards}"
-        if not is_finished(run):
-            config = f"--config={_found(run.config)}"
-            call(run, "training", "maskanim_jax.main", config, "--mode=all", *run.overrides)
-        elif not is_fresh(run.workdir, "reconstruction.json"):
-            call(run, "reconstruction", "maskanim_jax.main", "--mode=reconstruct", moved)
-            call(run, "animation", "maskanim_jax.main", "--mode=animate", moved)
-        else:
-            print("  trained and reconstructed already", flush=True)
-        if run.drawn and not is_fresh(run.workdir, "truth.json"):
-            call(run, "the cross-identity truth", "maskanim_jax.truth", f"--pairs={pairs}", f"--frames={frames}")
-    return [run.workdir for run in runs]
-
-
-def call(run: Planned, what: str, module: str, *arguments: str) -> None:
-    """Runs one of the package's commands on a run's workdir, its output shown; raises UserError when it fails."""
-    command = [sys.executable, "-m", module, f"--workdir={run.workdir}", *arguments]
-    status = subprocess.run(command, check=False).returncode
-    if status:
-        raise UserError(
-            f"{what} of {run.name} ended with status {status}, its own message stands above: mend it and give the same command "
-            "again, which goes on from there"
-        )
-
-
-def is_finished(run: Planned) -> bool:
-    """Whether the run was trained to the end of these steps, or of its time, and has a checkpoint."""
-    try:
-        saved = json_files.read(run.workdir / "config.json")["optim"]["max_steps"]
-        texts = [str(record["text"]) for record in read_log(run.workdir) if "text" in record]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    ended = bool(texts) and texts[-1].startswith("finished at step ")
-    return ended and saved == run.steps and any((run.workdir / "checkpoints").glob("[0-9]*"))
-
-
-def is_fresh(workdir: Path, file: str) -> bool:
-    """Whether the figures of `file` are of a checkpoint that is still there, and younger than every checkpoint."""
-    try:
-        step = json_files.read(workdir / file)["checkpoint_step"]
-        written = (workdir / file).stat().st_mtime
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    kept = [path for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
-    return str(step) in {path.name for path in kept} and all(path.stat().st_mtime <= written for path in kept)
-
-
-def _found(config: str) -> str:
-    """The config with a path that can be read from everywhere: the package's own where there is no such file here."""
-    name, colon, argument = config.partition(":")
-    if not Path(name).is_file():
-        import configs
-
-        name = str(Path(str(configs.__file__)).parent / Path(name).name)
-    return f"{name}{colon}{argument}"
+from maskanim_jax.reports.study import REPORT, SETS, chosen_sets, plan, run_study
 
 
 def parser() -> argparse.ArgumentParser:
@@ -170,7 +29,10 @@ def parser() -> argparse.ArgumentParser:
         help="a config of a set of your own, instead of --sets; repeat it",
     )
     flags.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="folder with the shards puppets64, mgif64, faces64 (default: data)"
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with the shards puppets64v2, mgif64, faces64 (default: data)",
     )
     flags.add_argument("--steps", type=int, metavar="N", help="train so many steps instead of the configs', for a try")
     flags.add_argument("--seeds", default="0", help="comma separated (default: 0); more than one: a run of each")
@@ -182,21 +44,6 @@ def parser() -> argparse.ArgumentParser:
         "--page", type=Path, metavar="FILE.md", help="also renew the tables, curves and strips of this page"
     )
     return flags
-
-
-def chosen_sets(args: argparse.Namespace) -> dict[str, Sequence[str]]:
-    """The sets that the flags name; raises UserError for one that there isn't."""
-    if args.config:
-        if not args.name.replace("-", "_").isidentifier():
-            raise UserError(f"--name={args.name} cannot be: give letters, digits, - and _")
-        return {args.name: args.config}
-    names = [name for name in args.sets.split(",") if name]
-    for name in names:
-        if name not in SETS:
-            raise UserError(f"--sets={args.sets} cannot be: '{name}' is none of {', '.join(SETS)}")
-    if not names:
-        raise UserError(f"--sets is empty: give some of {','.join(SETS)}")
-    return {name: SETS[name] for name in names}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

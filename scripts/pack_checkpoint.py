@@ -18,7 +18,7 @@ from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import replacing
 
 if TYPE_CHECKING:
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
 
 
 def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
@@ -103,12 +103,11 @@ def _draw_example(run: LoadedRun, folder: Path) -> None:
     """A held-out puppet, and the video of another one."""
     from PIL import Image
 
-    from input_pipeline.puppets.dataset import clips, render_clip
+    from input_pipeline.puppets.dataset import clips_of, render_clip
     from input_pipeline.puppets.pose import FRAME_RATE
     from maskanim_jax.video.writer import VideoWriter
 
-    puppets = run.config.data.puppets
-    held_out = clips("test", puppets.test_identities, puppets.clips_per_identity, puppets.frames, puppets.seed)
+    held_out = clips_of(run.config.data.puppets, "test")
     still = next(render_clip(held_out[0], run.system.frame_size)).frame
     with replacing(folder / SOURCE) as temporary:
         Image.fromarray(still).save(temporary, format="PNG", optimize=True)

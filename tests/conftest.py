@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -40,3 +41,17 @@ def compiled_programs_go():
         jax.clear_caches()
         gc.collect()
         give_back_memory()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium with a camera that shows a test picture; skips where there is none."""
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("no chromium on this machine")
+    driver = pytest.importorskip("playwright.sync_api", reason="Playwright, which drives the browser, is not installed")
+    with driver.sync_playwright() as started:
+        flags = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+        opened = started.chromium.launch(executable_path=chromium, args=flags)
+        yield opened
+        opened.close()

@@ -22,7 +22,7 @@ from input_pipeline import record, shards
 from input_pipeline.preparation.boxes import read_boxes
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.errors import UserError
-from maskanim_jax.report import summary, write_report
+from maskanim_jax.reports.run_page import summary, write_report
 from maskanim_jax.serialization.npz import read_npz
 from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.video.animated_images import moving

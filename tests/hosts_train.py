@@ -16,7 +16,7 @@ from small_train import small_config
 
 from maskanim_jax.distributed import setup
 from maskanim_jax.errors import exit_with_sentence
-from maskanim_jax.training import loop
+from maskanim_jax.training import experiment, loop
 
 faulthandler.register(signal.SIGUSR1)  # says where it waits, if a test should hang
 
@@ -33,7 +33,7 @@ def main():
             part = settings[section] if section else settings
             part[last] = json.loads(value)
     setup.prepare(settings)
-    loop.build = lambda config: SmallSystem()
+    experiment.build = lambda config: SmallSystem()
     one_step = loop.one_step
 
     def held_step(run, state, *rest):

@@ -52,7 +52,7 @@ def animated(folder, clip, frames):
 
     from test_animate import ONE, Echo
 
-    from maskanim_jax.animate import Job, render
+    from maskanim_jax.animation.jobs import Job, render
     from maskanim_jax.video.reader import open_frames
 
     run = SimpleNamespace(system=Echo(), variables=ONE, step=0)

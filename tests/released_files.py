@@ -6,12 +6,13 @@ import jax
 import numpy as np
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.conversion.contents import _shape
 from maskanim_jax.conversion.layout import Unused, modules, released, trained
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.serialization.torch_writer import write_tensors
 from maskanim_jax.systems import build
+from maskanim_jax.systems.train_state import abstract_state
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from small_system import SmallSystem
 from tiny import tiny_config
 
 from maskanim_jax.distributed import setup
-from maskanim_jax.training import loop
+from maskanim_jax.training import experiment, loop
 
 
 def small_config(shards):
@@ -21,5 +21,5 @@ def small_config(shards):
 if __name__ == "__main__":
     settings = small_config(sys.argv[1])
     setup.prepare(settings)
-    loop.build = lambda config: SmallSystem()
+    experiment.build = lambda config: SmallSystem()
     loop.train(settings, Path(sys.argv[2]))

@@ -53,15 +53,15 @@ def child(shards, folder, system, steps):
     import jax
     from small_system import SmallSystem
 
-    from maskanim_jax.checkpoints.loading import Checkpoints
+    from maskanim_jax.checkpoints.manager import Checkpoints
     from maskanim_jax.distributed import setup
     from maskanim_jax.errors import exit_with_sentence
-    from maskanim_jax.training import loop
+    from maskanim_jax.training import experiment, loop
 
     config = soak_config(shards, steps)
     setup.prepare(config)
     if system == "small":
-        loop.build = lambda config: SmallSystem()
+        experiment.build = lambda config: SmallSystem()
     original = loop.batches
 
     def recorded(setting, first):

@@ -12,8 +12,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from maskanim_jax.animate import animate, main, parser
-from maskanim_jax.animation.nearest import nearest_frame
+from maskanim_jax.animate import main, parser
+from maskanim_jax.animation.generate import animate, nearest_frame
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.video.reader import open_frames
@@ -207,7 +207,7 @@ def test_the_best_frame_begins_the_animation_and_is_named(command, capsys, monke
         begun.append(list(animate(*args, **{**kwargs, "names": ()})))
         return begun[0]
 
-    monkeypatch.setattr(sys.modules["maskanim_jax.animate"], "animate", spied)
+    monkeypatch.setattr(sys.modules["maskanim_jax.animation.jobs"], "animate", spied)
     command("--source=still", "--driving=driving", "--output=out/", "--best_frame")
     assert "frame 12 is nearest" in capsys.readouterr().out
     assert round(float(begun[0][0]["first"][0, 0, 0]) * 255) == 60

@@ -14,7 +14,7 @@ from PIL import Image
 from test_animate import ONE, SIZE, Echo, numbered, save
 
 import maskanim_jax
-from maskanim_jax.api import Animator
+from maskanim_jax.animation.animator import Animator
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import CAPTION_HEIGHT
@@ -218,7 +218,7 @@ sys.argv = ["ipykernel", "-f", "kernel.json"]
 import numpy as np
 import maskanim_jax
 from maskanim_jax.checkpoints import loading
-from maskanim_jax.training import loop
+from maskanim_jax.training import experiment, loop
 from small_system import SmallSystem
 from small_train import small_config
 
@@ -230,7 +230,7 @@ class Moving(SmallSystem):
     def pose_distance(self, variables, source, driving): return driving.mean((1, 2, 3))
     def animate(self, variables, begun, driving, options): return self.reconstruct(variables, driving, driving)
 
-loop.build = loading.build = lambda config: Moving()
+experiment.build = loading.build = lambda config: Moving()
 animator = maskanim_jax.run_training(small_config({str(tiny_shards)!r}), {str(tmp_path / "run")!r})
 frames = list(animator.animate(np.zeros((40, 40, 3), np.uint8), np.zeros((3, 40, 40, 3), np.uint8)))
 print(animator, len(frames), frames[0].shape, frames[0].dtype)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from maskanim_jax.augment_geometry import resize_and_crop, resize_pairs
+from maskanim_jax.systems.augmentation import resize_and_crop, resize_pairs
 
 SETTINGS = ConfigDict({"resize_low": 0.9, "resize_high": 1.1, "random_crop": True})
 ZERO = jnp.zeros((1,))

@@ -10,9 +10,10 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from maskanim_jax.checkpoints import manager
-from maskanim_jax.checkpoints.loading import Checkpoints, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
-from maskanim_jax.training import loop as train_module
+from maskanim_jax.training import experiment
 from maskanim_jax.training.loop import train
 from maskanim_jax.utils.checksums import SUMS, Damaged, check_sums, write_sums
 from maskanim_jax.workdir.logs import read_log
@@ -20,7 +21,7 @@ from maskanim_jax.workdir.logs import read_log
 
 @pytest.fixture(autouse=True)
 def small_system(monkeypatch):
-    monkeypatch.setattr(train_module, "build", lambda config: SmallSystem())
+    monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
     monkeypatch.setattr("maskanim_jax.checkpoints.loading.build", lambda config: SmallSystem())
 
 
@@ -37,7 +38,7 @@ def saved(tiny_shards, tmp_path_factory):
     """A run with checkpoints of steps 1, 2 and 3."""
     workdir = tmp_path_factory.mktemp("damage") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(train_module, "build", lambda config: SmallSystem())
+        patched.setattr(experiment, "build", lambda config: SmallSystem())
         train(config_of(tiny_shards, 3), workdir)
     return workdir
 

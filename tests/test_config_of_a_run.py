@@ -9,11 +9,11 @@ from small_system import SmallSystem
 from small_train import small_config
 from tiny import tiny_config
 
-from maskanim_jax import main
-from maskanim_jax.checkpoints.loading import changes, claim_workdir, read_config
 from maskanim_jax.errors import UserError
+from maskanim_jax.training import experiment
 from maskanim_jax.training import loop as train_module
 from maskanim_jax.workdir import provenance, saved_config
+from maskanim_jax.workdir.config import changes, claim_workdir, read_config
 from maskanim_jax.workdir.logs import read_log
 
 
@@ -60,15 +60,15 @@ def test_the_workdir_alone_gives_its_config_and_takes_fields_from_the_command_li
 def test_a_given_config_or_a_folder_without_a_run_is_left_to_the_parser(tmp_path):
     for argv in (["main", f"--workdir={tmp_path}"], ["main"], ["main", "--workdir"]):
         given = list(argv)
-        main._take_saved_config(given)
+        saved_config.take_saved_config(given)
         assert given == argv
     claim_workdir(tmp_path, tiny_config())
     for flags in ([f"--workdir={tmp_path}"], ["-workdir", str(tmp_path)]):
         given = ["main", *flags]
-        main._take_saved_config(given)
+        saved_config.take_saved_config(given)
         assert given == ["main", f"--config={saved_config.__file__}:{tmp_path}", *flags]
         given = ["main", "--config=configs/demo.py", *flags]
-        main._take_saved_config(given)
+        saved_config.take_saved_config(given)
         assert given == ["main", "--config=configs/demo.py", *flags]
 
 
@@ -122,7 +122,7 @@ def test_a_damaged_record_is_a_sentence_and_left_alone(tmp_path, content):
 def test_a_resumed_run_records_both_starts_refuses_another_seed_and_tells_what_was_accepted(
     tiny_shards, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(train_module, "build", lambda config: SmallSystem())
+    monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
     config = small_config(tiny_shards)
     train_module.train(config, tmp_path)
     config.seed, config.optim.max_steps = 3, 6

@@ -24,9 +24,9 @@ from configs import (
     taichi,
     voxceleb,
 )
-from maskanim_jax.checkpoints.loading import flat_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
+from maskanim_jax.workdir.config import flat_config
 
 EVERY = [taichi, voxceleb, bair, mgif, puppets, demo]
 FOMM = [

@@ -8,17 +8,20 @@ from parity import FOLDER, fill, keys, needed
 from released_files import assert_equal_files, assert_equal_trees, pm_file, shapes, small_config, state_of
 
 from maskanim_jax import convert
-from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.conversion.adam_state import Moments, place_moments
 from maskanim_jax.conversion.contents import _shape
+from maskanim_jax.conversion.exporting import export_checkpoint
+from maskanim_jax.conversion.importing import import_checkpoint
 from maskanim_jax.conversion.perturbed_masks import layout, tensors
-from maskanim_jax.convert import export_checkpoint, import_checkpoint
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.serialization.torch_writer import write_tensors
 from maskanim_jax.systems import build
+from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.training.loop import train
-from maskanim_jax.training.step import TrainState
+from maskanim_jax.workdir.config import claim_workdir
 from maskanim_jax.workdir.logs import read_log
 
 # -- the names -----------------------------------------------------------------------------------------------------------------------------

@@ -13,17 +13,20 @@ from released_files import assert_equal_files, assert_equal_trees, released_file
 
 from configs import fomm_mgif, fomm_puppets, fomm_voxceleb, fomm_voxceleb_adv
 from maskanim_jax import animate, convert
-from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir, load_run, read_config
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.conversion.adam_state import Moments, place_moments
 from maskanim_jax.conversion.contents import _shape
+from maskanim_jax.conversion.exporting import export_checkpoint
 from maskanim_jax.conversion.fomm import layout
+from maskanim_jax.conversion.importing import import_checkpoint
 from maskanim_jax.conversion.layout import Unused
-from maskanim_jax.convert import export_checkpoint, import_checkpoint
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.serialization.torch_writer import write_tensors
 from maskanim_jax.systems import build
-from maskanim_jax.training.step import TrainState
+from maskanim_jax.systems.train_state import TrainState
+from maskanim_jax.workdir.config import claim_workdir, read_config
 
 DISCRIMINATOR = {
     "plain": {},

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from released_files import pm_file, small_config
 
+from maskanim_jax.conversion.exporting import export_checkpoint
+from maskanim_jax.conversion.importing import import_checkpoint
 from maskanim_jax.conversion.perturbed_masks import tensors
-from maskanim_jax.convert import export_checkpoint, import_checkpoint
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.torch_writer import write_tensors
 

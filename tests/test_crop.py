@@ -13,10 +13,11 @@ from PIL import Image
 
 from input_pipeline.preparation import subject
 from input_pipeline.preparation.boxes import read_boxes
+from input_pipeline.preparation.cropping import write_boxes
 from input_pipeline.preparation.subject import Found, Part, find_parts, square_around
 from input_pipeline.prepare import prepare
 from input_pipeline.puppets.dataset import clips, render_clip
-from maskanim_jax.crop import main, write_boxes
+from maskanim_jax.crop import main
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.reader import open_frames
 

@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[1]
 SHRUNK = {
     "frame_size": 32, "mask.size": 16, "mask.blocks": 2, "refine.blocks": 2, "fine.blocks": 2, "coarse.width": 8,
     "coarse.residual_blocks": 1, "loss.scales": (32,), "loss.coarse_scales": (16,), "loss.vgg": "untrained",
-    "data.puppets.train_identities": 6, "data.puppets.test_identities": 2, "data.puppets.frames": 6, "data.repeats": 8,
-    "optim.max_steps": 20, "optim.cosine_steps": 20, "train.log_every": 5, "train.checkpoint_every": 10,
+    "data.puppets.train_identities": 6, "data.puppets.validation_identities": 2, "data.puppets.test_identities": 2,
+    "data.puppets.frames": 6, "data.repeats": 8, "optim.max_steps": 20, "optim.cosine_steps": 20, "train.log_every": 5, "train.checkpoint_every": 10,
     "train.picture_every": 10, "animate.pairs": 1,
 }  # fmt: skip
 

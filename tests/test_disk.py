@@ -15,9 +15,9 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from maskanim_jax.checkpoints import manager
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
-from maskanim_jax.training import loop as train_module
+from maskanim_jax.training import experiment
 from maskanim_jax.training.loop import train
 from maskanim_jax.utils.checksums import check_sums
 from maskanim_jax.workdir.logs import RunLog
@@ -34,7 +34,7 @@ def disk_config(shards, steps=4):
 
 @pytest.fixture(autouse=True)
 def small_system(monkeypatch):
-    monkeypatch.setattr(train_module, "build", lambda config: SmallSystem())
+    monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
 
 
 def names(folder):
@@ -95,7 +95,7 @@ def full_disk_run():
     """`train` in a process of its own, which ends as the command does."""
     from maskanim_jax.errors import exit_with_sentence
 
-    train_module.build = lambda config: SmallSystem()
+    experiment.build = lambda config: SmallSystem()
     exit_with_sentence(lambda: train(disk_config(sys.argv[1], 200), Path(sys.argv[2])) and None)
 
 

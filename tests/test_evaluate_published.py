@@ -9,8 +9,8 @@ import pytest
 
 from maskanim_jax import evaluate_published
 from maskanim_jax.errors import UserError
-from maskanim_jax.evaluate_published import evaluate_set
-from maskanim_jax.evaluation import published_order
+from maskanim_jax.evaluation import published, published_order
+from maskanim_jax.evaluation.published import evaluate_set
 from maskanim_jax.evaluation.published_panels import CHUNK, EDGE, METHODS, PANELS, find_sets, read_panels
 from maskanim_jax.metrics.background import MARGIN, background, otsu
 from maskanim_jax.metrics.bootstrap import interval
@@ -91,7 +91,7 @@ def test_figures_measure_pose_against_the_driver_and_the_rest_against_the_source
         assert clip["background_l1"] == pytest.approx(error / 255, abs=0.02)
         assert "csim[blob]" not in clip
     assert all("comes out" in text and "not come out" not in text for text in figures.sentences() if "mkr" not in text)
-    assert evaluate_published.as_text(figures).count("\n") > 4
+    assert published.as_text(figures).count("\n") > 4
 
 
 def test_sets_are_folders_and_other_files_are_no_videos(tmp_path):

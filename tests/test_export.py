@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from untrained_run import two_systems
 
-from maskanim_jax.animate import animate
+from maskanim_jax.animation.generate import animate
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.errors import UserError
-from maskanim_jax.export import export, main
+from maskanim_jax.export import main
+from maskanim_jax.exporting.export import export
 from maskanim_jax.exporting.functions import frames_of, functions_of
 from maskanim_jax.nn.kernels.native.build import portable
 from maskanim_jax.video.strips import to_uint8

@@ -9,11 +9,11 @@ from flax import nnx
 
 from configs import fomm_base
 from maskanim_jax.nn.functional import Network
+from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.fomm.discriminator import Discriminator, InstanceNorm, SpectralConv
 from maskanim_jax.systems.fomm.equivariance import draw_warp, warp_frames
 from maskanim_jax.systems.fomm.losses import adversarial_losses, discriminator_loss, losses
-from maskanim_jax.weights import untrained_vgg19
 
 BOTH, CRITIC = {"keypoints", "generator"}, {"discriminator"}
 MOVES = {

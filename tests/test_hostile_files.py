@@ -16,9 +16,9 @@ from clips import clip, save
 from input_pipeline.preparation.boxes import read_boxes
 from maskanim_jax.animation.pairs import Pair, read_pairs
 from maskanim_jax.errors import UserError
+from maskanim_jax.pretrained.vgg19 import shapes
 from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.video.integrity import check_whole
-from maskanim_jax.weights import shapes
 
 MEMORY = 3 << 30  # address space, most of it libraries
 READ = """
@@ -30,7 +30,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.serialization.npz import read_npz
 from maskanim_jax.video.reader import open_frames
-from maskanim_jax.weights import _from_file
+from maskanim_jax.pretrained.vgg19 import _from_file
 def frames(path):
     with open_frames(path) as source:
         return [frame.shape for frame, _ in zip(source, range(3))]

@@ -11,14 +11,16 @@ import pytest
 from fuzz import fuzz
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir, load_run, read_config
+from maskanim_jax.checkpoints.items import finite_or_refused
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
-from maskanim_jax.loaded_numbers import finite_or_refused
-from maskanim_jax.report import summary, write_report
+from maskanim_jax.evaluation.user_study import read_trials, tally, write_study
+from maskanim_jax.reports.run_page import summary, write_report
 from maskanim_jax.systems import build
-from maskanim_jax.training.step import fresh_state
-from maskanim_jax.user_study import read_trials, tally, write_study
+from maskanim_jax.systems.train_state import fresh_state
+from maskanim_jax.workdir.config import claim_workdir, read_config
 from maskanim_jax.workdir.config_files import load_config
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{ 7 * 7 }}</td></table>"
@@ -181,8 +183,8 @@ def test_answers_that_are_none_are_refused_with_their_path(tmp_path, content):
 def test_a_crop_of_a_clip_with_markup_in_its_name_is_a_plain_cell(tmp_path):
     import csv
 
+    from input_pipeline.preparation.cropping import write_boxes
     from input_pipeline.preparation.subject import Found, Part
-    from maskanim_jax.crop import write_boxes
 
     found = Found([Part(0, 3, (0, 0, 8, 8))], 3, "motion", [])
     write_boxes(tmp_path / "boxes.csv", {f'{EVIL}\n,"': found})

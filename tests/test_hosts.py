@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -17,16 +16,17 @@ import pytest
 from small_system import SmallSystem
 from tiny import tiny_config
 
+from input_pipeline import from_config
 from input_pipeline.from_config import ensure_shards
 from input_pipeline.pairs import PairStream
 from input_pipeline.shards import open_split
-from maskanim_jax.checkpoints.loading import Checkpoints, abstract_state
-from maskanim_jax.distributed import peers
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.rendezvous import meet
 from maskanim_jax.distributed.secret import answer, run_secret
 from maskanim_jax.distributed.setup import prepare
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
+from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.training import consistency
 from maskanim_jax.training.consistency import check_shared, refuse_differences
 from maskanim_jax.workdir.logs import read_log
@@ -166,14 +166,13 @@ def test_a_number_of_processes_that_the_batch_cannot_be_shared_by_is_refused(tin
 
 def test_puppets_are_drawn_by_process_zero_alone(tmp_path, monkeypatch):
     config = tiny_config(tmp_path / "shards")
-    monkeypatch.setattr(peers, "current", lambda: SimpleNamespace(index=1))
     drawn = threading.Timer(0.5, (tmp_path / "shards").mkdir)
     drawn.start()
-    assert ensure_shards(config) == tmp_path / "shards"
+    assert ensure_shards(config, process=1) == tmp_path / "shards"
     assert [path.name for path in tmp_path.iterdir()] == ["shards"]  # no videos
-    monkeypatch.setattr(peers, "ARRIVAL", 0.0)
+    monkeypatch.setattr(from_config, "DRAWING_TIMEOUT_S", 0.0)
     with pytest.raises(UserError, match=r"did not appear within .* on a disk that all processes share"):
-        ensure_shards(tiny_config(tmp_path / "other"))
+        ensure_shards(tiny_config(tmp_path / "other"), process=1)
 
 
 # -- agreement -------------------------------------------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import hlo_traffic
 
-from maskanim_jax.checkpoints.loading import abstract_state
 from maskanim_jax.losses.vgg import used_weights
+from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
+from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.training.step import make_step
-from maskanim_jax.weights import untrained_vgg19
 
 CELLS = [(platform, precision) for platform in ("tpu", "cuda") for precision in ("float32", "bfloat16")]
 # What JAX may call on the platform: sharding marks, the threefry generator, top-k and sort of a TPU or GPU.

@@ -9,7 +9,7 @@ import pytest
 from clips import clip, save
 from PIL import Image
 
-import maskanim_jax.animate
+import maskanim_jax.animation.jobs
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.writer import MADE, VideoWriter
 
@@ -32,12 +32,12 @@ def test_every_animation_is_marked_strip_and_all(tmp_path, monkeypatch):
     """`render` is what the command and its CSV come to."""
     video = save(tmp_path / "driving.mp4", clip(3))
     shown = {"fine": np.zeros((16, 16, 3), np.float32)}
-    monkeypatch.setattr(maskanim_jax.animate, "animate", lambda *a, **k: iter([shown] * 3))
+    monkeypatch.setattr(maskanim_jax.animation.jobs, "animate", lambda *a, **k: iter([shown] * 3))
     system = types.SimpleNamespace(result="fine", picture_order=("fine",), frame_size=16)
     run = types.SimpleNamespace(system=system, variables=None, step=1)
     outputs = (str(tmp_path / "out.mp4"), str(tmp_path / "strip.gif"))
-    job = maskanim_jax.animate.Job(video, video, *outputs)
-    maskanim_jax.animate.render(run, job, None, batch=1, fit="crop")
+    job = maskanim_jax.animation.jobs.Job(video, video, *outputs)
+    maskanim_jax.animation.jobs.render(run, job, None, batch=1, fit="crop")
     assert [comment_of(path) for path in outputs] == [MADE, MADE]
     assert comment_of(video) == ""
 

@@ -205,7 +205,7 @@ def test_the_command_writes_what_was_measured_and_what_was_not(tmp_path, monkeyp
     object.__setattr__(system, "name", "copier")
     run = SimpleNamespace(system=system, variables=NOTHING, step=3)
     monkeypatch.setattr(evaluate_run, "_load", lambda config, workdir: run)
-    monkeypatch.setattr(evaluate_run, "open_data", lambda config, name: split)
+    monkeypatch.setattr(evaluate_run, "open_data", lambda config, name, process: split)
     monkeypatch.setattr(evaluate_run, "true_silhouettes", lambda config, name: None)
     config = common.get_config()
     config.reconstruct.backends = ("test_metrics:Corner",)

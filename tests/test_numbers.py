@@ -11,10 +11,10 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Gradients
-from maskanim_jax.training import loop as train_module
+from maskanim_jax.training import experiment
 from maskanim_jax.training.loop import train
 from maskanim_jax.training.metric_window import NotFinite, Window
 from maskanim_jax.training.nonfinite import words
@@ -80,7 +80,7 @@ def broken(tiny_shards, tmp_path_factory):
     """A run with a checkpoint of step 3 that broke at step 5, seen at the log of step 6; what it said."""
     config, workdir = small_config(tiny_shards), tmp_path_factory.mktemp("numbers") / "run"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(train_module, "build", lambda config: Breaking())
+        patched.setattr(experiment, "build", lambda config: Breaking())
         train(config, workdir)
         kept = contents(workdir / "checkpoints" / "3")
         config.optim.max_steps, config.train.log_every = 9, 3
@@ -110,7 +110,7 @@ def test_the_sentence_has_step_network_clips_seed_and_command(broken):
 
 def test_the_step_is_made_again_to_the_last_bit_and_the_run_is_left_alone(broken, monkeypatch):
     config, workdir, kept, _ = broken
-    monkeypatch.setattr(train_module, "build", lambda config: Breaking())
+    monkeypatch.setattr(experiment, "build", lambda config: Breaking())
     table = replay(config, workdir, 5)
     assert "step 5, replayed from step 3, is not finite: the gradient of conv" in table
     assert "to the last bit" in table
@@ -138,7 +138,7 @@ def test_data_that_fails_after_a_bad_step_does_not_save_it(broken, tiny_shards, 
             yield batch
 
     monkeypatch.setattr(PairStream, "batches", batches)
-    monkeypatch.setattr(train_module, "build", lambda config: Breaking())
+    monkeypatch.setattr(experiment, "build", lambda config: Breaking())
     with pytest.raises(UserError, match=r"step 5 is not finite.*there is no checkpoint yet"):
         train(config, tmp_path / "run")
     assert not [path for path in (tmp_path / "run" / "checkpoints").iterdir() if path.name.isdigit()]

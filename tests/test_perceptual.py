@@ -10,7 +10,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.losses.perceptual import perceptual_pyramid
 from maskanim_jax.losses.vgg import CONVS, TAPS, check_taps, features, used_weights
 from maskanim_jax.nn.resize import antialiased_downscale
-from maskanim_jax.weights import untrained_vgg19
+from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 
 FIRST_OF_EACH_BLOCK = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 

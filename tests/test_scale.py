@@ -18,9 +18,10 @@ from maskanim_jax.distributed.setup import prepare
 from maskanim_jax.distributed.sharding import make_mesh, to_devices
 from maskanim_jax.errors import UserError
 from maskanim_jax.losses.vgg import used_weights
+from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
-from maskanim_jax.training.step import init_state, make_step
-from maskanim_jax.weights import untrained_vgg19
+from maskanim_jax.systems.train_state import init_state
+from maskanim_jax.training.step import make_step
 
 TESTS = Path(__file__).parent
 EIGHT = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}

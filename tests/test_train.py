@@ -18,14 +18,17 @@ from small_system import SmallSystem
 from tiny import tiny_config
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax.checkpoints.loading import Checkpoints, load_run
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh, to_devices
 from maskanim_jax.errors import UserError
+from maskanim_jax.systems.train_state import init_state
+from maskanim_jax.training import experiment
 from maskanim_jax.training import loop as train_module
 from maskanim_jax.training.loop import one_step, train
 from maskanim_jax.training.metric_window import Window
 from maskanim_jax.training.prefetch import prefetch
-from maskanim_jax.training.step import init_state, make_step
+from maskanim_jax.training.step import make_step
 from maskanim_jax.workdir.logs import read_log
 
 TESTS = Path(__file__).parent
@@ -260,7 +263,7 @@ def test_a_shard_that_disappears_is_a_sentence_and_what_was_learned_is_kept(tiny
                     path.unlink()
 
     monkeypatch.setattr(PairStream, "batches", batches)
-    monkeypatch.setattr(train_module, "build", lambda config: SmallSystem())
+    monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
     with pytest.raises(UserError, match=r"train\.array_record"):
         train(config, workdir)
     with Checkpoints(workdir, read_only=True) as checkpoints:

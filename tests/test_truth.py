@@ -12,8 +12,9 @@ from input_pipeline.puppets.draw import background, render
 from input_pipeline.puppets.identity import draw_identity
 from input_pipeline.puppets.pose import trajectory
 from maskanim_jax import truth
-from maskanim_jax.checkpoints.loading import LoadedRun
+from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
+from maskanim_jax.evaluation import cross_identity, cross_identity_scenes
 from maskanim_jax.evaluation.cross_identity_metrics import JointFinder, Truth, l1, leak, shape_leak, silhouette_iou
 from maskanim_jax.systems.interface import Variables
 
@@ -102,13 +103,13 @@ def test_a_shape_leak_is_small_for_the_own_figure_and_large_for_the_drivers():
 
 
 def test_pairs_are_of_two_identities_and_the_same_for_the_same_seed():
-    pairs = truth.choose_pairs(CLIPS, 7, 3)
+    pairs = cross_identity_scenes.choose_pairs(CLIPS, 7, 3)
     assert len(set(pairs)) == 7
     assert all(CLIPS[a].identity != CLIPS[b].identity for a, b in pairs)
-    assert pairs == truth.choose_pairs(CLIPS, 7, 3)
-    assert len(truth.choose_pairs(CLIPS, 1000, 0)) == 12
+    assert pairs == cross_identity_scenes.choose_pairs(CLIPS, 7, 3)
+    assert len(cross_identity_scenes.choose_pairs(CLIPS, 1000, 0)) == 12
     with pytest.raises(UserError, match="test_identities"):
-        truth.choose_pairs(CLIPS[:1], 2, 0)
+        cross_identity_scenes.choose_pairs(CLIPS[:1], 2, 0)
 
 
 class Repeats:
@@ -137,7 +138,7 @@ class Repeats:
 def figures():
     config = tiny_config()
     config.data.puppets.test_identities = 4
-    return truth.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5), pairs=2, frames=3)
+    return cross_identity.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5), pairs=2, frames=3)
 
 
 def row(figures, start, variant):
@@ -146,14 +147,16 @@ def row(figures, start, variant):
 
 def test_every_variant_and_every_reference_is_measured_from_both_starts(figures):
     names = {(r["start"], r["variant"]) for r in figures["rows"]}
-    assert names == {(s, v) for s in truth.STARTS for v in (*truth.REFERENCES, "still", "leaking")}
+    assert names == {
+        (s, v) for s in cross_identity_scenes.STARTS for v in (*cross_identity.REFERENCES, "still", "leaking")
+    }
     assert all(len(r["pairs"]) == 2 for r in figures["rows"])
     assert json.loads(json.dumps(figures)) == figures
 
 
 def test_a_system_that_repeats_the_source_measures_like_repeating_the_source(figures):
-    for start in truth.STARTS:
-        still, repeated = row(figures, start, "still"), row(figures, start, truth.REFERENCES[0])
+    for start in cross_identity_scenes.STARTS:
+        still, repeated = row(figures, start, "still"), row(figures, start, cross_identity.REFERENCES[0])
         assert still["l1"] == pytest.approx(repeated["l1"], abs=1e-4)
         assert still["joint_error"] == pytest.approx(repeated["joint_error"], abs=0.3)
 
@@ -166,16 +169,16 @@ def test_a_system_that_copies_the_driver_leaks(figures):
 
 
 def test_repeating_the_source_is_measured_as_the_drawn_joints_say(figures):
-    repeated = row(figures, "own", truth.REFERENCES[0])
+    repeated = row(figures, "own", cross_identity.REFERENCES[0])
     assert repeated["joint_error"] == pytest.approx(repeated["known_joint_error"], rel=0.4)
-    assert row(figures, "own", truth.REFERENCES[1])["known_joint_error"] < repeated["known_joint_error"]
+    assert row(figures, "own", cross_identity.REFERENCES[1])["known_joint_error"] < repeated["known_joint_error"]
 
 
 def test_real_clips_have_no_such_truth():
     config = tiny_config()
     config.data.puppets.test_identities = 0
     with pytest.raises(UserError, match="real clips"):
-        truth.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5))
+        cross_identity.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5))
 
 
 def test_further_variants_are_read_from_the_command_line():

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from tiny import tiny_config
 
+from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.optimizers import learning_rate
-from maskanim_jax.weights import untrained_vgg19
 
 UPDATES = {"mask": {"refine"}, "coarse": {"coarse", "mask"}, "fine": {"fine"}}
 

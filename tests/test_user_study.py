@@ -12,7 +12,8 @@ from clips import clip, save
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.user_study import main, read_trials, tally, wilson
+from maskanim_jax.evaluation.user_study import read_trials, tally, wilson
+from maskanim_jax.user_study import main
 
 SYSTEMS = ("PerturbedMasksOfOurs", "FirstOrderMotion", "MonkeyNet")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

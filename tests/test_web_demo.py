@@ -21,12 +21,13 @@ from clips import clip, save
 from PIL import Image
 from test_animate import ONE, Echo
 
-from maskanim_jax.api import Animator
+from maskanim_jax.animation.animator import Animator
 from maskanim_jax.checkpoints.bundled import names
-from maskanim_jax.demo import main, parser, workdirs
+from maskanim_jax.demo import main, parser
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.web.job import Asked, make
+from maskanim_jax.web.serve import workdirs
 
 ROOT = Path(__file__).parents[1]
 ECHO = Animator(SimpleNamespace(config=None, system=Echo(), variables=ONE, step=7))

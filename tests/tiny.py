@@ -22,6 +22,7 @@ def tiny_config(shards: Path | str = "") -> ConfigDict:
     c.data.shards = str(shards)
     c.data.repeats = 4
     c.data.puppets.train_identities, c.data.puppets.test_identities, c.data.puppets.frames = 6, 3, 5
+    c.data.puppets.validation_identities = 3
     c.optim.max_steps, c.optim.cosine_steps, c.optim.max_minutes = 6, 0, 0.0
     c.train.log_every = c.train.checkpoint_every = 2
     c.train.picture_every = 4

@@ -5,10 +5,11 @@ from pathlib import Path
 from tiny import tiny_config
 
 from configs import fomm_puppets
-from maskanim_jax.checkpoints.loading import Checkpoints, claim_workdir
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems import build
-from maskanim_jax.training.step import fresh_state
+from maskanim_jax.systems.train_state import fresh_state
+from maskanim_jax.workdir.config import claim_workdir
 
 
 def tiny_fomm():

@@ -152,9 +152,8 @@ class Fomm:
         self, system: Any, variables: Any, vgg: Numbers, source: jax.Array, driving: jax.Array
     ) -> tuple[Numbers, Numbers]:
         """Losses of a step with the recorded warp, and gradient norms of the perceptual loss alone."""
-        from maskanim_jax.systems.fomm.training import generator_losses
-
         from maskanim_jax.systems.fomm.equivariance import Warp, control_grid
+        from maskanim_jax.systems.fomm.losses import generator_losses
 
         warp = Warp(jnp.asarray(self.warp["theta"]), control_grid(5), jnp.asarray(self.warp["control_params"]))
 

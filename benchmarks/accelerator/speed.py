@@ -14,7 +14,8 @@ from benchmarks.accelerator import devices
 from benchmarks.accelerator.workload import features_of, pairs, repeated
 from maskanim_jax.distributed.sharding import everywhere, make_mesh, to_devices
 from maskanim_jax.systems import build
-from maskanim_jax.training.step import fresh_state, make_step
+from maskanim_jax.systems.train_state import fresh_state
+from maskanim_jax.training.step import make_step
 
 Row = dict[str, Any]
 TURNS = 5

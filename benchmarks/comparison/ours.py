@@ -21,7 +21,8 @@ class OurSide:
         from maskanim_jax.distributed.sharding import everywhere, make_mesh
         from maskanim_jax.losses.vgg import used_weights
         from maskanim_jax.systems import build
-        from maskanim_jax.training.step import fresh_state, make_step
+        from maskanim_jax.systems.train_state import fresh_state
+        from maskanim_jax.training.step import make_step
 
         setup.prepare(config)
         self.config = config
@@ -79,7 +80,7 @@ class OurSide:
 
     def animate(self, source: np.ndarray, video: np.ndarray, way: str) -> tuple[float, np.ndarray]:
         """(seconds for a frame, frames), in batches of `way`."""
-        from maskanim_jax.animate import animate
+        from maskanim_jax.animation.generate import animate
 
         options, name = self.system.animation_options({}), self.system.result
         began = time.perf_counter()
@@ -109,9 +110,9 @@ def _fomm_losses(
 ) -> dict[str, Any]:
     """`numbers["theta"]` and `numbers["params"]` are the warp."""
     import jax
-    from maskanim_jax.systems.fomm.training import losses
 
     from maskanim_jax.systems.fomm.equivariance import Warp, control_grid
+    from maskanim_jax.systems.fomm.losses import losses
 
     warp = Warp(numbers["theta"], control_grid(system.config.equivariance.tps_points), numbers["params"])
     return losses(system, params, stats, frozen, source, driving, driving, jax.random.key(0), warp)[0]

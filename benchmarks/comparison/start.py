@@ -85,7 +85,7 @@ def export_weights(folder: Path, config: Any, untrained: bool) -> None:
     from maskanim_jax.losses.vgg import used_weights
     from maskanim_jax.serialization.torch_writer import write_tensors
     from maskanim_jax.systems import build
-    from maskanim_jax.training.loop import vgg_weights
+    from maskanim_jax.training.experiment import vgg_weights
 
     if untrained:
         config.loss.vgg = "untrained"

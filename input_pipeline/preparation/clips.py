@@ -1,4 +1,4 @@
-"""Which clips lie under ROOT/train and ROOT/test?"""
+"""Which clips lie under ROOT/train, ROOT/validation and ROOT/test?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Literal
 from input_pipeline.preparation.boxes import Piece, Row, key_of
 from maskanim_jax.errors import UserError
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "validation", "test")
+"""validation, which chooses the checkpoint, may be absent: then test does."""
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def make_report(
         "quality": settings.quality if settings.encoding == "jpeg" else None,
         "splits": splits,
         "skipped": [skip for note in notes for skip in note["skipped"]] + left_out,
-        "identities_in_both": sorted(set.intersection(*people.values())) if len(people) > 1 else [],
+        "identities_in_both": sorted({each for a, b in itertools.combinations(people.values(), 2) for each in a & b}),
     }
 
 

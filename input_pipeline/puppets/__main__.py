@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from input_pipeline.puppets.dataset import write_dataset
+from input_pipeline.puppets.dataset import VERSIONS, write_dataset
 from maskanim_jax.errors import exit_with_sentence
 
 
@@ -13,15 +13,28 @@ def main() -> None:
     """Reads the flags and draws."""
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.puppets",
-        description="Draws videos of articulated figures: folders of PNG frames in ROOT/train and ROOT/test.",
+        description="Draws videos of articulated figures: folders of PNG frames in ROOT/train, ROOT/validation, ROOT/test.",
     )
     parser.add_argument("--output", type=Path, required=True, help="ROOT, the folder to make")
     parser.add_argument("--size", type=int, default=64, help="side of a frame, 32 to 512 pixels (default 64)")
     parser.add_argument("--train_identities", type=int, default=200, help="figures to train with (default 200)")
+    parser.add_argument(
+        "--validation_identities",
+        type=int,
+        default=20,
+        help="other figures that choose the checkpoint; 0: no such split (default 20)",
+    )
     parser.add_argument("--test_identities", type=int, default=20, help="other figures to test with (default 20)")
     parser.add_argument("--clips_per_identity", type=int, default=2, help="videos of each figure (default 2)")
     parser.add_argument("--frames", type=int, default=24, help="frames of each video, 12 a second (default 24)")
     parser.add_argument("--seed", type=int, default=0, help="another seed draws other figures (default 0)")
+    parser.add_argument(
+        "--version",
+        type=int,
+        default=VERSIONS[-1],
+        choices=VERSIONS,
+        help="of the drawing; 1: one build in many colours; 2: builds and clothes that differ (default)",
+    )
     parser.add_argument(
         "--truth",
         action=argparse.BooleanOptionalAction,

@@ -11,23 +11,25 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from input_pipeline.puppets.character import Character, draw_character
 from input_pipeline.puppets.draw import JOINT_NAMES, SIZES, Rendering, render
-from input_pipeline.puppets.identity import draw_identity
+from input_pipeline.puppets.identity import Identity, draw_identity
 from input_pipeline.puppets.pose import FRAME_RATE, trajectory
 from maskanim_jax.errors import UserError
 
-FIRST_IDENTITY = {"train": 0, "test": 5000}
+FIRST_IDENTITY = {"train": 0, "validation": 10000, "test": 5000}
 """Identities of a split are numbered from here: splits are disjoint, whatever their lengths."""
 MOST_IDENTITIES = 5000
 MOST_CLIPS = 1000  # of one identity
 SETTINGS_FILE = "puppets.json"
-_DRAWING_VERSION = 1  # goes up when the same settings draw other pixels
+VERSIONS = (1, 2)
+"""1: one build in many colours (`identity.py`); 2: builds and clothes that differ (`character.py`)."""
 _FPS = f"{FRAME_RATE.numerator}/{FRAME_RATE.denominator}"
 
 
@@ -40,6 +42,7 @@ class Clip:
     pose: int
     frames: int
     seed: int
+    version: int = 1  # of the drawing
 
 
 class Truth(NamedTuple):
@@ -49,20 +52,44 @@ class Truth(NamedTuple):
     joints: np.ndarray  # (T, J, 2) float32 pixels, x then y, pixel centres at integers, order of JOINT_NAMES
 
 
-def clips(split: str, identities: int, clips_per_identity: int, frames: int, seed: int) -> list[Clip]:
-    """The clips of `split` ("train" or "test"), in order. Raises UserError when a number is out of range."""
+class PuppetSettings(Protocol):
+    """`config.data.puppets`."""
+
+    train_identities: int
+    validation_identities: int
+    test_identities: int
+    clips_per_identity: int
+    frames: int
+    seed: int
+    version: int
+
+
+def clips(split: str, identities: int, clips_per_identity: int, frames: int, seed: int, version: int = 1) -> list[Clip]:
+    """The clips of `split` ("train", "validation" or "test"), in order. Raises UserError for a number out of range."""
     if split not in FIRST_IDENTITY:
-        raise UserError(f"puppets have the splits {' and '.join(FIRST_IDENTITY)}, not {split!r}: name one of them.")
+        raise UserError(f"puppets have the splits {', '.join(FIRST_IDENTITY)}, not {split!r}: name one of them.")
     _check("identities of one split", identities, 0, MOST_IDENTITIES)
     _check("clips of one identity", clips_per_identity, 1, MOST_CLIPS)
     _check("frames of one clip", frames, 2, 100_000)
     _check("seed", seed, 0, 2**63)
+    _check("version", version, VERSIONS[0], VERSIONS[-1])
     first = FIRST_IDENTITY[split]
     return [
-        Clip(f"p{identity:04d}#{k}", identity, identity * MOST_CLIPS + k, frames, seed)
+        Clip(f"p{identity:04d}#{k}", identity, identity * MOST_CLIPS + k, frames, seed, version)
         for identity in range(first, first + identities)
         for k in range(clips_per_identity)
     ]
+
+
+def clips_of(settings: PuppetSettings, split: str) -> list[Clip]:
+    """The clips of `split` of a config's `data.puppets`. Raises UserError for a number out of range."""
+    identities = getattr(settings, f"{split}_identities")
+    return clips(split, identities, settings.clips_per_identity, settings.frames, settings.seed, settings.version)
+
+
+def identity_of(clip: Clip) -> Identity | Character:
+    """Who is in the clip."""
+    return (draw_identity if clip.version == 1 else draw_character)(clip.seed, clip.identity)
 
 
 def render_clip(clip: Clip, size: int) -> Iterator[Rendering]:
@@ -72,7 +99,7 @@ def render_clip(clip: Clip, size: int) -> Iterator[Rendering]:
 
 def true_animation(identity_clip: Clip, driving_clip: Clip, size: int) -> Iterator[Rendering]:
     """The identity of one clip, before its own background, in the poses of another: the right animation."""
-    identity = draw_identity(identity_clip.seed, identity_clip.identity)
+    identity = identity_of(identity_clip)
     for pose in trajectory(driving_clip.seed, driving_clip.pose, driving_clip.frames):
         yield render(identity, pose, size)
 
@@ -87,8 +114,10 @@ def write_dataset(
     frames: int,
     seed: int,
     truth: bool = True,
+    validation_identities: int = 0,
+    version: int = 1,
 ) -> None:
-    """Draws both splits into `root`, which appears only when complete; does nothing if it is there already.
+    """Draws all splits into `root`, which appears only when complete; does nothing if it is there already.
 
     ROOT/SPLIT/CLIP/000000.png ... and clip.json (frame rate), ROOT/truth/SPLIT/CLIP.npz, ROOT/puppets.json
     (all settings).
@@ -98,10 +127,15 @@ def write_dataset(
     _check("train identities", train_identities, 1, MOST_IDENTITIES)
     root = Path(root).absolute()
     splits = {
-        split: clips(split, identities, clips_per_identity, frames, seed)
-        for split, identities in (("train", train_identities), ("test", test_identities))
+        split: clips(split, identities, clips_per_identity, frames, seed, version)
+        for split, identities in (
+            ("train", train_identities),
+            ("validation", validation_identities),
+            ("test", test_identities),
+        )
+        if identities or split != "validation"
     }
-    settings = {
+    settings: dict[str, object] = {
         "size": size,
         "train_identities": train_identities,
         "test_identities": test_identities,
@@ -111,8 +145,10 @@ def write_dataset(
         "truth": truth,
         "fps": _FPS,
         "joints": list(JOINT_NAMES),
-        "drawing_version": _DRAWING_VERSION,
+        "drawing_version": version,
     }
+    if validation_identities:
+        settings["validation_identities"] = validation_identities
     if _is_there(root, settings, splits):
         return
     beside: Path | None = None
@@ -172,7 +208,8 @@ def _is_there(root: Path, settings: dict[str, object], splits: dict[str, list[Cl
     if not (root / SETTINGS_FILE).is_file():
         raise UserError(f"{root} is there and is no puppets folder: choose another one or move it away.")
     there = load_settings(root)
-    other = sorted(name for name in settings if there.get(name) != settings[name])
+    compared = {*settings, "validation_identities"}
+    other = sorted(name for name in compared if there.get(name) != settings.get(name))
     if other:
         raise UserError(f"{root} holds puppets with another {', '.join(other)}: choose another folder or delete it.")
     for split, members in splits.items():

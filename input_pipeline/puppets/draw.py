@@ -10,8 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from input_pipeline.puppets.character import Character
+from input_pipeline.puppets.character_body import figure
 from input_pipeline.puppets.identity import SHADES, Background, Colour, Identity, Texture, shaded
 from input_pipeline.puppets.pose import Pose
+from input_pipeline.puppets.raster import Shapes
 from maskanim_jax.errors import UserError
 
 JOINT_NAMES = (
@@ -56,26 +59,52 @@ class _Part:
         return self.centres[farthest] + radii[farthest, None] * _DIRECTIONS
 
 
-def render(identity: Identity, pose: Pose, size: int) -> Rendering:
+def render(identity: Identity | Character, pose: Pose, size: int) -> Rendering:
     """Draws one frame of `size` x `size` pixels; the layout doesn't depend on the size.
 
     Raises UserError when the size is outside SIZES.
     """
     behind = background(identity, size)
-    joints, parts = _figure(identity, pose)
     factor = max(4, _CANVAS // size)
     side = size * factor
+    if isinstance(identity, Character):
+        joints, painted = _painted_character(identity, pose, side)
+        reduced = np.asarray(painted.reduce(factor))
+        figure_colours, silhouette = reduced[..., :3].astype(np.float32), reduced[..., 3].copy()
+        return _composed(behind, figure_colours, silhouette, joints, size)
+    joints, parts = _figure(identity, pose)
     colours, cover = Image.new("RGB", (side, side)), Image.new("L", (side, side))
     for part in parts:
         _paint(part, colours, cover)
-    figure = np.asarray(colours.reduce(factor), np.float32)  # black outside: already multiplied by the coverage
-    silhouette = np.asarray(cover.reduce(factor))
+    # black outside: already multiplied by the coverage
+    return _composed(
+        behind, np.asarray(colours.reduce(factor), np.float32), np.asarray(cover.reduce(factor)), joints, size
+    )
+
+
+def _composed(
+    behind: np.ndarray, figure: np.ndarray, silhouette: np.ndarray, joints: np.ndarray, size: int
+) -> Rendering:
     share = silhouette[..., None].astype(np.float32) / 255
     frame = np.rint(behind * (1 - share) + figure).clip(0, 255).astype(np.uint8)
     return Rendering(frame, silhouette, (joints * size - 0.5).astype(np.float32))
 
 
-def background(identity: Identity, size: int) -> np.ndarray:
+def _painted_character(character: Character, pose: Pose, side: int) -> tuple[np.ndarray, Image.Image]:
+    """Joints (J, 2) in shares of the frame, and the painted figure, moved inside if it sticks out."""
+    joints, groups = figure(character, pose)
+    shapes = Shapes(groups)
+    low, high = shapes.bounds()
+    shift = complex(
+        max(MARGIN - low.real, 0) - max(high.real - (1 - MARGIN), 0),
+        max(MARGIN - low.imag, 0) - max(high.imag - (1 - MARGIN), 0),
+    )
+    shapes.move(shift)
+    places = np.array([joints[name] + shift for name in JOINT_NAMES])
+    return np.stack([places.real, places.imag], axis=1), shapes.paint(side)
+
+
+def background(identity: Identity | Character, size: int) -> np.ndarray:
     """The frame without the figure: (H, W, 3) uint8, read-only. Raises UserError for a size outside SIZES."""
     if not SIZES[0] <= size <= SIZES[1]:
         raise UserError(f"puppets are drawn from {SIZES[0]} to {SIZES[1]} pixels, not {size}: choose a size between.")

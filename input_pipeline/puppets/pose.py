@@ -11,9 +11,7 @@ import numpy as np
 FRAME_RATE = Fraction(12, 1)
 """Frames per second of every trajectory."""
 _POSE_STREAM = 2
-_USUAL_LEG_BONE = (
-    0.165  # thigh or shin of a middling identity: feet stay near the ground without knowing whose they are
-)
+USUAL_LEG_BONE = 0.165  # thigh or shin of a middling identity: feet stay near the ground without knowing whose they are
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ def trajectory(seed: int, number: int, frames: int) -> list[Pose]:
         hip = 0.08 + 0.6 * squat + wave(-0.08, 0.55)
         knee = -0.9 * hip - 0.4 * squat + wave(-0.3, 0.3)
         angles[f"{side}_hip"], angles[f"{side}_knee"] = hip, knee
-        drop += _USUAL_LEG_BONE * (np.cos(hip) + np.cos(hip + knee)) / 2
+        drop += USUAL_LEG_BONE * (np.cos(hip) + np.cos(hip + knee)) / 2
     root_x = 0.5 + wave(-0.12, 0.12, 0.15, 0.5)
     root_y = 0.92 - drop + wave(-0.04, 0.01)
     return [

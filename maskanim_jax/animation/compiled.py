@@ -124,3 +124,17 @@ class Compiled:
         """`system.pose_distance` of (1, S, S, 3) and (N, S, S, 3): (N,)."""
         placed = self._put(source, self._whole), self._put(driving, self._split)
         return self._functions.distance(self._variables, *placed)
+
+
+def step_for_a_video(ready: Compiled, options: Any) -> Callable[..., dict[str, Any]]:
+    """`ready.step` for one video's batches in their order: smoothed when the options ask for it, else as it is."""
+    if not getattr(options, "smooth", 0):
+        return ready.step
+    before: Any = None
+
+    def step(begun: Any, driving: Any, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
+        nonlocal before
+        pictures, before = ready.smoothed_step(begun, before, driving, options, names)
+        return pictures
+
+    return step

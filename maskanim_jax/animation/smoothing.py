@@ -6,29 +6,10 @@ any length are smoothed alike, whatever the batch. Off unless `--smooth` is give
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-from maskanim_jax.errors import UserError
 
 if TYPE_CHECKING:
     import jax
-
-    from maskanim_jax.animation.compiled import Compiled
-
-FLAG = "average poses over time against flicker: 0 (default, off) to 0.95, such as 0.5; fast motion lags behind"
-"""What `--help` says of the option, of every system that has it."""
-
-
-def parse_smooth(text: str) -> float:
-    """The option's value; raises UserError for what cannot be."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 <= value <= 0.95:
-        raise UserError(f"--smooth={text} cannot be: give a number from 0 (off) to 0.95, such as 0.5")
-    return value
 
 
 def smooth(poses: Any, before: Any, first: jax.Array, strength: float) -> tuple[Any, Any]:
@@ -53,17 +34,3 @@ def smooth(poses: Any, before: Any, first: jax.Array, strength: float) -> tuple[
     found = [one(x, y) for x, y in zip(leaves, jax.tree.leaves(before), strict=True)]
     smoothed, last = zip(*found, strict=True)
     return jax.tree.unflatten(shape, smoothed), jax.tree.unflatten(shape, last)
-
-
-def step_for_a_video(ready: Compiled, options: Any) -> Callable[..., dict[str, Any]]:
-    """`ready.step` for one video's batches in their order: smoothed when the options ask for it, else as it is."""
-    if not getattr(options, "smooth", 0):
-        return ready.step
-    before: Any = None
-
-    def step(begun: Any, driving: Any, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
-        nonlocal before
-        pictures, before = ready.smoothed_step(begun, before, driving, options, names)
-        return pictures
-
-    return step

@@ -16,7 +16,7 @@ from maskanim_jax.utils import json_files
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
     from maskanim_jax.systems.interface import System, Variables
 
 FOLDER = Path(__file__).parents[1] / "bundled"
@@ -55,7 +55,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def config_of(name: str) -> ConfigDict:
     """The config that the checkpoint was trained with; a field that is younger has its default. Raises UserError."""
-    from maskanim_jax.checkpoints.loading import read_config
+    from maskanim_jax.workdir.config import read_config
 
     _verified(FOLDER / name / CONFIG, describe(name))
     return read_config(FOLDER / name)
@@ -65,7 +65,7 @@ def load(name: str) -> LoadedRun:
     """The trained system. Raises UserError when a file is missing or is not the one that was packed."""
     import jax
 
-    from maskanim_jax.checkpoints.loading import LoadedRun
+    from maskanim_jax.checkpoints.run import LoadedRun
     from maskanim_jax.systems import build
 
     card, config = describe(name), config_of(name)

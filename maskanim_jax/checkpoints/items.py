@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from maskanim_jax.errors import UserError
 from maskanim_jax.utils.checksums import Damaged
 
 # Orbax logs the trace of a save that failed in its thread, and raises it, too: manager.py makes a sentence of it.
@@ -71,3 +72,23 @@ def copied(leaf: Any) -> np.ndarray:
 def reason(error: BaseException) -> str:
     """The first line of what a library says, not too long."""
     return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+
+
+Arrays = TypeVar("Arrays")
+
+_SHOWN = 3
+
+
+def finite_or_refused(variables: Arrays, path: Path) -> Arrays:
+    """The tree of arrays as it is given; raises UserError that names the arrays of `path` with infinities or NaN."""
+    import jax
+    import numpy as np
+
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    bad = [jax.tree_util.keystr(at, simple=True, separator="/") for at, leaf in leaves if not np.isfinite(leaf).all()]
+    if bad:
+        more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
+        raise UserError(
+            f"{path} has numbers that are not finite in {', '.join(bad[:_SHOWN])}{more}: give an earlier checkpoint of the run"
+        )
+    return variables

@@ -25,7 +25,7 @@ from maskanim_jax.checkpoints.items import compare, copied, items, read_back, re
 from maskanim_jax.distributed.sharding import replicated
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Variables
-from maskanim_jax.training.step import TrainState
+from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.utils.checksums import SUMS, Damaged, check_sums, sync, write_sums
 
 FOLDER = "checkpoints"
@@ -33,6 +33,8 @@ SET_ASIDE = "set_aside"
 """Folder of the workdir for checkpoints that a run went back behind."""
 PART, OLD, ORBAX_PART = ".part", ".old", ".orbax-checkpoint-tmp"
 METRICS = "metrics/metrics"
+EMA = "ema"
+"""In a checkpoint's `info`: the decay of the averages that its state has; missing when there are none."""
 
 
 class Checkpoints:
@@ -128,9 +130,9 @@ class Checkpoints:
             return
         self.wait()
         self._taken.add(step)
-        copy = jax.tree.map(copied, state._asdict()) if self._leader else None
+        copy = jax.tree.map(copied, state.saved()) if self._leader else None
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state._asdict()),
+            state=ocp.args.StandardSave(state.saved()),
             info=ocp.args.JsonSave({**info, "sums": True}),
             metrics=ocp.args.JsonSave({"l1": l1}),
         )
@@ -267,21 +269,23 @@ class Checkpoints:
         """The state of a step, on every device; `like` gives names and shapes."""
         self.check(step)
         wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), like._asdict()
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), like.saved()
         )
         with _readable(self, step):
             found = restored(self.folder / str(step), state=ocp.args.StandardRestore(wanted))["state"]
             return TrainState(**found)
 
     def restore_variables(self, step: int, like: Variables) -> Variables:
-        """Parameters and statistics alone, on one device: what animation needs."""
-        self.check(step)
+        """Parameters and statistics alone, on one device: what animation needs. Those of a run with averages are the averages."""
+        averaged = bool(self.info(step).get(EMA))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like._asdict())
+        wanted = {"ema": wanted} if averaged else wanted
         restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
         with _readable(self, step):
             args = ocp.args.PyTreeRestore(item=wanted, restore_args=restore_args, partial_restore=True)
-            return Variables(**restored(self.folder / str(step), state=args)["state"])
+            found = restored(self.folder / str(step), state=args)["state"]
+            return Variables(**(found["ema"] if averaged else found))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from maskanim_jax.distributed.rendezvous import listen, meet, receive
 from maskanim_jax.distributed.secret import drawn
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.kernels.native import build
-from maskanim_jax.weights import default_cache
+from maskanim_jax.utils.cache import default_cache
 
 OTHERS = "MASKANIM_DISTRIBUTED"
 """Environment variable: "1" where JAX finds the other processes by itself (Slurm, TPU pods, Open MPI), else ADDRESS:PORT,COUNT,INDEX."""

@@ -60,15 +60,15 @@ def choose_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[int
 
 def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: int) -> Scene:
     """Draws a pair: `frames` evenly spread frames of the driver's clip, S = `size`."""
+    from input_pipeline.puppets.dataset import identity_of
     from input_pipeline.puppets.draw import background, render
-    from input_pipeline.puppets.identity import draw_identity
     from input_pipeline.puppets.pose import trajectory
 
     source, driving = (clips[n] for n in pair)
     poses = trajectory(driving.seed, driving.pose, driving.frames)
     numbers = sorted({int(n) for n in np.linspace(0, driving.frames - 1, frames).round()})
     strangers = [clip for clip in clips if clip.identity not in (source.identity, driving.identity)]
-    own, other, *rest = (draw_identity(clip.seed, clip.identity) for clip in (source, driving, *strangers[:BYSTANDERS]))
+    own, other, *rest = (identity_of(clip) for clip in (source, driving, *strangers[:BYSTANDERS]))
     empty = background(own, size).astype(np.float32) / 255
     truths, drivings, silhouettes, joints = [], [], [], []
     for number in numbers:

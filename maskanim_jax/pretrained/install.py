@@ -73,7 +73,7 @@ def install(name: str, input: Path | None = None, cache: Path | None = None) -> 
 
 
 def _cache(cache: Path | None) -> Path:
-    from maskanim_jax.weights import default_cache
+    from maskanim_jax.utils.cache import default_cache
 
     return Path(cache) if cache else default_cache()
 

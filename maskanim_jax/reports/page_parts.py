@@ -55,6 +55,8 @@ class Video(NamedTuple):
     caption: str
     link: str
     moving_image: bool
+    name: str = ""
+    """The file's name."""
 
 
 def read_json(path: Path, kind: type, notes: list[str]) -> Any:
@@ -143,9 +145,14 @@ def pictures(workdir: Path, page_folder: Path) -> dict[str, list[Picture]]:
 
 def _embedded(picture: tuple[int, Path], page_folder: Path) -> tuple[int, str]:
     step, path = picture
+    return step, embedded(path, page_folder)
+
+
+def embedded(path: Path, page_folder: Path) -> str:
+    """The address of a png for the page: the picture itself, or a link to a large one."""
     if path.stat().st_size > _EMBED:
-        return step, link(path, page_folder)
-    return step, "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+        return link(path, page_folder)
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def videos(folder: Path, page_folder: Path, notes: list[str]) -> list[Video]:
@@ -156,7 +163,9 @@ def videos(folder: Path, page_folder: Path, notes: list[str]) -> list[Video]:
     if len(shown) > _VIDEOS:
         notes.append(f"{folder.name}/ holds {len(shown)} results, of which the first {_VIDEOS} are shown.")
     return [
-        Video(str(captions.get(path.name, path.stem)), link(path, page_folder), path.suffix.lower() == ".gif")
+        Video(
+            str(captions.get(path.name, path.stem)), link(path, page_folder), path.suffix.lower() == ".gif", path.name
+        )
         for path in shown[:_VIDEOS]
     ]
 

@@ -60,8 +60,8 @@ def puppet_strips(runs: Sequence[Run]) -> dict[str, np.ndarray]:
 
     The pairs are the first of its truth.json, each with the frame in the middle of the driver's clip.
     """
-    from input_pipeline.puppets.dataset import clips as puppet_clips
-    from maskanim_jax.animate import animate
+    from input_pipeline.puppets.dataset import clips_of
+    from maskanim_jax.animation.generate import animate
     from maskanim_jax.checkpoints.loading import load_run
     from maskanim_jax.evaluation.cross_identity_scenes import choose_pairs, draw_scene
     from maskanim_jax.video.strips import grid, strip
@@ -69,8 +69,8 @@ def puppet_strips(runs: Sequence[Run]) -> dict[str, np.ndarray]:
     found = {}
     for run in runs:
         loaded = load_run(run.folder)
-        system, puppets = loaded.system, loaded.config.data.puppets
-        clips = puppet_clips("test", puppets.test_identities, puppets.clips_per_identity, puppets.frames, puppets.seed)
+        system = loaded.system
+        clips = clips_of(loaded.config.data.puppets, run.truth.get("split", "test"))
         rows = []
         for number, pair in enumerate(choose_pairs(clips, STRIP_PAIRS, int(run.truth.get("seed", 0)))):
             scene = draw_scene(clips, pair, 3, system.frame_size)

@@ -126,6 +126,10 @@ class System(Protocol):
         """Sentences about what goes wrong, from the metrics of a step; empty when all is well."""
         ...
 
+    def shape_settings(self) -> dict[str, Any]:
+        """The settings that decide which tensors there are and their shapes, by name; told when networks of another run don't fit."""
+        ...
+
     def departures(self) -> list[str]:
         """Where the config departs from the paper, a sentence each; log and report repeat them."""
         ...

@@ -16,11 +16,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from maskanim_jax.checkpoints.loading import FOLDER, flat_config
+from maskanim_jax.checkpoints.loading import FOLDER
 from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.kernels.native import build
 from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.workdir.config import flat_config
 from maskanim_jax.workdir.provenance import git_revision, versions
 
 OWN = ("data.shards", "data.threads", "data.prefetch", "cpu_devices")

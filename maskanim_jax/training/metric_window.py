@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import agreed
 from maskanim_jax.systems.interface import System
 from maskanim_jax.training.step import FINITE

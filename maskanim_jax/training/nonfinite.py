@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax.checkpoints.loading import Checkpoints
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
 from maskanim_jax.training.metric_window import NotFinite
 from maskanim_jax.utils.atomic_files import replacing

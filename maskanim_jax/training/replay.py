@@ -19,14 +19,17 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
-from maskanim_jax.checkpoints.loading import FOLDER, Checkpoints, changes, refuse_changes
+from maskanim_jax.checkpoints.loading import FOLDER
+from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Tree
-from maskanim_jax.training.loop import Setting, batches, fresh, set_up, start
+from maskanim_jax.systems.train_state import TrainState
+from maskanim_jax.training.experiment import Setting, batches, fresh, set_up, start
 from maskanim_jax.training.nonfinite import finite_or_word, pairs_of_step, record_path, words
-from maskanim_jax.training.step import FINITE, TrainState, make_step
+from maskanim_jax.training.step import FINITE, make_step
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.video.strips import grid, strip
+from maskanim_jax.workdir.config import changes, refuse_changes
 from maskanim_jax.workdir.provenance import read_starts
 
 REPLAY = "replay"
@@ -57,7 +60,14 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
             raise UserError(f"{workdir} has no checkpoint before step {step} any more: restore one to replay from")
         state = fresh(setting) if checkpoint is None else start(setting, checkpoints, checkpoint)
     first = int(state.step)
-    run = make_step(setting.system, config.seed, setting.stream.steps_per_epoch, setting.mesh, config.optim.accumulate)
+    run = make_step(
+        setting.system,
+        config.seed,
+        setting.stream.steps_per_epoch,
+        setting.mesh,
+        config.optim.accumulate,
+        config.optim.ema,
+    )
     with contextlib.closing(batches(setting, first)) as pairs:
         for _ in tqdm(range(first + 1, step + 1), desc="replay", unit="step"):
             source, driving = next(pairs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,44 +10,9 @@ import optax
 from jax.sharding import Mesh
 
 from maskanim_jax.distributed.sharding import in_parts, replicated, split
+from maskanim_jax.systems.averaging import moved
 from maskanim_jax.systems.interface import Gradients, System, Tree, Variables
-from maskanim_jax.utils.memory import give_back_memory
-
-
-class TrainState(NamedTuple):
-    """`step` counts finished steps; it is also the position in the data, since a batch is a function of (seed, step)."""
-
-    step: jax.Array
-    params: Tree
-    stats: Tree
-    opt_state: Any
-
-    @property
-    def variables(self) -> Variables:
-        """Parameters and batch statistics, as the system takes them."""
-        return Variables(self.params, self.stats)
-
-
-def init_state(system: System, seed: int, steps_per_epoch: int) -> TrainState:
-    """The state before the first step; a pure function of config and seed."""
-    variables = system.init(jax.random.key(seed))
-    return TrainState(
-        jnp.zeros((), jnp.int32),
-        variables.params,
-        variables.stats,
-        system.optimizer(steps_per_epoch).init(variables.params),
-    )
-
-
-def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh) -> TrainState:
-    """`init_state` on every device of the mesh."""
-    # It runs once: on a CPU, where compiling it well takes longer than all else before the first step, that is left out.
-    options: dict[str, Any] = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
-    made = jax.jit(init_state, static_argnums=(0, 1, 2), out_shardings=replicated(mesh), compiler_options=options)
-    state = jax.block_until_ready(made(system, seed, steps_per_epoch))
-    give_back_memory()
-    return state
-
+from maskanim_jax.systems.train_state import TrainState
 
 FINITE = "finite"
 """The metric that says whether a step may be kept."""
@@ -71,13 +35,15 @@ def health(found: Gradients) -> dict[str, jax.Array]:
 StepFunction = Callable[[TrainState, Tree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1) -> StepFunction:
+def make_step(
+    system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1, ema: float = 0.0
+) -> StepFunction:
     """One jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics), `health` among them.
 
     `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, split over the devices; the state is donated. Under jit the means over a
     batch, batch norm's among them, are those of the global batch, so the result does not depend on the number of devices but for rounding.
     `accumulate` > 1 works the batch off in so many parts, one after the other, and moves once by the mean of their gradients: less memory,
-    but batch statistics are those of each part.
+    but batch statistics are those of each part. `ema` > 0 is the decay of the averages that the state then has.
     """
     optimizer = system.optimizer(steps_per_epoch)
 
@@ -111,7 +77,11 @@ def make_step(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accum
         with jax.named_scope("adam"):
             updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)
             params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, found.stats, opt_state), found.metrics | health(found)
+        averages = state.ema
+        if averages is not None:
+            with jax.named_scope("ema"):
+                averages = moved(averages, Variables(params, found.stats), state.step, ema)
+        return TrainState(state.step + 1, params, found.stats, opt_state, averages), found.metrics | health(found)
 
     same, batch = replicated(mesh), split(mesh)
     return jax.jit(step, in_shardings=(same, same, batch, batch), out_shardings=(same, same), donate_argnums=0)

@@ -12,7 +12,7 @@ import gradio as gr
 from maskanim_jax.systems import SYSTEMS
 
 if TYPE_CHECKING:
-    from maskanim_jax.api import Animator
+    from maskanim_jax.animation.animator import Animator
 
 SLIDERS = {"threshold": (0.0, 255.0, 1.0), "mask_scale": (0.25, 2.0, 0.05), "smooth": (0.0, 0.95, 0.05)}
 """(low, high, step) of what is a number."""

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from maskanim_jax.animate import animate
-from maskanim_jax.animation.nearest import nearest_frame
-from maskanim_jax.api import Animator
+from maskanim_jax.animation.animator import Animator
+from maskanim_jax.animation.generate import animate, nearest_frame
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import FrameSource, first_frame, open_frames

@@ -20,7 +20,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
-from maskanim_jax.api import Animator, load
+from maskanim_jax.animation.animator import Animator, load
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import Fit

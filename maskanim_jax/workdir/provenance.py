@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.systems.interface import System
 from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import replacing
 
@@ -107,3 +108,13 @@ def add_start(workdir: Path, start: Mapping[str, Any]) -> list[str]:
     if "convolutions" in before and "convolutions" in start:
         was["convolutions"], now["convolutions"] = before["convolutions"], start["convolutions"]
     return [f"{name} was {was.get(name)} and is {now[name]}" for name in now if was.get(name) != now[name]]
+
+
+def write_departures(workdir: Path, system: System) -> None:
+    """For the report."""
+    path = workdir / "departures.json"
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(system.departures(), indent=2))
+    except OSError as error:
+        raise UserError(f"{path} can't be written ({error.strerror}): free it or give another --workdir") from error

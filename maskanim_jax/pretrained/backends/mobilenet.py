@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.pretrained.arrays import find_arrays
+from maskanim_jax.pretrained.arrays import Arrays, find_arrays
 from maskanim_jax.pretrained.backends.interface import Embedded, Subject
 from maskanim_jax.pretrained.registry import NETWORKS
 
@@ -120,7 +120,7 @@ class MobileNet:
     licence = NETWORKS["mobilenetv2"].licence
 
     def __init__(self, cache: Path | None = None) -> None:
-        self._weights = jax.device_put(find_arrays(self.name, shapes(), cache))
+        self._weights = jax.device_put(find_arrays(self.name, read_mobilenet, shapes(), cache))
 
     def embed(self, frames: np.ndarray) -> Embedded:
         found = []
@@ -134,3 +134,10 @@ class MobileNet:
         vectors = np.concatenate(found)
         lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
         return Embedded(vectors / np.maximum(lengths, 1e-12), np.ones(len(vectors), bool))
+
+
+def read_mobilenet(path: Path) -> Arrays:
+    """PyTorch's state dict with each batch norm folded into the conv before it."""
+    from maskanim_jax.serialization.torch_reader import read_tensors
+
+    return folded(read_tensors(path, max_bytes=64 << 20), path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from maskanim_jax.errors import UserError
@@ -57,6 +59,19 @@ def _check_discriminator(config: ConfigDict) -> None:
         )
 
 
+def shape_settings(config: ConfigDict) -> dict[str, Any]:
+    """What decides the tensors' shapes; the frame's side does not."""
+    fields = {
+        "keypoints": ("count", "width", "max_width", "blocks", "jacobian", "single_jacobian"),
+        "motion": ("width", "max_width", "blocks", "occlusion"),
+        "generator": ("width", "max_width", "down_blocks", "residual_blocks"),
+        "discriminator": ("enabled",),
+    }
+    if config.discriminator.enabled:
+        fields["discriminator"] += ("width", "max_width", "blocks", "spectral_norm", "keypoints")
+    return {f"{name}.{field}": config[name][field] for name in fields for field in fields[name]}
+
+
 def departures(config: ConfigDict) -> list[str]:
     """Sentences on everything that neither the paper nor the released code has; sizes first, ablations behind."""
     c = config
@@ -89,6 +104,8 @@ def departures(config: ConfigDict) -> list[str]:
         ),
         (len(loss.taps) != 5, f"the perceptual loss reads {', '.join(loss.taps)}, not five layers"),
         (not loss.equivariance_value, "there is no equivariance loss of keypoints (Eq. 11)"),
+        (bool(c.optim.ema), f"results are those of averaged weights, with decay {c.optim.ema:g}"),
+        (bool(c.init_from), f"the networks start from {c.init_from}"),
         (loss.vgg != "imagenet", "the perceptual loss uses untrained features of VGG-19"),
         (c.optim.learning_rate != 2e-4, f"the learning rate is {c.optim.learning_rate:g}, not 2e-4"),
         (bool(c.optim.warmup_steps), f"the learning rate warms up over {c.optim.warmup_steps} steps"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from maskanim_jax.animation import smoothing
 from maskanim_jax.errors import UserError
+from maskanim_jax.systems import options
 
 MOTIONS = ("relative", "absolute")
 """Section 3.4: Eq. 14 and 15, or the driver's keypoints as they are."""
@@ -14,7 +14,7 @@ FLAGS = {
     "motion": "relative (default, as in section 3.4 of its paper): the driver's motion since its first frame moves the source; "
     "absolute (the released demo's default): the source takes the driver's pose",
     "adapt_scale": "scale relative motion by the size of the source's object beside the driver's (or =false, the default)",
-    "smooth": smoothing.FLAG,
+    "smooth": options.FLAG,
 }
 """Options by name with what `python -m maskanim_jax.animate --help` says of them."""
 VARIANTS: dict[str, dict[str, str]] = {motion: {"motion": motion} for motion in MOTIONS}
@@ -49,4 +49,4 @@ def parse_options(given: Mapping[str, str]) -> AnimationOptions:
         raise UserError(
             "--adapt_scale scales relative motion and changes nothing with --motion=absolute: leave one of them away"
         )
-    return AnimationOptions(motion, adapt_scale, smoothing.parse_smooth(str(given.get("smooth", "0"))))
+    return AnimationOptions(motion, adapt_scale, options.parse_smooth(str(given.get("smooth", "0"))))

@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from maskanim_jax.augment_geometry import resize_pairs
 from maskanim_jax.nn.functional import Network, fold_all
 from maskanim_jax.nn.types import PRECISIONS
-from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs
-from maskanim_jax.systems.fomm.config_checks import check, departures
+from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, resize_pairs
+from maskanim_jax.systems.fomm.config_checks import check, departures, shape_settings
 from maskanim_jax.systems.fomm.discriminator import Discriminator
 from maskanim_jax.systems.fomm.generator import Generator
 from maskanim_jax.systems.fomm.keypoints import KeypointDetector, Keypoints
@@ -127,6 +126,9 @@ class FirstOrderMotion:
         metrics["prediction_l1"] = jnp.abs(seen["prediction"] - driving).mean()
         metrics["source_l1"] = jnp.abs(source - driving).mean()
         return Gradients(grads, stats, metrics)
+
+    def shape_settings(self) -> dict[str, Any]:
+        return shape_settings(self.config)
 
     def departures(self) -> list[str]:
         return departures(self.config)

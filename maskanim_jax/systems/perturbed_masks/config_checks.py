@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from maskanim_jax.errors import UserError
@@ -32,6 +34,18 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"config.loss has a scale of {scale}, which does not divide config.frame_size={frame}")
     check_taps(config.loss.taps)
     parse_options({"threshold": str(config.perturb.threshold)}, config.perturb)
+
+
+def shape_settings(config: ConfigDict) -> dict[str, Any]:
+    """What decides the tensors' shapes. The frame's side itself does not, but the coarse generator doubles the mask's side up to it."""
+    ratio = {"frame_size / mask.size": config.frame_size // config.mask.size}
+    sizes = {
+        f"{name}.{field}": config[name][field]
+        for name in ("mask", "refine", "fine")
+        for field in ("width", "blocks", "max_width")
+    }
+    coarse = {f"coarse.{field}": config.coarse[field] for field in ("width", "residual_blocks")}
+    return {**ratio, **sizes, **coarse, "mask.normalise_logits": config.mask.normalise_logits}
 
 
 def departures(config: ConfigDict) -> list[str]:
@@ -78,6 +92,8 @@ def departures(config: ConfigDict) -> list[str]:
             tuple(c.loss.scales) != tuple(c.loss.coarse_scales),
             f"the coarse frame is compared at {tuple(c.loss.coarse_scales)} only",
         ),
+        (bool(c.optim.ema), f"results are those of averaged weights, with decay {c.optim.ema:g}"),
+        (bool(c.init_from), f"the networks start from {c.init_from}"),
         (c.loss.vgg != "imagenet", "the perceptual loss uses untrained features of VGG-19"),
     ]
     return [sentence for departs, sentence in checks if departs]

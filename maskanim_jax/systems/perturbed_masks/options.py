@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from maskanim_jax.animation import smoothing
 from maskanim_jax.errors import UserError
+from maskanim_jax.systems import options
 
 ABLATIONS = ("none", "no_pert", "no_ref", "no_id")
 """Section 4.3: without P_test, without r, without both."""
@@ -16,7 +16,7 @@ FLAGS = {
     "threshold": "mask values below it become 0: median, or a number from 0 to 255",
     "mask_scale": "scale of the driving mask about the centre, such as 0.75",
     "ablation": "leave out a part: no_pert, no_ref or no_id",
-    "smooth": smoothing.FLAG,
+    "smooth": options.FLAG,
 }
 """Options by name with what `python -m maskanim_jax.animate --help` says of them."""
 
@@ -59,5 +59,5 @@ def parse_options(given: Mapping[str, str], perturb: ConfigDict) -> AnimationOpt
         "median" if threshold == "median" else _number("threshold", threshold, 0, 255, "'median' or "),
         _number("mask_scale", str(given.get("mask_scale", perturb.test_scale)), 0.05, 4.0),
         ablation,
-        smoothing.parse_smooth(str(given.get("smooth", "0"))),
+        options.parse_smooth(str(given.get("smooth", "0"))),
     )

@@ -23,7 +23,7 @@ from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, random_negative
 from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
-from maskanim_jax.systems.perturbed_masks.config_checks import check, departures
+from maskanim_jax.systems.perturbed_masks.config_checks import check, departures, shape_settings
 from maskanim_jax.systems.perturbed_masks.networks import CoarseGenerator, FineGenerator, MaskGenerator, MaskRefiner
 from maskanim_jax.systems.perturbed_masks.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.perturbed_masks.perturbations import p_test, p_train
@@ -182,6 +182,9 @@ class PerturbedMasks:
         metrics["fine_l1"] = jnp.abs(pictures["fine"] - target).mean()
         metrics["source_l1"] = jnp.abs(source - target).mean()
         return Gradients(grads, stats, metrics)
+
+    def shape_settings(self) -> dict[str, Any]:
+        return shape_settings(self.config)
 
     def departures(self) -> list[str]:
         return departures(self.config)

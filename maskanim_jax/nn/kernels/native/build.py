@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import jax
 
-from maskanim_jax.weights import default_cache
+from maskanim_jax.utils.cache import default_cache
 
 SWITCH = "MASKANIM_NATIVE"
 """Environment variable: "0" leaves the compiled convolutions out."""

@@ -1,0 +1,249 @@
+"""How is a trained system used from Python? `load` it, then `animate` or `stream`."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from tqdm import tqdm
+
+from maskanim_jax.animation.compiled import compiled, step_for_a_video, unit
+from maskanim_jax.animation.generate import animate, nearest_frame
+from maskanim_jax.animation.inputs import (
+    Driving,
+    Option,
+    Picture,
+    clip_facts,
+    exact_rate,
+    read_frames,
+    read_once,
+    read_picture,
+    refuse_inputs,
+)
+from maskanim_jax.errors import UserError
+from maskanim_jax.video.images import Fit
+from maskanim_jax.video.reader import open_frames
+from maskanim_jax.video.strips import strip, to_uint8
+from maskanim_jax.video.writer import MADE, VideoWriter, check_writable
+
+if TYPE_CHECKING:
+    from maskanim_jax.checkpoints.run import LoadedRun
+
+
+def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
+    """The trained system of a workdir ("best" or "last" checkpoint) or of a folder WORKDIR/checkpoints/STEP.
+
+    Raises UserError when there is none or it cannot be read.
+    """
+    if which not in ("best", "last"):
+        raise UserError(f"which={which!r} cannot be: give 'best' or 'last'")
+    from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.distributed import setup
+
+    path = Path(checkpoint)
+    setup.prepare(saved_config(path))
+    return Animator(load_run(path, which))
+
+
+@dataclass(frozen=True)
+class Animator:
+    """A trained system with which pictures are animated; `load` makes it."""
+
+    run: LoadedRun
+
+    @property
+    def frame_size(self) -> int:
+        """Side S of the square frames that come out, in pixels."""
+        return self.run.system.frame_size
+
+    @property
+    def step(self) -> int:
+        """The training step of the checkpoint."""
+        return self.run.step
+
+    def __repr__(self) -> str:
+        return f"<{self.run.system.name} of step {self.step}, {self.frame_size} x {self.frame_size}>"
+
+    @overload
+    def animate(
+        self,
+        source: Picture,
+        driving: Driving,
+        *,
+        output: None = None,
+        fps: None = None,
+        batch: int = 8,
+        fit: Fit = "crop",
+        best_frame: bool = False,
+        progress: bool = True,
+        **options: Option,
+    ) -> Iterator[np.ndarray]: ...
+
+    @overload
+    def animate(
+        self,
+        source: Picture,
+        driving: Driving,
+        *,
+        output: str | os.PathLike[str],
+        fps: float | Fraction | None = None,
+        batch: int = 8,
+        fit: Fit = "crop",
+        best_frame: bool = False,
+        progress: bool = True,
+        **options: Option,
+    ) -> Path: ...
+
+    def animate(
+        self,
+        source: Picture,
+        driving: Driving,
+        *,
+        output: str | os.PathLike[str] | None = None,
+        fps: float | Fraction | None = None,
+        batch: int = 8,
+        fit: Fit = "crop",
+        best_frame: bool = False,
+        progress: bool = True,
+        **options: Option,
+    ) -> Iterator[np.ndarray] | Path:
+        """Animates `source` by `driving`, `batch` frames at once; `fit` makes frames of any size square.
+
+        Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
+        length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs, at `fps` frames
+        per second (default: the driving file's, whose sound is kept; 25 for arrays). `best_frame` measures relative motion from the driving frame
+        nearest to the source's pose. `options` are the system's: threshold="median", mask_scale=0.75, motion="absolute", ...
+
+        Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
+        Python warning with the first frame.
+        """
+        result = self.run.system.result
+        if output is None and fps is not None:
+            raise UserError("fps is that of a file: give output=, or leave fps away")
+        if output is not None:
+            refuse_inputs(output, source, driving)
+            check_writable(os.fspath(output))
+        shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
+        frames = (pictures[result] for pictures in shown)
+        if output is None:
+            return frames
+        total, rate, sound = clip_facts(driving)
+        if fps is not None:
+            rate = exact_rate(fps)
+        with VideoWriter(os.fspath(output), rate, sound, MADE) as writer:
+            for frame in tqdm(frames, desc="animate", total=total, unit="frame", disable=not progress):
+                writer.write(frame)
+        return Path(output)
+
+    def pictures(
+        self,
+        source: Picture,
+        driving: Driving,
+        *,
+        names: Sequence[str] = (),
+        batch: int = 8,
+        fit: Fit = "crop",
+        best_frame: bool = False,
+        **options: Option,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Like `animate`, but all intermediate pictures of each frame by name, or those of `names`: (H, W, 3) uint8, masks in grey."""
+        if batch < 1:
+            raise UserError(f"batch={batch} cannot be: give 1 or more frames")
+        wanted = self._names(names)
+        chosen = self._options(options)
+        still = read_picture(source)
+        if isinstance(driving, np.ndarray) and driving.ndim != 4:
+            raise UserError(f"a driving array is (N, H, W, 3), not {driving.shape}: give [frame] for a single frame")
+        if best_frame and read_once(driving):
+            raise UserError(
+                "best_frame reads the driving twice: give a path, a list or an array instead of a generator"
+            )
+        if isinstance(driving, str | os.PathLike):
+            open_frames(Path(driving)).close()  # says now what is wrong with it
+        return self._pictures(still, driving, chosen, wanted, batch, fit, best_frame)
+
+    def _pictures(
+        self,
+        source: np.ndarray,
+        driving: Driving,
+        options: Any,
+        names: tuple[str, ...],
+        batch: int,
+        fit: Fit,
+        best_frame: bool,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        system, variables, first = self.run.system, self.run.variables, None
+        if best_frame:
+            with ExitStack() as stack:
+                frames = read_frames(driving, stack)
+                first = nearest_frame(system, variables, source, frames, batch=batch, fit=fit)[1]
+        with ExitStack() as stack:
+            frames = read_frames(driving, stack)
+            for pictures in animate(
+                system,
+                variables,
+                source,
+                frames,
+                options,
+                batch=batch,
+                fit=fit,
+                first=first,
+                warn=_warn,
+                names=names,
+            ):
+                yield {name: to_uint8(values) for name, values in pictures.items()}
+
+    def strip(self, pictures: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What `pictures` yielded for a frame side by side, with captions: one (H, W, 3) uint8 picture."""
+        return strip(pictures, self.run.system.picture_order, self.frame_size, captions=True)
+
+    def stream(self, source: Picture, *, fit: Fit = "crop", **options: Option) -> Session:
+        """A session that takes one driving frame at a time, as from a camera; UserError like `animate`."""
+        return Session(self, read_picture(source), fit, self._options(options))
+
+    def _names(self, names: Sequence[str]) -> tuple[str, ...]:
+        known = self.run.system.picture_order
+        for name in names:
+            if name not in known:
+                raise UserError(f"there is no picture {name!r}: this system has {', '.join(known)}")
+        return tuple(names)
+
+    def _options(self, given: Mapping[str, Option]) -> Any:
+        texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in given.items()}
+        return self.run.system.animation_options(texts)
+
+
+class Session:
+    """Animates a source frame by frame: `frame = session(driving_frame)`; relative motion is measured from the first one."""
+
+    def __init__(self, animator: Animator, source: np.ndarray, fit: Fit, options: Any) -> None:
+        self._animator, self._system, self._fit, self._options = animator, animator.run.system, fit, options
+        self._compiled = compiled(self._system, animator.run.variables, 1)
+        self._step = step_for_a_video(self._compiled, options)
+        self._source = unit(source, self._system.frame_size, fit)[None]
+        self._begun: Any = None
+
+    def __call__(self, driving: Picture) -> np.ndarray:
+        """The source in the pose of `driving`, (H, W, 3) uint8 of any size: (S, S, 3) uint8."""
+        return self.pictures(driving, (self._system.result,))[self._system.result]
+
+    def pictures(self, driving: Picture, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """All intermediate pictures of one driving frame by name, or those of `names`: (H, W, 3) uint8."""
+        frame = unit(read_picture(driving), self._system.frame_size, self._fit)[None]
+        if self._begun is None:
+            self._begun = self._compiled.begin(self._source, frame)
+            if sentences := self._system.warnings(self._begun, self._options):
+                _warn("; ".join(sentences))
+        shown = self._step(self._begun, frame, self._options, self._animator._names(names))
+        return {name: to_uint8(np.asarray(values, np.float32)[0]) for name, values in shown.items()}
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, stacklevel=2)

@@ -1,0 +1,85 @@
+"""How does one picture move by many? Frames in, the system's pictures out, a batch at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskanim_jax.animation.compiled import compiled, step_for_a_video, unit
+from maskanim_jax.errors import UserError
+from maskanim_jax.video.images import Fit
+
+if TYPE_CHECKING:
+    from maskanim_jax.systems.interface import System, Variables
+
+
+def animate(
+    system: System,
+    variables: Variables,
+    source: np.ndarray,
+    driving: Iterable[np.ndarray],
+    options: Any,
+    *,
+    batch: int = 8,
+    fit: Fit = "crop",
+    first: np.ndarray | None = None,
+    warn: Callable[[str], None] | None = None,
+    names: Sequence[str] = (),
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields, for every driving frame, the system's pictures: (H, W, 1 or 3) float32 in [0, 1] by name, all of them or those of `names`.
+
+    `source` and each driving frame are (H, W, 3) uint8 of any size; `fit` makes them square. `options` is
+    what `system.animation_options` returned. `first` stands in for the first driving frame, from which relative
+    motion is measured; `warn` gets what the system has to say of source and driving. At most `batch` frames are
+    read ahead; the last batch is filled up, so that one compilation serves every length.
+    """
+    if batch < 1:
+        raise ValueError("a batch has at least one frame")
+    ready = compiled(system, variables, batch)
+    frames = (unit(frame, system.frame_size, fit) for frame in driving)
+    step = step_for_a_video(ready, options)
+    begun = None
+    while some := list(itertools.islice(frames, batch)):
+        if begun is None:
+            start = some[0] if first is None else unit(first, system.frame_size, fit)
+            begun = ready.begin(unit(source, system.frame_size, fit)[None], start[None])
+            if warn is not None and (sentences := system.warnings(begun, options)):
+                warn("; ".join(sentences))
+        filled = np.stack(some + [some[-1]] * (batch - len(some)))
+        pictures = {
+            name: np.asarray(values, np.float32) for name, values in step(begun, filled, options, tuple(names)).items()
+        }
+        for index in range(len(some)):
+            yield {name: values[index] for name, values in pictures.items()}
+
+
+def nearest_frame(
+    system: System,
+    variables: Variables,
+    source: np.ndarray,
+    driving: Iterable[np.ndarray],
+    *,
+    batch: int = 8,
+    fit: Fit = "crop",
+) -> tuple[int, np.ndarray]:
+    """(number, frame) of the driving frame whose pose is nearest to the source's by the system's measure; the first among equals.
+
+    Frames are (H, W, 3) uint8 of any size; only a batch of them and the best are held. Raises UserError when no distance is finite.
+    """
+    distance = compiled(system, variables, batch).distance
+    wanted = unit(source, system.frame_size, fit)[None]
+    best, found, number = np.inf, None, 0
+    frames = iter(driving)
+    while some := list(itertools.islice(frames, batch)):
+        units = [unit(frame, system.frame_size, fit) for frame in some]
+        filled = np.stack(units + [units[-1]] * (batch - len(some)))
+        for frame, far in zip(some, np.asarray(distance(wanted, filled), np.float32), strict=False):
+            if far < best:
+                best, found = float(far), (number, frame)
+            number += 1
+    if found is None:
+        raise UserError("no driving frame has a pose that can be compared with the source's: leave --best_frame away")
+    return found

@@ -1,0 +1,103 @@
+"""How does a run of ours become a checkpoint of the released code?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskanim_jax.conversion.importing import UNUSED, _check_absent, _layout
+from maskanim_jax.errors import UserError
+from maskanim_jax.serialization.npz import read_npz
+from maskanim_jax.serialization.torch_writer import write_tensors
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from maskanim_jax.conversion.layout import Layout
+
+
+def export_checkpoint(path: Path, output: Path) -> list[str]:
+    """Writes a run's newest checkpoint (or `WORKDIR/checkpoints/STEP`) as a file of the released code, optimiser included.
+
+    Returns what there is to say. Raises UserError when the run has what the released code lacks, or the output is there already.
+    """
+    import jax
+
+    from maskanim_jax.checkpoints.loading import FOLDER, load_run
+    from maskanim_jax.checkpoints.manager import Checkpoints
+    from maskanim_jax.conversion.adam_state import read_moments as moments_of
+    from maskanim_jax.conversion.layout import Unused, file_tree
+    from maskanim_jax.distributed.sharding import make_mesh
+    from maskanim_jax.systems.train_state import abstract_state
+
+    _check_absent(output, "file")
+    run = load_run(path, "last")
+    workdir = path.parent.parent if path.parent.name == FOLDER else path.parent if path.name == FOLDER else path
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        info = checkpoints.info(run.step)
+        steps_per_epoch = info.get("steps_per_epoch")
+        like = abstract_state(run.system, run.config.seed, steps_per_epoch or 1, info.get("ema", 0.0))
+        state = jax.device_get(checkpoints.restore(run.step, like, make_mesh(jax.device_count())))
+    moments = {name: found for name, found in moments_of(state.opt_state).items() if found.updates}
+    unused = _read_unused(workdir / UNUSED)
+    layout = _layout(run.config, {name: value.shape for name, value in unused.items()})
+    _check_unused(workdir / UNUSED, unused, layout)
+    epoch = max(0, run.step // steps_per_epoch - 1) if steps_per_epoch else 0
+    rates = run.system.learning_rates(run.step, steps_per_epoch or 1)
+    tree = file_tree(state.averaged, moments, unused, layout, epoch, _groups(run.config, layout, rates))
+    write_tensors(output, tree)
+    said = [f"{output}: step {run.step} of {path} as epoch {epoch}"]
+    if state.ema is not None:
+        said.append(
+            "the networks are the run's averaged weights (optim.ema); the optimiser's state is that of the last ones"
+        )
+    if made := [name for name, at in layout.items() if isinstance(at, Unused) and name not in unused and not at.fixed]:
+        said.append(f"{len(made)} tensors that the released code holds and never uses are zeros, such as {made[0]}")
+    return said
+
+
+def _groups(config: ConfigDict, layout: Layout, rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Adam's settings of each module as torch writes them; `initial_lr` is what its schedules start from."""
+    from maskanim_jax.conversion.layout import Place
+
+    optim, highest = config.optim, max(rates.values())
+    groups: dict[str, dict[str, Any]] = {}
+    # A module that is only carried along has no network here; its optimiser never moved.
+    networks = dict.fromkeys((name.split(".", 1)[0] for name in layout), "")
+    for name, at in layout.items():
+        module = name.split(".", 1)[0]
+        if isinstance(at, Place) and not networks[module]:
+            networks[module] = at.path[0]
+    for module, network in networks.items():
+        rate = rates.get(network, highest)
+        groups[module] = {
+            "lr": float(rate),
+            "betas": (float(optim.beta1), float(optim.beta2)),
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+            "amsgrad": False,
+            "initial_lr": float(optim.learning_rate) * (rate / highest if highest else 1.0),
+        }
+    return groups
+
+
+def _read_unused(path: Path) -> dict[str, np.ndarray]:
+    """What an import kept; empty for a run that was trained here."""
+    if not path.exists():
+        return {}
+    return read_npz(path, "move it away to have zeros in its place, or import again")
+
+
+def _check_unused(path: Path, unused: Mapping[str, np.ndarray], layout: Layout) -> None:
+    """Raises UserError when something else was kept than this config's files have."""
+    from maskanim_jax.conversion.layout import Place
+
+    for name, value in unused.items():
+        at = layout.get(name)
+        if at is None or isinstance(at, Place) or value.shape != at.default.shape:
+            raise UserError(
+                f"{path} is not of this run ({name}): move it away to have zeros in its place, or import again"
+            )

@@ -1,0 +1,170 @@
+"""How does a checkpoint of the released code become a run of ours?
+
+Only tensors and plain values are read from the file; nothing in it is ever executed. See docs/checkpoints.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.serialization.torch_reader import MAX_BYTES, read_tensors
+
+if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
+    from maskanim_jax.conversion.contents import Contents
+    from maskanim_jax.conversion.layout import Layout, Shapes
+    from maskanim_jax.systems.interface import System, Variables
+
+
+UNUSED = "unused_tensors.npz"
+"""In the workdir of an imported run: the tensors that only the released code has, for the way back."""
+
+
+def import_checkpoint(
+    path: Path,
+    workdir: Path,
+    config: ConfigDict,
+    steps_per_epoch: int | None = None,
+    with_optimizer: bool = True,
+    as_published: bool = True,
+) -> list[str]:
+    """Makes a workdir from a released checkpoint; returns what there is to say about it.
+
+    The run has the config's sizes, and with `as_published` the settings that the system's published files were trained with. Its step is
+    that of the file's optimiser; `steps_per_epoch` is needed to go on training. Raises UserError when the file is not plain tensors, does
+    not fit the config, or the workdir is there already.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from maskanim_jax.checkpoints.manager import Checkpoints
+    from maskanim_jax.conversion.adam_state import place_moments
+    from maskanim_jax.conversion.contents import read_contents, read_moments
+    from maskanim_jax.conversion.layout import Unused, released, shapes, to_variables
+    from maskanim_jax.systems import build
+    from maskanim_jax.systems.train_state import TrainState
+    from maskanim_jax.workdir.config import claim_workdir
+
+    _check_absent(workdir, "folder")
+    config = copy.deepcopy(config)
+    settings = released(config).as_published(config) if as_published else []
+    system, tree = build(config), read_tensors(path, _most_bytes(path))
+    layout, lacking = _without_lacking(released(config).MAY_LACK, _layout(config, given := shapes(tree)), given)
+    tree = {key: value for key, value in tree.items() if str(key).removeprefix("optimizer_") not in lacking}
+    like = jax.eval_shape(system.init, jax.random.key(0))
+    contents = read_contents(path, tree, layout, like, with_optimizer)
+    moments = read_moments(path, contents.adam, layout)
+    updates = max((m.updates for m in moments.values()), default=0)
+    step, steps_per_epoch = _position(contents, updates, steps_per_epoch)
+
+    variables = jax.tree.map(jnp.asarray, to_variables(contents.tensors, layout))
+    if lacking:
+        variables = _completed(variables, system, config.seed)
+    opt_state = system.optimizer(steps_per_epoch or 1).init(variables.params)
+    opt_state = place_moments(opt_state, moments, step)
+    state = TrainState(jnp.asarray(step, jnp.int32), variables.params, variables.stats, opt_state)
+    info = {"converted": True, "seed": config.seed, "minutes": 0.0}
+    if steps_per_epoch:
+        info["steps_per_epoch"] = steps_per_epoch
+
+    temporary = workdir.absolute().with_name(f".{workdir.name[:100]}.{os.getpid()}.part")
+    try:
+        claim_workdir(temporary, config)
+        (temporary / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
+        kept = {
+            name: contents.tensors[name]
+            for name, at in layout.items()
+            if isinstance(at, Unused) and name in contents.tensors
+        }
+        np.savez(temporary / UNUSED, **kept)  # type: ignore[arg-type]
+        with Checkpoints(temporary) as checkpoints:
+            checkpoints.save(state, info, float("inf"))
+            checkpoints.wait()
+        os.replace(temporary, workdir)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{workdir} can't be written ({why}): free space or give another --output") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    said = [f"{workdir}: {len(contents.tensors)} tensors of {path.name}, at step {step}"]
+    said += [f"{sentence}; --as_config leaves the config as it is" for sentence in settings]
+    said += [f"{path.name} has no {module}: it begins afresh, which matters only to training" for module in lacking]
+    if not moments:
+        said.append("without an optimiser's state: training would begin at step 0 with a fresh optimiser")
+    elif not steps_per_epoch:
+        said.append("to go on training, convert again with --steps_per_epoch=N, the steps of an epoch of your data")
+    return said
+
+
+def _without_lacking(may_lack: Sequence[str], layout: Layout, given: Shapes) -> tuple[Layout, list[str]]:
+    """The layout without those of the modules `may_lack` that a file does not have at all, and their names."""
+    there = {name.split(".", 1)[0] for name in given}
+    lacking = [module for module in may_lack if module not in there]
+    kept = {name: at for name, at in layout.items() if name.split(".", 1)[0] not in lacking}
+    wanted = {name.split(".", 1)[0] for name in layout}
+    return kept, [module for module in lacking if module in wanted]
+
+
+def _completed(variables: Variables, system: System, seed: int) -> Variables:
+    """Fresh networks beside those that the file had."""
+    import jax
+
+    def missing(key: jax.Array) -> list[dict[str, Any]]:
+        # What is not returned is not compiled: the networks that are there may be large.
+        return [
+            {name: tree for name, tree in fresh.items() if name not in there}
+            for fresh, there in zip(system.init(key), variables, strict=True)
+        ]
+
+    params, stats = jax.jit(missing)(jax.random.key(seed))
+    return type(variables)(params | variables.params, stats | variables.stats)
+
+
+def _position(contents: Contents, updates: int, steps_per_epoch: int | None) -> tuple[int, int | None]:
+    """(finished steps, steps of an epoch): by Adam's own count, but by the file's epoch when the two disagree about the epoch.
+
+    The file names the epoch that was being trained or just finished when it was written, counted from 0.
+    """
+    if not updates or contents.epoch is None:
+        return updates, steps_per_epoch
+    finished = contents.epoch + 1
+    if steps_per_epoch is None:
+        return updates, None if updates % finished else updates // finished
+    agree = updates // steps_per_epoch in (contents.epoch, finished)
+    return updates if agree else finished * steps_per_epoch, steps_per_epoch
+
+
+def _layout(config: ConfigDict, given: Shapes) -> Layout:
+    """The tensors of a released file; raises UserError for a config that the released code cannot follow."""
+    from maskanim_jax.conversion.layout import released
+
+    system = released(config)
+    if objections := system.objections(config):
+        raise UserError(
+            f"the released code can't follow config {config.name}, which has {', '.join(objections)}: give a config without"
+        )
+    return system.layout(config, given)
+
+
+def _most_bytes(path: Path) -> int:
+    """What the arrays of a file may take together: a few times its size, since torch does not compress."""
+    try:
+        return min(MAX_BYTES, 4 * path.stat().st_size + (1 << 20))
+    except OSError:
+        return MAX_BYTES  # reading says what is wrong
+
+
+def _check_absent(path: Path, what: str) -> None:
+    """Raises UserError when there is something at `path` that would be lost; an empty folder is not."""
+    if path.exists() and not (what == "folder" and path.is_dir() and not any(path.iterdir())):
+        raise UserError(f"{path} is there already: give a new {what} as --output, or move it away")

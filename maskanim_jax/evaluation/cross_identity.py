@@ -1,0 +1,182 @@
+"""How far is one puppet animated by another from the right answer?
+
+Puppets are drawn, so the true rendering of one identity in the poses of another is known; real clips have no such truth. Held-out puppets
+are animated by other held-out puppets in every way that the system offers (`System.variants`), and compared with the true rendering.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.evaluation import cross_identity_metrics as measures
+from maskanim_jax.evaluation.cross_identity_scenes import STARTS, Scene, choose_pairs, draw_scene
+
+if TYPE_CHECKING:
+    from maskanim_jax.checkpoints.run import LoadedRun
+
+
+REFERENCES = ("repeating the source", "the driver itself")
+
+OF_ANY_FRAME = ("l1", "l1_figure", "ssim", "leak", "leak_background")
+"""Measures that say something of a frame that is not even meant to be before the source's background."""
+
+DEFINITIONS = {
+    "l1": "mean absolute difference to the true rendering, all pixels and channels, in [0, 1]",
+    "l1_figure": "the same over the pixels that the figure covers in the true rendering or in the source frame",
+    "ssim": "structural similarity to the true rendering",
+    "iou": "intersection over union of the silhouettes",
+    "joint_error": "mean distance in pixels between joints and where their surroundings are found again; one that is missing counts as a quarter "
+    "of the frame's side",
+    "joint_missing": "share of joints that are not found",
+    "leak": "how much of the driver's looks is on the figure, beyond that of an uninvolved identity: 0 none, 1 the driver itself",
+    "leak_background": "the same of the driver's background, outside the figures",
+    "shape_leak": "of the pixels that only one of the two figures covers in this pose, the share in which the result sides with the driver's",
+    "known_joint_error": "of repeating the source and of the driver itself: the drawn joints' true distance in pixels",
+}
+
+
+def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
+    """Means over the frames of one pair of what DEFINITIONS names; `results` (T, S, S, 3) float32 in [0, 1]."""
+    rows: list[dict[str, float]] = []
+    shown, similarity = scene.starts[start][1], _similarity()
+    similar = None if similarity is None else similarity(results, np.stack([truth.frame for truth in scene.truths]))
+    for i, (frame, truth) in enumerate(zip(results, scene.truths, strict=True)):
+        joints = scene.finders[i](frame)
+        driver = scene.drivings[i].astype(np.float32) / 255
+        figure = truth.silhouette & scene.driver_silhouettes[i]
+        outside = ~(truth.silhouette | scene.driver_silhouettes[i] | shown)
+        row = {
+            "l1": measures.l1(frame, truth),
+            "l1_figure": measures.l1_where(frame, truth, truth.silhouette | shown),
+            "iou": measures.silhouette_iou(frame, truth),
+            "joint_error": joints.error,
+            "joint_missing": joints.missing,
+            "shape_leak": measures.shape_leak(frame, truth, scene.driver_silhouettes[i]),
+        }
+        if similar is not None:
+            row["ssim"] = float(similar[i])
+        for name, where in (("leak", figure), ("leak_background", outside)):
+            beyond = [measures.leak(frame, truth.frame, driver, other[i], where) for other in scene.bystanders]
+            if beyond:
+                row[name] = float(np.mean(beyond))
+        rows.append(row)
+    return {
+        name: float(np.mean(values))
+        for name in rows[0]
+        if (values := [row[name] for row in rows if np.isfinite(row[name])])
+    }
+
+
+@functools.cache
+def _similarity() -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
+    """SSIM of (T, S, S, 3) frames, (T,); None where scikit-image isn't installed."""
+    from maskanim_jax.metrics.ssim import Ssim
+
+    try:
+        return Ssim().values
+    except UserError as error:
+        tqdm.write(f"SSIM is left out: {error}")
+        return None
+
+
+def measure_truth(
+    run: LoadedRun,
+    *,
+    pairs: int = 20,
+    frames: int = 8,
+    seed: int = 0,
+    more: Mapping[str, Mapping[str, str]] | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """What `truth.json` holds: for every start and variant of the run's system, and for the references, DEFINITIONS' measures and those of each pair.
+
+    `more`: further variants, name to options. Raises UserError for a run on real clips, of which no truth is known.
+    """
+    from input_pipeline.puppets.dataset import clips_of
+    from maskanim_jax.animation.generate import animate
+
+    puppets = run.config.data.puppets
+    if not puppets.test_identities:
+        raise UserError(
+            f"the run '{run.config.name}' has real clips, of which the true animation by another identity isn't known: "
+            "only runs on puppets (configs/puppets.py, configs/fomm_puppets.py) have this truth"
+        )
+    clips = clips_of(puppets, "test")
+    chosen = choose_pairs(clips, pairs, seed)
+    options = {
+        name: run.system.animation_options(given) for name, given in {**run.system.variants, **(more or {})}.items()
+    }
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for pair in tqdm(chosen, desc="truth", unit="pair", disable=not progress):
+        scene = draw_scene(clips, pair, frames, run.system.frame_size)
+        named = {"source": scene.source.name, "driving": scene.driving.name, "frames": len(scene.numbers)}
+        for start in STARTS:
+            still, _, joints = scene.starts[start]
+            answers = {
+                REFERENCES[0]: np.broadcast_to(still, scene.drivings.shape).astype(np.float32) / 255,
+                REFERENCES[1]: scene.drivings.astype(np.float32) / 255,
+            }
+            known = {REFERENCES[0]: [joints] * len(scene.numbers), REFERENCES[1]: list(scene.driver_joints)}
+            for name, chosen_options in options.items():
+                # Relative motion starts from the driver's first frame, wherever the measured frames lie.
+                shown = animate(
+                    run.system,
+                    run.variables,
+                    still,
+                    scene.drivings,
+                    chosen_options,
+                    first=scene.drivings[0],
+                    names=(run.system.result,),
+                )
+                answers[name] = np.stack([pictures[run.system.result] for pictures in shown]).clip(0, 1)
+            for name, results in answers.items():
+                row = measure(scene, start, results)
+                if (
+                    name == REFERENCES[1]
+                ):  # before another background and in other looks there is no figure and no joint to find
+                    row = {measured: value for measured, value in row.items() if measured in OF_ANY_FRAME}
+                if name in known:
+                    apart = [
+                        np.linalg.norm(a - truth.joints, axis=1).mean()
+                        for a, truth in zip(known[name], scene.truths, strict=True)
+                    ]
+                    row["known_joint_error"] = float(np.mean(apart))
+                found.setdefault((start, name), []).append({**named, **row})
+    rows = [_row(start, name, members) for (start, name), members in found.items()]
+    return {
+        "system": run.system.name,
+        "name": run.config.name,
+        "checkpoint_step": run.step,
+        "frame_size": run.system.frame_size,
+        "data": puppets.to_dict(),
+        "seed": seed,
+        "definitions": DEFINITIONS,
+        "rows": rows,
+    }
+
+
+def _row(start: str, variant: str, members: list[dict[str, Any]]) -> dict[str, Any]:
+    """A variant's means over pairs, and the pairs."""
+    names = [name for name in DEFINITIONS if any(name in member for member in members)]
+    means = {name: float(np.mean([member[name] for member in members if name in member])) for name in names}
+    return {"start": start, "variant": variant, "reference": variant in REFERENCES, **means, "pairs": members}
+
+
+def table(figures: Mapping[str, Any]) -> str:
+    """The figures for the console."""
+    names = [name for name in DEFINITIONS if any(name in row for row in figures["rows"])]
+    width = max(len(row["variant"]) for row in figures["rows"])
+    lines = [f"{'start':7} {'variant':{width}} " + " ".join(f"{name:>{max(8, len(name))}}" for name in names)]
+    for row in figures["rows"]:
+        cells = (
+            f"{row[name]:{max(8, len(name))}.4f}" if name in row else " " * (max(8, len(name)) - 1) + "-"
+            for name in names
+        )
+        lines.append(f"{row['start']:7} {row['variant']:{width}} " + " ".join(cells))
+    return "\n".join(lines)

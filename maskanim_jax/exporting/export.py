@@ -1,0 +1,165 @@
+"""Which files does an export have, and what does its README say? Arrays and functions, written whole or not at all."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.utils.atomic_files import sha256_of
+
+if TYPE_CHECKING:
+    from maskanim_jax.checkpoints.run import LoadedRun
+
+
+PLATFORMS = "cpu,cuda,tpu"
+
+FORMATS = ("jax", "onnx")
+
+RUNNER = "run_exported.py"
+
+README = """# An exported animation
+
+{system}, step {step}, frames of {size} x {size}, options {options}. Nothing of the project that made it is needed.
+
+```python
+# {install}
+import numpy as np
+from run_exported import load
+
+animation = load(".")                     # this folder; weights are checked against export.json
+source = np.load("source.npy")            # ({size}, {size}, 3) uint8, RGB
+driving = np.load("driving.npy")          # (N, {size}, {size}, 3) uint8, or any iterable of frames, such as a camera
+frames = list(animation(source, driving)) # ({size}, {size}, 3) uint8 each
+```
+
+Or `python run_exported.py source.png driving_frames/ result_frames/` (with Pillow). Sources and drivers are cropped square, as the training data was.
+
+{details}"""
+
+JAX_DETAILS = """Without that file, in plain JAX (float32 in [0, 1]):
+
+```python
+import numpy as np
+from jax import export
+
+begin, animate = (export.deserialize(bytearray(open(f"{{n}}.jax_export", "rb").read())) for n in ("begin", "animate"))
+weights = dict(np.load("weights.npz"))
+begun = begin.call(weights, source[None] / np.float32(255), driving[:1] / np.float32(255))
+frames = animate.call(weights, begun, driving[:8] / np.float32(255))["{result}"]
+```
+
+Lowered for {platforms}; {batch}. Written by jax {jax}, calling convention {calling_convention}. JAX promises to run such files with releases of up
+to six months later and three weeks earlier than the one that wrote them; export again from the checkpoint after that.
+"""
+
+ONNX_DETAILS = """`begin.onnx` takes `source` and `first`, the first driving frame, (1, {size}, {size}, 3) float32 in [0, 1]; `animate.onnx` takes its
+outputs (without "_out") and `driving`, ({batch}, {size}, {size}, 3). Written by {converter}.
+"""
+
+
+def export(
+    run: LoadedRun,
+    output: Path,
+    options: Any,
+    *,
+    format: str = "jax",
+    platforms: Sequence[str] = tuple(PLATFORMS.split(",")),
+    batch: int | None = None,
+    pictures: bool = False,
+) -> dict[str, Any]:
+    """Writes the folder `output`, whole or not at all, and returns its metadata, which is also in export.json.
+
+    `options` is what `system.animation_options` returned; `batch` None leaves the number of frames open where that can be. Raises UserError.
+    """
+    check_export(output, format, platforms, batch)
+    if getattr(options, "smooth", 0):
+        raise UserError(
+            "--smooth keeps something from batch to batch, which an exported function does not: leave it away"
+        )
+    import jax
+
+    from maskanim_jax.exporting import functions, jax_files, onnx_files
+    from maskanim_jax.nn.kernels.native.build import portable
+
+    system = run.system
+    (jax_files if format == "jax" else onnx_files).check_ready()
+    with portable():
+        made = functions.functions_of(
+            system, run.variables, options, system.picture_order if pictures else (system.result,)
+        )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
+    try:
+        with portable():
+            if format == "jax":
+                about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
+            else:
+                about = onnx_files.write_onnx(folder, made, system.frame_size, batch or 1)
+        info = {
+            "format": format,
+            "system": system.name,
+            "config": run.config.name,
+            "step": run.step,
+            "options": {name: str(value) for name, value in sorted(vars(options).items())},
+            "frame_size": system.frame_size,
+            "result": system.result,
+            "pictures": list(system.picture_order) if pictures else [system.result],
+            "jax": jax.__version__,
+            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            **about,
+            "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
+        }
+        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
+        shutil.copy(Path(functions.__file__).with_name(RUNNER), folder / RUNNER)
+        (folder / "README.md").write_text(_readme(info))
+        folder.chmod(0o755)
+        os.rename(folder, output)
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror}): free space or give another --output") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return info
+
+
+def check_export(output: Path, format: str, platforms: Sequence[str], batch: int | None) -> None:
+    if output.exists() or output.is_symlink():
+        raise UserError(f"{output} is there already: name a new folder, or move it away")
+    known = ("cpu", "cuda", "tpu", "rocm")
+    for platform in platforms:
+        if platform not in known:
+            raise UserError(f"--platforms has {platform!r}, which is none: give some of {', '.join(known)}")
+    if not platforms or len(set(platforms)) < len(platforms):
+        raise UserError(f"--platforms={','.join(platforms)} cannot be: name each platform once, such as {PLATFORMS}")
+    if batch is not None and batch < 1:
+        raise UserError(f"--batch={batch} cannot be: give 1 or more frames, or leave it away")
+
+
+def _readme(info: dict[str, Any]) -> str:
+    """What the folder says to whoever finds it."""
+    size, batch = info["frame_size"], info["batch"]
+    if info["format"] == "jax":
+        install = "pip install jax flatbuffers   (jax[cuda12] or jax[tpu] for an accelerator)"
+        details = JAX_DETAILS.format(
+            result=info["result"],
+            platforms=", ".join(info["platforms"]),
+            batch="any number of frames at once" if batch is None else f"{batch} frames at once",
+            jax=info["jax"],
+            calling_convention=info["calling_convention"],
+        )
+    else:
+        install = "pip install numpy onnxruntime"
+        details = ONNX_DETAILS.format(size=size, batch=batch, converter=info["converter"])
+    options = ", ".join(f"{name} {value}" for name, value in info["options"].items())
+    return README.format(
+        system=info["system"], step=info["step"], size=size, options=options, install=install, details=details
+    )

@@ -1,0 +1,107 @@
+"""How did a run go, in one sentence? Its held-out error against copying the source, and whether the system sees anything dead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
+
+if TYPE_CHECKING:
+    from maskanim_jax.systems.interface import System
+
+_MASK_METRICS = {"mask_mean": "mean", "mask_space": "std_space", "mask_time": "std_time"}
+"""Metrics by the names that `System.alarms` knows, and what `reconstruction.json` calls them."""
+
+
+class Headline(NamedTuple):
+    """The sentence; `good` is None while nothing was measured."""
+
+    text: str
+    good: bool | None
+
+
+class Health(NamedTuple):
+    """Whether the run's system has a mask that carries the pose, and its alarms; None where it has no figures to judge by."""
+
+    has_mask: bool
+    alarms: list[str] | None
+
+
+def health(workdir: Path, records: Sequence[Mapping[str, Any]], mask: Mapping[str, Any]) -> Health:
+    """Asks the system of the run in `workdir` about its last logged metrics and the masks that reconstruction measured.
+
+    Args:
+        workdir: the run's folder; its config.json names the system.
+        records: of `read_log`.
+        mask: "mask" of reconstruction.json, or empty.
+    """
+    system = _system(workdir)
+    if system is None:
+        return Health(bool(mask), None)
+    logged = next((record for record in reversed(records) if "loss" in record), {})
+    measured = {name: mask[key] for name, key in _MASK_METRICS.items() if key in mask}
+    try:
+        alarms = system.alarms({**logged, **measured})
+    except (KeyError, TypeError):  # a run without a log, or values that are not finite (null)
+        return Health(system.mask_picture is not None, None)
+    return Health(system.mask_picture is not None, alarms)
+
+
+def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headline:
+    """The sentence that a page on the run begins with.
+
+    Args:
+        workdir: the run's folder, named in the command that measures what is missing.
+        figures: the content of reconstruction.json, or empty.
+        found: of `health`.
+    """
+    error, copied = figures.get("l1"), figures.get("l1_repeat_source")
+    if not (_is_number(error) and _is_number(copied) and copied > 0):
+        missing = (
+            "Nothing has been reconstructed yet, so there is no figure that says how the run went: run "
+            f"python -m maskanim_jax.main --workdir={workdir} --mode=reconstruct"
+        )
+        alarmed = bool(found.alarms)
+        return Headline(missing + "".join(f"; {alarm}" for alarm in found.alarms or ()), False if alarmed else None)
+    better = error < copied
+    share = abs(1 - error / copied)
+    text = (
+        f"{'Better' if better else 'Not better'} than copying the source: on {_amount(figures)} the mean error (L1) is {_short(error)}, "
+        f"{100 * share:.0f} % {'less' if error <= copied else 'more'} than the {_short(copied)} of a copied source frame"
+    )
+    mask = figures.get("mask")
+    deviation = mask.get("std_time") if isinstance(mask, dict) else None
+    if found.alarms:
+        text += "; but " + "; ".join(found.alarms)
+    elif found.has_mask and _is_number(deviation):
+        verdict = "the masks are alive: they change" if found.alarms == [] else "the masks change"
+        text += f"; {verdict} by {_short(deviation)} over the frames of a clip"
+    return Headline(text + ".", better and not found.alarms)
+
+
+def _system(workdir: Path) -> System | None:
+    from maskanim_jax.systems import build
+    from maskanim_jax.workdir.config import read_config
+
+    try:
+        return build(read_config(workdir))
+    except Exception:  # config.json may be missing, damaged or of another version: the page then says less
+        return None
+
+
+def _amount(figures: Mapping[str, Any]) -> str:
+    """Such as "93 frames of 4 held-out clips"."""
+    frames, clips = figures.get("frames"), figures.get("clips")
+    counted = f"{frames} frame{'' if frames == 1 else 's'} of " if isinstance(frames, int) else ""
+    if isinstance(clips, list) and clips:
+        return f"{counted}{len(clips)} held-out clip{'' if len(clips) == 1 else 's'}"
+    return f"{counted}held-out clips"
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if math.isfinite(value) else "not finite"

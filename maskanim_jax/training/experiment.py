@@ -1,0 +1,201 @@
+"""What does a config name? Data, system, frozen networks and first state, opened and checked before the first step."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Generator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from input_pipeline.from_config import held_out_split, open_data, true_silhouettes
+from input_pipeline.pairs import Batch, PairStream
+from input_pipeline.shards import Split
+from maskanim_jax.checkpoints.manager import EMA, Checkpoints
+from maskanim_jax.distributed.sharding import everywhere, make_mesh, to_devices
+from maskanim_jax.errors import UserError
+from maskanim_jax.evaluation.reconstruction import Silhouettes
+from maskanim_jax.losses.vgg import used_names, used_weights
+from maskanim_jax.nn.functional import count_parameters
+from maskanim_jax.nn.kernels.native import build as building
+from maskanim_jax.pretrained.vgg19 import find_vgg19, untrained_vgg19
+from maskanim_jax.systems import build
+from maskanim_jax.systems.averaging import check_decay
+from maskanim_jax.systems.interface import System, Tree
+from maskanim_jax.systems.train_state import TrainState, abstract_state, fresh_state, with_averages
+from maskanim_jax.training.prefetch import prefetch
+from maskanim_jax.training.warm_start import Initial, started_from
+from maskanim_jax.workdir.provenance import this_start
+
+Pair = tuple[jax.Array, jax.Array]
+"""Source and driving frames of a batch on the devices, (N, S, S, 3) uint8."""
+
+
+class Setting(NamedTuple):
+    """What the config says, opened and checked; nothing in it changes while training."""
+
+    config: ConfigDict
+    system: System
+    mesh: jax.sharding.Mesh
+    stream: PairStream
+    clips: list[str]
+    """Names of the training clips, by the numbers that a batch has."""
+    frozen: Tree
+    held_out: Split
+    silhouettes: Silhouettes | None
+    steps: int
+    """The last step."""
+    info: dict[str, Any]
+    """What a checkpoint's state means."""
+
+
+def set_up(config: ConfigDict) -> Setting:
+    """Opens what the config names; raises UserError for what cannot work."""
+    if config.train.checkpoint_every % config.train.log_every:
+        raise UserError(
+            f"config.train.checkpoint_every={config.train.checkpoint_every} must be a multiple of train.log_every={config.train.log_every}"
+        )
+    check_decay(config.optim.ema)
+    system = build(config)
+    mesh = make_mesh(config.batch_size, config.optim.accumulate)
+    measured = held_out_split(config)
+    split, held_out = (open_data(config, name, jax.process_index()) for name in ("train", measured))
+    stream = PairStream(
+        split,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        sampling=config.data.sampling,
+        repeats=config.data.repeats,
+        threads=config.data.threads,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        skip_bad=config.data.skip_bad,
+    )
+    frozen = everywhere(mesh, used_weights(vgg_weights(config), config.loss.taps))
+    steps = config.optim.epochs * stream.steps_per_epoch
+    if config.optim.max_steps:
+        steps = min(steps, config.optim.max_steps)
+    info = {"data_fingerprint": stream.fingerprint, "steps_per_epoch": stream.steps_per_epoch, "seed": config.seed}
+    if config.optim.ema:
+        info[EMA] = config.optim.ema
+    clips = [clip.name for clip in split.clips]
+    return Setting(
+        config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, measured), steps, info
+    )
+
+
+def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
+    """The weights of the perceptual loss that the config asks for; raises UserError with what to do when there are none."""
+    if config.loss.vgg == "untrained":
+        return untrained_vgg19(config.seed)
+    if config.loss.vgg != "imagenet":
+        raise UserError(f"config.loss.vgg={config.loss.vgg} cannot be: give 'imagenet' or 'untrained'")
+    return find_vgg19(only=used_names(config.loss.taps))  # the rest is nine tenths of it
+
+
+def batches(setting: Setting, first: int) -> Generator[Pair]:
+    """The pairs of steps first + 1, first + 2, ..., on the devices before they are needed."""
+
+    def place(batch: Batch) -> Pair:
+        return to_devices(setting.mesh, batch["source"]), to_devices(setting.mesh, batch["driving"])
+
+    with (
+        contextlib.closing(setting.stream.batches(first)) as read,
+        contextlib.closing(prefetch(read, place, setting.config.data.prefetch)) as placed,
+    ):
+        yield from placed
+
+
+def fresh(setting: Setting) -> TrainState:
+    """The state before the first step of a run that starts from random networks."""
+    config = setting.config
+    return fresh_state(setting.system, config.seed, setting.info["steps_per_epoch"], setting.mesh, config.optim.ema)
+
+
+def start(
+    setting: Setting,
+    checkpoints: Checkpoints,
+    from_step: int | None = None,
+    accept_changes: bool = False,
+    initial: Initial | None = None,
+) -> TrainState:
+    """The state of the newest checkpoint (or that of `from_step`), or a fresh one, with the networks of `initial` if they are given.
+
+    Raises UserError for a checkpoint of other data.
+    """
+    config, info = setting.config, setting.info
+    step = checkpoints.last() if from_step is None else from_step
+    if from_step is not None and from_step not in checkpoints.steps():
+        there = ", ".join(map(str, checkpoints.steps())) or "none"
+        raise UserError(
+            f"{checkpoints.folder} has no checkpoint of step {from_step}: give one of those there ({there})"
+        )
+    if step is None:
+        state = fresh(setting)
+        return (
+            state
+            if initial is None
+            else started_from(initial, state, setting.system, info["steps_per_epoch"], setting.mesh)
+        )
+    saved = checkpoints.info(step)
+    if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
+        raise UserError(
+            f"{checkpoints.folder / str(step)} was converted for other steps of an epoch: "
+            f"convert it again with --steps_per_epoch={info['steps_per_epoch']}"
+        )
+    for key, what in (("data_fingerprint", "data"), ("steps_per_epoch", "steps of an epoch")):
+        if key in saved and saved[key] != info[key] and not accept_changes:  # a converted one does not know its data
+            raise UserError(
+                f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
+                "restore them, give another --workdir, or --accept_changes to train on with these"
+            )
+    like = abstract_state(setting.system, config.seed, info["steps_per_epoch"], saved.get(EMA, 0.0))
+    return with_averages(checkpoints.restore(step, like, setting.mesh), config.optim.ema, setting.mesh)
+
+
+def record_of_start(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
+    """This start, for `run.json`."""
+    data = {"shards": setting.config.data.shards, "held_out_split": setting.held_out.name, **setting.info}
+    return this_start(
+        setting.config.to_dict(),
+        data,
+        step=first,
+        from_checkpoint=first in checkpoints.steps(),
+        devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
+        processes=jax.process_count(),
+        convolutions=building.told(),
+        changed=changed,
+    )
+
+
+def opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkpoints) -> list[str]:
+    """What is said before the first step."""
+    config, system = setting.config, setting.system
+    counted = {name: count_parameters(params) for name, params in state.params.items()}
+    lines = [
+        f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, "
+        f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.told()}",
+        f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
+        setting.stream.describe(config.optim.epochs),
+        f"held-out figures (test_*), pictures and the best checkpoint are of the {setting.held_out.name} split",
+        f"step {first} of {setting.steps}" + (", resumed" if first else ""),
+    ]
+    if config.loss.vgg == "untrained":
+        lines.append(
+            "the perceptual loss uses UNTRAINED features of VGG-19: figures cannot be compared with the paper's"
+        )
+    if config.optim.ema:
+        lines.append(
+            f"evaluation, pictures and animation use averages of the weights and statistics, with decay {config.optim.ema:g}"
+        )
+    if config.optim.cosine_steps and setting.steps > config.optim.cosine_steps:
+        lines.append(
+            f"the learning rate is zero after step {config.optim.cosine_steps} (optim.cosine_steps): steps after it teach nothing"
+        )
+    if first in checkpoints.steps() and "data_fingerprint" not in checkpoints.info(first):
+        lines.append("goes on from a converted checkpoint, whose data is not known to be this data")
+    if checkpoints.unchecked is not None:
+        lines.append(checkpoints.unchecked)
+    return lines + [f"departs from the paper: {sentence}" for sentence in system.departures()]

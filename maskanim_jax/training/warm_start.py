@@ -1,0 +1,186 @@
+"""Which networks does a fresh run start from? Those of `config.init_from`, as far as names and shapes are the same.
+
+Parameters and batch statistics are taken, averaged ones where the other run has averages. Optimiser, step and data begin anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.checkpoints.run import LoadedRun
+from maskanim_jax.distributed.sharding import everywhere, replicated
+from maskanim_jax.errors import UserError
+from maskanim_jax.systems.interface import System, Variables
+from maskanim_jax.systems.train_state import TrainState, with_averages
+from maskanim_jax.workdir.config import flat_config
+
+INITIAL = "initial_networks"
+"""In run.json and in a checkpoint's `info`: what a run started from."""
+_SHOWN = 4
+"""Tensors of each kind that a refusal names."""
+_OF_TRAINING = ("data.", "loss.", "optim.", "train.", "reconstruct.", "animate.", "init_", "name", "reading", "seed")
+_OF_DEVICES = ("batch_size", "cpu_devices", "precision", "remat")
+"""Beginnings of fields that say nothing about what the networks compute."""
+
+
+class Initial(NamedTuple):
+    """What was read to start from."""
+
+    tensors: dict[str, np.ndarray]
+    """By name (see `_names`), those to be taken; all others are fresh."""
+    record: dict[str, Any]
+    """For run.json: path, step, sha256 of all that was read, what is fresh, what was left, other settings."""
+
+
+def read_initial(config: ConfigDict, system: System) -> Initial | None:
+    """Reads `config.init_from`; None where it is empty. `system` is the one that is to be trained.
+
+    Raises UserError when it can't be read, or when tensors do not fit that `config.init_skip` does not name.
+    """
+    if not config.init_from:
+        if config.init_skip:
+            raise UserError(f"config.init_skip={tuple(config.init_skip)} has no effect without config.init_from")
+        return None
+    path = Path(config.init_from)
+    if path.is_file():
+        raise UserError(
+            f"config.init_from={path} is a file: convert a checkpoint of the released code with `python -m maskanim_jax.convert "
+            f"--input={path} --output=DIR` and give that folder"
+        )
+    run = load_run(path)
+    found, like = _names(run.variables), _names(jax.eval_shape(system.init, jax.random.key(0)))
+    skip = tuple(config.init_skip)
+    for name in skip:
+        if not any(_begins(each, name) for each in (*found, *like)):
+            networks = ", ".join(dict.fromkeys(_short(each).split("/")[0] for each in like))
+            raise UserError(
+                f"config.init_skip names '{name}', but no tensor is called so or begins so: the networks are {networks}"
+            )
+    skipped = {each for each in (*found, *like) if any(_begins(each, name) for name in skip)}
+    wrong = _wrong(
+        {name: tuple(array.shape) for name, array in found.items() if name not in skipped},
+        {name: tuple(array.shape) for name, array in like.items() if name not in skipped},
+    )
+    if any(wrong.values()):
+        raise UserError(_refusal(config, system, run, wrong))
+    tensors = {name: np.asarray(found[name], like[name].dtype) for name in like if name not in skipped}
+    record = {
+        "path": str(config.init_from),
+        "step": run.step,
+        "sha256": _digest(found),
+        "taken": len(tensors),
+        "fresh": sorted(_short(name) for name in like if name in skipped),
+        "left": sorted(_short(name) for name in found if name not in like),
+        "other_settings": _other_settings(run.config, config),
+    }
+    return Initial(tensors, record)
+
+
+def started_from(initial: Initial, state: TrainState, system: System, steps_per_epoch: int, mesh: Mesh) -> TrainState:
+    """The fresh `state` with the tensors that were read, an optimiser that knows nothing of before, and averages that begin there."""
+    taken = everywhere(mesh, initial.tensors)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(state.variables)
+    variables: Variables = jax.tree_util.tree_unflatten(
+        structure, [taken.get(_name(where), leaf) for where, leaf in leaves]
+    )
+    optimizer = jax.jit(system.optimizer(steps_per_epoch).init, out_shardings=replicated(mesh))(variables.params)
+    averaged = state.ema is not None
+    state = state._replace(params=variables.params, stats=variables.stats, opt_state=optimizer, ema=None)
+    return with_averages(state, float(averaged), mesh)
+
+
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """What the log says of a record."""
+    lines = [
+        f"starts from {record['path']}, step {record['step']}: {record['taken']} tensors taken, {len(record['fresh'])} fresh, "
+        f"{len(record['left'])} left (SHA-256 of what was read: {record['sha256'][:16]}...)"
+    ]
+    if record["other_settings"]:
+        lines.append(f"where it starts from, {'; '.join(record['other_settings'])}")
+    return lines
+
+
+def _name(where: Sequence[Any]) -> str:
+    return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in where)
+
+
+def _names(variables: Variables) -> dict[str, Any]:
+    """The tensors by name, `params/NETWORK/...` and `stats/NETWORK/...`."""
+    return {_name(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+
+
+def _short(name: str) -> str:
+    """Without params/ or stats/, as a user names it."""
+    return name.partition("/")[2]
+
+
+def _begins(name: str, prefix: str) -> bool:
+    prefix = prefix.strip("/")
+    return _short(name) == prefix or _short(name).startswith(f"{prefix}/")
+
+
+def _wrong(found: Mapping[str, tuple[int, ...]], like: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
+    """What does not fit, by kind."""
+    return {
+        "missing": [_short(name) for name in like if name not in found],
+        "of another shape": [
+            f"{_short(name)} {found[name]} instead of {shape}"
+            for name, shape in like.items()
+            if name in found and found[name] != shape
+        ],
+        "more than wanted": [_short(name) for name in found if name not in like],
+    }
+
+
+def _refusal(config: ConfigDict, system: System, run: LoadedRun, wrong: Mapping[str, list[str]]) -> str:
+    """One sentence: which tensors, which settings are the reason, what to do."""
+    kinds = [
+        f"{len(names)} tensors are {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
+        for kind, names in wrong.items()
+        if names
+    ]
+    if run.system.name != system.name:
+        why = f"it is a run of {run.system.name} and not of {system.name}: give another run"
+    else:
+        before, now = run.system.shape_settings(), system.shape_settings()
+        differ = [f"{key} is {before.get(key)} there and {now[key]} here" for key in now if before.get(key) != now[key]]
+        why = (
+            f"{', '.join(differ)}: give the same settings"
+            if differ
+            else "its tensors have other names: give another run"
+        )
+    places = dict.fromkeys("/".join(name.split(" ")[0].split("/")[:2]) for names in wrong.values() for name in names)
+    skip = ", ".join(f"'{place}'" for place in places)
+    return (
+        f"config.init_from={config.init_from} does not fit ({'; '.join(kinds)}), since {why}, or give fresh values "
+        f'to what does not fit with "--config.init_skip=({skip},)"'
+    )
+
+
+def _other_settings(before: ConfigDict, now: ConfigDict) -> list[str]:
+    """Settings of the networks that are otherwise than in the run that is started from: the same tensors may mean something else."""
+    one, other = flat_config(before.to_dict()), flat_config(now.to_dict())
+    return [
+        f"{key} was {one[key]} and is {other[key]}"
+        for key in sorted(one.keys() & other.keys())
+        if one[key] != other[key] and not key.startswith(_OF_TRAINING + _OF_DEVICES)
+    ]
+
+
+def _digest(tensors: Mapping[str, Any]) -> str:
+    """SHA-256 over names, shapes and numbers."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        array = np.ascontiguousarray(jax.device_get(tensors[name]))
+        digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,13 @@
+"""Where is what was downloaded or compiled kept on this machine?"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def default_cache() -> Path:
+    """`$MASKANIM_CACHE`, else `maskanim_jax` in `$XDG_CACHE_HOME`, else in `~/.cache`."""
+    if own := os.environ.get("MASKANIM_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "maskanim_jax"

@@ -1,0 +1,111 @@
+"""To which config does a workdir belong, and what may a run that goes on have otherwise?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common
+from maskanim_jax.errors import UserError
+from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.workdir.config_files import read_config_json
+
+CONFIG = "config.json"
+
+MAY_CHANGE = (
+    "train.",
+    "optim.epochs",
+    "optim.max_steps",
+    "optim.max_minutes",
+    "data.threads",
+    "data.prefetch",
+    "cpu_devices",
+    "data.shards",
+    "reconstruct.",
+    "animate.",
+    "name",
+)
+"""Fields that a resumed run may have otherwise: they do not change what a step computes."""
+
+SHOWN_CHANGES = 8
+"""Changed fields named in a refusal."""
+
+
+def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config as {"a.b": value}, with lists for tuples as JSON has them."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(flat_config(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def changes(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]]:
+    """Fields that are otherwise than in the workdir's config, a clause each: those that change what a step computes, and the others."""
+    if not (workdir / CONFIG).exists():
+        return [], []
+    before, now = flat_config(read_config(workdir).to_dict()), flat_config(config.to_dict())
+    found: tuple[list[str], list[str]] = [], []
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            found[key.startswith(MAY_CHANGE)].append(f"{key} was {before.get(key)} and is {now.get(key)}")
+    return found
+
+
+def claim_workdir(workdir: Path, config: ConfigDict, accept_changes: bool = False) -> None:
+    """Makes the workdir this config's own; raises UserError when it belongs to another config, unless changes are accepted."""
+    refuse_changes(workdir, [] if accept_changes else changes(workdir, config)[0])
+    path = workdir / CONFIG
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(config.to_dict(), indent=2))
+    except OSError as error:
+        raise UserError(f"{workdir} can't be written ({error.strerror}): give another --workdir or free it") from error
+
+
+def refuse_changes(workdir: Path, differ: list[str]) -> None:
+    """Raises UserError with the first few of `differ`, if there are any."""
+    if differ:
+        more = f" and {len(differ) - SHOWN_CHANGES} more" if len(differ) > SHOWN_CHANGES else ""
+        raise UserError(
+            f"{workdir} belongs to a run with another config ({'; '.join(differ[:SHOWN_CHANGES])}{more}): give another --workdir, "
+            "no --config to go on with that run's config, or --accept_changes to train on with this one"
+        )
+
+
+def read_config(workdir: Path) -> ConfigDict:
+    """The config that a run was started with; raises UserError when the folder is no workdir.
+
+    A field that is younger than the run has its default, which does what was done before there was the field.
+    """
+    path = workdir / CONFIG
+    try:
+        saved = read_config_json(path)
+        return ConfigDict(_completed(saved, common.get_config().to_dict()), convert_dict=True)
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{workdir} is not the folder of a run: it has no {CONFIG}; give the --workdir of a training"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path} can't be read as a config ({error}): restore it or train into another folder"
+        ) from error
+
+
+def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`saved` with what it lacks of the fields that all systems share; sections as a whole are left as they are."""
+    complete = dict(saved)
+    for key, default in defaults.items():
+        if isinstance(default, Mapping):
+            if isinstance(saved.get(key), Mapping):
+                complete[key] = _completed(saved[key], default)
+        else:
+            complete.setdefault(key, default)
+    return complete

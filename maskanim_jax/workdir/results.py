@@ -1,0 +1,37 @@
+"""What are the files of results in a run's folder called, for those who write them and those who show them?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ANIMATION = "animation"
+"""Folder of what `--mode=animate` makes: NAME.mp4, NAME.gif, NAME-strip.mp4."""
+INPUTS = "inputs"
+"""Folder in `ANIMATION`: NAME-source.png and NAME-driving.mp4 of the result NAME.mp4."""
+FIRST_MINUTE = "first_minute"
+"""Optional folder with source.png, driving.mp4 and out.mp4: an animation that the report shows before all others."""
+BEFORE = "before.json"
+"""Optional file, of the form of reconstruction.json: figures from before the training, set beside those of the run."""
+
+
+class InputPair(NamedTuple):
+    """A source picture and a driving video."""
+
+    source: Path
+    driving: Path
+
+
+def inputs_of(folder: Path, name: str) -> InputPair:
+    """Where source and driver of the result NAME in `folder` lie; they need not be there."""
+    return InputPair(folder / INPUTS / f"{name}-source.png", folder / INPUTS / f"{name}-driving.mp4")
+
+
+def input_pairs(workdir: Path) -> Iterator[InputPair]:
+    """The pairs that a run's `--mode=animate` used, by name, where both files are there."""
+    folder = workdir / ANIMATION
+    for path in sorted((folder / INPUTS).glob("*-source.png")):
+        pair = inputs_of(folder, path.name.removesuffix("-source.png"))
+        if pair.driving.is_file():
+            yield pair

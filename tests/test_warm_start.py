@@ -1,0 +1,164 @@
+"""Does a run start from another's networks, at another frame size, too, and say what does not fit?"""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from tiny import tiny_config
+from untrained_run import tiny_fomm, untrained
+
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.distributed.sharding import make_mesh
+from maskanim_jax.errors import UserError
+from maskanim_jax.systems import build
+from maskanim_jax.systems.train_state import fresh_state
+from maskanim_jax.training import loop as train_module
+from maskanim_jax.training.loop import train
+from maskanim_jax.training.warm_start import INITIAL, read_initial, started_from
+from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.provenance import read_starts
+
+
+def assert_equal_trees(one, other):
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def started(config):
+    """The state before the first step of a run of `config`, and what was recorded."""
+    system, mesh = build(config), make_mesh(1)
+    initial = read_initial(config, system)
+    state = fresh_state(system, config.seed, 3, mesh, config.optim.ema)
+    return started_from(initial, state, system, 3, mesh), initial.record
+
+
+def other_seed(config, path, skip=()):
+    config.seed, config.init_from, config.init_skip = 7, str(path), skip
+    return config
+
+
+def masks_at(size, mask):
+    config = tiny_config()
+    config.frame_size, config.mask.size = size, mask
+    config.loss.scales = config.loss.coarse_scales = (size,)
+    return config
+
+
+def fomm_at(size):
+    config = tiny_fomm()
+    config.frame_size, config.loss.scales = size, (size,)
+    return config
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    return untrained(tmp_path_factory.mktemp("warm") / "masks", tiny_config())
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [(masks_at(32, 16), masks_at(64, 32)), (fomm_at(32), fomm_at(64))], ids=["masks", "fomm"]
+)
+def test_a_run_at_64_starts_from_one_at_32_of_the_same_widths(small, large, tmp_path):
+    workdir = untrained(tmp_path / "small", small)
+    state, record = started(other_seed(large, workdir))
+    assert_equal_trees(state.variables, load_run(workdir).variables)
+    assert (record["fresh"], record["left"], record["step"]) == ([], [], 0)
+    assert any(sentence.startswith("frame_size was 32 and is 64") for sentence in record["other_settings"])
+    system, frames = build(large), np.full((1, 64, 64, 3), 0.5, np.float32)
+    made = jax.jit(system.reconstruct)(state.variables, frames, frames)[system.result]
+    assert made.shape == (1, 64, 64, 3)
+    assert np.isfinite(np.asarray(made)).all()
+
+
+def test_another_ratio_of_frame_and_mask_is_refused_with_the_setting_and_can_be_skipped(masks):
+    config = other_seed(masks_at(64, 16), masks)
+    with pytest.raises(UserError) as refused:
+        read_initial(config, build(config))
+    sentence = str(refused.value)
+    assert "frame_size / mask.size is 2 there and 4 here" in sentence
+    assert "coarse/up1/" in sentence
+    assert "\"--config.init_skip=('coarse/up1', 'coarse/last',)\"" in sentence
+    config.init_skip = ("coarse/up1", "coarse/last")
+    state, record = started(config)
+    fresh = fresh_state(build(config), config.seed, 3, make_mesh(1)).params["coarse"]
+    assert_equal_trees(state.params["coarse"]["up1"], fresh["up1"])
+    assert_equal_trees(state.params["fine"], load_run(masks).variables.params["fine"])
+    assert {name.rsplit("/", 1)[0] for name in record["fresh"]} >= {"coarse/last"}
+
+
+@pytest.mark.parametrize("name", ["fine", "fine/last", "fine/last/kernel/"])
+def test_what_is_skipped_is_fresh_although_it_would_fit(masks, name):
+    config = other_seed(tiny_config(), masks, (name,))
+    state, record = started(config)
+    read = load_run(masks).variables.params["fine"]["last"]["kernel"]
+    assert not np.array_equal(state.params["fine"]["last"]["kernel"], read)
+    assert "fine/last/kernel" in record["fresh"]
+    assert_equal_trees(state.params["mask"], load_run(masks).variables.params["mask"])
+
+
+def test_the_optimiser_begins_anew_and_averages_begin_at_the_networks_that_were_read(masks):
+    config = other_seed(tiny_config(), masks)
+    config.optim.ema = 0.9
+    state, _ = started(config)
+    assert int(state.step) == 0
+    fresh = build(config).optimizer(3).init(state.params)
+    assert_equal_trees(state.opt_state, fresh)
+    assert_equal_trees(state.averaged, load_run(masks).variables)
+
+
+@pytest.mark.parametrize(
+    ("path", "skip", "sentence"),
+    [
+        ("nowhere", (), "nowhere is not there or no folder"),
+        ("masks", ("coarze",), "init_skip names 'coarze'.*coarse, fine, mask, refine"),
+        ("masks", ("coar",), "init_skip names 'coar'"),
+        ("fomm", (), "it is a run of fomm and not of perturbed_masks"),
+        ("file.pth.tar", (), r"convert a checkpoint of the released code with .*maskanim_jax\.convert"),
+        ("", ("coarse",), "no effect without config.init_from"),
+    ],
+)
+def test_what_cannot_be_is_a_sentence_and_touches_nothing(masks, tmp_path, tiny_shards, path, skip, sentence):
+    (tmp_path / "file.pth.tar").write_bytes(b"x")
+    if path == "fomm":
+        untrained(tmp_path / "fomm", tiny_fomm())
+    place = masks if path == "masks" else tmp_path / path
+    config = other_seed(tiny_config(tiny_shards), place if path else "", skip)
+    with pytest.raises(UserError, match=sentence):
+        train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_starts_from_another_is_resumed_without_it_and_tells_all_of_it(tiny_shards, tmp_path, monkeypatch):
+    """One step from a run, killed by an error before its first own checkpoint; the other run is gone by then."""
+    other, workdir = untrained(tmp_path / "other", tiny_config()), tmp_path / "run"
+    before = load_run(other).variables
+    config = other_seed(tiny_config(tiny_shards), other)
+    config.optim.max_steps = 2
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "one_step", lambda *_: (_ for _ in ()).throw(KeyError("killed")))
+        with pytest.raises(KeyError):
+            train(config, workdir)
+    assert_equal_trees(load_run(workdir).variables, before)
+    shutil.rmtree(other)
+    state = train(config, workdir)
+    assert int(state.step) == 2
+    starts = read_starts(workdir)
+    assert [start["step"] for start in starts] == [0, 0]
+    record = starts[1][INITIAL]
+    assert record == starts[0][INITIAL]
+    assert (record["path"], record["step"], len(record["sha256"])) == (str(other), 0, 64)
+    texts = [line["text"] for line in read_log(workdir) if "text" in line]
+    assert any(text.startswith(f"starts from {other}, step 0: ") for text in texts)
+    assert any(
+        "the networks start from" in sentence for sentence in json.loads((workdir / "departures.json").read_text())
+    )
+
+
+def test_a_bundled_checkpoint_is_started_from_by_its_name():
+    config = load_run("puppets").config
+    config.init_from, config.seed = "puppets", 3
+    state, record = started(config)
+    assert_equal_trees(state.variables, load_run("puppets").variables)
+    assert record["step"] == load_run("puppets").step
