@@ -116,25 +116,35 @@ def receive(servers: list[socket.socket], count: int, patience: float, secret: s
             if close:
                 guest.connection.close()
 
-        stack.callback(lambda: [guest.connection.close() for guest in guests.values()])
+        def close_guests() -> None:
+            for guest in guests.values():
+                guest.connection.close()
+
+        stack.callback(close_guests)
         while len(here) < count - 1:
             if time.monotonic() > until:
                 _give_up(here, count, patience, secret, strangers)
             for key, _ in selector.select(0.5):
-                if key.fileobj in servers:
-                    for guest in list(guests.values())[: len(guests) - MAX_GUESTS + 1]:
-                        drop(guest)
-                    if (guest := _ask(key.fileobj)) is not None:  # type: ignore[arg-type]
-                        guests[guest.connection] = guest
-                        selector.register(guest.connection, selectors.EVENT_READ)
-                elif (guest := guests.get(key.fileobj)) is not None and (line := _answered(guest)) is not None:  # type: ignore[call-overload]
-                    known = _known(line, guest, secret)
-                    strangers += known is None
-                    drop(guest, close=known is None)
-                    if known is not None:
-                        _admit(known, guest, here, count, secret)
-            for guest in [guest for guest in guests.values() if time.monotonic() > guest.until]:
-                drop(guest)
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                if connection in servers:
+                    for oldest in list(guests.values())[: max(0, len(guests) - MAX_GUESTS + 1)]:
+                        drop(oldest)
+                    if (new := _ask(connection)) is not None:
+                        guests[new.connection] = new
+                        selector.register(new.connection, selectors.EVENT_READ)
+                    continue
+                guest = guests.get(connection)
+                line = None if guest is None else _answered(guest)
+                if guest is None or line is None:
+                    continue
+                known = _known(line, guest, secret)
+                strangers += known is None
+                drop(guest, close=known is None)
+                if known is not None:
+                    _admit(known, guest, here, count, secret)
+            for late in [guest for guest in guests.values() if time.monotonic() > guest.until]:
+                drop(late)
         for member in here.values():
             _say(
                 member.connection, {"welcome": True, "answer": answer(secret, "welcome", member.asked, member.question)}
