@@ -45,7 +45,7 @@ def both_ways(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Arra
 
 def without_compiler(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> Callable[[], Any]:
     """`both_ways` as on a machine that has none."""
-    with build.portable():
+    with build.disable_native():
         return both_ways(lambda x, kernel: function(x, kernel), x, kernel)
 
 
@@ -70,7 +70,7 @@ def compared(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], x
 
 def main() -> None:
     print(
-        f"{jax.devices()[0].platform}, jax {jax.__version__}, convolutions: {build.told()}; forwards and both gradients; "
+        f"{jax.devices()[0].platform}, jax {jax.__version__}, convolutions: {build.describe_backend()}; forwards and both gradients; "
         "ratio below 1: ours is faster"
     )
     for n, side, inputs, outputs, size in CONVS:

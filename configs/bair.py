@@ -1,4 +1,7 @@
-"""BAIR robot pushing at 256 x 256. `configs/bair.py` is the paper's reading, `configs/bair.py:released` that of the authors' code."""
+"""BAIR robot pushing at 256 x 256. `configs/bair.py` is the paper's reading, `configs/bair.py:released` that of the authors' code.
+
+`configs/bair.py:stable` is the paper's with what keeps masks alive.
+"""
 
 from __future__ import annotations
 

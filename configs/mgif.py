@@ -1,4 +1,7 @@
-"""Moving GIFs of cartoon animals: `configs/mgif.py` (or `:released`) at 256 x 256, `configs/mgif.py:small` at 64 x 64 for two cores."""
+"""Moving GIFs of cartoon animals: `configs/mgif.py` (or `:released`) at 256 x 256, `configs/mgif.py:small` at 64 x 64 for two cores.
+
+`configs/mgif.py:stable` is the paper's reading with what keeps masks alive.
+"""
 
 from __future__ import annotations
 

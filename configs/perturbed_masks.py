@@ -7,7 +7,9 @@ from ml_collections import ConfigDict
 from configs import common
 from maskanim_jax.errors import UserError
 
-READINGS = ("paper", "released")
+READINGS = ("paper", "released", "stable")
+ADDED = tuple(f"{network}.temperature_{field}" for network in ("mask", "refine") for field in ("end", "steps"))
+"""Fields that configs saved by older versions lack; the default does what was done then."""
 
 
 def get_config() -> ConfigDict:
@@ -24,6 +26,8 @@ def get_config() -> ConfigDict:
     mask.blocks = 5
     mask.max_width = 1024
     mask.temperature = 0.1  # the logits are divided by it
+    mask.temperature_end = 0.1  # departs from the paper: the temperature falls (or rises) to this one ...
+    mask.temperature_steps = 0  # ... within so many steps, by the same factor each step; 0: it stays as it is
     mask.normalise_logits = False  # departs from the paper: batch norm without affine on the logits
     mask.logit_offset = 0.0  # taken off the normalised logits: a larger one means a smaller mask
     mask.area = 0.0  # departs from the paper: weight of a loss on m, the part of each mask's mean above mask.area_free
@@ -35,6 +39,8 @@ def get_config() -> ConfigDict:
     refine.blocks = 5
     refine.max_width = 1024
     refine.temperature = 0.1
+    refine.temperature_end = 0.1  # as mask.temperature_end
+    refine.temperature_steps = 0
     refine.start_epoch = 1  # counted from 0: r starts after the first epoch
 
     c.coarse = coarse = ConfigDict()  # network l; its up blocks are log2(frame_size / mask.size)
@@ -62,11 +68,24 @@ def get_config() -> ConfigDict:
     return c
 
 
+def keep_masks_alive(c: ConfigDict) -> None:
+    """What departs from the paper so that masks do not collapse in the first steps: docs/masks-that-live.md has the measurements."""
+    c.mask.temperature = 0.3
+    c.refine.temperature = 0.3
+    c.mask.area = 20.0
+    c.optim.mask_rate = 0.1
+
+
 def start(reading: str) -> ConfigDict:
-    """The config above in the "paper" or the "released" reading; raises UserError for another name."""
+    """The config above in the "paper" or the "released" reading, or the paper's with what keeps masks alive ("stable").
+
+    Raises UserError for another name.
+    """
     c = get_config()
     if reading not in READINGS:
         raise UserError(f"a config's argument is {' or '.join(READINGS)}, not '{reading}'")
+    if reading == "stable":
+        keep_masks_alive(c)
     if reading == "released":
         c.reading = reading
         c.loss.scales = c.loss.coarse_scales = (256, 128, 64, 32)

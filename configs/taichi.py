@@ -1,4 +1,7 @@
-"""Tai-Chi-HD at 256 x 256. `configs/taichi.py` is the paper's reading, `configs/taichi.py:released` that of the authors' code."""
+"""Tai-Chi-HD at 256 x 256. `configs/taichi.py` is the paper's reading, `configs/taichi.py:released` that of the authors' code.
+
+`configs/taichi.py:stable` is the paper's with what keeps masks alive.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""VoxCeleb: `configs/voxceleb.py` (the paper's reading) or `:released` at 256 x 256, `configs/voxceleb.py:small` at 64 x 64 for two cores."""
+"""VoxCeleb: `configs/voxceleb.py` (the paper's reading) or `:released` at 256 x 256, `configs/voxceleb.py:small` at 64 x 64 for two cores.
+
+`configs/voxceleb.py:stable` is the paper's reading with what keeps masks alive.
+"""
 
 from __future__ import annotations
 

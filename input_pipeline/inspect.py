@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
 _CAPTION = 16
@@ -110,8 +110,8 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=8, help="frames of each clip on the sheet (default 8)")
     parser.add_argument("--verify", action="store_true", help="also read every frame and compare its hash")
     args = parser.parse_args()
-    if args.clips < 1 or args.frames < 1:
-        raise UserError(f"--clips={args.clips} and --frames={args.frames} must be 1 or more: choose larger ones")
+    check_at_least("--clips", args.clips)
+    check_at_least("--frames", args.frames)
     shards: Path = args.shards
     for line in describe(shards):
         print(line)

@@ -9,7 +9,7 @@ import numpy as np
 
 from input_pipeline.bad_records import BadRecord, Faults, Skipped
 from input_pipeline.shards import Split
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_at_least
 
 Batch = dict[str, np.ndarray]
 """source, driving: (b, S, S, 3) uint8 RGB; clip: (b,) int32 clip numbers; frames: (b, 2) int32, in order."""
@@ -188,10 +188,8 @@ def _check(
         )
     if not 0 <= process_index < process_count:
         raise UserError(f"process {process_index} of {process_count} does not exist; count from 0")
-    if repeats < 1:
-        raise UserError(f"data.repeats={repeats} leaves an epoch empty; choose 1 or more")
-    if threads < 0:
-        raise UserError(f"data.threads={threads} is below zero; choose 0 or more")
+    check_at_least("config.data.repeats", repeats)
+    check_at_least("config.data.threads", threads, 0)
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} is out of range; choose from 0 to 4294967295")
     if not 0 <= skip_bad < 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from maskanim_jax.animation.jobs import named, plan, render
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import check_at_least, exit_with_sentence
 from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.memory import with_huge_pages
 from maskanim_jax.video.images import Fit
@@ -70,8 +70,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args = parser().parse_args(argv)
-    if args.batch < 1:
-        raise UserError(f"--batch={args.batch} cannot be: give 1 or more frames")
+    check_at_least("--batch", args.batch)
     jobs = plan(args)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
     from maskanim_jax.distributed import setup

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from maskanim_jax.conversion.exporting import export_checkpoint
 from maskanim_jax.conversion.importing import import_checkpoint
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 from maskanim_jax.workdir.config_files import load_config
 
 if TYPE_CHECKING:
@@ -70,8 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         said = export_checkpoint(args.input, args.output)
     else:
-        if args.steps_per_epoch is not None and args.steps_per_epoch < 1:
-            raise UserError(f"--steps_per_epoch={args.steps_per_epoch} cannot be: give 1 or more")
+        check_at_least("--steps_per_epoch", args.steps_per_epoch)
         config = load_config(args.config or DEFAULT_CONFIG)
         said = import_checkpoint(
             args.input, args.output, config, args.steps_per_epoch, not args.without_optimizer, not args.as_config

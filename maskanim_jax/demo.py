@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import check_at_least, exit_with_sentence
 from maskanim_jax.web.serve import SHIPPED, _end, serve, workdirs
 
 
@@ -51,8 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args = parser().parse_args(argv)
     for name in ("max_upload", "max_frames"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name}={getattr(args, name)} cannot be: give 1 or more")
+        check_at_least(f"--{name}", getattr(args, name))
     checkpoints = args.checkpoint + (workdirs(args.checkpoints) if args.checkpoints else [])
     signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory(prefix="maskanim-demo-") as root:

@@ -48,6 +48,12 @@ def check_size(path: str | Path, most: int) -> None:
         raise UserError(f"{path} has {size:,} bytes, more than the {most:,} that such a file may have; give another")
 
 
+def check_at_least(name: str, value: float | None, least: float = 1) -> None:
+    """Raises UserError when a setting is too small; `name` as the user wrote it (--batch, config.data.threads), None passes."""
+    if value is not None and value < least:
+        raise UserError(f"{name}={value} must be at least {least}")
+
+
 ENDINGS: list[Callable[[int, str], object]] = []
 """Called with status and sentence (or traceback) when a command ends with an error; a process of many tells the others, and ends there."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import check_at_least, exit_with_sentence
 from maskanim_jax.evaluation.published import FRAMES, as_text, evaluate_set, write
 from maskanim_jax.evaluation.published_panels import find_sets
 from maskanim_jax.pretrained import backends
@@ -30,8 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
         help=f"landmark and identity networks, of {', '.join(backends.BUILT_IN)}, or module:Class; default: all that are installed",
     )
     given = parser.parse_args(arguments)
-    if given.frames < 1:
-        raise UserError(f"--frames={given.frames} can't be: give 1 or more")
+    check_at_least("--frames", given.frames)
     sets = find_sets(given.folder)
     reasons: dict[str, str] = {}
     if given.backends:

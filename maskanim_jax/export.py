@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     add("--output", required=True, type=Path, metavar="FOLDER", help="a new folder")
     add("--format", choices=FORMATS, default="jax", help="what runs it: JAX (default) or an ONNX runtime")
     add("--platforms", metavar="LIST", help=f"of jax: where it shall run (default {PLATFORMS})")
-    add("--batch", metavar="N", help="frames at once; default: any number (jax), 1 (onnx)")
+    add("--batch", type=int, metavar="N", help="frames at once; default: any number (jax), 1 (onnx)")
     add("--pictures", action="store_true", help="export all intermediate pictures, not only the result")
     for name, sentence in system_flags().items():
         add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=sentence.replace("%", "%%"))
@@ -40,13 +40,10 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args = parser().parse_args(argv)
-    if args.batch is not None and not args.batch.isdecimal():
-        raise UserError(f"--batch={args.batch} cannot be: give 1 or more frames, or leave it away")
     if args.format == "onnx" and args.platforms is not None:
         raise UserError("--platforms is of --format=jax: ONNX models run wherever an ONNX runtime does; leave it away")
-    batch = None if args.batch is None else int(args.batch)
     platforms = tuple(name.strip() for name in (args.platforms or PLATFORMS).split(","))
-    check_export(args.output, args.format, platforms, batch)
+    check_export(args.output, args.format, platforms, args.batch)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
     from maskanim_jax.distributed import setup
 
@@ -56,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     )
     info = export(
-        run, args.output, options, format=args.format, platforms=platforms, batch=batch, pictures=args.pictures
+        run, args.output, options, format=args.format, platforms=platforms, batch=args.batch, pictures=args.pictures
     )
     frames = "any number of frames" if info["batch"] is None else f"{info['batch']} frame{'s' * (info['batch'] > 1)}"
     where = f" for {', '.join(info['platforms'])}" if args.format == "jax" else ""

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 from maskanim_jax.reports.study import REPORT, SETS, chosen_sets, plan, run_study
 
 
@@ -56,8 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         raise UserError(f"--seeds={args.seeds} cannot be: give whole numbers such as 0,1,2") from error
     for name, value, least in (("steps", args.steps, 1), ("pairs", args.pairs, 1), ("frames", args.frames, 2)):
-        if value is not None and value < least:
-            raise UserError(f"--{name}={value} cannot be: give {least} or more")
+        check_at_least(f"--{name}", value, least)
     runs = plan(args.workdir, chosen_sets(args), data=args.data, steps=args.steps, seeds=seeds, overrides=rest)
     folders = run_study(runs, pairs=args.pairs, frames=args.frames)
     from maskanim_jax.reports import comparison_page, study_page

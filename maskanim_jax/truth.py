@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 from maskanim_jax.evaluation.cross_identity import measure_truth, table
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--output", type=Path, help=f"default: {FILE} in the run's folder")
     args = flags.parse_args(argv)
     for name, least in (("pairs", 1), ("frames", 2), ("seed", 0)):
-        if getattr(args, name) < least:
-            raise UserError(f"--{name}={getattr(args, name)} cannot be: give {least} or more")
+        check_at_least(f"--{name}", getattr(args, name), least)
     more = parse_more(args.variant)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
     from maskanim_jax.distributed import setup

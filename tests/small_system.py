@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from maskanim_jax.nn.functional import Network
+from maskanim_jax.nn.functional import FunctionalModule
 from maskanim_jax.nn.layers import BatchNorm
 from maskanim_jax.systems.interface import Gradients, Variables
 
@@ -17,7 +17,7 @@ class SmallSystem:
     frame_size = 32
 
     def __init__(self, batch_norm=True):
-        self.batch_norm = Network(lambda rngs: BatchNorm(3)) if batch_norm else None
+        self.batch_norm = FunctionalModule(lambda rngs: BatchNorm(3)) if batch_norm else None
 
     def init(self, key):
         norm, stats = self.batch_norm.init(key) if self.batch_norm else ({}, {})

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     # networks, methods and what measures them
     "nn": "",
     "distributed": "nn",
-    "pretrained": "serialization",
+    "pretrained": "serialization video",
     "losses": "nn pretrained",
     "metrics": "nn serialization pretrained",
     "systems": "configs nn distributed losses",

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from maskanim_jax.nn.blocks import EncoderDecoder, ResidualBlock
-from maskanim_jax.nn.functional import Network
+from maskanim_jax.nn.functional import FunctionalModule
 from maskanim_jax.nn.kernels.pooling import average_pool
 from maskanim_jax.nn.kernels.upsampling import upsample
 from maskanim_jax.nn.layers import BatchNorm
@@ -40,7 +40,7 @@ def test_the_antialiased_downscale_is_a_gaussian_blur_and_every_fourth_pixel():
 
 def test_initial_values_are_those_that_each_would_have_alone():
     key = jax.random.key(7)
-    params, _ = Network(lambda rngs: EncoderDecoder(3, 8, 3, 16, skips=True, rngs=rngs)).init(key)
+    params, _ = FunctionalModule(lambda rngs: EncoderDecoder(3, 8, 3, 16, skips=True, rngs=rngs)).init(key)
     alone = nnx.state(EncoderDecoder(3, 8, 3, 16, skips=True, rngs=nnx.Rngs(params=key)), nnx.Param)
     jax.tree.map(np.testing.assert_array_equal, params, nnx.to_pure_dict(alone))
 
@@ -52,7 +52,7 @@ def test_upsampling_then_pooling_changes_nothing():
 
 
 def test_batch_norm_keeps_the_unbiased_variance_and_normalises_by_the_biased_one():
-    network = Network(lambda rngs: BatchNorm(2))
+    network = FunctionalModule(lambda rngs: BatchNorm(2))
     params, stats = network.init(jax.random.key(0))
     x = jax.random.normal(jax.random.key(1), (2, 3, 3, 2)) * 3 + 1
     y, after = network(params, stats, x, train=True)
@@ -67,14 +67,14 @@ def test_batch_norm_keeps_the_unbiased_variance_and_normalises_by_the_biased_one
 
 @pytest.mark.parametrize(("skips", "outputs"), [(False, 4), (True, 7)])
 def test_an_encoder_decoder_ends_with_e_channels_and_a_u_net_with_e_plus_in(skips, outputs):
-    network = Network(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=skips, rngs=rngs))
+    network = FunctionalModule(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=skips, rngs=rngs))
     params, stats = network.init(jax.random.key(0))
     y, _ = network(params, stats, jnp.zeros((1, 8, 8, 3)), train=False)
     assert y.shape == (1, 8, 8, outputs)
 
 
 def test_a_u_net_ends_with_its_raw_input():
-    network = Network(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs))
+    network = FunctionalModule(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs))
     params, stats = network.init(jax.random.key(0))
     x = jax.random.uniform(jax.random.key(1), (1, 8, 8, 3))
     y, _ = network(params, stats, x, train=False)
@@ -82,7 +82,7 @@ def test_a_u_net_ends_with_its_raw_input():
 
 
 def test_half_precision_keeps_parameters_and_statistics_in_float32():
-    network = Network(lambda rngs: EncoderDecoder(3, 4, 2, 1024, dtype=jnp.bfloat16, rngs=rngs))
+    network = FunctionalModule(lambda rngs: EncoderDecoder(3, 4, 2, 1024, dtype=jnp.bfloat16, rngs=rngs))
     params, stats = network.init(jax.random.key(0))
     y, after = network(params, stats, jax.random.uniform(jax.random.key(1), (2, 8, 8, 3)), train=True)
     assert y.dtype == jnp.bfloat16
@@ -94,7 +94,7 @@ def test_folded_batch_norms_change_nothing_but_the_operations():
         lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs),
         lambda rngs: ResidualBlock(3, rngs=rngs),
     ):
-        network = Network(make)
+        network = FunctionalModule(make)
         params, stats = network.init(jax.random.key(0))
         x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
         for _ in range(3):
@@ -112,7 +112,7 @@ def test_recomputed_activations_give_the_same_gradients():
     x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
     found = []
     for remat in (False, True):
-        network = Network(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs), remat=remat)
+        network = FunctionalModule(lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs), remat=remat)
         params, stats = network.init(jax.random.key(0))
         compute = jax.jit(jax.grad(lambda p, n=network, s=stats: jnp.square(n(p, s, x, train=True)[0]).sum()))
         found.append((compute(params), str(jax.make_jaxpr(compute)(params)).count("conv_general_dilated")))

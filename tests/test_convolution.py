@@ -56,7 +56,7 @@ def test_half_of_the_multiplications_give_the_plain_convolution_and_its_gradient
     x, kernel = some(2, height, width, 12), some(3, 3, 12, 10, seed=1)
     value, pull = jax.vjp(plain, x, kernel)
     g = some(*value.shape, seed=9)
-    found = winograd.conv2d(x, kernel), winograd.gradient_of_picture(kernel, g), winograd.gradient_of_kernel(x, g)
+    found = winograd.conv2d(x, kernel), winograd.input_gradient(kernel, g), winograd.kernel_gradient(x, g)
     for ours, theirs in zip(found, (value, *pull(g)), strict=True):
         assert ours.shape == theirs.shape
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
@@ -82,7 +82,10 @@ def test_half_precision_keeps_the_plain_convolution():
 
 
 def test_half_precision_keeps_the_folded_convolution():
-    x, kernel = some(1, 32, 32, 8).astype(jnp.bfloat16), some(3, 3, 8, upsampling.WIDE, seed=1).astype(jnp.bfloat16)
+    x, kernel = (
+        some(1, 32, 32, 8).astype(jnp.bfloat16),
+        some(3, 3, 8, upsampling.DIFFERENCES_MIN_OUTPUTS, seed=1).astype(jnp.bfloat16),
+    )
     found, folded = (jax.jit(way)(x, kernel) for way in (upsampled_conv2d, upsampling.folded_conv2d))
     np.testing.assert_array_equal(found, folded)
 
@@ -90,7 +93,7 @@ def test_half_precision_keeps_the_folded_convolution():
 @pytest.mark.parametrize(("side", "folded"), [(16, True), (4, False)])
 def test_upsampling_is_folded_into_the_convolution(side, folded):
     x, kernel = some(2, side, side, 8), some(3, 3, 8, 5, seed=1)
-    assert (2 * side * side >= upsampling.FOLDED_PIXELS) == folded
+    assert (2 * side * side >= upsampling.FOLDING_MIN_PIXELS) == folded
     found, wanted = both(upsampled_conv2d, lambda x, k: plain(upsample(x), k), x, kernel)
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
@@ -129,7 +132,7 @@ def test_only_a_cpu_takes_a_convolution_apart(channels):
 
 
 def test_wide_upsampled_convolutions_take_nine_products():
-    x, kernel = some(1, 32, 32, 16), some(3, 3, 16, upsampling.WIDE, seed=1)
+    x, kernel = some(1, 32, 32, 16), some(3, 3, 16, upsampling.DIFFERENCES_MIN_OUTPUTS, seed=1)
     found, wanted = both(upsampled_conv2d, lambda x, k: plain(upsample(x), k), x, kernel)
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
@@ -151,4 +154,4 @@ def test_each_platforms_form_of_the_upsampled_convolution(way):
 def test_a_convolution_of_parts_is_that_of_their_channels_beside_each_other():
     conv = Conv(11, 3, 7, rngs=nnx.Rngs(0))
     parts = some(2, 12, 9, 8), some(2, 12, 9, 3, seed=1)
-    np.testing.assert_allclose(conv.of_parts(parts), conv(jnp.concatenate(parts, -1)), atol=1e-5)
+    np.testing.assert_allclose(conv.apply_concat(parts), conv(jnp.concatenate(parts, -1)), atol=1e-5)

@@ -11,7 +11,6 @@ import pytest
 from clips import clip, save, save_raw
 from PIL import Image
 
-from input_pipeline.preparation import subject
 from input_pipeline.preparation.boxes import read_boxes
 from input_pipeline.preparation.cropping import write_boxes
 from input_pipeline.preparation.subject import Found, Part, find_parts, square_around
@@ -19,6 +18,7 @@ from input_pipeline.prepare import prepare
 from input_pipeline.puppets.dataset import clips, render_clip
 from maskanim_jax.crop import main
 from maskanim_jax.errors import UserError
+from maskanim_jax.video import faces
 from maskanim_jax.video.reader import open_frames
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
@@ -140,7 +140,7 @@ def test_rows_of_ranges_name_their_frames_and_whole_clips_do_not(tmp_path):
 def test_pictures_need_a_face_or_a_box(tmp_path, monkeypatch):
     picture = tmp_path / "photo.png"
     Image.fromarray(clip(1, 60, 90)[0]).save(picture)
-    monkeypatch.setattr(subject, "find_spec", lambda name: None)
+    monkeypatch.setattr(faces, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"photo.png is a picture.*maskanim_jax\[face\].*--box"):
         find_parts(picture)
     with pytest.raises(UserError, match="nothing moves"):

@@ -17,7 +17,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.export import main
 from maskanim_jax.exporting.export import export
 from maskanim_jax.exporting.functions import frames_of, functions_of
-from maskanim_jax.nn.kernels.native.build import portable
+from maskanim_jax.nn.kernels.native.build import disable_native
 from maskanim_jax.video.strips import to_uint8
 
 pytest.importorskip("flatbuffers", reason="JAX writes exported functions only with flatbuffers: the extra `export`")
@@ -108,7 +108,7 @@ def test_each_platform_has_its_own_operations_and_they_agree(exported):
     results = {}
     for platform in ("cpu", "tpu"):
         anywhere = [jax.export.DisabledSafetyCheck.platform()]
-        with portable():
+        with disable_native():
             one = jax.export.export(jax.jit(made.animate), platforms=[platform], disabled_checks=anywhere)(
                 made.weights, made.begun, frames_of(SIZE, 5)
             )
@@ -186,8 +186,7 @@ def test_the_command_writes_what_its_runner_runs(runs, tmp_path, capsys):
     [
         (["--platforms=cpu,gpu"], "'gpu', which is none"),
         (["--platforms=cpu,cpu"], "each platform once"),
-        (["--batch=0"], "give 1 or more"),
-        (["--batch=many"], "give 1 or more"),
+        (["--batch=0"], "must be at least 1"),
         (["--format=onnx", "--platforms=cpu"], "leave it away"),
         (["--motion=absolute"], "not an option of Perturbed Masks"),
     ],

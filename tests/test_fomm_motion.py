@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskanim_jax.nn.warp import coordinates
+from maskanim_jax.nn.warp import coordinate_grid
 from maskanim_jax.systems.fomm.motion import hull_area, inverse, pose_difference, relative, sparse_motions
 
 RNG = np.random.RandomState(3)
@@ -59,7 +59,7 @@ def test_around_a_keypoint_the_slope_is_j_of_eq_5_and_without_jacobians_the_iden
 
 
 def test_equal_keypoints_move_nothing():
-    grid, points = coordinates(5, 5), keypoints()
+    grid, points = coordinate_grid(5, 5), keypoints()
     np.testing.assert_allclose(sparse_motions(grid, points, points), np.broadcast_to(grid, (2, 5, 5, 5, 2)), atol=1e-5)
 
 

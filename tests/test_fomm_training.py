@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from configs import fomm_base
-from maskanim_jax.nn.functional import Network
+from maskanim_jax.nn.functional import FunctionalModule
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.fomm.discriminator import Discriminator, InstanceNorm, SpectralConv
@@ -212,7 +212,7 @@ def test_a_discriminator_learns_to_tell_two_sets_of_frames_apart():
 
 
 def test_spectral_norm_makes_the_largest_singular_value_one():
-    layer = Network(lambda rngs: Whole(rngs))
+    layer = FunctionalModule(lambda rngs: Whole(rngs))
     params, stats = layer.init(jax.random.key(0))
     x = jnp.ones((1, 4, 4, 3))
     run = jax.jit(lambda stats: layer(params, stats, x, train=True))
@@ -261,7 +261,7 @@ def test_the_maps_of_the_released_sizes_at_256():
     """253 rows are pooled to 126, and so on: the odd last one is left out."""
     c = fomm_base.get_config()
     c.discriminator.keypoints = True
-    network = Network(lambda rngs: Discriminator(c.discriminator, 10, dtype=jnp.float32, rngs=rngs))
+    network = FunctionalModule(lambda rngs: Discriminator(c.discriminator, 10, dtype=jnp.float32, rngs=rngs))
     params, stats = jax.eval_shape(network.init, jax.random.key(0))
     frames, points = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((2, 256, 256, 3), (2, 10, 2)))
     seen, _ = jax.eval_shape(lambda *given: network(*given, train=True), params, stats, frames, points)

@@ -14,11 +14,11 @@ from jax import lax
 
 from maskanim_jax.nn.kernels.convolution import conv2d
 from maskanim_jax.nn.kernels.native import build, ffi
-from maskanim_jax.nn.kernels.per_device import BATCH, on_each_device
+from maskanim_jax.nn.kernels.per_device import BATCH, apply_per_device
 from maskanim_jax.nn.kernels.upsampling import upsample, upsampled_conv2d
 
 TESTS = Path(__file__).parent
-without = pytest.mark.skipif(not build.found().prefix, reason=f"convolutions are XLA's here: {build.found().reason}")
+without = pytest.mark.skipif(not build.load().prefix, reason=f"convolutions are XLA's here: {build.load().reason}")
 
 
 def plain(x, kernel, padding="SAME"):
@@ -42,7 +42,7 @@ def check(ours, theirs, x, kernel, most=3e-5):
 
 def calls_in(function, *inputs):
     """How often the compiled program calls ours."""
-    return jax.jit(function).lower(*inputs).as_text().count("@" + build.found().prefix)
+    return jax.jit(function).lower(*inputs).as_text().count("@" + build.load().prefix)
 
 
 @without
@@ -165,8 +165,8 @@ def test_a_single_picture_on_two_devices_is_every_devices():
     """The source of a video: what belongs to no part of a batch is not split."""
     mesh = jax.sharding.AbstractMesh((2,), ("data",))
     with jax.sharding.use_abstract_mesh(mesh):
-        assert on_each_device(jnp.add, (), BATCH, 1) is jnp.add
-        assert on_each_device(jnp.add, (), BATCH, 4) is not jnp.add
+        assert apply_per_device(jnp.add, (), BATCH, 1) is jnp.add
+        assert apply_per_device(jnp.add, (), BATCH, 4) is not jnp.add
 
 
 @without
@@ -181,7 +181,7 @@ def test_what_does_not_fit_is_refused_and_not_computed():
 THROWING = """
 #include <cstdio>
 #include <new>
-#include "work.h"
+#include "parallel.h"
 
 int main() {
   const maskanim::Pool pool{2, [](std::function<void()> task) { std::thread(std::move(task)).detach(); }};
@@ -231,11 +231,11 @@ def test_without_memory_there_is_a_sentence():
 def test_half_precision_and_exports_go_without():
     x, kernel = some(1, 8, 8, 4), some(3, 3, 4, 4)
     assert not ffi.usable(x.astype(jnp.bfloat16))
-    with build.portable():
+    with build.disable_native():
         assert not ffi.usable(x)
         text = jax.export.export(jax.jit(lambda x, k: conv2d(x, k)), platforms=["cpu"])(x, kernel).mlir_module()
     assert "custom_call @maskanim" not in text
-    assert ffi.usable(x) == bool(build.found().prefix)
+    assert ffi.usable(x) == bool(build.load().prefix)
 
 
 # -- building ------------------------------------------------------------------------------------------------------------------------------
@@ -246,12 +246,12 @@ def anew(monkeypatch, tmp_path):
     """A cache of its own, and `found` as for the first time; XLA knows the functions already and would not hear of them again."""
     monkeypatch.setenv("MASKANIM_CACHE", str(tmp_path))
     monkeypatch.setattr(jax.ffi, "register_ffi_target", lambda *_, **__: None)
-    found = build.found.__wrapped__
+    found = build.load.__wrapped__
     return lambda **variables: ([monkeypatch.setenv(*each) for each in variables.items()] and None) or found()
 
 
 def test_the_switch_turns_them_off(anew):
-    assert anew(MASKANIM_NATIVE="0") == build.Found("", "MASKANIM_NATIVE=0")
+    assert anew(MASKANIM_NATIVE="0") == build.NativeLibrary("", "MASKANIM_NATIVE=0")
 
 
 def test_without_a_compiler_there_is_a_reason(anew, tmp_path):
@@ -282,8 +282,8 @@ def test_a_damaged_file_in_the_cache_is_made_again(anew, tmp_path):
 def test_it_is_compiled_once_and_told_in_a_word(anew, tmp_path):
     first = anew()
     (made,) = (tmp_path / "native").iterdir()
-    assert first.prefix == build.found().prefix == f"maskanim_{made.stem.partition('-')[0]}"
+    assert first.prefix == build.load().prefix == f"maskanim_{made.stem.partition('-')[0]}"
     written = made.stat().st_mtime_ns
     anew()
     assert made.stat().st_mtime_ns == written
-    assert build.told() == f"compiled, {first.prefix}"
+    assert build.describe_backend() == f"compiled, {first.prefix}"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskanim_jax.nn.warp import coordinates, sample
+from maskanim_jax.nn.warp import coordinate_grid, grid_sample
 
 RNG = np.random.RandomState(0)
 
@@ -39,22 +39,22 @@ def read(frame, x, y, corners, padding):
 def test_every_reading_is_the_bilinear_mean_of_its_neighbours(corners, padding):
     frames = RNG.rand(2, 5, 7, 3).astype(np.float32)
     grid = RNG.uniform(-2.5, 2.5, (2, 6, 4, 2)).astype(np.float32)
-    found = sample(jnp.asarray(frames), jnp.asarray(grid), corners=corners, padding=padding)
+    found = grid_sample(jnp.asarray(frames), jnp.asarray(grid), corners=corners, padding=padding)
     wanted = [[[read(frames[n], *grid[n, i, j], corners, padding) for j in range(4)] for i in range(6)] for n in (0, 1)]
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_the_unmoved_grid_reads_the_frame_itself_only_when_corners_are_aligned():
     frame = jnp.asarray(RNG.rand(1, 8, 8, 2), jnp.float32)
-    grid = coordinates(8, 8)[None]
-    np.testing.assert_allclose(sample(frame, grid, corners=True, padding="zeros"), frame, atol=1e-5)
-    shrunk = sample(frame, grid, corners=False, padding="zeros")
+    grid = coordinate_grid(8, 8)[None]
+    np.testing.assert_allclose(grid_sample(frame, grid, corners=True, padding="zeros"), frame, atol=1e-5)
+    shrunk = grid_sample(frame, grid, corners=False, padding="zeros")
     # The outermost coordinate is the pixel's edge: half of the reading, in the corner three quarters, lies outside.
     np.testing.assert_allclose(shrunk[0, 0, 0], frame[0, 0, 0] / 4, atol=1e-5)
 
 
 def test_x_comes_first():
-    grid = coordinates(2, 3)
+    grid = coordinate_grid(2, 3)
     np.testing.assert_array_equal(grid[:, :, 0], [[-1, 0, 1], [-1, 0, 1]])
     np.testing.assert_array_equal(grid[:, :, 1], [[-1, -1, -1], [1, 1, 1]])
 
@@ -64,7 +64,7 @@ def test_far_outside_there_is_nothing_and_no_gradient_runs_away():
     grid = jnp.asarray([[[[3e9, 0.0], [0.0, -1e30]]]], jnp.float32)
 
     def total(frame, grid):
-        return sample(frame, grid, corners=False, padding="zeros").sum()
+        return grid_sample(frame, grid, corners=False, padding="zeros").sum()
 
     assert total(frame, grid) == 0
     for gradient in jax.grad(total, (0, 1))(frame, grid):
@@ -74,5 +74,5 @@ def test_far_outside_there_is_nothing_and_no_gradient_runs_away():
 def test_the_gradient_of_the_grid_is_the_slope_of_the_frame():
     ramp = jnp.broadcast_to(jnp.arange(8.0)[None, None, :, None], (1, 8, 8, 1))
     at = jnp.asarray([[[[0.1, 0.2]]]])
-    slope = jax.grad(lambda grid: sample(ramp, grid, corners=False, padding="zeros").sum())(at)
+    slope = jax.grad(lambda grid: grid_sample(ramp, grid, corners=False, padding="zeros").sum())(at)
     np.testing.assert_allclose(slope[0, 0, 0], [4.0, 0.0], atol=1e-4)  # eight pixels are two wide

@@ -85,7 +85,7 @@ def test_a_length_that_no_file_states_is_found_out_while_reading(files, tmp_path
         opened.count = None
         return opened
 
-    monkeypatch.setattr("maskanim_jax.web.job.open_frames", unstated)
+    monkeypatch.setattr("maskanim_jax.animation.jobs.open_frames", unstated)
     with pytest.raises(UserError, match=r"more frames"):
         make(ECHO, asked(files, most=FRAMES - 1), tmp_path, "x", lambda *_: None)
     assert list(tmp_path.iterdir()) == []

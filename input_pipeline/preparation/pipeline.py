@@ -17,7 +17,7 @@ from input_pipeline.preparation.merge import Counts, finished_notes, make_report
 from input_pipeline.preparation.shard_jobs import Note, Part, Settings, keys_there, plan
 from input_pipeline.preparation.staging import check_output, put_in_place, work_folder
 from input_pipeline.preparation.workers import Beam, make_parts, make_parts_on_beam, share
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_at_least
 
 Plan = tuple[list[Part], list[dict[str, str]]]
 """The parts to make, and what is left out before anything is opened."""
@@ -41,10 +41,8 @@ class Job:
         s = self.settings
         if not 8 <= s.size <= 4096:
             raise UserError(f"--size={s.size} is out of range; choose from 8 to 4096 pixels")
-        if s.min_frames < 1:
-            raise UserError(f"--min_frames={s.min_frames} is below one; choose 1 or more")
-        if self.workers < 1:
-            raise UserError(f"--workers={self.workers} is below one; choose 1 or more")
+        check_at_least("--min_frames", s.min_frames)
+        check_at_least("--workers", self.workers)
         encoder(s.encoding, s.quality)
         set_facts(self.name)
 

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from input_pipeline.preparation.boxes import Box
 from maskanim_jax.errors import UserError
+from maskanim_jax.video.faces import FaceFinder, is_installed
 from maskanim_jax.video.reader import FrameSource, open_frames
 
 Finder = Literal["auto", "motion", "face"]
@@ -238,19 +238,17 @@ def _shares(box: Box, size: tuple[int, int], path: Path) -> Extent:
 
 def _face_back_end(path: Path, required: bool, picture: bool) -> Detect | None:
     """dlib's detector of frontal faces, which needs no further file; None if not installed and not required."""
-    if find_spec("dlib") is None:
+    if not is_installed():
         if required or picture:
             what = f"{path} is a picture, in which nothing moves" if picture else "faces"
             raise UserError(
                 f"{what}: finding a face needs the extra `face` (pip install 'maskanim_jax[face]'); or give --box=x0,y0,x1,y1"
             )
         return None
-    import dlib
-
-    detector = dlib.get_frontal_face_detector()
+    finder = FaceFinder()
 
     def detect(frame: np.ndarray) -> Box | None:
-        found: list[Any] = list(detector(np.ascontiguousarray(frame), 0))
+        found = [rectangle for _, rectangle in finder.faces(frame)]
         if not found:
             return None
         face = max(found, key=lambda r: r.width() * r.height())

@@ -27,11 +27,12 @@ from maskanim_jax.animation.inputs import (
     read_picture,
     refuse_inputs,
 )
-from maskanim_jax.errors import UserError
+from maskanim_jax.animation.jobs import write_animation
+from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
-from maskanim_jax.video.writer import MADE, VideoWriter, check_writable
+from maskanim_jax.video.writer import check_writable
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -131,15 +132,13 @@ class Animator:
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
         shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
-        frames = (pictures[result] for pictures in shown)
         if output is None:
-            return frames
+            return (pictures[result] for pictures in shown)
         total, rate, sound = clip_facts(driving)
         if fps is not None:
             rate = exact_rate(fps)
-        with VideoWriter(os.fspath(output), rate, sound, MADE) as writer:
-            for frame in tqdm(frames, desc="animate", total=total, unit="frame", disable=not progress):
-                writer.write(frame)
+        counted = tqdm(shown, desc="animate", total=total, unit="frame", disable=not progress)
+        write_animation(self.run.system, counted, [os.fspath(output)], fps=rate, sound=sound)
         return Path(output)
 
     def pictures(
@@ -154,8 +153,7 @@ class Animator:
         **options: Option,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Like `animate`, but all intermediate pictures of each frame by name, or those of `names`: (H, W, 3) uint8, masks in grey."""
-        if batch < 1:
-            raise UserError(f"batch={batch} cannot be: give 1 or more frames")
+        check_at_least("batch", batch)
         wanted = self._names(names)
         chosen = self._options(options)
         still = read_picture(source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from maskanim_jax.animation.compiled import compiled, step_for_a_video, unit
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.batches import padded_batches
 from maskanim_jax.video.images import Fit
 
 if TYPE_CHECKING:
@@ -42,17 +42,16 @@ def animate(
     frames = (unit(frame, system.frame_size, fit) for frame in driving)
     step = step_for_a_video(ready, options)
     begun = None
-    while some := list(itertools.islice(frames, batch)):
+    for filled, count in padded_batches(frames, batch):
         if begun is None:
-            start = some[0] if first is None else unit(first, system.frame_size, fit)
+            start = filled[0] if first is None else unit(first, system.frame_size, fit)
             begun = ready.begin(unit(source, system.frame_size, fit)[None], start[None])
             if warn is not None and (sentences := system.warnings(begun, options)):
                 warn("; ".join(sentences))
-        filled = np.stack(some + [some[-1]] * (batch - len(some)))
         pictures = {
             name: np.asarray(values, np.float32) for name, values in step(begun, filled, options, tuple(names)).items()
         }
-        for index in range(len(some)):
+        for index in range(count):
             yield {name: values[index] for name, values in pictures.items()}
 
 
@@ -72,14 +71,20 @@ def nearest_frame(
     distance = compiled(system, variables, batch).distance
     wanted = unit(source, system.frame_size, fit)[None]
     best, found, number = np.inf, None, 0
-    frames = iter(driving)
-    while some := list(itertools.islice(frames, batch)):
-        units = [unit(frame, system.frame_size, fit) for frame in some]
-        filled = np.stack(units + [units[-1]] * (batch - len(some)))
-        for frame, far in zip(some, np.asarray(distance(wanted, filled), np.float32), strict=False):
+    read: list[np.ndarray] = []
+
+    def units() -> Iterator[np.ndarray]:
+        for frame in driving:
+            read.append(frame)
+            yield unit(frame, system.frame_size, fit)
+
+    for filled, count in padded_batches(units(), batch):
+        distances = np.asarray(distance(wanted, filled), np.float32)[:count]
+        for frame, far in zip(read, distances, strict=True):
             if far < best:
                 best, found = float(far), (number, frame)
             number += 1
+        read.clear()
     if found is None:
         raise UserError("no driving frame has a pose that can be compared with the source's: leave --best_frame away")
     return found

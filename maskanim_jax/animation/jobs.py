@@ -1,14 +1,15 @@
-"""What does `animate` make of its flags? One job a result: checked before any work, then rendered."""
+"""What is animated into which files? One job a result: checked before any work, then rendered."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -18,12 +19,13 @@ from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import Fit
-from maskanim_jax.video.reader import first_frame, open_frames
+from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.writer import MADE, VideoWriter, check_writable, is_folder
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
+    from maskanim_jax.systems.interface import System
 
 
 @dataclass(frozen=True)
@@ -94,40 +96,109 @@ def named(job: Job) -> Iterator[None]:
 def render(
     run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, best_frame: bool = False, label: str = ""
 ) -> int:
-    """Makes one result, and its strip if asked for; returns the number of frames. Raises UserError."""
-    system = run.system
-    source = first_frame(job.source)
-    first = _best_frame(run, job, source, batch=batch, fit=fit, label=label) if best_frame else None
-    with open_frames(job.driving) as driving, ExitStack() as stack:
-        output = stack.enter_context(VideoWriter(job.output, driving.fps, job.driving, MADE))
-        strips = stack.enter_context(VideoWriter(job.strip, driving.fps, job.driving, MADE)) if job.strip else None
-        names = () if job.strip else (system.result,)
-        results = animate(
+    """Makes one result, and its strip if asked for, with a bar; returns the number of frames. Raises UserError."""
+
+    def watch(clip: FrameSource, doing: Doing) -> Iterable[np.ndarray]:
+        desc = (label or "animate") if doing == "animate" else f"{label} {doing}".strip()
+        return tqdm(clip, desc=desc, total=clip.count, unit="frame")
+
+    made = animate_file(
+        run,
+        job.source,
+        job.driving,
+        job.output,
+        job.strip,
+        options,
+        batch=batch,
+        fit=fit,
+        best_frame=best_frame,
+        watch=watch,
+        warn=_warning(job),
+    )
+    if made.best_frame is not None:
+        print(f"{job.driving}: frame {made.best_frame} is nearest to the source's pose")
+    return made.frames
+
+
+Doing = Literal["best frame", "animate"]
+"""Why the driving is read: to find the frame in the source's pose, or to animate."""
+
+
+class Made(NamedTuple):
+    """What `animate_file` wrote: the number of frames, and which frame of the driving was taken for the first."""
+
+    frames: int
+    best_frame: int | None
+
+
+def animate_file(
+    run: LoadedRun,
+    source: Path,
+    driving: Path,
+    output: str | Path,
+    strips: str | Path | None,
+    options: Any,
+    *,
+    batch: int,
+    fit: Fit,
+    best_frame: bool,
+    watch: Callable[[FrameSource, Doing], Iterable[np.ndarray]],
+    warn: Callable[[str], None],
+) -> Made:
+    """Animates the picture `source` by the video `driving`, whose speed and sound `output` keeps; `strips` gets all pictures side by side.
+
+    With `best_frame` the driving is read twice, and relative motion is measured from the frame that is nearest to the source's pose.
+    `watch` gives the frames of the opened driving each time: it may count them, or refuse too many. Raises UserError.
+    """
+    system, still = run.system, first_frame(source)
+    number = first = None
+    if best_frame:
+        with open_frames(driving) as clip:
+            frames = watch(clip, "best frame")
+            number, first = nearest_frame(system, run.variables, still, frames, batch=batch, fit=fit)
+    with open_frames(driving) as clip:
+        pictures = animate(
             system,
             run.variables,
-            source,
-            driving,
+            still,
+            watch(clip, "animate"),
             options,
             batch=batch,
             fit=fit,
             first=first,
-            warn=_warning(job),
-            names=names,
+            warn=warn,
+            names=() if strips else (system.result,),
         )
-        for pictures in tqdm(results, desc=label or "animate", total=driving.count, unit="frame"):
-            output.write(to_uint8(pictures[system.result]))
-            if strips is not None:
-                strips.write(strip(pictures, system.picture_order, system.frame_size, captions=True))
-    return output.count
+        return Made(write_animation(system, pictures, [output], strips, fps=clip.fps, sound=driving), number)
 
 
-def _best_frame(run: LoadedRun, job: Job, source: np.ndarray, *, batch: int, fit: Fit, label: str) -> np.ndarray:
-    """The driving frame in the source's pose, found by reading the video once; says which it is."""
-    with open_frames(job.driving) as driving:
-        frames = tqdm(driving, desc=f"{label} best frame".strip(), total=driving.count, unit="frame")
-        number, frame = nearest_frame(run.system, run.variables, source, frames, batch=batch, fit=fit)
-    print(f"{job.driving}: frame {number} is nearest to the source's pose")
-    return frame
+def write_animation(
+    system: System,
+    pictures: Iterable[Mapping[str, np.ndarray]],
+    outputs: Sequence[str | Path],
+    strips: str | Path | None = None,
+    *,
+    fps: Fraction,
+    sound: Path | None = None,
+    strip_side: int | None = None,
+) -> int:
+    """Writes each frame's result to all `outputs`, and its pictures side by side to `strips`; returns the number of frames.
+
+    `pictures` are those of `animate` (of `strips` all of them). `fps`: frames per second; `sound`: the file whose sound is kept;
+    `strip_side`: pixels of each picture of the strip (default: the system's frame size). Every file says that it was generated.
+    """
+    with ExitStack() as stack:
+        results, side_by_side = (
+            [stack.enter_context(VideoWriter(path, fps, sound, MADE)) for path in paths]
+            for paths in (outputs, [strips] if strips else [])
+        )
+        for shown in pictures:
+            result = to_uint8(shown[system.result])
+            for writer in results:
+                writer.write(result)
+            for writer in side_by_side:
+                writer.write(strip(shown, system.picture_order, strip_side or system.frame_size, captions=True))
+    return results[0].count
 
 
 def _warning(job: Job) -> Callable[[str], None]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from maskanim_jax.systems.interface import Tree
+from maskanim_jax.systems.interface import PyTree
 from maskanim_jax.systems.optimizers import WaitingState
 
 
@@ -17,8 +17,8 @@ class Moments(NamedTuple):
     """One network's: `updates` made, and running means of gradients and of their squares, trees like its parameters."""
 
     updates: int
-    first: Tree
-    second: Tree
+    first: PyTree
+    second: PyTree
 
 
 def _owner(state: optax.ScaleByAdamState) -> str:
@@ -31,7 +31,7 @@ def _is_part(node: Any) -> bool:
     return isinstance(node, optax.ScaleByAdamState | WaitingState | optax.ScaleByScheduleState)
 
 
-def read_moments(opt_state: Tree) -> dict[str, Moments]:
+def read_moments(opt_state: PyTree) -> dict[str, Moments]:
     """The moments of every network from a state of `adam_by_network`."""
     found = {}
     for part in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState)):
@@ -41,7 +41,7 @@ def read_moments(opt_state: Tree) -> dict[str, Moments]:
     return found
 
 
-def place_moments(opt_state: Tree, moments: Mapping[str, Moments], step: int) -> Tree:
+def place_moments(opt_state: PyTree, moments: Mapping[str, Moments], step: int) -> PyTree:
     """The state with these networks' moments, as it is after `step` steps of training; other networks keep what they have."""
 
     def place(part: Any) -> Any:

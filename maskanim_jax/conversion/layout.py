@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from maskanim_jax.conversion.adam_state import Moments
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.interface import Tree, Variables
+from maskanim_jax.systems.interface import PyTree, Variables
 
 
 class Place(NamedTuple):
@@ -119,7 +119,7 @@ def from_variables(variables: Variables, layout: Layout) -> dict[str, np.ndarray
     }
 
 
-def tree_of(layout: Layout, collection: str, value: Callable[[str], np.ndarray], network: str | None = None) -> Tree:
+def tree_of(layout: Layout, collection: str, value: Callable[[str], np.ndarray], network: str | None = None) -> PyTree:
     """Our nested dict of one collection, of one network without its name if asked."""
     result: dict[str, Any] = {}
     for name, at in layout.items():
@@ -134,7 +134,7 @@ def tree_of(layout: Layout, collection: str, value: Callable[[str], np.ndarray],
     return result
 
 
-def leaf_of(tree: Tree, path: Sequence[str]) -> Any:
+def leaf_of(tree: PyTree, path: Sequence[str]) -> Any:
     """What is at a path."""
     for key in path:
         tree = tree[key]

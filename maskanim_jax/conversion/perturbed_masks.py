@@ -63,6 +63,8 @@ def objections(config: ConfigDict) -> list[str]:
         "mask.logit_offset": 0.0,
         "mask.temperature": 0.1,
         "refine.temperature": 0.1,
+        "mask.temperature_steps": 0,
+        "refine.temperature_steps": 0,
     }
     found = {key: config[key.split(".")[0]][key.split(".")[1]] for key in wanted}
     return [f"{key}={found[key]} (there {value})" for key, value in wanted.items() if found[key] != value]

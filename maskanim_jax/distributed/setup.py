@@ -50,7 +50,7 @@ def prepare(config: ConfigDict) -> None:
 
 def _fastest() -> int:
     """Devices for `cpu_devices` 0."""
-    return 1 if build.found().prefix else min(2, os.cpu_count() or 1)
+    return 1 if build.load().prefix else min(2, os.cpu_count() or 1)
 
 
 def _join(others: str) -> None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_at_least
 
 
 def make_mesh(batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -18,8 +18,7 @@ def make_mesh(batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device
     Raises UserError when a batch of `batch_size` cannot be split evenly over them, in `accumulate` parts.
     """
     count = jax.device_count() if devices is None else len(devices)
-    if accumulate < 1:
-        raise UserError(f"config.optim.accumulate={accumulate} leaves a step without a batch: give 1 or more")
+    check_at_least("config.optim.accumulate", accumulate)
     if batch_size % (count * accumulate):
         parts = f" in config.optim.accumulate={accumulate} parts" if accumulate > 1 else ""
         raise UserError(

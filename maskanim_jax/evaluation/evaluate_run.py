@@ -16,14 +16,14 @@ from tqdm import tqdm
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
 from maskanim_jax.animation.generate import animate
+from maskanim_jax.animation.jobs import write_animation
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import choose
-from maskanim_jax.video.strips import strip, to_uint8
-from maskanim_jax.video.writer import MADE, VideoWriter
+from maskanim_jax.video.writer import VideoWriter
 from maskanim_jax.workdir.config import claim_workdir, read_config
 from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
 
@@ -123,20 +123,12 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
         still = split.frame(source, 0)
         inputs = inputs_of(folder, name)
         Image.fromarray(still).save(inputs.source)
-        with (
-            VideoWriter(inputs.driving, fps) as driver,
-            VideoWriter(paths[0], fps, comment=MADE) as video,
-            VideoWriter(paths[1], fps, comment=MADE) as gif,
-            VideoWriter(paths[2], fps, comment=MADE) as strips,
-        ):
-            shows = animate(
+        with VideoWriter(inputs.driving, fps) as driver:
+            shown = animate(
                 run.system, run.variables, still, _written(split.frames(driving), driver), options, warn=warnings.append
             )
-            for shown in shows:
-                result = to_uint8(np.asarray(shown[run.system.result]))
-                video.write(result)
-                gif.write(result)
-                strips.write(strip(shown, run.system.picture_order, max(128, run.system.frame_size), captions=True))
+            side = max(128, run.system.frame_size)
+            write_animation(run.system, shown, paths[:2], paths[2], fps=fps, strip_side=side)
         made += paths
         captions |= {
             path.name: f"{split.clips[source].name} in the pose of {split.clips[driving].name}" for path in paths

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.templates import rendered
 
 QUESTIONS = {"Quality": "realistic", "Motion": "faithful"}
 """The paper's two rows, and what the answers call them: the most realistic, the most faithful to the driving video."""
@@ -119,10 +120,7 @@ def write_study(
     """
     if output.absolute() == key.absolute():
         raise UserError(f"{key} cannot be the page and its key; give another --key")
-    if per_dataset is not None and per_dataset < 1:
-        raise UserError(f"--per_dataset={per_dataset} cannot be: give 1 or more questions")
-    import jinja2
-
+    check_at_least("--per_dataset", per_dataset)
     files = {path for trial in trials for path in (trial.source, trial.driving, *trial.results.values())}
     contents = _embed(sorted(files))
     study = hashlib.sha256(repr((seed, [contents[path] for path in sorted(files)])).encode()).hexdigest()[:16]
@@ -140,8 +138,7 @@ def write_study(
         secret[token] = {"dataset": trial.dataset, "source": str(trial.source), "driving": str(trial.driving)}
         secret[token] |= {"options": options}
     page = {"study": study, "per_dataset": per_dataset, "trials": sorted(shown, key=lambda t: t["id"])}
-    environment = jinja2.Environment(loader=jinja2.PackageLoader("maskanim_jax"), autoescape=True)
-    text = environment.get_template("user_study.html").render(study=page, title=title or "Which video is better?")
+    text = rendered("user_study.html", {"study": page, "title": title or "Which video is better?"})
     systems = list(trials[0].results)
     if key.exists() and _read(key, "key")["study"] != study:
         raise UserError(f"{key} is the key of another page, whose answers need it; move it away or give another --key")

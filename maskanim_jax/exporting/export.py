@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.utils.atomic_files import sha256_of
 
 if TYPE_CHECKING:
@@ -86,11 +86,11 @@ def export(
     import jax
 
     from maskanim_jax.exporting import functions, jax_files, onnx_files
-    from maskanim_jax.nn.kernels.native.build import portable
+    from maskanim_jax.nn.kernels.native.build import disable_native
 
     system = run.system
     (jax_files if format == "jax" else onnx_files).check_ready()
-    with portable():
+    with disable_native():
         made = functions.functions_of(
             system, run.variables, options, system.picture_order if pictures else (system.result,)
         )
@@ -100,7 +100,7 @@ def export(
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
     try:
-        with portable():
+        with disable_native():
             if format == "jax":
                 about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
             else:
@@ -140,8 +140,7 @@ def check_export(output: Path, format: str, platforms: Sequence[str], batch: int
             raise UserError(f"--platforms has {platform!r}, which is none: give some of {', '.join(known)}")
     if not platforms or len(set(platforms)) < len(platforms):
         raise UserError(f"--platforms={','.join(platforms)} cannot be: name each platform once, such as {PLATFORMS}")
-    if batch is not None and batch < 1:
-        raise UserError(f"--batch={batch} cannot be: give 1 or more frames, or leave it away")
+    check_at_least("--batch", batch)
 
 
 def _readme(info: dict[str, Any]) -> str:

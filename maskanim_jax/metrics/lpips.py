@@ -16,6 +16,7 @@ import numpy as np
 
 from maskanim_jax.metrics.interface import PerFrame
 from maskanim_jax.pretrained.arrays import Arrays
+from maskanim_jax.utils.batches import padded_batches
 
 SMALLEST = 31
 """Pixels of the smallest side that AlexNet's poolings leave something of."""
@@ -82,12 +83,8 @@ class Lpips(PerFrame):
         self._weights = jax.device_put(dict(weights or find_arrays("lpips-alex", read_lpips, shapes(), cache)))
 
     def values(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
-        found = []
-        for start in range(0, len(generated), BATCH):
-            pair = [np.asarray(part[start : start + BATCH], np.float32) for part in (generated, true)]
-            count = len(pair[0])
-            filled = [np.pad(part, ((0, BATCH - count), (0, 0), (0, 0), (0, 0))) for part in pair]  # one compilation
-            found.append(np.asarray(_compiled(self._weights, *filled))[:count])
+        both = zip(*(padded_batches(np.asarray(part, np.float32), BATCH) for part in (generated, true)), strict=True)
+        found = [np.asarray(_compiled(self._weights, one, other))[:count] for (one, count), (other, _) in both]
         return np.concatenate(found).astype(np.float64)
 
 

@@ -1,1 +1,1 @@
-"""Building blocks that every system shares: layers, blocks, resizes, and the pure face of a network."""
+"""Building blocks that all systems share: layers, blocks, resizing, and networks as pure functions."""

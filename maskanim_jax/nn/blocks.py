@@ -1,6 +1,6 @@
 """What are the blocks that all networks are made of?
 
-Order of layers as in the released code; the paper's text has ReLU before batch norm in the encoding block (section 3, Architecture).
+The order of layers is that of the released code; the paper's text puts ReLU before batch norm in the encoding block (section 3, Architecture).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from maskanim_jax.nn.layers import BatchNorm, Conv
 from maskanim_jax.nn.types import DType
 
 
-class Nothing(nnx.Module):
-    """Stands where a batch norm was that has been folded into the conv before it."""
+class Identity(nnx.Module):
+    """Replaces a batch norm that was folded into the preceding conv."""
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """The same; raises ValueError in training, which needs the batch norm."""
+        """Returns `x`; raises ValueError in training, which needs the batch norm."""
         if train:
             raise ValueError("a network whose batch norms are folded cannot be trained")
         return x
 
 
-def _absorb(conv: Conv, norm: BatchNorm) -> None:
-    """Multiplies kernel and bias so that the conv alone gives what the batch norm in evaluation mode made of it."""
+def _fold_batch_norm(conv: Conv, norm: BatchNorm) -> None:
+    """Scales kernel and bias so that the conv alone gives the output of conv and batch norm in evaluation mode."""
     factor, shift = norm.as_affine()
     conv.kernel.set_value(conv.kernel[...] * factor)
     conv.bias.set_value(conv.bias[...] * factor + shift)
@@ -34,17 +34,17 @@ def _absorb(conv: Conv, norm: BatchNorm) -> None:
 class SameBlock(nnx.Module):
     """k x k conv, batch norm, ReLU."""
 
-    norm: BatchNorm | Nothing
+    norm: BatchNorm | Identity
 
     def __init__(self, inputs: int, outputs: int, size: int = 3, *, dtype: DType = jnp.float32, rngs: nnx.Rngs) -> None:
         self.conv = Conv(inputs, outputs, size, dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(outputs)
 
     def fold(self) -> None:
-        """Takes the batch norm into the conv, for evaluation."""
+        """Folds the batch norm into the conv, for evaluation."""
         if isinstance(self.norm, BatchNorm):
-            _absorb(self.conv, self.norm)
-            self.norm = Nothing()
+            _fold_batch_norm(self.conv, self.norm)
+            self.norm = Identity()
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, inputs) to (N, H, W, outputs)."""
@@ -64,13 +64,13 @@ class UpBlock(SameBlock):
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, inputs) to (N, 2H, 2W, outputs)."""
-        return nnx.relu(self.norm(self.conv.of_upsampled(x), train))
+        return nnx.relu(self.norm(self.conv.apply_upsampled(x), train))
 
 
 class ResidualBlock(nnx.Module):
     """Batch norm, ReLU, 3x3 conv, batch norm, ReLU, 3x3 conv, plus the block's input."""
 
-    norm2: BatchNorm | Nothing
+    norm2: BatchNorm | Identity
 
     def __init__(self, channels: int, *, dtype: DType = jnp.float32, rngs: nnx.Rngs) -> None:
         self.norm1 = BatchNorm(channels)
@@ -79,10 +79,10 @@ class ResidualBlock(nnx.Module):
         self.conv2 = Conv(channels, channels, 3, dtype=dtype, rngs=rngs)
 
     def fold(self) -> None:
-        """Takes the second batch norm into the conv before it, for evaluation; before the first one there is none."""
+        """Folds the second batch norm into the preceding conv, for evaluation; the first one has none before it."""
         if isinstance(self.norm2, BatchNorm):
-            _absorb(self.conv1, self.norm2)
-            self.norm2 = Nothing()
+            _fold_batch_norm(self.conv1, self.norm2)
+            self.norm2 = Identity()
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """(N, H, W, channels), size and channels kept."""
@@ -131,7 +131,7 @@ class EncoderDecoder(nnx.Module):
         return jnp.concatenate(self.parts(x, train), -1)
 
     def parts(self, x: jax.Array, train: bool) -> list[jax.Array]:
-        """The same in the parts whose channels come one behind the other: the last up block's and, with skips, the raw input's."""
+        """The output before concatenation: the last up block's channels and, with skips, the raw input."""
         encoded = [x]
         for i in range(self.blocks):
             with jax.named_scope(f"down{i}"):

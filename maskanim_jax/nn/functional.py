@@ -8,9 +8,9 @@ from typing import Any
 import jax
 from flax import nnx
 
-from maskanim_jax.nn.initializers import Draws, drawn
+from maskanim_jax.nn.initializers import BatchedInit, draw_all
 
-Tree = Any
+PyTree = Any
 
 
 def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
@@ -20,47 +20,47 @@ def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
 
 
 def _folded(module: nnx.Module) -> nnx.Module:
-    """The module itself, changed: every block that can fold has folded."""
+    """Folds every block of the module that can be folded, in place; returns the module."""
     for _, part in list(nnx.iter_modules(module)):
         if hasattr(part, "fold"):
             part.fold()
     return module
 
 
-class Network:
-    """A module as pure functions over plain dicts of arrays, so that jit, sharding and checkpoints see nothing but arrays.
+class FunctionalModule:
+    """A module as pure functions over plain dicts of arrays, so that jit, sharding and checkpoints only see arrays.
 
-    `remat`: in training its activations are not kept for the backward pass but computed again. `name` labels its operations in profiles.
+    `remat`: in training, activations are recomputed in the backward pass. `name` labels the operations in profiles.
     """
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], remat: bool = False, name: str = "") -> None:
         self._name = name or "network"
         self._make = make
         self._remat = remat
-        asked = Draws(jax.random.key(0))
+        asked = BatchedInit(jax.random.key(0))
         self._graph = _split(nnx.eval_shape(lambda: make(asked.as_rngs())))[0]
         self._wanted = asked.wanted
         self._folded_graph, params, _ = _split(
-            nnx.eval_shape(lambda: _folded(make(Draws(jax.random.key(0)).as_rngs())))
+            nnx.eval_shape(lambda: _folded(make(BatchedInit(jax.random.key(0)).as_rngs())))
         )
         self._folded_params: Any = jax.tree.structure(nnx.to_pure_dict(params))
 
-    def init(self, key: jax.Array) -> tuple[Tree, Tree]:
+    def init(self, key: jax.Array) -> tuple[PyTree, PyTree]:
         """Fresh (parameters, batch statistics)."""
-        _, params, stats = _split(self._make(Draws(key, drawn(key, self._wanted)).as_rngs()))
+        _, params, stats = _split(self._make(BatchedInit(key, draw_all(key, self._wanted)).as_rngs()))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
-    def fold(self, params: Tree, stats: Tree) -> tuple[Tree, Tree]:
-        """Batch norms in evaluation mode taken into the convs before them: (parameters, statistics) to call without training."""
+    def fold(self, params: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
+        """Folds batch norms in evaluation mode into the preceding convs: (parameters, statistics) for calls with `train=False`."""
         _, params, stats = _split(_folded(nnx.merge(self._graph, params, stats)))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
-    def __call__(self, params: Tree, stats: Tree, *inputs: jax.Array, train: bool) -> tuple[jax.Array, Tree]:
-        """(output, batch statistics after the call; unchanged when not training); parameters may be folded ones."""
+    def __call__(self, params: PyTree, stats: PyTree, *inputs: jax.Array, train: bool) -> tuple[jax.Array, PyTree]:
+        """(output, batch statistics after the call, unchanged when not training); the parameters may be folded."""
         folded = jax.tree.structure(params) == self._folded_params
         graph = self._folded_graph if folded else self._graph
 
-        def run(params: Tree, stats: Tree, *inputs: jax.Array) -> tuple[jax.Array, Tree]:
+        def run(params: PyTree, stats: PyTree, *inputs: jax.Array) -> tuple[jax.Array, PyTree]:
             module: Any = nnx.merge(graph, params, stats)
             output = module(*inputs, train=train)
             return output, nnx.to_pure_dict(nnx.state(module, nnx.BatchStat)) if train else stats
@@ -70,13 +70,13 @@ class Network:
 
 
 def fold_all(
-    networks: Mapping[str, Network], params: Mapping[str, Tree], stats: Mapping[str, Tree]
-) -> tuple[dict[str, Tree], dict[str, Tree]]:
-    """`Network.fold` of every network that has parameters here."""
+    networks: Mapping[str, FunctionalModule], params: Mapping[str, PyTree], stats: Mapping[str, PyTree]
+) -> tuple[dict[str, PyTree], dict[str, PyTree]]:
+    """`FunctionalModule.fold` for every network in `params`."""
     folded = {name: networks[name].fold(params[name], stats.get(name, {})) for name in params}
     return {name: found for name, (found, _) in folded.items()}, {name: found for name, (_, found) in folded.items()}
 
 
-def count_parameters(params: Tree) -> int:
-    """Number of trained numbers in a tree."""
+def count_parameters(params: PyTree) -> int:
+    """Number of trainable scalars in a tree."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,6 +1,6 @@
-"""How do networks get their initial values? Those of one shape are drawn together, with the bits that each would have alone.
+"""How do networks get their initial values? Arrays of one shape are drawn together, bit for bit as if drawn alone.
 
-Drawn one by one, the random numbers are a large program: those of the small recipe took 5.5 s to compile, and take 3.3.
+Drawn one by one, the random numbers are a large program: for the small recipe it took 5.5 s to compile, instead of 3.3 s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from flax import nnx
 Shape = tuple[int, ...]
 
 
-class Wanted(NamedTuple):
+class InitRequest(NamedTuple):
     """A draw from U(-bound, bound) with the key of this number."""
 
     number: int
@@ -24,18 +24,18 @@ class Wanted(NamedTuple):
     bound: float
 
 
-class Draws:
-    """Given to modules in place of `nnx.Rngs(params=key)`: the same keys, and the values of `uniform` as they were drawn before.
+class BatchedInit:
+    """Replaces `nnx.Rngs(params=key)` in modules: it gives the same keys, and values of `uniform` that were drawn beforehand.
 
-    Without values it gives zeros and remembers in `wanted` what was asked for.
+    Without values it gives zeros and records the requests in `wanted`.
     """
 
     def __init__(self, key: jax.Array, values: Mapping[int, jax.Array] | None = None) -> None:
         self._key, self._values, self._given = key, values, 0
-        self.wanted: list[Wanted] = []
+        self.wanted: list[InitRequest] = []
 
     def as_rngs(self) -> nnx.Rngs:
-        """As the modules' signatures have it."""
+        """Itself, with the type that the modules' signatures expect."""
         rngs: Any = self
         return rngs
 
@@ -50,20 +50,20 @@ class Draws:
         self._given += 1
         if self._values is not None:
             return self._values[number]
-        self.wanted.append(Wanted(number, shape, bound))
+        self.wanted.append(InitRequest(number, shape, bound))
         return jnp.zeros(shape)
 
 
 def uniform(rngs: nnx.Rngs, shape: Shape, bound: float) -> jax.Array:
-    """U(-bound, bound), float32, with the next key of `rngs`, which may be Draws."""
+    """U(-bound, bound), float32, with the next key of `rngs`, which may be a BatchedInit."""
     given: Any = rngs
-    if isinstance(given, Draws):
+    if isinstance(given, BatchedInit):
         return given.uniform(shape, bound)
     return jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound)
 
 
-def drawn(key: jax.Array, wanted: list[Wanted]) -> dict[int, jax.Array]:
-    """What was wanted, by number."""
+def draw_all(key: jax.Array, wanted: list[InitRequest]) -> dict[int, jax.Array]:
+    """The values of all requests, by number."""
     values: dict[int, jax.Array] = {}
     keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(
         jnp.asarray([each.number for each in wanted], jnp.uint32)

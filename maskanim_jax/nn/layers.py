@@ -1,6 +1,6 @@
-"""What are the two layers with numbers of their own: convolution and batch norm?
+"""What are the two layers with parameters: convolution and batch norm?
 
-Written here and not taken from Flax because the released implementations need PyTorch's initial values, its running variance (unbiased)
+They are not Flax's because equality with the released implementations needs PyTorch's initial values, its unbiased running variance,
 and a compute type that leaves parameters and statistics in float32.
 """
 
@@ -19,7 +19,7 @@ from maskanim_jax.nn.types import DType
 
 EPSILON = 1e-5
 MOMENTUM = 0.1
-"""Share of the new statistics in the running average (PyTorch's sense; 0.9 in Flax's)."""
+"""Weight of the new statistics in the running average (PyTorch's convention; 0.9 in Flax's)."""
 
 
 class Conv(nnx.Module):
@@ -39,8 +39,8 @@ class Conv(nnx.Module):
         y = conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.padding)
         return y + self.bias[...].astype(self.dtype)
 
-    def of_parts(self, parts: Sequence[jax.Array]) -> jax.Array:
-        """The same of the parts of `x`, whose channels come one behind the other: what would be a copy of a large picture is a sum of results."""
+    def apply_concat(self, parts: Sequence[jax.Array]) -> jax.Array:
+        """As calling it with `parts` concatenated along channels, as a sum of convs that avoids copying a large array."""
         kernel, first = self.kernel[...].astype(self.dtype), 0
         y = self.bias[...].astype(self.dtype)
         for part in parts:
@@ -49,14 +49,14 @@ class Conv(nnx.Module):
             first = last
         return y
 
-    def of_upsampled(self, x: jax.Array) -> jax.Array:
-        """The same of `x` upsampled 2x by nearest neighbour, without making that picture: (N, H, W, inputs) to (N, 2H, 2W, outputs)."""
+    def apply_upsampled(self, x: jax.Array) -> jax.Array:
+        """As calling it with `x` upsampled 2x by nearest neighbour: (N, H, W, inputs) to (N, 2H, 2W, outputs)."""
         y = upsampled_conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
         return y + self.bias[...].astype(self.dtype)
 
 
 class BatchNorm(nnx.Module):
-    """Batch norm over N, H, W. Statistics are float32, and under jit over a sharded batch those of the GLOBAL batch.
+    """Batch norm over N, H, W. Statistics are float32; under jit with a sharded batch they are those of the GLOBAL batch.
 
     `affine=False` leaves out scale and bias.
     """
@@ -70,7 +70,7 @@ class BatchNorm(nnx.Module):
         self.affine = affine
 
     def as_affine(self) -> tuple[jax.Array, jax.Array]:
-        """Evaluation mode as (factor, shift), each (C,): x factor + shift."""
+        """Evaluation mode as (factor, shift), each (C,): x * factor + shift."""
         return self._affine(self.mean[...], self.var[...])
 
     def _affine(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -82,7 +82,7 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Normalises (N, H, W, C). In training the batch's own statistics are used and the running ones updated."""
         if train:
-            # Both in one pass, and one sum over the devices: around the running mean, so that no digits are lost in the difference.
+            # One pass and one reduction over devices; centred on the running mean to avoid cancellation.
             around = self.mean[...]
             wide = x.astype(jnp.float32) - around
             shift = wide.mean((0, 1, 2))

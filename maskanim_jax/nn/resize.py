@@ -1,4 +1,4 @@
-"""How do pictures change their size? D, U, and the anti-aliased downscale of m's input and of the loss pyramid."""
+"""How are images resized? D, U, and the anti-aliased downscale of m's input and of the loss pyramid."""
 
 from __future__ import annotations
 

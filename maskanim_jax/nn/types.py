@@ -1,4 +1,4 @@
-"""Types that the networks' signatures share."""
+"""Which types do the networks' signatures share?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How is a frame read at other places? Bilinear sampling on a grid of coordinates, in PyTorch's two conventions.
+"""How is a frame warped? Bilinear sampling at a grid of coordinates, in PyTorch's two conventions.
 
 FOMM, section 3.1 (the warped sources S^1 .. S^K) and f_w of Eq. 8. Coordinates are x first, in [-1, 1]. With `corners` -1 and 1 are the CENTRES
 of the outermost pixels (the torch that FOMM was published with); without, they are the outer EDGES of those pixels (today's torch).
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 Padding = Literal["zeros", "reflection"]
 
 
-def coordinates(height: int, width: int) -> jax.Array:
+def coordinate_grid(height: int, width: int) -> jax.Array:
     """The unmoved grid (height, width, 2), x first, from -1 to 1 with both ends on pixels, whatever the sampling."""
     x, y = jnp.linspace(-1.0, 1.0, width), jnp.linspace(-1.0, 1.0, height)
     return jnp.stack(jnp.meshgrid(x, y), -1)
 
 
 def _reflect(position: jax.Array, low: float, span: float) -> jax.Array:
-    """Folds positions into [low, low + span], as mirrors at both ends would."""
+    """Folds positions into [low, low + span], mirrored at both ends."""
     folded = jnp.abs(position - low) % (2 * span)
     return low + jnp.minimum(folded, 2 * span - folded)
 
@@ -33,7 +33,7 @@ def _neighbours(position: jax.Array, size: int, corners: bool, padding: Padding)
         low, span = (0.0, size - 1.0) if corners else (-0.5, float(size))
         position = jnp.clip(_reflect(position, low, max(span, 1.0)), 0.0, size - 1.0)
     else:
-        position = jnp.clip(position, -2.0, size + 1.0)  # all zeros out there; keeps the integers small
+        position = jnp.clip(position, -2.0, size + 1.0)  # zeros beyond; keeps the integers small
     first = jnp.floor(position)
     found = []
     for pixel, weight in ((first, first + 1 - position), (first + 1, position - first)):
@@ -42,10 +42,10 @@ def _neighbours(position: jax.Array, size: int, corners: bool, padding: Padding)
     return found
 
 
-def sample(frames: jax.Array, grid: jax.Array, *, corners: bool, padding: Padding) -> jax.Array:
-    """Reads (N, H, W, C) at (N, H', W', 2), giving (N, H', W', C) of the frames' type; differentiable in both.
+def grid_sample(frames: jax.Array, grid: jax.Array, *, corners: bool, padding: Padding) -> jax.Array:
+    """Samples (N, H, W, C) at (N, H', W', 2): (N, H', W', C) of the frames' type; differentiable in both.
 
-    Beyond the frame there are zeros, or the frame mirrored ("reflection").
+    Outside the frame are zeros, or the mirrored frame ("reflection").
     """
     n, height, width, channels = frames.shape
     pixels = frames.reshape(n, height * width, channels)

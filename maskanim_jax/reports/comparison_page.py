@@ -19,6 +19,7 @@ from maskanim_jax.reports.page_parts import link, number
 from maskanim_jax.reports.plots import bars, colours, plots
 from maskanim_jax.reports.runs import Run, read_runs
 from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.templates import rendered
 
 _PLAYERS = 6  # clips shown of each set
 TOLD = ("l1", "l1_figure", "ssim", "iou", "joint_error", "shape_leak", "leak", "known_joint_error")
@@ -40,18 +41,12 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Written:
 
     Raises UserError for a folder that is no run or has no figures, and when the output can't be written.
     """
-    import jinja2
-
     runs = read_runs(folders)
     figures = compare(runs)
     page = output if output.suffix.lower() in (".html", ".htm") else output / "index.html"
     stem = page.with_suffix("") if page is output else output / "figures"
     written = Written(page, stem.with_suffix(".csv"), stem.with_suffix(".json"), figures)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("maskanim_jax"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = number
-    text = environment.get_template("compare.html").render(_content(runs, figures, page.parent))
+    text = rendered("compare.html", _content(runs, figures, page.parent), number=number)
     content = {page: text, written.csv: csv_text(figures), written.json: json.dumps(figures, indent=2) + "\n"}
     for path, data in content.items():
         try:

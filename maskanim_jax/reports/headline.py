@@ -39,7 +39,7 @@ def health(workdir: Path, records: Sequence[Mapping[str, Any]], mask: Mapping[st
     system = _system(workdir)
     if system is None:
         return Health(bool(mask), None)
-    logged = next((record for record in reversed(records) if "loss" in record), {})
+    logged: Mapping[str, Any] = next((record for record in reversed(records) if "loss" in record), {})
     measured = {name: mask[key] for name, key in _MASK_METRICS.items() if key in mask}
     try:
         alarms = system.alarms({**logged, **measured})

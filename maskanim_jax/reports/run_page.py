@@ -14,6 +14,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.reports import page_parts, players
 from maskanim_jax.reports.headline import Health, headline, health
 from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.templates import rendered
 from maskanim_jax.workdir.logs import read_log
 from maskanim_jax.workdir.results import ANIMATION, BEFORE
 
@@ -40,17 +41,11 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
     first_minute/, reconstruction/ and animation/ where they are (`workdir.results` says what is in them).
     Raises UserError when the workdir isn't a folder or the output can't be written.
     """
-    import jinja2
-
     workdir = Path(workdir)
     if not workdir.is_dir():
         raise UserError(f"{workdir} isn't a folder: give the --workdir that a run wrote to")
     output = Path(output) if output else workdir / "report.html"
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("maskanim_jax"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = page_parts.number
-    page = environment.get_template("report.html").render(_content(workdir, output.parent))
+    page = rendered("report.html", _content(workdir, output.parent), number=page_parts.number)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as temporary:

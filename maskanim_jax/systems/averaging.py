@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.interface import Tree, Variables
+from maskanim_jax.systems.interface import PyTree, Variables
 
-Averages = dict[str, Tree]
+Averages = dict[str, PyTree]
 """{"params": ..., "stats": ...}: trees like those of `Variables`."""
 
 

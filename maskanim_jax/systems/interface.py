@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import optax
 
-Tree = Any
+PyTree = Any
 Pictures = dict[str, jax.Array]
 """Named pictures of one batch: (N, H, W, 1 or 3) float32 in [0, 1]."""
 
@@ -20,15 +20,19 @@ Pictures = dict[str, jax.Array]
 class Variables(NamedTuple):
     """What a system learns: trained parameters and batch statistics, each a dict by network name."""
 
-    params: dict[str, Tree]
-    stats: dict[str, Tree]
+    params: dict[str, PyTree]
+    stats: dict[str, PyTree]
+
+
+SCHEDULED = ("temperature",)
+"""Names of statistics that a system sets anew in each step: a run that starts from another's networks does not take them."""
 
 
 class Gradients(NamedTuple):
     """What one training step computes: gradients like `params`, the new batch statistics, scalars for the log."""
 
-    grads: dict[str, Tree]
-    stats: dict[str, Tree]
+    grads: dict[str, PyTree]
+    stats: dict[str, PyTree]
     metrics: dict[str, jax.Array]
 
 
@@ -61,7 +65,7 @@ class System(Protocol):
     def gradients(
         self,
         variables: Variables,
-        frozen: Tree,
+        frozen: PyTree,
         source: jax.Array,
         driving: jax.Array,
         key: jax.Array,
@@ -86,12 +90,12 @@ class System(Protocol):
         """Variables that `reconstruct` and the animation take instead, to the same result with fewer operations: batch norms folded."""
         ...
 
-    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
+    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
         """What is computed once per video: `source` and `first_driving` are (1, S, S, 3)."""
         ...
 
     def animate(
-        self, variables: Variables, begun: Tree, driving: jax.Array, options: Any, pose: Tree | None = None
+        self, variables: Variables, begun: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
     ) -> Pictures:
         """Animates the source of `begun` by a batch of driving frames; holds every picture of `picture_order`.
 
@@ -100,14 +104,14 @@ class System(Protocol):
         """
         ...
 
-    def pose(self, variables: Variables, driving: jax.Array) -> Tree:
+    def pose(self, variables: Variables, driving: jax.Array) -> PyTree:
         """What `animate` takes from driving frames, a tree of (N, ...): masks, keypoints. Averages of it are poses, too.
 
         Only systems whose options have a `smooth` need it.
         """
         ...
 
-    def warnings(self, begun: Tree, options: Any) -> list[str]:
+    def warnings(self, begun: PyTree, options: Any) -> list[str]:
         """What a user should know before this video is made, a sentence each; `begun` was fetched to the host or can be."""
         ...
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from maskanim_jax.distributed.sharding import replicated
 from maskanim_jax.systems.averaging import begin
-from maskanim_jax.systems.interface import System, Tree, Variables
+from maskanim_jax.systems.interface import PyTree, System, Variables
 from maskanim_jax.utils.memory import give_back_memory
 
 
@@ -18,10 +18,10 @@ class TrainState(NamedTuple):
     """`step` counts finished steps; it is also the position in the data, since a batch is a function of (seed, step)."""
 
     step: jax.Array
-    params: Tree
-    stats: Tree
+    params: PyTree
+    stats: PyTree
     opt_state: Any
-    ema: dict[str, Tree] | None = None
+    ema: dict[str, PyTree] | None = None
     """With `optim.ema` the averages of parameters and batch statistics, {"params": ..., "stats": ...}; otherwise None."""
 
     @property

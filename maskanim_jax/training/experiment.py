@@ -23,7 +23,7 @@ from maskanim_jax.nn.kernels.native import build as building
 from maskanim_jax.pretrained.vgg19 import find_vgg19, untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.averaging import check_decay
-from maskanim_jax.systems.interface import System, Tree
+from maskanim_jax.systems.interface import PyTree, System
 from maskanim_jax.systems.train_state import TrainState, abstract_state, fresh_state, with_averages
 from maskanim_jax.training.prefetch import prefetch
 from maskanim_jax.training.warm_start import Initial, started_from
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
     stream: PairStream
     clips: list[str]
     """Names of the training clips, by the numbers that a batch has."""
-    frozen: Tree
+    frozen: PyTree
     held_out: Split
     silhouettes: Silhouettes | None
     steps: int
@@ -165,7 +165,7 @@ def record_of_start(setting: Setting, first: int, checkpoints: Checkpoints, chan
         from_checkpoint=first in checkpoints.steps(),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         processes=jax.process_count(),
-        convolutions=building.told(),
+        convolutions=building.describe_backend(),
         changed=changed,
     )
 
@@ -176,7 +176,7 @@ def opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkp
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
         f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, "
-        f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.told()}",
+        f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.describe_backend()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         setting.stream.describe(config.optim.epochs),
         f"held-out figures (test_*), pictures and the best checkpoint are of the {setting.held_out.name} split",

@@ -21,7 +21,7 @@ from maskanim_jax.distributed.sharding import agreed, local
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.held_out import held_out_figures, held_out_pictures, held_out_probe
 from maskanim_jax.evaluation.reconstruction import reconstruct
-from maskanim_jax.systems.interface import Tree
+from maskanim_jax.systems.interface import PyTree
 from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.training.consistency import agree, check_shared
 from maskanim_jax.training.experiment import Pair, Setting, batches, opening, record_of_start, set_up, start
@@ -141,7 +141,9 @@ def _train(config: ConfigDict, workdir: Path, accept_changes: bool, from_step: i
     return state
 
 
-def one_step(run: StepFunction, state: TrainState, frozen: Tree, batches: Iterator[Pair], window: Window) -> TrainState:
+def one_step(
+    run: StepFunction, state: TrainState, frozen: PyTree, batches: Iterator[Pair], window: Window
+) -> TrainState:
     """Takes the next batch and makes one step; the devices may still be busy with it on return.
 
     Nothing may go between host and devices unasked here: JAX raises an error for it.

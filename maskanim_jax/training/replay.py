@@ -22,7 +22,7 @@ from tqdm import tqdm
 from maskanim_jax.checkpoints.loading import FOLDER
 from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.interface import Tree
+from maskanim_jax.systems.interface import PyTree
 from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.training.experiment import Setting, batches, fresh, set_up, start
 from maskanim_jax.training.nonfinite import finite_or_word, pairs_of_step, record_path, words
@@ -106,11 +106,11 @@ def networks(before: TrainState, after: TrainState, figures: Mapping[str, float]
     return found
 
 
-def _norm(tree: Tree) -> float:
+def _norm(tree: PyTree) -> float:
     return math.sqrt(sum(float(np.square(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(tree)))
 
 
-def _bad(tree: Tree) -> int:
+def _bad(tree: PyTree) -> int:
     return sum(int((~np.isfinite(np.asarray(leaf))).sum()) for leaf in jax.tree.leaves(tree))
 
 

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from maskanim_jax.distributed.sharding import in_parts, replicated, split
 from maskanim_jax.systems.averaging import moved
-from maskanim_jax.systems.interface import Gradients, System, Tree, Variables
+from maskanim_jax.systems.interface import Gradients, PyTree, System, Variables
 from maskanim_jax.systems.train_state import TrainState
 
 FINITE = "finite"
@@ -32,7 +32,7 @@ def health(found: Gradients) -> dict[str, jax.Array]:
     return norms | {FINITE: jnp.stack(parts).all()}
 
 
-StepFunction = Callable[[TrainState, Tree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
+StepFunction = Callable[[TrainState, PyTree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_step(
@@ -47,7 +47,9 @@ def make_step(
     """
     optimizer = system.optimizer(steps_per_epoch)
 
-    def gradients(state: TrainState, frozen: Tree, source: jax.Array, driving: jax.Array, key: jax.Array) -> Gradients:
+    def gradients(
+        state: TrainState, frozen: PyTree, source: jax.Array, driving: jax.Array, key: jax.Array
+    ) -> Gradients:
         def of_part(variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Gradients:
             source, driving = (frames.astype(jnp.float32) / 255.0 for frames in (source, driving))
             return system.gradients(variables, frozen, source, driving, key, state.step, steps_per_epoch)
@@ -55,7 +57,7 @@ def make_step(
         if accumulate == 1:
             return of_part(state.variables, source, driving, key)
 
-        def add(carried: tuple[Tree, Tree], part: tuple[jax.Array, ...]) -> tuple[tuple[Tree, Tree], Tree]:
+        def add(carried: tuple[PyTree, PyTree], part: tuple[jax.Array, ...]) -> tuple[tuple[PyTree, PyTree], PyTree]:
             (summed, stats), (number, source, driving) = carried, part
             found = of_part(Variables(state.params, stats), source, driving, jax.random.fold_in(key, number))
             return (jax.tree.map(jnp.add, summed, found.grads), found.stats), found.metrics
@@ -69,7 +71,7 @@ def make_step(
         return Gradients(grads, stats, jax.tree.map(lambda each: each.mean(0), metrics))
 
     def step(
-        state: TrainState, frozen: Tree, source: jax.Array, driving: jax.Array
+        state: TrainState, frozen: PyTree, source: jax.Array, driving: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what each device does by itself looks for it

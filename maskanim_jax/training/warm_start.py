@@ -19,7 +19,7 @@ from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.distributed.sharding import everywhere, replicated
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.interface import System, Variables
+from maskanim_jax.systems.interface import SCHEDULED, System, Variables
 from maskanim_jax.systems.train_state import TrainState, with_averages
 from maskanim_jax.workdir.config import flat_config
 
@@ -114,8 +114,9 @@ def _name(where: Sequence[Any]) -> str:
 
 
 def _names(variables: Variables) -> dict[str, Any]:
-    """The tensors by name, `params/NETWORK/...` and `stats/NETWORK/...`."""
-    return {_name(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    """The tensors by name, `params/NETWORK/...` and `stats/NETWORK/...`, without what a schedule decides."""
+    named = {_name(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(variables)}
+    return {name: leaf for name, leaf in named.items() if name.rpartition("/")[2] not in SCHEDULED}
 
 
 def _short(name: str) -> str:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from maskanim_jax.animation.animator import Animator
-from maskanim_jax.animation.generate import animate, nearest_frame
+from maskanim_jax.animation.jobs import Doing, animate_file
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import Fit
-from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
-from maskanim_jax.video.strips import strip, to_uint8
-from maskanim_jax.video.writer import MADE, VideoWriter
+from maskanim_jax.video.reader import FrameSource
 
 BATCH = 8
+_DOING: dict[Doing, str] = {"best frame": "searching the best first frame", "animate": "animating"}
 Report = Callable[[str, int, int | None], None]
 """Gets what is being done, the number of frames done, and the number of all frames if the video states it."""
 
@@ -60,31 +58,26 @@ def make(animator: Animator, asked: Asked, folder: Path, name: str, report: Repo
 
 def _make(animator: Animator, asked: Asked, folder: Path, name: str, report: Report) -> Made:
     run, warnings = animator.run, list[str]()
-    system = run.system
-    options = system.animation_options(asked.options)
-    source = first_frame(asked.source)
-    first = None
-    if asked.best_frame:
-        with open_frames(asked.driving) as clip:
-            frames = _at_most(clip, asked.most, report, "searching the best first frame")
-            first = nearest_frame(system, run.variables, source, frames, batch=BATCH, fit=asked.fit)[1]
+    options = run.system.animation_options(asked.options)
     result, strips = folder / f"animation-{name}.mp4", folder / f"strip-{name}.mp4"
-    with open_frames(asked.driving) as clip, ExitStack() as stack:
-        outputs = [stack.enter_context(VideoWriter(path, clip.fps, asked.driving, MADE)) for path in (result, strips)]
-        for pictures in animate(
-            system,
-            run.variables,
-            source,
-            _at_most(clip, asked.most, report, "animating"),
-            options,
-            batch=BATCH,
-            fit=asked.fit,
-            first=first,
-            warn=warnings.append,
-        ):
-            outputs[0].write(to_uint8(pictures[system.result]))
-            outputs[1].write(strip(pictures, system.picture_order, system.frame_size, captions=True))
-    return Made(result, strips, outputs[0].count, warnings)
+
+    def watch(clip: FrameSource, doing: Doing) -> Iterator[np.ndarray]:
+        return _at_most(clip, asked.most, report, _DOING[doing])
+
+    made = animate_file(
+        run,
+        asked.source,
+        asked.driving,
+        result,
+        strips,
+        options,
+        batch=BATCH,
+        fit=asked.fit,
+        best_frame=asked.best_frame,
+        watch=watch,
+        warn=warnings.append,
+    )
+    return Made(result, strips, made.frames, warnings)
 
 
 def _at_most(clip: FrameSource, most: int, report: Report, doing: str) -> Iterator[np.ndarray]:

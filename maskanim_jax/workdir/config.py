@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from maskanim_jax.errors import UserError
+from maskanim_jax.systems import SYSTEMS
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.workdir.config_files import read_config_json
 
@@ -88,7 +90,7 @@ def read_config(workdir: Path) -> ConfigDict:
     path = workdir / CONFIG
     try:
         saved = read_config_json(path)
-        return ConfigDict(_completed(saved, common.get_config().to_dict()), convert_dict=True)
+        return ConfigDict(_with_added(_completed(saved, common.get_config().to_dict())), convert_dict=True)
     except FileNotFoundError as error:
         raise UserError(
             f"{workdir} is not the folder of a run: it has no {CONFIG}; give the --workdir of a training"
@@ -97,6 +99,16 @@ def read_config(workdir: Path) -> ConfigDict:
         raise UserError(
             f"{path} can't be read as a config ({error}): restore it or train into another folder"
         ) from error
+
+
+def _with_added(saved: dict[str, Any]) -> dict[str, Any]:
+    """`saved` with the fields of its system that older versions did not have (ADDED of its base config)."""
+    base = importlib.import_module(SYSTEMS.get(str(saved.get("system")), "configs.common"))
+    for field in getattr(base, "ADDED", ()):
+        section, name = field.split(".")
+        if isinstance(saved.get(section), dict):
+            saved[section] = {name: base.get_config()[section][name], **saved[section]}
+    return saved
 
 
 def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

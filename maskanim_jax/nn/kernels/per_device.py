@@ -1,4 +1,4 @@
-"""How does each device work off its own part of a batch? For what XLA would not split, or would add up in more sums than one."""
+"""How does each device process its own part of a batch? For operations that XLA would not split, or would reduce more than once."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from jax import lax
 from jax.sharding import PartitionSpec
 
 BATCH, WHOLE = PartitionSpec("data"), PartitionSpec()
-"""An array that is split over the devices, and one that each device has."""
+"""Partition specs: split over the devices, and replicated on each device."""
 
 Call = Callable[..., jax.Array]
 
 
-def on_each_device(call: Call, inputs: tuple[Any, ...], output: PartitionSpec, batch: int) -> Call:
-    """`call` on each device of the mesh that is named around it, of its part of the inputs that are BATCH; a WHOLE result is summed.
+def apply_per_device(call: Call, inputs: tuple[Any, ...], output: PartitionSpec, batch: int) -> Call:
+    """`call` on each device of the current mesh, with its part of the BATCH inputs; a WHOLE result is summed over the devices.
 
-    Without a mesh, and for a batch that the devices cannot share (the one source of a video), it is `call` itself.
+    Without a mesh, or for a batch that the devices cannot share (such as the single source of a video), it returns `call` itself.
     """
     mesh = jax.sharding.get_abstract_mesh()
     devices = 1 if mesh.empty or mesh.are_all_axes_manual else mesh.shape.get("data", 1)

@@ -1,6 +1,6 @@
-"""How are 2 x 2 patches pooled? In the form that the platform is good at: accelerators want windows, a CPU wants patches.
+"""How are 2 x 2 patches pooled? With windows on accelerators, with strided slices on a CPU, whichever is fast there.
 
-On a TPU an axis of 2 fills a 64th of a tile; on a CPU the gradient of a windowed maximum was measured at a tenth of a training step.
+On a TPU an axis of length 2 fills 1/64 of a tile; on a CPU the gradient of a windowed maximum took a tenth of a training step.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ average_pool.defvjp(_forward_means, _backward_means)
 
 
 def patch_means(x: jax.Array) -> jax.Array:
-    """`average_pool` for a CPU: as a mean over two axes it was taken together with the ReLU before, whose zeros became a picture of their own."""
+    """`average_pool` for a CPU. A mean over two axes would be fused with the preceding ReLU, which materialises an extra image."""
     a, b, c, d = _patches(x)
     return (a + b + (c + d)) * 0.25
 
@@ -58,11 +58,11 @@ def _forward(x: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     return y, (x, y)
 
 
-def _backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
+def _backward(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array]:
     def windows(x: jax.Array, y: jax.Array, g: jax.Array) -> jax.Array:
         return jax.vjp(window_maxima, x)[1](g)[0]
 
-    return (by_platform(_to_first_maximum, windows)(*kept, g),)
+    return (by_platform(_to_first_maximum, windows)(*residuals, g),)
 
 
 max_pool.defvjp(_forward, _backward)

@@ -1,7 +1,7 @@
-"""How is a 3x3 convolution of an upsampled picture computed without making that picture? In the form that the platform is good at.
+"""How is a 3x3 convolution of an upsampled image computed without making that image?
 
-Nearest-neighbour upsampling makes equal pixels, so that 36 products of a source pixel are at most 16 different ones: one conv of the small
-image. Of the differences of neighbouring pixels it takes 9, which wide kernels on a CPU get.
+Nearest-neighbour upsampling repeats pixels, so the 36 products of a source pixel are at most 16 different ones: one conv of the small
+image. With differences of neighbouring pixels 9 products suffice; wide kernels on a CPU use that.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from maskanim_jax.nn.kernels.convolution import LAYOUT, Way, by_platform, conv2d, summed
+from maskanim_jax.nn.kernels.convolution import LAYOUT, ConvFn, by_platform, conv2d, summed
 from maskanim_jax.nn.kernels.native import ffi as native
 
-FOLDED_PIXELS = 512
-"""Batches of fewer source pixels are upsampled and convolved: folding a wide kernel would cost more than it saves."""
-WIDE = 128
-"""Kernels of so many outputs take nine products: what narrow ones would save goes into adding them up."""
+FOLDING_MIN_PIXELS = 512
+"""Batches with fewer source pixels are upsampled and convolved: folding a wide kernel would cost more than it saves."""
+DIFFERENCES_MIN_OUTPUTS = 128
+"""Kernels with at least so many outputs use nine products; for narrower ones the extra additions cost what it saves."""
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -37,8 +37,8 @@ def _forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Arra
     return upsampled_conv2d(x, kernel), (x, kernel)
 
 
-def _backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    def gradients(way: Way) -> Callable[..., tuple[jax.Array, jax.Array]]:
+def _backward(residuals: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def gradients(way: ConvFn) -> Callable[..., tuple[jax.Array, jax.Array]]:
         return lambda x, kernel, g: jax.vjp(way, x, kernel)[1](g)
 
     def by_differences(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -49,31 +49,33 @@ def _backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arra
         )
 
     def compiled(x: jax.Array, kernel: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-        wide = native.convolution(g, kernel, g.shape[1:3], 1, turn=True)
+        wide = native.convolution(g, kernel, g.shape[1:3], 1, transpose=True)
         n, h, w, c = x.shape
-        return wide.reshape(n, h, 2, w, 2, c).sum((2, 4)), native.kernel_gradient(x, g, 3, 1, up=True)
+        return wide.reshape(n, h, 2, w, 2, c).sum((2, 4)), native.kernel_gradient(x, g, 3, 1, upsample=True)
 
-    way = _on_cpu(*kept)
+    way = _on_cpu(*residuals)
     own = {_compiled: compiled, differences_conv2d: by_differences}  # the others' gradients are JAX's own
     on_cpu = own[way] if way in own else gradients(way)
-    return by_platform(on_cpu, gradients(dilated_conv2d))(*kept, g)
+    return by_platform(on_cpu, gradients(dilated_conv2d))(*residuals, g)
 
 
 upsampled_conv2d.defvjp(_forward, _backward)
 
 
-def _on_cpu(x: jax.Array, kernel: jax.Array) -> Way:
+def _on_cpu(x: jax.Array, kernel: jax.Array) -> ConvFn:
     n, h, w, _ = x.shape
     if native.usable(x):
         return _compiled
-    if isinstance(n, int) and n * h * w < FOLDED_PIXELS:  # an exported function may leave n open
+    if isinstance(n, int) and n * h * w < FOLDING_MIN_PIXELS:  # an exported function may leave n open
         return lambda x, kernel: conv2d(upsample(x), kernel)
     # Differences in half precision would lose what neighbours have in common.
-    return differences_conv2d if kernel.shape[-1] >= WIDE and x.dtype == jnp.float32 else folded_conv2d
+    return (
+        differences_conv2d if kernel.shape[-1] >= DIFFERENCES_MIN_OUTPUTS and x.dtype == jnp.float32 else folded_conv2d
+    )
 
 
 def _compiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return native.convolution(x, kernel, (2 * x.shape[1], 2 * x.shape[2]), 1, up=True)
+    return native.convolution(x, kernel, (2 * x.shape[1], 2 * x.shape[2]), 1, upsample=True)
 
 
 def _fold(kernel: jax.Array, axis: int) -> jax.Array:

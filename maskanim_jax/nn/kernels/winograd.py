@@ -1,10 +1,10 @@
-"""How does a CPU need half of a 3x3 convolution's multiplications? Winograd's F(4, 3), along the rows.
+"""How does a CPU compute a 3x3 convolution with half the multiplications? By Winograd's F(4, 3) along the rows.
 
-Four rows of the result need six rows of the picture. Their products with three rows of a kernel are those of polynomials, which are known from
-their values at six points (0, 1, -1, 2, -2, infinity: Lavin and Gray 2016): so six 1x3 convolutions of combined rows take the place of
-twelve. The transposed combinations give the gradients. The result differs from the plain one by rounding, about 1e-5 of its size.
+Four output rows need six input rows. Their products with three kernel rows are products of polynomials, which are determined by their
+values at six points (0, 1, -1, 2, -2, infinity: Lavin and Gray 2016). Six 1x3 convolutions of combined rows therefore replace twelve.
+The transposed combinations give the gradients. The result differs from the plain one by rounding, about 1e-5 of its size.
 
-Along rows and columns it would be a quarter of the multiplications, in 36 small products. Its copies cost what that saves.
+Along both axes a quarter of the multiplications would be enough, in 36 small products; the extra copies cost what that saves.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-SMALL = 32 * 32
-"""Pictures of so many pixels are one batched product, which compiles sooner; for larger ones six convolutions are faster."""
+EINSUM_MAX_PIXELS = 32 * 32
+"""Images of up to so many pixels use one batched product, which compiles faster; for larger ones six convolutions are faster."""
 Matrix = tuple[tuple[float, ...], ...]
-PICTURE: Matrix = (
+INPUT_TRANSFORM: Matrix = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
     (0, 4, -4, -1, 1, 0),
@@ -26,8 +26,8 @@ PICTURE: Matrix = (
     (0, 2, -1, -2, 1, 0),
     (0, 4, 0, -5, 0, 1),
 )
-"""Six rows of the picture to six points."""
-KERNEL: Matrix = (
+"""Six input rows to six points."""
+KERNEL_TRANSFORM: Matrix = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
     (-1 / 6, 1 / 6, -1 / 6),
@@ -35,17 +35,17 @@ KERNEL: Matrix = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
-"""Three rows of the kernel to six points."""
-RESULT: Matrix = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
-"""Six points to four rows of the result."""
+"""Three kernel rows to six points."""
+OUTPUT_TRANSFORM: Matrix = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+"""Six points to four output rows."""
 
 
 def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """3x3 conv with zero padding: (N, H, W, I) by (3, 3, I, O) to (N, H, W, O)."""
     height, width = x.shape[1:3]
-    taps = _combined(KERNEL, kernel)
+    taps = _combined(KERNEL_TRANSFORM, kernel)
     products: jax.Array | list[jax.Array]
-    if height * width <= SMALL:
+    if height * width <= EINSUM_MAX_PIXELS:
         products = jnp.einsum("pnhwi,pio->pnhwo", _beside(x), taps.reshape(6, -1, kernel.shape[-1]))
     else:
         layout = ("NHWC", "HWIO", "NHWC")
@@ -54,42 +54,42 @@ def conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
             lax.conv_general_dilated(rows, tap[None], (1, 1), ((0, 0), (1, 1)), dimension_numbers=layout)
             for rows, tap in pairs
         ]
-    y = _combined(RESULT, lax.optimization_barrier(products), axis=2)
+    y = _combined(OUTPUT_TRANSFORM, lax.optimization_barrier(products), axis=2)
     return y.reshape(y.shape[0], -1, *y.shape[3:])[:, :height]
 
 
-def gradient_of_picture(kernel: jax.Array, g: jax.Array) -> jax.Array:
+def input_gradient(kernel: jax.Array, g: jax.Array) -> jax.Array:
     """`conv2d` pulled back to x: (3, 3, I, O) and (N, H, W, O) to (N, H, W, I)."""
-    # Alone, a transposition takes a few ms; fused with a reversal or with what comes next, more than the convolutions.
+    # A transposition alone takes a few ms; fused with the reversal or its consumer it takes longer than the convolutions.
     kernel = lax.optimization_barrier(kernel.swapaxes(2, 3))
     parts = [kernel[row : row + 1, column : column + 1] for row in (2, 1, 0) for column in (2, 1, 0)]
     return conv2d(g, lax.optimization_barrier(jnp.concatenate(parts, 1)).reshape(kernel.shape))
 
 
-def gradient_of_kernel(x: jax.Array, g: jax.Array) -> jax.Array:
+def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
     """`conv2d` pulled back to the kernel: (N, H, W, I) and (N, H, W, O) to (3, 3, I, O)."""
     g = jnp.pad(g, ((0, 0), (0, -g.shape[1] % 4), (0, 0), (0, 0)))
-    result = lax.optimization_barrier(_combined(_transposed(RESULT), [g[:, row::4] for row in range(4)]))
+    result = lax.optimization_barrier(_combined(_transposed(OUTPUT_TRANSFORM), [g[:, row::4] for row in range(4)]))
     products = jnp.einsum("pnhwi,pnhwo->pio", _beside(x), result)
-    return _combined(_transposed(KERNEL), products.reshape(6, 3, x.shape[-1], -1))
+    return _combined(_transposed(KERNEL_TRANSFORM), products.reshape(6, 3, x.shape[-1], -1))
 
 
 def _beside(x: jax.Array) -> jax.Array:
-    """`_picture_at_points` with the pixels that a kernel's row sees beside each other: (6, N, H / 4 rounded up, W, 3C)."""
+    """`_picture_at_points` with the pixels that a kernel row reads concatenated: (6, N, ceil(H / 4), W, 3C)."""
     rows = _picture_at_points(jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))))
     return lax.optimization_barrier(jnp.concatenate([rows[..., tap : tap + x.shape[2], :] for tap in range(3)], -1))
 
 
 def _picture_at_points(x: jax.Array) -> jax.Array:
-    """(N, H, W, C) to (6, N, H / 4 rounded up, W, C); made before it is used, or each conv would make its own."""
+    """(N, H, W, C) to (6, N, ceil(H / 4), W, C). The barrier computes it once; otherwise each conv would recompute it."""
     strips = -(-x.shape[1] // 4)
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 4 * strips - x.shape[1] + 1), (0, 0), (0, 0))))
     rows = [lax.slice_in_dim(x, row, row + 4 * strips - 3, 4, axis=1) for row in range(6)]
-    return lax.optimization_barrier(_combined(PICTURE, rows))
+    return lax.optimization_barrier(_combined(INPUT_TRANSFORM, rows))
 
 
 def _combined(matrix: Matrix, parts: Sequence[jax.Array] | jax.Array, axis: int = 0) -> jax.Array:
-    """The matrix times the vector of parts; the result's rows lie along a new axis. One loop, where a product for each row would be many."""
+    """The matrix times the vector of parts, with the result's rows along a new axis; fused into one loop."""
     products = [
         jnp.asarray(column, part.dtype).reshape(-1, *(1,) * (part.ndim - axis)) * jnp.expand_dims(part, axis)
         for column, part in zip(_transposed(matrix), parts, strict=True)

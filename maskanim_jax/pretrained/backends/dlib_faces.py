@@ -14,6 +14,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.pretrained.backends.interface import Embedded, Points, Subject
 from maskanim_jax.pretrained.install import find
 from maskanim_jax.pretrained.registry import NETWORKS
+from maskanim_jax.video.faces import FaceFinder
 
 KEYPOINTS = 68
 DIMENSIONS = 128
@@ -29,12 +30,12 @@ class Dlib68:
     def __init__(self, cache: Path | None = None) -> None:
         (path,) = find(self.name, cache)
         dlib = _dlib(self.name)
-        self._detector, self._predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(path))
+        self._finder, self._predictor = FaceFinder(), dlib.shape_predictor(str(path))
 
     def points(self, frames: np.ndarray) -> Points:
         where, found = np.zeros((len(frames), KEYPOINTS, 2), np.float32), np.zeros((len(frames), KEYPOINTS), bool)
         for number, frame in enumerate(frames):
-            if (face := _face(self._detector, frame)) is not None:
+            if (face := _face(self._finder, frame)) is not None:
                 shape = self._predictor(np.ascontiguousarray(frame), face)
                 where[number] = [(point.x + 0.5, point.y + 0.5) for point in shape.parts()]
                 found[number] = True
@@ -51,14 +52,14 @@ class DlibFace:
     def __init__(self, cache: Path | None = None) -> None:
         points, network = find(self.name, cache)
         dlib = _dlib(self.name)
-        self._detector, self._predictor = dlib.get_frontal_face_detector(), dlib.shape_predictor(str(points))
+        self._finder, self._predictor = FaceFinder(), dlib.shape_predictor(str(points))
         self._network = dlib.face_recognition_model_v1(str(network))
 
     def embed(self, frames: np.ndarray) -> Embedded:
         vectors, found = np.zeros((len(frames), DIMENSIONS), np.float32), np.zeros(len(frames), bool)
         for number, frame in enumerate(frames):
             frame = np.ascontiguousarray(frame)
-            if (face := _face(self._detector, frame)) is not None:
+            if (face := _face(self._finder, frame)) is not None:
                 vectors[number] = self._network.compute_face_descriptor(frame, self._predictor(frame, face))
                 found[number] = True
         return Embedded(vectors, found)
@@ -74,11 +75,9 @@ def _dlib(name: str) -> Any:
     return dlib
 
 
-def _face(detector: Any, frame: np.ndarray) -> Any:
+def _face(finder: FaceFinder, frame: np.ndarray) -> Any:
     """The surest face as dlib's rectangle, or None."""
-    frame = np.ascontiguousarray(frame)
     for doublings in (0, 1):
-        faces, scores, _ = detector.run(frame, doublings, 0.0)
-        if len(faces):
-            return faces[int(np.argmax(scores))]
+        if faces := finder.faces(frame, doublings):
+            return max(faces, key=lambda face: face[0])[1]
     return None

@@ -19,6 +19,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.pretrained.arrays import Arrays, find_arrays
 from maskanim_jax.pretrained.backends.interface import Embedded, Subject
 from maskanim_jax.pretrained.registry import NETWORKS
+from maskanim_jax.utils.batches import padded_batches
 
 SIZE = 224
 DIMENSIONS = 1280
@@ -123,14 +124,15 @@ class MobileNet:
         self._weights = jax.device_put(find_arrays(self.name, read_mobilenet, shapes(), cache))
 
     def embed(self, frames: np.ndarray) -> Embedded:
-        found = []
-        for start in range(0, len(frames), BATCH):
-            chunk = [
-                np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize((SIZE, SIZE), Image.Resampling.BILINEAR))
-                for frame in frames[start : start + BATCH]
-            ]
-            filled = np.stack(chunk + chunk[-1:] * (BATCH - len(chunk))).astype(np.float32) / 255  # one compilation
-            found.append(np.asarray(_compiled(self._weights, filled))[: len(chunk)])
+        sides = (SIZE, SIZE)
+        resized = (
+            np.asarray(Image.fromarray(np.ascontiguousarray(frame)).resize(sides, Image.Resampling.BILINEAR))
+            for frame in frames
+        )
+        found = [
+            np.asarray(_compiled(self._weights, filled.astype(np.float32) / 255))[:count]
+            for filled, count in padded_batches(resized, BATCH)
+        ]
         vectors = np.concatenate(found)
         lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
         return Embedded(vectors / np.maximum(lengths, 1e-12), np.ones(len(vectors), bool))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.losses.vgg import check_taps
 from maskanim_jax.nn.types import PRECISIONS
 
@@ -33,8 +33,7 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"config.generator.down_blocks={config.generator.down_blocks} halves a side of {frame} too often"
         )
-    if config.keypoints.count < 1:
-        raise UserError(f"config.keypoints.count={config.keypoints.count} cannot be: give at least 1")
+    check_at_least("config.keypoints.count", config.keypoints.count)
     if config.discriminator.enabled:
         _check_discriminator(config)
     if config.precision not in PRECISIONS:

@@ -14,7 +14,7 @@ from maskanim_jax.nn.blocks import EncoderDecoder
 from maskanim_jax.nn.layers import Conv
 from maskanim_jax.nn.resize import antialiased_downscale
 from maskanim_jax.nn.types import DType
-from maskanim_jax.nn.warp import coordinates, sample
+from maskanim_jax.nn.warp import coordinate_grid, grid_sample
 from maskanim_jax.systems.fomm.keypoints import Keypoints
 from maskanim_jax.systems.fomm.motion import gaussians, sparse_motions
 
@@ -40,12 +40,12 @@ class DenseMotion(nnx.Module):
         small = antialiased_downscale(source, round(source.shape[1] * self.scale))
         n, height, width = at_driving["value"].shape[0], *small.shape[1:3]
         small = jnp.broadcast_to(small, (n, *small.shape[1:]))
-        grid = coordinates(height, width)
+        grid = coordinate_grid(height, width)
         motions = sparse_motions(grid, at_source, at_driving)
 
         # One reading of the whole stack of grids: (N, (K + 1) L, L).
         stacked = motions.reshape(n, -1, width, 2)
-        warped = sample(small, stacked, corners=self.corners, padding="zeros").reshape(n, -1, height, width, 3)
+        warped = grid_sample(small, stacked, corners=self.corners, padding="zeros").reshape(n, -1, height, width, 3)
         heatmaps = gaussians(at_driving["value"], grid, self.variance) - gaussians(
             at_source["value"], grid, self.variance
         )  # Eq. 6

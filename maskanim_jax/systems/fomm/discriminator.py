@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from maskanim_jax.nn.kernels.pooling import average_pool
 from maskanim_jax.nn.layers import EPSILON, Conv
 from maskanim_jax.nn.types import DType
-from maskanim_jax.nn.warp import coordinates
+from maskanim_jax.nn.warp import coordinate_grid
 from maskanim_jax.systems.fomm.motion import gaussians
 
 SLOPE = 0.2
@@ -135,7 +135,7 @@ class Discriminator(nnx.Module):
         """
         x = frame
         if self.sees_keypoints:
-            grid = coordinates(*frame.shape[1:3])
+            grid = coordinate_grid(*frame.shape[1:3])
             x = jnp.concatenate([x, gaussians(stop_gradient(points), grid, self.variance)], -1)
         features = []
         for i in range(self.blocks):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.lax import Precision
 from ml_collections import ConfigDict
 
-from maskanim_jax.nn.warp import coordinates, sample
+from maskanim_jax.nn.warp import coordinate_grid, grid_sample
 from maskanim_jax.systems.fomm.motion import inverse, product
 
 LOG_OFFSET = 1e-6
@@ -34,7 +34,7 @@ class Warp(NamedTuple):
 
 def control_grid(points: int) -> jax.Array:
     """`points` x `points` places over the whole frame, corners included, row by row: (points^2, 2)."""
-    return coordinates(points, points).reshape(-1, 2)
+    return coordinate_grid(points, points).reshape(-1, 2)
 
 
 def draw_warp(key: jax.Array, n: int, settings: ConfigDict) -> Warp:
@@ -72,9 +72,9 @@ def warp_jacobian(warp: Warp, points: jax.Array) -> jax.Array:
 def warp_frames(warp: Warp, frames: jax.Array, *, corners: bool) -> jax.Array:
     """Y of X = `frames` (N, S, S, C), bilinear, reflected at the borders; `corners` is the sampling convention of `nn.warp`."""
     n, height, width, _ = frames.shape
-    pixels = coordinates(height, width).reshape(-1, 2)
+    pixels = coordinate_grid(height, width).reshape(-1, 2)
     grid = jax.vmap(_over_points, (_AXES, None))(warp, pixels).reshape(n, height, width, 2)
-    return sample(frames, grid, corners=corners, padding="reflection")
+    return grid_sample(frames, grid, corners=corners, padding="reflection")
 
 
 def value_loss(warp: Warp, points: jax.Array, warped_points: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from maskanim_jax.nn.blocks import DownBlock, ResidualBlock, SameBlock, UpBlock
 from maskanim_jax.nn.layers import Conv
 from maskanim_jax.nn.resize import bilinear
 from maskanim_jax.nn.types import DType
-from maskanim_jax.nn.warp import sample
+from maskanim_jax.nn.warp import grid_sample
 from maskanim_jax.systems.fomm.dense_motion import DenseMotion
 from maskanim_jax.systems.fomm.keypoints import Keypoints
 
@@ -63,4 +63,4 @@ class Generator(nnx.Module):
     def _warp(self, x: jax.Array, deformation: jax.Array) -> jax.Array:
         """f_w of Eq. 8, at the side of x."""
         x = jnp.broadcast_to(x, (deformation.shape[0], *x.shape[1:]))
-        return sample(x, bilinear(deformation, x.shape[1]), corners=self.corners, padding="zeros")
+        return grid_sample(x, bilinear(deformation, x.shape[1]), corners=self.corners, padding="zeros")

@@ -15,7 +15,7 @@ from maskanim_jax.nn.blocks import EncoderDecoder
 from maskanim_jax.nn.layers import Conv
 from maskanim_jax.nn.resize import antialiased_downscale
 from maskanim_jax.nn.types import DType
-from maskanim_jax.nn.warp import coordinates
+from maskanim_jax.nn.warp import coordinate_grid
 
 Keypoints = dict[str, jax.Array]
 """{"value": (N, K, 2), x first, in [-1, 1]; "jacobian": (N, K, 2, 2), absent in the zeroth-order model}; float32."""
@@ -58,7 +58,7 @@ class KeypointDetector(nnx.Module):
         n, height, width, _ = logits.shape
         heatmaps = jax.nn.softmax((logits / self.temperature).reshape(n, -1, self.count), axis=1)
         heatmaps = heatmaps.reshape(n, height, width, self.count)
-        found = {"value": weighted_mean(heatmaps, coordinates(height, width))}
+        found = {"value": weighted_mean(heatmaps, coordinate_grid(height, width))}
         if self.jacobian is not None:
             entries = self.jacobian(x).astype(jnp.float32).reshape(n, height, width, self.maps, 4)
             found["jacobian"] = weighted_mean(heatmaps, entries).reshape(n, self.count, 2, 2)

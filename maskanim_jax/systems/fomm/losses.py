@@ -16,10 +16,10 @@ from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
 from maskanim_jax.losses.perceptual import perceptual_pyramid
-from maskanim_jax.nn.functional import Network
+from maskanim_jax.nn.functional import FunctionalModule
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.fomm.equivariance import Warp, draw_warp, jacobian_loss, value_loss, warp_frames
-from maskanim_jax.systems.interface import Tree
+from maskanim_jax.systems.interface import PyTree
 
 Losses = dict[str, jax.Array]
 """Weighted losses by name: perceptual, equivariance_value, equivariance_jacobian, gan, feature_matching, discriminator."""
@@ -29,20 +29,20 @@ class Trained(Protocol):
     """What the losses need of the system."""
 
     config: ConfigDict
-    networks: dict[str, Network]
+    networks: dict[str, FunctionalModule]
 
 
 def losses(
     system: Trained,
-    params: Mapping[str, Tree],
-    stats: Mapping[str, Tree],
+    params: Mapping[str, PyTree],
+    stats: Mapping[str, PyTree],
     vgg: Mapping[str, jax.Array],
     source: jax.Array,
     target: jax.Array,
     driving: jax.Array,
     key: jax.Array,
     warp: Warp | None = None,
-) -> tuple[Losses, dict[str, Tree], dict[str, Any]]:
+) -> tuple[Losses, dict[str, PyTree], dict[str, Any]]:
     """All losses of a step; their sum's gradient is each network's own.
 
     `source`, `driving` (what the detector sees) and `target` (what is to be made) are (N, S, S, 3) float32 in [0, 1]. `warp` takes the
@@ -66,16 +66,16 @@ def losses(
 
 def generator_losses(
     system: Trained,
-    params: Mapping[str, Tree],
-    critic: Tree | None,
-    stats: Mapping[str, Tree],
+    params: Mapping[str, PyTree],
+    critic: PyTree | None,
+    stats: Mapping[str, PyTree],
     vgg: Mapping[str, jax.Array],
     source: jax.Array,
     target: jax.Array,
     driving: jax.Array,
     key: jax.Array,
     warp: Warp | None = None,
-) -> tuple[Losses, dict[str, Tree], dict[str, Any]]:
+) -> tuple[Losses, dict[str, PyTree], dict[str, Any]]:
     """The losses of keypoint detector and generator, `critic` being the discriminator's parameters; otherwise as `losses`.
 
     The third value has the generator's outputs ("prediction" and others), "keypoints_source" and "keypoints_driving", and, with an
@@ -121,12 +121,12 @@ def generator_losses(
 
 def adversarial_losses(
     system: Trained,
-    critic: Tree,
-    stats: Tree,
+    critic: PyTree,
+    stats: PyTree,
     target: jax.Array,
     prediction: jax.Array,
     keypoints: Mapping[str, jax.Array],
-) -> tuple[Losses, Tree]:
+) -> tuple[Losses, PyTree]:
     """Least squares: the discriminator is to call `prediction` real ("gan"), and to see the same in it as in `target`."""
     weights, discriminate = system.config.loss, system.networks["discriminator"]
     made, stats = discriminate(critic, stats, prediction, keypoints["value"], train=True)
@@ -140,12 +140,12 @@ def adversarial_losses(
 
 def discriminator_loss(
     system: Trained,
-    critic: Tree,
-    stats: Tree,
+    critic: PyTree,
+    stats: PyTree,
     target: jax.Array,
     prediction: jax.Array,
     keypoints: Mapping[str, jax.Array],
-) -> tuple[jax.Array, Tree]:
+) -> tuple[jax.Array, PyTree]:
     """Least squares, weight 1: `target` is 1, `prediction` is 0; neither the frame nor the keypoints get a gradient."""
     discriminate = system.networks["discriminator"]
     points = stop_gradient(keypoints["value"])

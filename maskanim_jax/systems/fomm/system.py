@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from maskanim_jax.nn.functional import Network, fold_all
+from maskanim_jax.nn.functional import FunctionalModule, fold_all
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, resize_pairs
 from maskanim_jax.systems.fomm.config_checks import check, departures, shape_settings
@@ -25,7 +25,7 @@ from maskanim_jax.systems.fomm.losses import losses
 from maskanim_jax.systems.fomm.motion import pose_difference, pose_size, relative
 from maskanim_jax.systems.fomm.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.fomm.visualization import draw_keypoints, draw_motion
-from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
+from maskanim_jax.systems.interface import Gradients, Pictures, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 
 COLLAPSED = 0.01
@@ -60,16 +60,16 @@ class FirstOrderMotion:
         self.frame_size: int = config.frame_size
         dtype, count = PRECISIONS[config.precision], config.keypoints.count
         self.networks = {
-            "keypoints": Network(
+            "keypoints": FunctionalModule(
                 lambda rngs: KeypointDetector(config.keypoints, dtype=dtype, rngs=rngs), remat=config.remat
             ),
-            "generator": Network(
+            "generator": FunctionalModule(
                 lambda rngs: Generator(config.generator, config.motion, count, config.corners, dtype=dtype, rngs=rngs),
                 remat=config.remat,
             ),
         }
         if config.discriminator.enabled:
-            self.networks["discriminator"] = Network(
+            self.networks["discriminator"] = FunctionalModule(
                 lambda rngs: Discriminator(config.discriminator, count, dtype=dtype, rngs=rngs), remat=config.remat
             )
 
@@ -101,7 +101,7 @@ class FirstOrderMotion:
     def gradients(
         self,
         variables: Variables,
-        frozen: Tree,
+        frozen: PyTree,
         source: jax.Array,
         driving: jax.Array,
         key: jax.Array,
@@ -112,7 +112,7 @@ class FirstOrderMotion:
         augment_key, warp_key = jax.random.split(key)
         source, driving = self.augment(source, driving, augment_key)
 
-        def total(params: dict[str, Tree]) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], Any]]:
+        def total(params: dict[str, PyTree]) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, PyTree], Any]]:
             found, stats, seen = losses(self, params, variables.stats, frozen, source, driving, driving, warp_key)
             return sum(found.values(), jnp.float32(0)), (found, stats, seen)
 
@@ -186,17 +186,17 @@ class FirstOrderMotion:
     def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
         return parse_options(given)
 
-    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
+    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
         """The source, its keypoints and those of the first driving frame, and how much larger the source's are."""
         at_source, first = (self._run(variables, "keypoints", frames) for frames in (source, first_driving))
         size, first_size = pose_size(at_source["value"]), pose_size(first["value"])
         return {"source": source, "keypoints": at_source, "first": first, "scale": size / first_size}
 
-    def pose(self, variables: Variables, driving: jax.Array) -> Tree:
+    def pose(self, variables: Variables, driving: jax.Array) -> PyTree:
         return self._run(variables, "keypoints", driving)
 
     def animate(
-        self, variables: Variables, begun: Tree, driving: jax.Array, options: Any, pose: Tree | None = None
+        self, variables: Variables, begun: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
     ) -> Pictures:
         at_driving = self.pose(variables, driving) if pose is None else pose
         wanted = at_driving
@@ -205,7 +205,7 @@ class FirstOrderMotion:
             wanted = relative(begun["keypoints"], at_driving, begun["first"], scale)
         return self._draw(variables, begun["source"], driving, begun["keypoints"], at_driving, wanted)
 
-    def warnings(self, begun: Tree, options: Any) -> list[str]:
+    def warnings(self, begun: PyTree, options: Any) -> list[str]:
         if options.motion != "relative":
             return []
         distance = float(pose_difference(begun["keypoints"]["value"], begun["first"]["value"])[0])

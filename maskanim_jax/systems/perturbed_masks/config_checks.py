@@ -11,6 +11,9 @@ from maskanim_jax.losses.vgg import check_taps
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.perturbed_masks.options import parse_options
 
+STABLE = ("taichi", "voxceleb", "bair", "mgif")
+"""Configs with the argument `stable`."""
+
 
 def check(config: ConfigDict) -> None:
     """Raises UserError for sizes that do not fit each other and values that are unknown."""
@@ -23,6 +26,13 @@ def check(config: ConfigDict) -> None:
             raise UserError(
                 f"config.{name}.blocks={blocks} halves a side of {side} too often; give at most {(side & -side).bit_length() - 1}"
             )
+    for name in ("mask", "refine"):
+        settings = config[name]
+        for field in ("temperature", "temperature_end"):
+            if not settings[field] > 0:
+                raise UserError(f"config.{name}.{field}={settings[field]:g} must be above 0")
+        if settings.temperature_steps < 0:
+            raise UserError(f"config.{name}.temperature_steps={settings.temperature_steps} must be at least 0")
     if config.mask.border not in ("zero", "same"):
         raise UserError(f"config.mask.border={config.mask.border} cannot be: give 'zero' or 'same'")
     if config.precision not in PRECISIONS:
@@ -48,6 +58,22 @@ def shape_settings(config: ConfigDict) -> dict[str, Any]:
     return {**ratio, **sizes, **coarse, "mask.normalise_logits": config.mask.normalise_logits}
 
 
+def _course(settings: ConfigDict) -> str:
+    if not settings.temperature_steps:
+        return f"is {settings.temperature:g}"
+    return (
+        f"goes from {settings.temperature:g} to {settings.temperature_end:g} within {settings.temperature_steps} steps"
+    )
+
+
+def advice(config: ConfigDict) -> str:
+    """What to do about masks that die, as a clause; empty where the config already has what is known to help."""
+    if config.mask.temperature >= 0.3 and config.optim.mask_rate <= 0.1:
+        return ""
+    known = config.name if config.name in STABLE else "taichi"
+    return f"; it does not come back, so start again with the settings of configs/{known}.py:stable, which docs/masks-that-live.md explains"
+
+
 def departures(config: ConfigDict) -> list[str]:
     """Sentences on everything that neither the paper nor the released code has; sizes first."""
     c = config
@@ -71,11 +97,16 @@ def departures(config: ConfigDict) -> list[str]:
             f"networks are smaller or larger: m {c.mask.width} x {c.mask.blocks} blocks, r {c.refine.width} x {c.refine.blocks}, "
             f"l {c.coarse.width} x {c.coarse.residual_blocks}, h {c.fine.width} x {c.fine.blocks}",
         ),
-        (
-            c.mask.temperature != 0.1,
-            f"m's temperature is {c.mask.temperature}, not 0.1: a softer sigmoid, through which gradients go on",
+        *(
+            (
+                (c[name].temperature != 0.1 or bool(c[name].temperature_steps)),
+                f"{letter}'s temperature {_course(c[name])}, not 0.1{why}",
+            )
+            for name, letter, why in (
+                ("mask", "m", ": a softer sigmoid, through which gradients go on"),
+                ("refine", "r", ""),
+            )
         ),
-        (c.refine.temperature != 0.1, f"r's temperature is {c.refine.temperature}, not 0.1"),
         (c.mask.normalise_logits, f"m's logits are normalised over the batch and lowered by {c.mask.logit_offset}"),
         (
             bool(c.mask.area),

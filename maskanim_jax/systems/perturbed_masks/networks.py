@@ -16,8 +16,25 @@ from maskanim_jax.nn.layers import BatchNorm, Conv
 from maskanim_jax.nn.resize import antialiased_downscale
 from maskanim_jax.nn.types import DType
 
+TEMPERATURE = "temperature"
+"""The statistic of m and r that holds their temperature where it changes with the step."""
 EDGE = 3
 """A 7x7 conv without padding loses so many pixels at each side."""
+
+
+def temperature(step: jax.Array | int, settings: ConfigDict) -> jax.Array:
+    """The temperature of m or r at a step, float32: from `temperature` to `temperature_end` by the same factor each step."""
+    done = jnp.minimum(1.0, jnp.asarray(step, jnp.float32) / max(1, settings.temperature_steps))
+    return jnp.float32(settings.temperature) * jnp.float32(settings.temperature_end / settings.temperature) ** done
+
+
+def _temperature(settings: ConfigDict) -> nnx.BatchStat | float:
+    """A number, or, where it changes with the step, a statistic: checkpoints then hold the one that their step had reached."""
+    return nnx.BatchStat(jnp.float32(settings.temperature)) if settings.temperature_steps else settings.temperature
+
+
+def _value(temperature: nnx.BatchStat | float) -> jax.Array | float:
+    return temperature[...] if isinstance(temperature, nnx.BatchStat) else temperature
 
 
 class MaskGenerator(nnx.Module):
@@ -25,7 +42,7 @@ class MaskGenerator(nnx.Module):
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
         self.size = settings.size
-        self.temperature = settings.temperature
+        self.temperature = _temperature(settings)
         self.bordered = settings.border == "zero"
         self.body = EncoderDecoder(3, settings.width, settings.blocks, settings.max_width, dtype=dtype, rngs=rngs)
         self.last = Conv(self.body.outputs, 1, 7, padding="VALID" if self.bordered else "SAME", dtype=dtype, rngs=rngs)
@@ -38,7 +55,7 @@ class MaskGenerator(nnx.Module):
         logits = self.last(self.body(small, train)).astype(jnp.float32)
         if self.norm is not None:
             logits = self.norm(logits, train) - self.offset
-        mask = jax.nn.sigmoid(logits / self.temperature)
+        mask = jax.nn.sigmoid(logits / _value(self.temperature))
         return jnp.pad(mask, ((0, 0), (EDGE, EDGE), (EDGE, EDGE), (0, 0))) if self.bordered else mask
 
 
@@ -46,14 +63,14 @@ class MaskRefiner(nnx.Module):
     """r (Eq. 2 and 5): puts the source's identity into the perturbed mask of the driver."""
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
-        self.temperature = settings.temperature
+        self.temperature = _temperature(settings)
         self.body = EncoderDecoder(5, settings.width, settings.blocks, settings.max_width, dtype=dtype, rngs=rngs)
         self.last = Conv(self.body.outputs, 1, 7, dtype=dtype, rngs=rngs)
 
     def __call__(self, source: jax.Array, source_mask: jax.Array, perturbed: jax.Array, train: bool) -> jax.Array:
         """D(s) (N, L, L, 3), m_s and perturbed m(d) (N, L, L, 1) to the refined mask (N, L, L, 1)."""
         x = jnp.concatenate([source, source_mask, perturbed], -1)
-        return jax.nn.sigmoid(self.last(self.body(x, train)).astype(jnp.float32) / self.temperature)
+        return jax.nn.sigmoid(self.last(self.body(x, train)).astype(jnp.float32) / _value(self.temperature))
 
 
 class CoarseGenerator(nnx.Module):
@@ -93,4 +110,4 @@ class FineGenerator(nnx.Module):
     ) -> jax.Array:
         """s (N, S, S, 3), U(m_s) (N, S, S, 1), c (N, S, S, 3), U(m_d) (N, S, S, 1) to the fine frame f (N, S, S, 3)."""
         x = jnp.concatenate([source, source_mask, coarse, driving_mask], -1)
-        return jax.nn.sigmoid(self.last.of_parts(self.body.parts(x, train)).astype(jnp.float32))
+        return jax.nn.sigmoid(self.last.apply_concat(self.body.parts(x, train)).astype(jnp.float32))

@@ -17,14 +17,21 @@ from jax.lax import stop_gradient
 from ml_collections import ConfigDict
 
 from maskanim_jax.losses.perceptual import perceptual_pyramid
-from maskanim_jax.nn.functional import Network, fold_all
+from maskanim_jax.nn.functional import FunctionalModule, fold_all
 from maskanim_jax.nn.resize import bilinear
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, random_negative
-from maskanim_jax.systems.interface import Gradients, Pictures, Tree, Variables
+from maskanim_jax.systems.interface import Gradients, Pictures, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
-from maskanim_jax.systems.perturbed_masks.config_checks import check, departures, shape_settings
-from maskanim_jax.systems.perturbed_masks.networks import CoarseGenerator, FineGenerator, MaskGenerator, MaskRefiner
+from maskanim_jax.systems.perturbed_masks.config_checks import advice, check, departures, shape_settings
+from maskanim_jax.systems.perturbed_masks.networks import (
+    TEMPERATURE,
+    CoarseGenerator,
+    FineGenerator,
+    MaskGenerator,
+    MaskRefiner,
+    temperature,
+)
 from maskanim_jax.systems.perturbed_masks.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.perturbed_masks.perturbations import p_test, p_train
 
@@ -56,7 +63,7 @@ class PerturbedMasks:
             "coarse": lambda rngs: CoarseGenerator(config.coarse, ups, dtype=dtype, rngs=rngs),
             "fine": lambda rngs: FineGenerator(config.fine, dtype=dtype, rngs=rngs),
         }
-        self.networks = {name: Network(make, remat=config.remat, name=name) for name, make in makers.items()}
+        self.networks = {name: FunctionalModule(make, remat=config.remat, name=name) for name, make in makers.items()}
 
     # -- learning ------------------------------------------------------------------------------------------------------------------
 
@@ -92,15 +99,15 @@ class PerturbedMasks:
 
     def losses(
         self,
-        params: Mapping[str, Tree],
-        stats: Mapping[str, Tree],
+        params: Mapping[str, PyTree],
+        stats: Mapping[str, PyTree],
         vgg: Mapping[str, jax.Array],
         source: jax.Array,
         target: jax.Array,
         augmented: jax.Array,
         key: jax.Array,
         refining: jax.Array | bool,
-    ) -> tuple[dict[str, jax.Array], dict[str, Tree], dict[str, jax.Array]]:
+    ) -> tuple[dict[str, jax.Array], dict[str, PyTree], dict[str, jax.Array]]:
         """The weighted losses of s, d and A(d) (N, S, S, 3): ({"mask", "coarse", "fine"}, new statistics, masks and frames).
 
         Which network each loss updates (section 3.1, Loss Terms): L_mask (Eq. 8) updates r alone; the reconstruction of c (Eq. 6) updates l
@@ -156,7 +163,7 @@ class PerturbedMasks:
     def gradients(
         self,
         variables: Variables,
-        frozen: Tree,
+        frozen: PyTree,
         source: jax.Array,
         driving: jax.Array,
         key: jax.Array,
@@ -167,21 +174,29 @@ class PerturbedMasks:
         with jax.named_scope("augment"):
             source, target, augmented = self.augment(source, driving, augment_key)
         refining = step >= self.config.refine.start_epoch * steps_per_epoch
+        stats_now = {**variables.stats}
+        for name in self._cooling():
+            stats_now[name] = {**stats_now[name], TEMPERATURE: temperature(step, self.config[name])}
 
         def total(
-            params: dict[str, Tree],
-        ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, Tree], dict[str, jax.Array]]]:
+            params: dict[str, PyTree],
+        ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, PyTree], dict[str, jax.Array]]]:
             losses, stats, pictures = self.losses(
-                params, variables.stats, frozen, source, target, augmented, perturb_key, refining
+                params, stats_now, frozen, source, target, augmented, perturb_key, refining
             )
             return sum(losses.values(), jnp.float32(0)), (losses, stats, pictures)
 
         (loss, (losses, stats, pictures)), grads = jax.value_and_grad(total, has_aux=True)(variables.params)
         masks = jnp.stack([pictures["source_mask"], pictures["driving_mask"]])
         metrics = {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}, **mask_figures(masks)}
+        metrics |= {f"temperature_{name}": stats_now[name][TEMPERATURE] for name in self._cooling()}
         metrics["fine_l1"] = jnp.abs(pictures["fine"] - target).mean()
         metrics["source_l1"] = jnp.abs(source - target).mean()
         return Gradients(grads, stats, metrics)
+
+    def _cooling(self) -> list[str]:
+        """The networks whose temperature changes with the step."""
+        return [name for name in ("mask", "refine") if self.config[name].temperature_steps]
 
     def shape_settings(self) -> dict[str, Any]:
         return shape_settings(self.config)
@@ -190,14 +205,15 @@ class PerturbedMasks:
         return departures(self.config)
 
     def alarms(self, metrics: Mapping[str, float]) -> list[str]:
-        """Sentences for the log when masks have died."""
+        """Sentences for the log when masks have died, and which config keeps them alive where this one is known not to."""
+        help = advice(self.config)
         if metrics["mask_space"] < DEAD_SPACE:
             return [
-                f"the mask is constant over the picture (mean {metrics['mask_mean']:.3f}, deviation {metrics['mask_space']:.4f}): it has collapsed"
+                f"the mask is constant over the picture (mean {metrics['mask_mean']:.3f}, deviation {metrics['mask_space']:.4f}): collapsed{help}"
             ]
         if metrics["mask_time"] < DEAD_TIME:
             return [
-                f"the mask hardly changes between frames (deviation over time {metrics['mask_time']:.4f}): it carries no pose"
+                f"the mask hardly changes between frames (deviation over time {metrics['mask_time']:.4f}): it carries no pose{help}"
             ]
         return []
 
@@ -242,7 +258,7 @@ class PerturbedMasks:
     def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
         return parse_options(given, self.config.perturb)
 
-    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> Tree:
+    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
         del first_driving  # masks are absolute: no frame of the driver is special
         return {
             "source": source,
@@ -250,11 +266,11 @@ class PerturbedMasks:
             "mask": self._run(variables, "mask", source),
         }
 
-    def pose(self, variables: Variables, driving: jax.Array) -> Tree:
+    def pose(self, variables: Variables, driving: jax.Array) -> PyTree:
         return self._run(variables, "mask", driving)
 
     def animate(
-        self, variables: Variables, begun: Tree, driving: jax.Array, options: Any, pose: Tree | None = None
+        self, variables: Variables, begun: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
     ) -> Pictures:
         source, small, source_mask = (
             jnp.broadcast_to(begun[name], (driving.shape[0], *begun[name].shape[1:]))
@@ -281,7 +297,7 @@ class PerturbedMasks:
             "fine": fine,
         }
 
-    def warnings(self, begun: Tree, options: Any) -> list[str]:
+    def warnings(self, begun: PyTree, options: Any) -> list[str]:
         return []  # masks are absolute: source and first driving frame need not be alike
 
     def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:

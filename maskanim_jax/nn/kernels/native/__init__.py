@@ -1,1 +1,1 @@
-"""Convolutions for a CPU, in C++ where the machine has a compiler; XLA's own where it has none."""
+"""Convolutions for a CPU in C++, used if the machine has a compiler; otherwise XLA's are used."""

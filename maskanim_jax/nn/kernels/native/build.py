@@ -1,6 +1,6 @@
-"""How do the C++ convolutions get onto this machine? Compiled once for its processor, and kept in the user's cache.
+"""How do the C++ convolutions get onto this machine? They are compiled once for its processor and kept in the user's cache.
 
-Nothing needs them: without a compiler, or with `MASKANIM_NATIVE=0`, convolutions are XLA's, slower and equal up to rounding.
+They are optional: without a compiler, or with `MASKANIM_NATIVE=0`, XLA's convolutions are used. Those are slower and equal up to rounding.
 """
 
 from __future__ import annotations
@@ -26,67 +26,67 @@ import jax
 from maskanim_jax.utils.cache import default_cache
 
 SWITCH = "MASKANIM_NATIVE"
-"""Environment variable: "0" leaves the compiled convolutions out."""
+"""Environment variable: "0" disables the compiled convolutions."""
 SOURCES = Path(__file__).parent
-UNITS = ("handlers.cc", "winograd.cc", "thin.cc", "direct.cc", "product.cc", "work.cc")
-"""The longest first: as many at a time as there are cores."""
+UNITS = ("handlers.cc", "winograd.cc", "thin.cc", "direct.cc", "matmul.cc", "parallel.cc")
+"""Slowest to compile first; as many compile at a time as there are cores."""
 HANDLERS = ("convolution", "kernel_gradient")
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-std=c++17", "-march=native", "-fPIC", "-pthread")
-PATIENCE = 300
-"""Seconds for each file, of which the longest takes about 4."""
-_portable: ContextVar[bool] = ContextVar("portable", default=False)
+COMPILE_TIMEOUT_S = 300
+"""Limit for each file; the slowest takes about 4 seconds."""
+_disabled: ContextVar[bool] = ContextVar("portable", default=False)
 
 
-class Found(NamedTuple):
-    """The prefix of the registered functions' names, or the reason why there are none."""
+class NativeLibrary(NamedTuple):
+    """The prefix of the registered functions' names, or the reason why they are not available."""
 
     prefix: str
     reason: str
 
 
 @contextmanager
-def portable() -> Iterator[None]:
-    """What is traced within runs on machines that do not have the compiled functions: for exports."""
-    before = _portable.set(True)
+def disable_native() -> Iterator[None]:
+    """Code traced inside this context uses XLA's convolutions only, so that exports run on other machines."""
+    before = _disabled.set(True)
     try:
         yield
     finally:
-        _portable.reset(before)
+        _disabled.reset(before)
 
 
 def prefix() -> str:
-    """The prefix of the functions' names for what is traced now; empty where there are none."""
-    return "" if _portable.get() or jax.default_backend() != "cpu" else found().prefix
+    """The prefix of the compiled functions' names for the code being traced; empty if XLA's are used."""
+    return "" if _disabled.get() or jax.default_backend() != "cpu" else load().prefix
 
 
-def told() -> str:
-    """For log and run.json: whose convolutions these are."""
+def describe_backend() -> str:
+    """One clause for the log and run.json: which convolutions are used, and why."""
     if jax.default_backend() != "cpu":
         return "XLA's"
-    return f"compiled, {found().prefix}" if found().prefix else f"XLA's, since {found().reason}"
+    return f"compiled, {load().prefix}" if load().prefix else f"XLA's, since {load().reason}"
 
 
 @functools.cache
-def found() -> Found:
-    """Compiles what is not compiled yet, loads it and tells XLA, once in a process. Never raises."""
+def load() -> NativeLibrary:
+    """Compiles the library if needed, loads it and registers it with XLA, once per process. Never raises."""
     if os.environ.get(SWITCH) == "0":
-        return Found("", f"{SWITCH}=0")
+        return NativeLibrary("", f"{SWITCH}=0")
     command = _command()
     if not command:
-        return Found("", f"there is no C++ compiler ({', '.join(COMPILERS)}, or $CXX)")
+        return NativeLibrary("", f"there is no C++ compiler ({', '.join(COMPILERS)}, or $CXX)")
     digest = _digest(command)
     try:
-        library = ctypes.CDLL(str(_kept(digest) or _compile(command, digest)))
+        library = ctypes.CDLL(str(_cached(digest) or _compile(command, digest)))
         for name in HANDLERS:
             handler = jax.ffi.pycapsule(getattr(library, f"maskanim_{name}"))
-            # The name has the sources in it: a program of other sources in XLA's cache is another program.
+            # The name contains the hash of the sources, so that XLA's cache never mixes programs of different sources.
             jax.ffi.register_ffi_target(f"maskanim_{digest}_{name}", handler, platform="cpu")
     except subprocess.CalledProcessError as error:
-        return Found("", f"{command[0]} cannot compile them: {_last_line(error.stderr)}")
-    except Exception as error:  # whatever it is, XLA's convolutions do
-        return Found("", f"{type(error).__name__}: {error}")
-    return Found(f"maskanim_{digest}", "")
+        return NativeLibrary("", f"{command[0]} cannot compile them: {_last_line(error.stderr)}")
+    except Exception as error:  # whatever went wrong, XLA's convolutions still work
+        return NativeLibrary("", f"{type(error).__name__}: {error}")
+    return NativeLibrary(f"maskanim_{digest}", "")
 
 
 def _command() -> list[str]:
@@ -96,14 +96,14 @@ def _command() -> list[str]:
 
 
 def _digest(command: list[str]) -> str:
-    """Of all that the compiled file depends on; the processor among them."""
+    """Hash of everything that the compiled file depends on, including the processor."""
     parts = [*command, jax.lib.__version__, platform.machine(), sys.platform, _processor()]
     parts += [path.read_text() for path in sorted(SOURCES.glob("*.[hc]*")) if path.suffix in (".h", ".cc")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _processor() -> str:
-    """What the processor can do; a cache may be shared by different machines."""
+    """The processor's features; different machines may share a cache."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         return next(line for line in lines if line.startswith(("flags", "Features")))
@@ -115,8 +115,8 @@ def _folder() -> Path:
     return default_cache() / "native"
 
 
-def _kept(digest: str) -> Path | None:
-    """What was compiled before, if it is what it was: its name has the hash of its content. Running a damaged one could end the process."""
+def _cached(digest: str) -> Path | None:
+    """The library compiled earlier, if it is intact: its name contains the hash of its content. Running a damaged one could end the process."""
     whole = (path for path in _folder().glob(f"{digest}-*.so") if path.stem == f"{digest}-{_hash(path)}")
     return next(whole, None)
 
@@ -144,7 +144,9 @@ def _compile(command: list[str], digest: str) -> Path:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE)
+    subprocess.run(
+        command, check=True, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMPILE_TIMEOUT_S
+    )
 
 
 def _last_line(text: str) -> str:

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ways.h"
+#include "algorithms.h"
 
 namespace maskanim {
 

@@ -7,7 +7,7 @@
 #include <new>
 #include <utility>
 
-#include "ways.h"
+#include "algorithms.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace maskanim {
@@ -45,7 +45,7 @@ Scratch Upsampled(const Pool& pool, const float* x, Shape& s) {
   return large;
 }
 
-// The kernel turned by half a turn, inputs and outputs exchanged: with it a convolution is the gradient with respect to the picture.
+// The kernel rotated by 180 degrees, with inputs and outputs exchanged: convolving with it gives the gradient with respect to the input.
 Scratch Turned(const Pool& pool, const float* kernel, int64_t taps, int64_t inputs, int64_t outputs) {
   Scratch turned(taps * inputs * outputs);
   constexpr int64_t side = 16;  // squares that are read and written in whole lines of the cache
@@ -85,44 +85,44 @@ bool Fits(const Shape& s, int up, int64_t count) {
          s.out_height + s.rows - 1 >= s.top + (s.height << up) && s.out_width + s.columns - 1 >= s.left + (s.width << up);
 }
 
-// `turn`: the kernel is (K, K, outputs, inputs) and is turned first. `up`: the picture is upsampled first.
-ffi::Error Convolution(ffi::ThreadPool threads, Array x, Array kernel, Result y, int64_t top, int64_t left, int64_t up, bool turn) {
+// `transpose`: the kernel is (K, K, outputs, inputs) and is rotated first. `upsample`: the input is upsampled first.
+ffi::Error Convolution(ffi::ThreadPool threads, Array x, Array kernel, Result y, int64_t top, int64_t left, int64_t upsample, bool transpose) {
   return Guarded([&] {
     const Pool pool = Of(threads);
     const auto p = x.dimensions(), k = kernel.dimensions(), r = y->dimensions();
     const bool four = p.size() == 4 && k.size() == 4 && r.size() == 4;
     if (!four) return ffi::Error::InvalidArgument("pictures and kernels have four axes");
-    Shape s{p[0], p[1], p[2], k[turn ? 3 : 2], k[turn ? 2 : 3], k[0], k[1], top, left, r[1], r[2]};
-    if (!Fits(s, up, r[0]) || p[3] != s.inputs || r[3] != s.outputs)
+    Shape s{p[0], p[1], p[2], k[transpose ? 3 : 2], k[transpose ? 2 : 3], k[0], k[1], top, left, r[1], r[2]};
+    if (!Fits(s, upsample, r[0]) || p[3] != s.inputs || r[3] != s.outputs)
       return ffi::Error::InvalidArgument("picture, kernel and result do not fit");
-    const Scratch turned = turn ? Turned(pool, kernel.typed_data(), s.rows * s.columns, s.outputs, s.inputs) : Scratch(0);
-    const float* taps = turn ? turned.get() : kernel.typed_data();
-    if (IsWinograd(s, up)) {
-      WinogradForward(pool, x.typed_data(), taps, y->typed_data(), s.count, s.height, s.width, s.inputs, s.outputs, up);
+    const Scratch turned = transpose ? Turned(pool, kernel.typed_data(), s.rows * s.columns, s.outputs, s.inputs) : Scratch(0);
+    const float* taps = transpose ? turned.get() : kernel.typed_data();
+    if (IsWinograd(s, upsample)) {
+      WinogradForward(pool, x.typed_data(), taps, y->typed_data(), s.count, s.height, s.width, s.inputs, s.outputs, upsample);
     } else {
-      const Scratch large = up ? Upsampled(pool, x.typed_data(), s) : Scratch(0);
-      (IsThin(s) ? ThinForward : DirectForward)(pool, up ? large.get() : x.typed_data(), taps, y->typed_data(), s);
+      const Scratch large = upsample ? Upsampled(pool, x.typed_data(), s) : Scratch(0);
+      (IsThin(s) ? ThinForward : DirectForward)(pool, upsample ? large.get() : x.typed_data(), taps, y->typed_data(), s);
     }
     return ffi::Error::Success();
   });
 }
 
-ffi::Error KernelGradient(ffi::ThreadPool threads, Array x, Array g, Result gradient, int64_t top, int64_t left, int64_t up) {
+ffi::Error KernelGradient(ffi::ThreadPool threads, Array x, Array g, Result gradient, int64_t top, int64_t left, int64_t upsample) {
   return Guarded([&] {
     const Pool pool = Of(threads);
     const auto p = x.dimensions(), r = g.dimensions(), k = gradient->dimensions();
     const bool four = p.size() == 4 && k.size() == 4 && r.size() == 4;
     if (!four) return ffi::Error::InvalidArgument("pictures and kernels have four axes");
     Shape s{p[0], p[1], p[2], k[2], k[3], k[0], k[1], top, left, r[1], r[2]};
-    if (!Fits(s, up, r[0]) || p[3] != s.inputs || r[3] != s.outputs)
+    if (!Fits(s, upsample, r[0]) || p[3] != s.inputs || r[3] != s.outputs)
       return ffi::Error::InvalidArgument("picture, gradient and kernel do not fit");
     float* to = gradient->typed_data();
-    if (IsWinograd(s, up)) {
-      WinogradKernelGradient(pool, x.typed_data(), g.typed_data(), to, s.count, s.height, s.width, s.inputs, s.outputs, up);
+    if (IsWinograd(s, upsample)) {
+      WinogradKernelGradient(pool, x.typed_data(), g.typed_data(), to, s.count, s.height, s.width, s.inputs, s.outputs, upsample);
     } else {
-      const Scratch large = up ? Upsampled(pool, x.typed_data(), s) : Scratch(0);
+      const Scratch large = upsample ? Upsampled(pool, x.typed_data(), s) : Scratch(0);
       const auto way = IsThin(s) ? ThinKernelGradient : DirectKernelGradient;
-      way(pool, up ? large.get() : x.typed_data(), g.typed_data(), to, s);
+      way(pool, upsample ? large.get() : x.typed_data(), g.typed_data(), to, s);
     }
     return ffi::Error::Success();
   });
@@ -130,11 +130,11 @@ ffi::Error KernelGradient(ffi::ThreadPool threads, Array x, Array g, Result grad
 
 // What both functions are given.
 auto Bound() {
-  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>().Attr<int64_t>("top").Attr<int64_t>("left").Attr<int64_t>("up");
+  return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>().Attr<int64_t>("top").Attr<int64_t>("left").Attr<int64_t>("upsample");
 }
 
 }  // namespace
 }  // namespace maskanim
 
-XLA_FFI_DEFINE_HANDLER_SYMBOL(maskanim_convolution, maskanim::Convolution, maskanim::Bound().Attr<bool>("turn"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(maskanim_convolution, maskanim::Convolution, maskanim::Bound().Attr<bool>("transpose"));
 XLA_FFI_DEFINE_HANDLER_SYMBOL(maskanim_kernel_gradient, maskanim::KernelGradient, maskanim::Bound());

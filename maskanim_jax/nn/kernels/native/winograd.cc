@@ -1,9 +1,9 @@
-// How is a 3x3 convolution computed by points (points.h)? Pixels to points, products, points to results; the gradient the transposed way.
+// How is a 3x3 convolution computed by points (winograd_transform.h)? Pixels to points, products, points to results; the gradient the transposed way.
 
 #include <algorithm>
 
-#include "points.h"
-#include "ways.h"
+#include "winograd_transform.h"
+#include "algorithms.h"
 
 namespace maskanim {
 namespace {

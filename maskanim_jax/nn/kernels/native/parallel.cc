@@ -1,4 +1,4 @@
-#include "work.h"
+#include "parallel.h"
 
 #include <cstdlib>
 #include <iterator>

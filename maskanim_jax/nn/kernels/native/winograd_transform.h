@@ -6,7 +6,7 @@
 
 #pragma once
 
-#include "product.h"
+#include "matmul.h"
 
 namespace maskanim {
 

@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "product.h"
-#include "work.h"
+#include "matmul.h"
+#include "parallel.h"
 
 namespace maskanim {
 

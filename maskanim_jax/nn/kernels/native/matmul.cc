@@ -1,6 +1,6 @@
-// The product of product.h, compiled once for all that use it.
+// The product of matmul.h, compiled once for all that use it.
 
-#include "product.h"
+#include "matmul.h"
 
 namespace maskanim {
 
