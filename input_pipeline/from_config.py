@@ -94,9 +94,15 @@ def _check_drawing(config: ConfigDict, split: Split) -> None:
         )
 
 
-def held_out_split(config: ConfigDict) -> str:
-    """The split that training measures and that chooses the checkpoint: "validation" where the data has one, else "test"."""
-    if config.data.puppets.validation_identities or "validation" in read_index(ensure_shards(config))["splits"]:
+def held_out_split(config: ConfigDict, process: int = 0) -> str:
+    """The split that training measures and that chooses the checkpoint: "validation" where the data has one, else "test".
+
+    `process`: of the processes that train together, the first draws missing puppets.
+    """
+    if (
+        config.data.puppets.validation_identities
+        or "validation" in read_index(ensure_shards(config, process))["splits"]
+    ):
         return "validation"
     return "test"
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,12 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
         print(f"{split}: {about}, {count['bytes'] / 1e6:.1f} MB")
     if report["identities_in_both"]:
         print(f"careful: in more than one split: {', '.join(report['identities_in_both'])}")
+    if resampled := report["resampled"]:
+        first = resampled[0]
+        print(
+            f"resampled {len(resampled)} clips of variable frame rate to a constant one, so that each frame keeps its time "
+            f"(the first: {first['clip']} to {float(Fraction(first['fps'])):g} frames a second)"
+        )
     if report["skipped"]:
         listed = f" (also listed in {output / REPORT})" if output else ""
         print(f"left out {len(report['skipped'])} clips{listed}:")

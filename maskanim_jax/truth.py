@@ -47,24 +47,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="NAME:option=value,...",
         help="a further way to animate, with the options of python -m maskanim_jax.animate; may be repeated",
     )
-    flags.add_argument("--output", type=Path, help=f"default: {FILE} in the run's folder")
+    which = flags.add_mutually_exclusive_group()
+    which.add_argument(
+        "--split", choices=("test", "validation"), default="test", help="of the run's puppets (default test)"
+    )
+    which.add_argument(
+        "--world",
+        type=int,
+        metavar="N",
+        help="measure on puppets and poses that are drawn for this number, which nobody trained on, and their reconstruction, too",
+    )
+    flags.add_argument(
+        "--output",
+        type=Path,
+        help=f"default: {FILE} in the run's folder, with another split or world in its name; nothing is written for a bundled checkpoint",
+    )
     args = flags.parse_args(argv)
-    for name, least in (("pairs", 1), ("frames", 2), ("seed", 0)):
-        check_at_least(f"--{name}", getattr(args, name), least)
+    for name, least in (("pairs", 1), ("frames", 2), ("seed", 0), ("world", 0)):
+        if getattr(args, name) is not None:
+            check_at_least(f"--{name}", getattr(args, name), least)
     more = parse_more(args.variant)
+    from maskanim_jax.checkpoints.bundled import is_shipped
     from maskanim_jax.checkpoints.loading import load_run, saved_config
     from maskanim_jax.distributed import setup
+    from maskanim_jax.evaluation import puppet_worlds
     from maskanim_jax.evaluation.reconstruction import write_figures
 
     setup.prepare(saved_config(args.workdir))
     run = load_run(args.workdir)
-    figures = measure_truth(run, pairs=args.pairs, frames=args.frames, seed=args.seed, more=more, progress=True)
-    output = args.output or (args.workdir / FILE)
+    figures = measure_truth(
+        run,
+        pairs=args.pairs,
+        frames=args.frames,
+        seed=args.seed,
+        more=more,
+        split=args.split,
+        world=args.world,
+        progress=True,
+    )
+    shown = table(figures) if args.world is None else puppet_worlds.table(figures)
+    print(f"{shown}\n{len(figures['rows'][0]['pairs'])} pairs, the checkpoint of step {run.step}")
+    if args.output is None and is_shipped(args.workdir):
+        return 0
+    other = "" if args.split == "test" else f"_{args.split}"
+    other = other if args.world is None else f"_world{args.world}"
+    output = args.output or (args.workdir / FILE.replace(".json", f"{other}.json"))
     try:
         write_figures(output, figures)
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
-    print(f"{table(figures)}\n{output}: {len(figures['rows'][0]['pairs'])} pairs, the checkpoint of step {run.step}")
+    print(f"written to {output}")
     return 0
 
 

@@ -60,8 +60,8 @@ def truncate(path: Path, share: float) -> Path:
 
 
 def decode(path: Path) -> tuple[Fraction, list[np.ndarray]]:
-    fps, frames = stream_frames(raw_clip(path))
-    return fps, list(frames)
+    timing, frames = stream_frames(raw_clip(path))
+    return timing.rate, list(frames)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from PIL import Image
 from input_pipeline.preparation.boxes import Piece, crop_square, read_boxes
 from input_pipeline.preparation.clips import find_clips, raw_clip, with_boxes
 from input_pipeline.preparation.decode import square_frames
-from input_pipeline.prepare import prepare
+from input_pipeline.prepare import main, prepare
 from input_pipeline.shards import open_split
 from maskanim_jax.errors import UserError
 
@@ -76,8 +77,9 @@ def test_odd_sizes_become_squares_of_the_middle(tmp_path, height, width):
     assert abs(x - SIZE / 2) <= SIZE / min(height, width) + 1
 
 
-def test_a_video_of_uneven_rate_keeps_every_frame_and_gets_the_mean_rate(tmp_path):
-    path, times = tmp_path / "uneven.mp4", [0, 1, 2, 6, 7, 11]  # in tenths of a second
+def test_a_video_of_uneven_rate_is_resampled_so_that_each_frame_keeps_its_time(tmp_path, capsys, monkeypatch):
+    (tmp_path / "train").mkdir()
+    path, times = tmp_path / "train" / "uneven.mp4", [0, 1, 2, 6, 7, 11]  # in tenths of a second
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=10)
         stream.width = stream.height = 64
@@ -89,9 +91,16 @@ def test_a_video_of_uneven_rate_keeps_every_frame_and_gets_the_mean_rate(tmp_pat
             frame.pts, frame.time_base = time, Fraction(1, 10)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    fps, frames = square_frames(raw_clip(path), SIZE)
-    assert [round(int(frame.mean()) / 40) for frame in frames] == [0, 1, 2, 3, 4, 5]
-    assert float(fps) == pytest.approx(5, abs=1)  # 6 frames in 1.1 to 1.5 seconds, not 10 a second
+    fps, frames, resampled = square_frames(raw_clip(path), SIZE)
+    seen = [round(int(frame.mean()) / 40) for frame in frames]
+    assert (fps, resampled) == (10, True)
+    right = [0, 1, 2, 2, 2, 2, 3, 4, 4, 4, 4, 5]  # the last for a tenth of a second
+    assert seen == right
+    monkeypatch.setattr(sys, "argv", ["prepare", f"--input={tmp_path}", f"--output={tmp_path}/set", f"--size={SIZE}"])
+    main()
+    assert "resampled 1 clips of variable frame rate" in capsys.readouterr().out
+    (stored,) = open_split(tmp_path / "set", "train").clips
+    assert (stored.fps, stored.count) == (10, 12)
 
 
 def test_names_in_any_script_are_kept_and_what_is_no_utf8_is_refused(tmp_path):

@@ -8,13 +8,14 @@ from PIL import Image, ImageFilter
 from tiny import tiny_config
 
 from input_pipeline.puppets.dataset import clips as puppet_clips
+from input_pipeline.puppets.dataset import identity_of
 from input_pipeline.puppets.draw import background, render
 from input_pipeline.puppets.identity import draw_identity
 from input_pipeline.puppets.pose import trajectory
 from maskanim_jax import truth
 from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
-from maskanim_jax.evaluation import cross_identity, cross_identity_scenes
+from maskanim_jax.evaluation import cross_identity, cross_identity_scenes, puppet_worlds
 from maskanim_jax.evaluation.cross_identity_metrics import JointFinder, Truth, l1, leak, shape_leak, silhouette_iou
 from maskanim_jax.systems.interface import Variables
 
@@ -115,7 +116,7 @@ def test_pairs_are_of_two_identities_and_the_same_for_the_same_seed():
 class Repeats:
     """A System that answers with the source, or with the driver where it is asked to leak."""
 
-    name, result, frame_size, picture_order = "repeats", "answer", 32, ("answer",)
+    name, result, frame_size, picture_order, mask_picture = "repeats", "answer", 32, ("answer",), None
     variants = {"still": {}, "leaking": {"leak": "yes"}}  # noqa: RUF012
 
     def for_inference(self, variables):
@@ -132,6 +133,9 @@ class Repeats:
 
     def pose_distance(self, variables, source, driving):
         return driving.mean((1, 2, 3))
+
+    def reconstruct(self, variables, source, driving):
+        return {"answer": source, "source": source, "driving": driving}
 
 
 @pytest.fixture(scope="module")
@@ -186,3 +190,57 @@ def test_further_variants_are_read_from_the_command_line():
     for wrong in ("p", "p:", ":a=1", "p:a"):
         with pytest.raises(UserError, match="--variant"):
             truth.parse_more([wrong])
+
+
+@pytest.fixture(scope="module")
+def world():
+    config = tiny_config()
+    return cross_identity.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5), pairs=3, frames=2, world=9)
+
+
+def test_a_world_has_puppets_and_poses_of_its_own_and_is_reconstructed_too(world, figures):
+    assert world["world"] == 9
+    assert len(world["reconstruction"]["clips"]) == puppet_worlds.IDENTITIES
+    assert world["reconstruction"]["ratio"] == pytest.approx(1)
+    assert world["reconstruction"]["ratio_interval"] == pytest.approx([1, 1])
+    low, high = world["reconstruction"]["l1_interval"]
+    assert low < world["reconstruction"]["l1"] < high
+    assert row(world, "own", "still")["l1"] != row(figures, "own", "still")["l1"]
+    assert "world" not in figures
+
+
+def test_every_mean_has_its_interval_and_the_table_shows_it(world):
+    still = row(world, "own", "still")
+    low, high = still["intervals"]["joint_error"]
+    assert low <= still["joint_error"] <= high
+    assert f"{still['joint_error']:.3f} [{low:.3f}, {high:.3f}]" in puppet_worlds.table(world)
+
+
+def test_the_world_of_the_training_is_refused():
+    config = tiny_config()
+    with pytest.raises(UserError, match="--world=0"):
+        cross_identity.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5), world=0)
+
+
+def test_joint_errors_are_in_pixels_of_64_whatever_the_frames_size(figures):
+    class Larger(Repeats):
+        frame_size = 64
+
+    config = tiny_config()
+    config.data.puppets.test_identities = 4
+    larger = cross_identity.measure_truth(LoadedRun(config, Larger(), Variables({}, {}), 5), pairs=2, frames=3)
+    small, large = (row(each, "own", cross_identity.REFERENCES[0]) for each in (figures, larger))
+    assert large["known_joint_error"] == pytest.approx(small["known_joint_error"], rel=0.01)
+    assert large["joint_error"] == pytest.approx(small["joint_error"], rel=0.3)
+
+
+def test_the_right_answer_of_version_2_has_no_error_either():
+    a, b = puppet_clips("test", 2, 1, 6, 0, version=2)
+    pose = trajectory(0, b.pose, 6)[3]
+    identity = identity_of(a)
+    made = render(identity, pose, SIZE)
+    right = Truth(unit(made.frame), unit(background(identity, SIZE)), made.silhouette > 127, made.joints)
+    assert JointFinder(right)(right.frame) == (0, 0)
+    assert silhouette_iou(right.frame, right) > 0.9
+    moved = JointFinder(right)(shifted(right, 4))
+    assert moved.error == pytest.approx(4, abs=0.75)

@@ -20,6 +20,7 @@ import pytest
 from clips import clip, save
 from PIL import Image
 from test_animate import ONE, Echo
+from test_frame_times import timed, times
 
 from maskanim_jax.animation.animator import Animator
 from maskanim_jax.checkpoints.bundled import names
@@ -63,6 +64,16 @@ def test_two_videos_come_out_at_the_drivings_rate_and_every_frame_is_told(files,
             shown = list(frames)
         assert len(shown) == FRAMES
         assert shown[0].shape[1] == width
+
+
+def test_a_recording_of_a_variable_rate_keeps_its_times_in_both_videos(files, tmp_path):
+    ticks = [0, 100, 200, 300, 333, 367, 400, 900]  # milliseconds
+    recording = timed(tmp_path / "recording.webm", ticks, codec="libvpx", last=100)
+    made = make(ECHO, asked(files, driving=recording), tmp_path, "x", lambda *_: None)
+    for path in (made.result, made.strip):
+        shown, end = times(path)
+        assert shown == [Fraction(tick, 1000) for tick in ticks]
+        assert end == 1
 
 
 def test_what_the_system_has_to_say_is_passed_on(files, tmp_path):

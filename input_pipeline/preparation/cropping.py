@@ -23,7 +23,7 @@ PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEB
 def write_crop(path: Path, output: str, found: Found, part: Part, side: int | None = None) -> None:
     """Writes the square `part.box` of the frames of `part` to `output`, `side` pixels wide (None: as it is).
 
-    Video keeps its exact frame rate, and its sound if the part begins with the clip's first frame; one picture is written as PNG, JPEG or
+    Each frame keeps its time, and the part the clip's sound if it begins with the clip's first frame; one picture is written as PNG, JPEG or
     WEBP. What was there stays until all is written. Raises UserError for what cannot be read or written.
     """
     side = side or part.box[2] - part.box[0]
@@ -32,12 +32,16 @@ def write_crop(path: Path, output: str, found: Found, part: Part, side: int | No
             _write_picture(crop_square(next(iter(frames)), part.box, side), Path(output))
             return
         sound = path if path.is_file() and not is_image(path) and part.start == 0 else None
-        with VideoWriter(output, frames.fps, sound) as writer:
+        cut = part.end < found.length
+        timing = frames.timing.cut(part.start, whole=not cut)
+        with VideoWriter(output, timing, sound, cut=cut) as writer:
             for index, frame in enumerate(tqdm(frames, f"cropping {path.name}", found.length, unit="frame")):
                 if index >= part.end:
                     break
                 if index >= part.start:
                     writer.write(crop_square(frame, part.box, side))
+        if writer.note:
+            tqdm.write(f"{output}: {writer.note}")
 
 
 def write_boxes(output: Path, found: dict[str, Found]) -> None:

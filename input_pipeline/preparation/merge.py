@@ -97,7 +97,7 @@ def make_report(
     parts: Sequence[Part], notes: Sequence[Note], settings: Settings, name: str, left_out: list[dict[str, str]]
 ) -> dict[str, Any]:
     """{"name", "size", "encoding", "quality", "splits": {split: {"clips", "identities", "frames", "bytes"}}, "skipped": [{"split", "clip",
-    "reason"}], "identities_in_both": [..]}; splits without a readable clip are not listed."""
+    "reason"}], "resampled": [{"split", "clip", "fps"}], "identities_in_both": [..]}; splits without a readable clip are not listed."""
     splits: dict[str, Any] = {}
     people: dict[str, set[str]] = {}
     for part, note in zip(parts, notes, strict=True):
@@ -116,6 +116,12 @@ def make_report(
         "quality": settings.quality if settings.encoding == "jpeg" else None,
         "splits": splits,
         "skipped": [skip for note in notes for skip in note["skipped"]] + left_out,
+        "resampled": [
+            {"split": part.split, "clip": clip["name"], "fps": clip["fps"]}
+            for part, note in zip(parts, notes, strict=True)
+            for clip in note["clips"]
+            if clip.get("resampled")
+        ],
         "identities_in_both": sorted({each for a, b in itertools.combinations(people.values(), 2) for each in a & b}),
     }
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from input_pipeline.preparation.clips import RawClip
-from input_pipeline.preparation.decode import square_frames
+from input_pipeline.preparation.decode import SquareFrames, square_frames
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import sha256_of
 
@@ -178,7 +178,7 @@ class _Making:
         if printable(clip.name) != clip.name:
             raise UserError(f"{clip.path} has a name that is not UTF-8; rename it")
         with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, dir=str(self._folder)) as spool:
-            fps, lengths = self._spool(clip, spool)
+            (fps, _, resampled), lengths = self._spool(clip, spool)
             spool.seek(0)
             digest = hashlib.sha256()
             for index, length in enumerate(lengths):
@@ -193,18 +193,19 @@ class _Making:
             "count": len(lengths),
             "fps": f"{fps.numerator}/{fps.denominator}",
             "sha256": digest.hexdigest(),
+            **({"resampled": True} if resampled else {}),
         }
 
-    def _spool(self, clip: RawClip, spool: IO[bytes]) -> tuple[Fraction, list[int]]:
-        fps, frames = square_frames(clip, self._settings.size)
-        lengths = [spool.write(self._encode(frame)) for frame in frames]
+    def _spool(self, clip: RawClip, spool: IO[bytes]) -> tuple[SquareFrames, list[int]]:
+        stored = square_frames(clip, self._settings.size)
+        lengths = [spool.write(self._encode(frame)) for frame in stored.frames]
         if len(lengths) < self._settings.min_frames:
             plural = "frame" if len(lengths) == 1 else "frames"
             raise UserError(
                 f"{clip.path} has {len(lengths)} {plural}, fewer than {self._settings.min_frames}; "
                 "give a longer clip or remove it"
             )
-        return fps, lengths
+        return stored, lengths
 
     def _write(self, clip: RawClip, frame: bytes, index: int, count: int, fps: Fraction) -> None:
         from input_pipeline.preparation.shard_writer import FrameRecord

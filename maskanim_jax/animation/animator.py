@@ -32,6 +32,7 @@ from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
+from maskanim_jax.video.timing import Timing
 from maskanim_jax.video.writer import check_writable
 
 if TYPE_CHECKING:
@@ -118,9 +119,10 @@ class Animator:
         """Animates `source` by `driving`, `batch` frames at once; `fit` makes frames of any size square.
 
         Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
-        length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs, at `fps` frames
-        per second (default: the driving file's, whose sound is kept; 25 for arrays). `best_frame` measures relative motion from the driving frame
-        nearest to the source's pose. `options` are the system's: threshold="median", mask_scale=0.75, motion="absolute", ...
+        length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs. Each frame is shown when
+        the driving file shows its own, and the file's sound is kept; arrays have 25 frames per second. `fps` sets a constant rate instead.
+        `best_frame` measures relative motion from the driving frame nearest to the source's pose. `options` are the system's:
+        threshold="median", mask_scale=0.75, motion="absolute", ...
 
         Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
         Python warning with the first frame.
@@ -131,14 +133,16 @@ class Animator:
         if output is not None:
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
+            if isinstance(driving, str | os.PathLike):
+                driving = open_frames(Path(driving))  # the times of its frames come with them
         shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
         if output is None:
             return (pictures[result] for pictures in shown)
-        total, rate, sound = clip_facts(driving)
+        total, timing, sound = clip_facts(driving)
         if fps is not None:
-            rate = exact_rate(fps)
+            timing = Timing.at_rate(exact_rate(fps))
         counted = tqdm(shown, desc="animate", total=total, unit="frame", disable=not progress)
-        write_animation(self.run.system, counted, [os.fspath(output)], fps=rate, sound=sound)
+        write_animation(self.run.system, counted, [os.fspath(output)], fps=timing, sound=sound)
         return Path(output)
 
     def pictures(

@@ -13,7 +13,8 @@ from PIL import Image
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import to_rgb
-from maskanim_jax.video.reader import FOLDER_FPS, first_frame, open_frames
+from maskanim_jax.video.reader import FOLDER_FPS, FrameSource, first_frame, open_frames
+from maskanim_jax.video.timing import Timing
 
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
 """One picture: a path (of a video its first frame), a Pillow image, or (H, W, 3) uint8 RGB."""
@@ -55,12 +56,12 @@ def read_frames(driving: Driving, stack: ExitStack) -> Iterator[np.ndarray]:
     return (checked(frame) for frame in driving)
 
 
-def clip_facts(driving: Driving) -> tuple[int | None, Fraction, Path | None]:
-    """(number of frames if known, frames per second, file with the sound)."""
-    if isinstance(driving, str | os.PathLike):
-        with open_frames(Path(driving)) as clip:
-            return clip.count, clip.fps, Path(driving)
-    return (len(driving) if isinstance(driving, np.ndarray | Sequence) else None), FOLDER_FPS, None
+def clip_facts(driving: Driving) -> tuple[int | None, Timing, Path | None]:
+    """(number of frames if known, when each is shown, file with the sound)."""
+    if isinstance(driving, FrameSource):
+        return driving.count, driving.timing, driving.path
+    count = len(driving) if isinstance(driving, np.ndarray | Sequence) else None
+    return count, Timing.at_rate(FOLDER_FPS), None
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:

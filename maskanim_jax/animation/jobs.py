@@ -21,6 +21,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
 from maskanim_jax.video.strips import strip, to_uint8
+from maskanim_jax.video.timing import Timing
 from maskanim_jax.video.writer import MADE, VideoWriter, check_writable, is_folder
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def animate_file(
     watch: Callable[[FrameSource, Doing], Iterable[np.ndarray]],
     warn: Callable[[str], None],
 ) -> Made:
-    """Animates the picture `source` by the video `driving`, whose speed and sound `output` keeps; `strips` gets all pictures side by side.
+    """Animates the picture `source` by the video `driving`, whose times and sound `output` keeps; `strips` gets all pictures side by side.
 
     With `best_frame` the driving is read twice, and relative motion is measured from the frame that is nearest to the source's pose.
     `watch` gives the frames of the opened driving each time: it may count them, or refuse too many. Raises UserError.
@@ -169,7 +170,7 @@ def animate_file(
             warn=warn,
             names=() if strips else (system.result,),
         )
-        return Made(write_animation(system, pictures, [output], strips, fps=clip.fps, sound=driving), number)
+        return Made(write_animation(system, pictures, [output], strips, fps=clip.timing, sound=driving), number)
 
 
 def write_animation(
@@ -178,14 +179,16 @@ def write_animation(
     outputs: Sequence[str | Path],
     strips: str | Path | None = None,
     *,
-    fps: Fraction,
+    fps: Fraction | Timing,
     sound: Path | None = None,
     strip_side: int | None = None,
 ) -> int:
     """Writes each frame's result to all `outputs`, and its pictures side by side to `strips`; returns the number of frames.
 
-    `pictures` are those of `animate` (of `strips` all of them). `fps`: frames per second; `sound`: the file whose sound is kept;
+    `pictures` are those of `animate` (of `strips` all of them). `fps`: frames per second, or when each frame is shown;
+    `sound`: the file whose sound is kept;
     `strip_side`: pixels of each picture of the strip (default: the system's frame size). Every file says that it was generated.
+    Says in a line what a gif or a folder could not keep of the frames' times.
     """
     with ExitStack() as stack:
         results, side_by_side = (
@@ -198,6 +201,9 @@ def write_animation(
                 writer.write(result)
             for writer in side_by_side:
                 writer.write(strip(shown, system.picture_order, strip_side or system.frame_size, captions=True))
+    for writer in (*results, *side_by_side):
+        if writer.note:
+            tqdm.write(f"{writer.path}: {writer.note}")
     return results[0].count
 
 

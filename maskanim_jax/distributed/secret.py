@@ -15,7 +15,7 @@ import stat
 from pathlib import Path
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.weights import default_cache
+from maskanim_jax.utils.cache import default_cache
 
 SECRET = "MASKANIM_DISTRIBUTED_SECRET"
 """Environment variable: the same word in all processes of a run, where they share no home folder."""

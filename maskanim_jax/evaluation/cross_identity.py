@@ -16,6 +16,7 @@ from tqdm import tqdm
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation import cross_identity_metrics as measures
 from maskanim_jax.evaluation.cross_identity_scenes import STARTS, Scene, choose_pairs, draw_scene
+from maskanim_jax.metrics.bootstrap import interval
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -31,13 +32,13 @@ DEFINITIONS = {
     "l1_figure": "the same over the pixels that the figure covers in the true rendering or in the source frame",
     "ssim": "structural similarity to the true rendering",
     "iou": "intersection over union of the silhouettes",
-    "joint_error": "mean distance in pixels between joints and where their surroundings are found again; one that is missing counts as a quarter "
-    "of the frame's side",
+    "joint_error": "mean distance in pixels of a frame of 64, whatever the frame's size, between joints and where their surroundings are found "
+    "again; one that is missing counts as a quarter of the frame's side",
     "joint_missing": "share of joints that are not found",
     "leak": "how much of the driver's looks is on the figure, beyond that of an uninvolved identity: 0 none, 1 the driver itself",
     "leak_background": "the same of the driver's background, outside the figures",
     "shape_leak": "of the pixels that only one of the two figures covers in this pose, the share in which the result sides with the driver's",
-    "known_joint_error": "of repeating the source and of the driver itself: the drawn joints' true distance in pixels",
+    "known_joint_error": "of repeating the source and of the driver itself: the drawn joints' true distance in pixels of a frame of 64",
 }
 
 
@@ -55,7 +56,7 @@ def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
             "l1": measures.l1(frame, truth),
             "l1_figure": measures.l1_where(frame, truth, truth.silhouette | shown),
             "iou": measures.silhouette_iou(frame, truth),
-            "joint_error": joints.error,
+            "joint_error": joints.error * measures.UNIT_SIDE / frame.shape[0],
             "joint_missing": joints.missing,
             "shape_leak": measures.shape_leak(frame, truth, scene.driver_silhouettes[i]),
         }
@@ -92,14 +93,18 @@ def measure_truth(
     frames: int = 8,
     seed: int = 0,
     more: Mapping[str, Mapping[str, str]] | None = None,
+    split: str = "test",
+    world: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """What `truth.json` holds: for every start and variant of the run's system, and for the references, DEFINITIONS' measures and those of each pair.
 
-    `more`: further variants, name to options. Raises UserError for a run on real clips, of which no truth is known.
+    `more`: further variants, name to options. `split`: "test" or "validation". `world`: puppets and poses of that world in place of the
+    run's own, and how well they are reconstructed. Raises UserError for a run on real clips, of which no truth is known.
     """
     from input_pipeline.puppets.dataset import clips_of
     from maskanim_jax.animation.generate import animate
+    from maskanim_jax.evaluation import puppet_worlds
 
     puppets = run.config.data.puppets
     if not puppets.test_identities:
@@ -107,7 +112,9 @@ def measure_truth(
             f"the run '{run.config.name}' has real clips, of which the true animation by another identity isn't known: "
             "only runs on puppets (configs/puppets.py, configs/fomm_puppets.py) have this truth"
         )
-    clips = clips_of(puppets, "test")
+    if split == "validation" and world is None and not puppets.validation_identities:
+        raise UserError(f"the run '{run.config.name}' has no validation puppets: use --split=test")
+    clips = clips_of(puppets, split) if world is None else puppet_worlds.world_clips(puppets, world)
     chosen = choose_pairs(clips, pairs, seed)
     options = {
         name: run.system.animation_options(given) for name, given in {**run.system.variants, **(more or {})}.items()
@@ -143,12 +150,15 @@ def measure_truth(
                     row = {measured: value for measured, value in row.items() if measured in OF_ANY_FRAME}
                 if name in known:
                     apart = [
-                        np.linalg.norm(a - truth.joints, axis=1).mean()
+                        np.linalg.norm(a - truth.joints, axis=1).mean() * measures.UNIT_SIDE / run.system.frame_size
                         for a, truth in zip(known[name], scene.truths, strict=True)
                     ]
                     row["known_joint_error"] = float(np.mean(apart))
                 found.setdefault((start, name), []).append({**named, **row})
     rows = [_row(start, name, members) for (start, name), members in found.items()]
+    about: dict[str, Any] = {} if split == "test" else {"split": split}
+    if world is not None:
+        about = {"world": world, "reconstruction": puppet_worlds.world_reconstruction(run, world, progress)}
     return {
         "system": run.system.name,
         "name": run.config.name,
@@ -156,16 +166,19 @@ def measure_truth(
         "frame_size": run.system.frame_size,
         "data": puppets.to_dict(),
         "seed": seed,
+        **about,
         "definitions": DEFINITIONS,
         "rows": rows,
     }
 
 
 def _row(start: str, variant: str, members: list[dict[str, Any]]) -> dict[str, Any]:
-    """A variant's means over pairs, and the pairs."""
+    """A variant's means over pairs, their intervals, and the pairs."""
     names = [name for name in DEFINITIONS if any(name in member for member in members)]
-    means = {name: float(np.mean([member[name] for member in members if name in member])) for name in names}
-    return {"start": start, "variant": variant, "reference": variant in REFERENCES, **means, "pairs": members}
+    found = {name: interval([member[name] for member in members if name in member]) for name in names}
+    about = {"start": start, "variant": variant, "reference": variant in REFERENCES}
+    intervals = {name: [each.low, each.high] for name, each in found.items()}
+    return {**about, **{name: each.mean for name, each in found.items()}, "intervals": intervals, "pairs": members}
 
 
 def table(figures: Mapping[str, Any]) -> str:

@@ -17,6 +17,8 @@ WINDOW = 0.17
 """Side of the window that is compared around a joint, a share of the frame's."""
 REACH = 0.25
 """A joint is looked for at most so far from where it should be, along x and along y, a share of the frame's side."""
+UNIT_SIDE = 64
+"""Distances are in pixels of a frame of this side, so that runs of all frame sizes can be compared."""
 EQUAL = 1e-6
 """Costs that differ by less are equal."""
 

@@ -11,14 +11,14 @@ import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from input_pipeline.shards import Split
+from input_pipeline.shards import ClipInfo
 from maskanim_jax.metrics.interface import Metric
 from maskanim_jax.metrics.mask_iou import Overlap
 from maskanim_jax.systems.interface import Pictures, System, Variables
@@ -28,6 +28,17 @@ from maskanim_jax.video.writer import VideoWriter
 
 BATCH = 8
 """Driving frames that go through the networks together; the last batch is filled up, so that nothing is compiled twice."""
+
+
+class FrameSource(Protocol):
+    """Clips that can be reconstructed: a `Split` of shards, or puppets that are drawn on the fly."""
+
+    clips: list[ClipInfo]
+
+    def frame(self, clip_number: int, index: int) -> np.ndarray:
+        """Frame `index` of a clip, (S, S, 3) uint8 RGB."""
+        ...
+
 
 Silhouettes = Callable[[str], np.ndarray]
 """Clip name to its true silhouettes (T, S, S) in [0, 1]; only drawn data has them."""
@@ -64,7 +75,7 @@ def _chosen(count: int, most: int | None) -> np.ndarray:
 def reconstruct(
     system: System,
     variables: Variables,
-    split: Split,
+    split: FrameSource,
     *,
     clips: int | None = None,
     frames: int | None = None,

@@ -60,7 +60,7 @@ def set_up(config: ConfigDict) -> Setting:
     check_decay(config.optim.ema)
     system = build(config)
     mesh = make_mesh(config.batch_size, config.optim.accumulate)
-    measured = held_out_split(config)
+    measured = held_out_split(config, jax.process_index())
     split, held_out = (open_data(config, name, jax.process_index()) for name in ("train", measured))
     stream = PairStream(
         split,

@@ -1,4 +1,4 @@
-"""How does a picture that moves (gif, animated PNG, animated WebP) become frames?
+"""How does a picture that moves (gif, animated PNG, WebP or AVIF) become frames?
 
 Pillow draws them, one at a time. How many there are and how long each is shown is read beforehand from the file's own list of frames, which
 draws nothing: a small file can state a hundred thousand frames, each the size of a poster.
@@ -14,11 +14,12 @@ from typing import BinaryIO, NamedTuple
 import av
 import av.error
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.video.images import check_pixels, one_line, readable, to_rgb
+from maskanim_jax.video.images import check_pixels, moves, one_line, readable, to_rgb
 from maskanim_jax.video.integrity import READ_ONLY_THIS_FILE
+from maskanim_jax.video.timing import Timing, from_durations
 
 MAX_TOTAL = 1 << 37
 """Pixels of all frames together; 66,000 frames of 1920 x 1080."""
@@ -26,14 +27,14 @@ _PNG, _RIFF = b"\x89PNG\r\n\x1a\n", b"RIFF"
 
 
 class Moving(NamedTuple):
-    """How many frames, and how many of them a second, the mean over all delays."""
+    """How many frames, and when each is shown."""
 
     frames: int
-    fps: Fraction
+    timing: Timing
 
 
 def moving(path: Path, kind: str = "image") -> Moving | None:
-    """The frames of a gif, an animated PNG or an animated WebP; None for a picture that stands still.
+    """The frames of a gif, an animated PNG, WebP or AVIF; None for a picture that stands still.
 
     Raises UserError for what is no whole `kind` (image, gif) or too large to be safe.
     """
@@ -46,6 +47,8 @@ def moving(path: Path, kind: str = "image") -> Moving | None:
                 delays = list(_png_delays(file))
             elif head[:4] == _RIFF and head[8:] == b"WEBP":
                 delays = list(_webp_delays(file))
+            elif moves(path):
+                delays = list(_avif_delays(path))
             else:
                 return None
         if len(delays) < 2 and kind != "gif":
@@ -60,9 +63,8 @@ def moving(path: Path, kind: str = "image") -> Moving | None:
         if not delays:
             raise ValueError("it holds no frames")
         # Browsers play delays of at most 10 ms as 100 ms, and authors rely on it.
-        shown = (delay if delay > Fraction(1, 100) else Fraction(1, 10) for delay in delays)
-        total = sum(shown, Fraction(0))
-        return Moving(len(delays), Fraction(len(delays)) / total)
+        shown = [delay if delay > Fraction(1, 100) else Fraction(1, 10) for delay in delays]
+        return Moving(len(delays), from_durations(shown))
 
 
 def read_moving(path: Path, count: int, kind: str = "image") -> Iterator[np.ndarray]:
@@ -71,7 +73,21 @@ def read_moving(path: Path, count: int, kind: str = "image") -> Iterator[np.ndar
         first = 1 if image.info.get("default_image") else 0  # a picture for programs that know no animation
         for index in range(first, first + count):
             image.seek(index)
-            yield to_rgb(image)
+            yield to_rgb(ImageOps.exif_transpose(image))
+
+
+def _avif_delays(path: Path) -> Iterator[Fraction]:
+    """In milliseconds; they come with the decoded frames only."""
+    with Image.open(path) as image:
+        width, height = image.size
+        check_pixels(path, width, height)
+        count = int(getattr(image, "n_frames", 1))
+        if width * height * count > MAX_TOTAL:
+            raise UserError(f"{path} has {count:,} frames, more than {MAX_TOTAL:,} pixels; cut it first")
+        for index in range(count):
+            image.seek(index)
+            image.load()
+            yield Fraction(image.info.get("duration", 0)).limit_denominator(1000) / 1000
 
 
 def _gif_delays(path: Path) -> Iterator[Fraction]:

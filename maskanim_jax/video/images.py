@@ -12,9 +12,28 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from maskanim_jax.errors import UserError, check_regular
+from maskanim_jax.video.color_profiles import to_srgb
 
 Fit = Literal["crop", "pad"]
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+IMAGE_SUFFIXES = frozenset(
+    [
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".bmp",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".avif",
+        ".heic",
+        ".heif",
+        ".hif",
+    ]
+)
+_AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 MAX_PIXELS = 1 << 27
 """Of one picture or frame; 134 megapixels, 400 MB as RGB. What is larger is more often a bomb than a photograph."""
 
@@ -24,15 +43,49 @@ def read_image(path: str | Path) -> np.ndarray:
 
     Raises UserError if it is missing, no image, cut short or too large to be safe.
     """
-    with readable(path, "image"), Image.open(path) as opened:
+    with readable(path, "image"), open_image(path) as opened:
         check_pixels(path, *opened.size)
         return to_rgb(ImageOps.exif_transpose(opened))
 
 
+def open_image(path: str | Path) -> Image.Image:
+    """The picture, not decoded yet. Raises UserError for a HEIC picture where pillow-heif, the extra `heic`, is not installed."""
+    if _brands(path) & _HEIF and not _brands(path) & _AVIF:
+        try:
+            from pillow_heif import register_heif_opener
+        except ImportError:
+            raise UserError(
+                f"{path} is a HEIC picture, which needs a package more: run `pip install 'maskanim_jax[heic]'`, or save it as JPEG or PNG"
+            ) from None
+        register_heif_opener()
+    return Image.open(path)
+
+
+def is_still(path: Path) -> bool:
+    """Whether the file is an AVIF or HEIC picture, or a sequence of them, whatever its name."""
+    return bool(_brands(path) & (_AVIF | _HEIF))
+
+
+def moves(path: Path) -> bool:
+    """Whether the file is an AVIF that says it holds a sequence."""
+    return b"avis" in _brands(path)
+
+
+def _brands(path: str | Path) -> set[bytes]:
+    """What the head of an ISO media file says it is."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+        if head[4:8] != b"ftyp":
+            return set()
+        others = file.read(min(int.from_bytes(head[:4], "big") - 12, 256))
+        return {head[8:12], *(others[at : at + 4] for at in range(4, len(others) - 3, 4))}
+
+
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of any mode: transparency laid over white, 16 bits scaled to 8."""
+    """(H, W, 3) uint8 sRGB of any mode: by its ICC profile, transparency laid over white, 16 bits scaled to 8."""
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion clips instead of scaling
         return _from_deep_grey(np.asarray(image))
+    image = to_srgb(image)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -23,6 +23,9 @@ CONTAINERS = (
 READ_ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
 """Options of FFmpeg: playlists and lists of files, which could draw other files of this machine into a result, aren't read."""
 _MOST_BOXES = 100_000
+_MOST_ELEMENTS = 10_000_000
+_MATROSKA_PARENTS = {b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"}
+"""Segment and cluster, whose sizes live recordings don't state."""
 _NESTED = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 
 MP4_BOXES = set(b"ftyp moov mdat free skip wide moof sidx styp uuid pnot meta".split())
@@ -81,6 +84,24 @@ def promised_seconds(container: av.container.InputContainer, stream: av.VideoStr
     if len(container.streams) == 1 and container.duration:
         return container.duration / 1e6
     return 0.0
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether a Matroska or WebM file ends where one of its elements does, as a file that was cut short does not."""
+    actual = path.stat().st_size
+    with path.open("rb") as file:
+        for _ in range(_MOST_ELEMENTS):
+            if file.tell() >= actual:
+                return file.tell() == actual
+            first = (file.read(1) or b"\0")[0]
+            kind = bytes([first]) + file.read(max(0, 8 - first.bit_length()))
+            size, unknown = _ebml_size(file)
+            if kind in _MATROSKA_PARENTS:
+                continue
+            if unknown:
+                return False
+            file.seek(size, 1)
+    return False
 
 
 def _mp4_end(file: BinaryIO, actual: int) -> int:

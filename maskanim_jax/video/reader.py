@@ -9,35 +9,39 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 from PIL import Image
 
 from maskanim_jax.errors import UserError, check_regular
 from maskanim_jax.utils import json_files
 from maskanim_jax.video.animated_images import moving, read_moving
+from maskanim_jax.video.hdr import ToneMapper, is_hdr
 from maskanim_jax.video.images import (
     MAX_PIXELS,
     check_pixels,
     is_image,
+    is_still,
     missing,
     natural_key,
     one_line,
     read_image,
     to_rgb,
 )
-from maskanim_jax.video.integrity import READ_ONLY_THIS_FILE, check_whole, promised_frames, promised_seconds
+from maskanim_jax.video.integrity import READ_ONLY_THIS_FILE, check_whole, ends_whole, promised_frames, promised_seconds
+from maskanim_jax.video.orientation import display_matrix, upright
+from maskanim_jax.video.timestamps import measure
+from maskanim_jax.video.timing import RATES, Timing
 
 FOLDER_FPS = Fraction(25)
 """Frames per second of what states no rate: an image, a folder without clip.json."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """FFmpeg's own decoders of these codecs ignore transparency."""
-
-RATES = Fraction(1, 1000), Fraction(10_000)
-"""Frames per second that are believed; no encoder takes what lies far outside."""
 _LONGEST_NOTE = 1 << 20
 
 Frames = Generator[np.ndarray, None, None]
@@ -48,15 +52,25 @@ class FrameSource:
     """Frames of one clip, read as they are asked for. Each iteration starts again at the first frame."""
 
     path: Path
-    fps: Fraction
-    """Frames per second, exact as the container states it; of a variable rate, the average."""
     count: int | None
     """Number of frames as the container states it, None where it does not."""
-    read: Callable[[], Frames]
+    read: Callable[[Timing | None], Frames]
+    """Reads the frames, and records in the timing when each is shown."""
+    measured: Callable[[], Timing]
     opened: list[Frames] = field(default_factory=list)
 
+    @cached_property
+    def timing(self) -> Timing:
+        """When each frame is shown. A video is read through once for it, without decoding; the times of its frames come with the frames."""
+        return self.measured()
+
+    @property
+    def fps(self) -> Fraction:
+        """Frames per second, exact if the rate is constant, else the mean over the clip."""
+        return self.timing.rate
+
     def __iter__(self) -> Iterator[np.ndarray]:
-        frames = self.read()
+        frames = self.read(self.__dict__.get("timing"))
         self.opened.append(frames)
         return frames
 
@@ -85,7 +99,7 @@ def open_frames(path: str | Path) -> FrameSource:
         check_regular(path)
         if path.is_dir():
             return _open_folder(path)
-        if is_image(path):
+        if is_image(path) or is_still(path):
             return _open_moving(path, "image")
         check_whole(path)
         with path.open("rb") as file:
@@ -105,7 +119,8 @@ def _open_folder(path: Path) -> FrameSource:
     images = sorted((entry for entry in path.iterdir() if is_image(entry)), key=natural_key)
     if not images:
         raise UserError(f"{path} holds no frames; give a folder with png or jpg files, or a video")
-    return FrameSource(path, _folder_rate(path / "clip.json"), len(images), lambda: _read_images(images))
+    rate = _folder_rate(path / "clip.json")
+    return FrameSource(path, len(images), lambda _: _read_images(images), lambda: Timing.at_rate(rate))
 
 
 def _folder_rate(note: Path) -> Fraction:
@@ -134,37 +149,44 @@ def _open_moving(path: Path, kind: str) -> FrameSource:
     """A gif, or an image of one frame or more, by Pillow: of several, FFmpeg's rate is not the mean over all frames."""
     found = moving(path, kind)
     if found is None:
-        return FrameSource(path, FOLDER_FPS, 1, lambda: _read_images([path]))
+        return FrameSource(path, 1, lambda _: _read_images([path]), lambda: Timing.at_rate(FOLDER_FPS))
 
-    def read() -> Frames:
+    def read(_: Timing | None) -> Frames:
         yield from read_moving(path, found.frames, kind)
 
-    return FrameSource(path, found.fps, found.frames, read)
+    return FrameSource(path, found.frames, read, lambda: found.timing)
 
 
 def _open_video(path: Path) -> FrameSource:
     with _open_container(path) as container:
-        stream = container.streams.video[0]
-        rates = (rate for rate in (stream.average_rate, stream.guessed_rate) if rate and RATES[0] <= rate <= RATES[1])
-        rate = Fraction(next(rates, FOLDER_FPS))
-        return FrameSource(path, rate, promised_frames(stream) or None, lambda: _read_video(path, rate))
+        promised = promised_frames(_picture_stream(container)) or None
+    return FrameSource(path, promised, lambda timing: _read_video(path, timing), lambda: _measure(path))
 
 
-def _read_video(path: Path, rate: Fraction) -> Frames:
-    seen, last, step = 0, 0.0, float(1 / rate)  # step: the longest time in seconds between two frames
+def _measure(path: Path) -> Timing:
     with _open_container(path) as container:
-        stream = container.streams.video[0]
+        return measure(container, _picture_stream(container))
+
+
+def _read_video(path: Path, timing: Timing | None) -> Frames:
+    seen, last, step = 0, 0.0, 0.04  # step: the longest time in seconds between two frames
+    tone_mapper = ToneMapper()
+    with _open_container(path) as container:
+        stream = _picture_stream(container)
         promised = promised_frames(stream)  # before decoding: a fragmented file's index grows meanwhile
         decoder = _decoder(stream)
         try:
             for packet in container.demux(stream):
                 for frame in decoder.decode(packet):
                     check_pixels(path, frame.width, frame.height)
+                    time = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
+                    if timing is not None:
+                        timing.record(seen, time)
                     seen += 1
-                    if frame.time is not None:
-                        step = max(step, frame.time - last) if seen > 1 else step
-                        last = frame.time
-                    yield _upright(frame, stream.sample_aspect_ratio)
+                    if time is not None:
+                        step = max(step, float(time) - last) if seen > 1 else step
+                        last = float(time)
+                    yield _shown(frame, stream.sample_aspect_ratio, tone_mapper)
         except av.error.FFmpegError as error:
             reason = one_line(error)
             raise UserError(f"{path} is damaged after frame {seen} ({reason}); copy or download it again") from error
@@ -173,7 +195,7 @@ def _read_video(path: Path, rate: Fraction) -> Frames:
         raise UserError(f"{path} holds no frames; copy or download the video again")
     if seen < promised:
         raise UserError(f"{path} is cut short: {seen} of its {promised} frames could be decoded; copy it again")
-    if seconds - last > 2.5 * step:
+    if seconds - last > 2.5 * step and not ends_whole(path):  # a last picture may stand for long
         raise UserError(f"{path} is cut short: its video ends at {last:.2f} of {seconds:.2f} s; copy it again")
 
 
@@ -192,17 +214,24 @@ def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
     return decoder
 
 
-def _upright(frame: av.VideoFrame, aspect: Fraction | None) -> np.ndarray:
-    """RGB with square pixels, over white, turned as the container's display matrix says."""
+def _shown(frame: av.VideoFrame, aspect: Fraction | None, tone_mapper: ToneMapper) -> np.ndarray:
+    """8-bit RGB with square pixels, over white, turned and mirrored as the container's display matrix says."""
+    matrix = display_matrix(frame)
     width = frame.width
     if aspect and width * frame.height * aspect < MAX_PIXELS and Fraction(1, 4) < aspect < 4:
         width = max(1, round(width * aspect))
+    if is_hdr(frame):
+        frame = tone_mapper(frame)
     if any(component.is_alpha for component in frame.format.components):
         picture = to_rgb(Image.fromarray(frame.to_ndarray(format="rgba", width=width)))
     else:
         picture = frame.to_ndarray(format="rgb24", width=width)
-    turns = round(frame.rotation / 90)
-    return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+    return upright(picture, matrix)
+
+
+def _picture_stream(container: av.container.InputContainer) -> av.VideoStream:
+    """The first video stream that is no cover of a record."""
+    return next(stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
 
 
 def _open_container(path: Path) -> av.container.InputContainer:
@@ -212,10 +241,12 @@ def _open_container(path: Path) -> av.container.InputContainer:
     except (av.error.FFmpegError, OSError) as error:
         reason = one_line(error)
         raise UserError(f"{path} is not a video, or is cut short ({reason}); give a whole video file") from error
-    if not container.streams.video or container.format.name == "tty":
+    covers = [stream.disposition & Disposition.attached_pic for stream in container.streams.video]
+    if all(covers) or container.format.name == "tty":
         container.close()
-        raise UserError(f"{path} holds no video; give a video, a folder of frames or an image")
-    context = container.streams.video[0].codec_context
+        what = "holds no video, only sound with a cover picture" if covers else "holds no video"
+        raise UserError(f"{path} {what}; give a video, a folder of frames or an image")
+    context = _picture_stream(container).codec_context
     try:
         check_pixels(path, context.width, context.height)
     except UserError:

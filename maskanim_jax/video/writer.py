@@ -19,7 +19,9 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.video.encoders import GifSink, H264Sink
+from maskanim_jax.video.encoders import H264Sink
+from maskanim_jax.video.gif import GifSink
+from maskanim_jax.video.timing import Timing
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 MADE = "made with maskanim_jax: a still image animated by a driving video"
@@ -29,6 +31,10 @@ NUMBERED = re.compile(r"\d{6}\.png")
 
 class Sink(Protocol):
     """Takes frames one by one and writes them to a temporary path."""
+
+    @property
+    def note(self) -> str:
+        """What is different from the frames that were given, as half a sentence, or nothing."""
 
     def write(self, frame: np.ndarray) -> None: ...
 
@@ -41,31 +47,47 @@ class VideoWriter:
     """Writes (H, W, 3) uint8 frames of one size to `path`; a context manager.
 
     `path`: *.mp4, *.m4v, *.mov, *.gif, or a folder (it exists, or ends with "/") for 000000.png, 000001.png
-    `fps` is kept as the exact fraction (a GIF counts in hundredths of a second and keeps the average).
-    `audio_from`: its sound goes into mp4 and mov, packets copied; only a codec that the container cannot hold
-    is re-encoded, to AAC. `comment` is written into the file's metadata, of a folder into each picture's.
+    `fps` is the frame rate, kept as the exact fraction, or the times of the frames: mp4 and mov show each frame at its own time, a GIF to a
+    hundredth of a second, and a folder gets a constant rate, for which frames are repeated or left out. `note` then says so.
+    `audio_from`: its sound goes into mp4 and mov. Its packets are copied where browsers and phones play them, else it becomes AAC.
+    `cut`: the frames are only the first part of that file, so the sound ends with them.
+    `comment` is written into the file's metadata, of a folder into each picture's.
 
     The target appears when the block ends without an exception; else it stays as it was. Raises UserError at
     once if the target cannot be written, and at the end if no frame came.
     """
 
-    def __init__(self, path: str | Path, fps: Fraction, audio_from: Path | None = None, comment: str = "") -> None:
-        self.path, self.comment = Path(path), comment
+    def __init__(
+        self,
+        path: str | Path,
+        fps: Fraction | Timing,
+        audio_from: Path | None = None,
+        comment: str = "",
+        cut: bool = False,
+    ) -> None:
+        self.path, self.comment, self.cut = Path(path), comment, cut
         self.count = 0
         self._folder = is_folder(path)
         self._temporary = _reserve(path)
         try:
-            self._sink = self._open_sink(Fraction(fps), audio_from)
+            timing = fps if isinstance(fps, Timing) else Timing.at_rate(Fraction(fps))
+            self._sink: Sink = self._open_sink(timing, audio_from)
         except BaseException:
             _remove(self._temporary)
             raise
 
-    def _open_sink(self, fps: Fraction, audio_from: Path | None) -> Sink:
+    def _open_sink(self, timing: Timing, audio_from: Path | None) -> Sink:
         if self._folder:
-            return PngSink(self._temporary, self.comment)
+            return PngSink(self._temporary, timing, self.comment)
         if self.path.suffix.lower() == ".gif":
-            return GifSink(self._temporary, fps, self.comment)
-        return H264Sink(self._temporary, fps, CONTAINERS[self.path.suffix.lower()], audio_from, self.comment)
+            return GifSink(self._temporary, timing, self.comment)
+        container = CONTAINERS[self.path.suffix.lower()]
+        return H264Sink(self._temporary, timing, container, audio_from, self.comment, self.cut)
+
+    @property
+    def note(self) -> str:
+        """What is different from the frames that were given, as half a sentence, or nothing; complete at the end."""
+        return self._sink.note
 
     def write(self, frame: np.ndarray) -> None:
         """Appends one frame; raises UserError if the disk is full or gone."""
@@ -104,24 +126,48 @@ class VideoWriter:
 
 
 class PngSink:
-    """Numbered lossless pictures in a folder."""
+    """Numbered lossless pictures in a folder, at a constant rate."""
 
-    def __init__(self, folder: Path, comment: str = "") -> None:
-        self.folder = folder
-        self.count = 0
+    def __init__(self, folder: Path, timing: Timing, comment: str = "") -> None:
+        self.folder, self.timing = folder, timing
+        self.count = self.written = 0
+        self.waiting: np.ndarray | None = None
         self.facts = PngInfo()
         if comment:
             self.facts.add_text("Comment", comment)
 
     def write(self, frame: np.ndarray) -> None:
-        Image.fromarray(frame).save(self.folder / f"{self.count:06d}.png", pnginfo=self.facts)
+        if self.timing.constant:
+            self._save(frame)
+        else:
+            self._repeat(self.timing.start(self.count))
+            self.waiting = frame
         self.count += 1
 
     def finish(self) -> None:
-        pass
+        if not self.timing.constant:
+            self._repeat(self.timing.stop(self.count))
 
     def abort(self) -> None:
         pass
+
+    @property
+    def note(self) -> str:
+        """What is different from the frames that were given, as half a sentence."""
+        if self.timing.constant:
+            return ""
+        rate = float(self.timing.steady)
+        return f"{self.count} frames of a variable rate became {self.written} at a constant {rate:g} frames a second"
+
+    def _repeat(self, tick: int) -> None:
+        """Saves the waiting frame as often as it is shown before a tick, at a constant rate."""
+        end = self.timing.slot(tick)
+        while self.waiting is not None and self.written < end:
+            self._save(self.waiting)
+
+    def _save(self, frame: np.ndarray) -> None:
+        Image.fromarray(frame).save(self.folder / f"{self.written:06d}.png", pnginfo=self.facts)
+        self.written += 1
 
 
 def is_folder(path: str | Path) -> bool:

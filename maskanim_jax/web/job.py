@@ -34,7 +34,10 @@ class Asked:
 
 @dataclass(frozen=True)
 class Made:
-    """Two mp4 files at the driving video's rate, with its sound; `warnings` is what the system has to say, a sentence each."""
+    """Two mp4 files whose frames are shown when the driving video's are, with its sound.
+
+    `warnings` is what the system has to say, a sentence each.
+    """
 
     result: Path
     strip: Path

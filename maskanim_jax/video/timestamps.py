@@ -1,0 +1,54 @@
+"""What timing does a video file state? All its packets are looked at, none is decoded."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import av
+import av.error
+
+from maskanim_jax.video.integrity import promised_seconds
+from maskanim_jax.video.timing import Timing, believed, from_ticks
+
+UNSTATED_FPS = Fraction(25)
+"""Frames per second of what states no rate and no times."""
+_SET_BACK_S = 1
+_NO_DURATION = Fraction(2, 1000)
+"""Seconds; what some programs write for a duration that they don't know."""
+
+
+def measure(container: av.container.InputContainer, stream: av.VideoStream) -> Timing:
+    """The timing of the stream's frames. Damage is not reported: the reader finds it when it decodes."""
+    base = stream.time_base or Fraction(1, 1000)
+    shown: dict[int, int] = {}
+    shift, latest = 0, None
+    vp8 = stream.codec_context.name in ("vp8", "libvpx")
+    try:
+        for packet in container.demux(stream):
+            at = packet.dts if packet.pts is None else packet.pts
+            if not packet.size or at is None or packet.is_discard or (vp8 and not bytes(packet)[0] & 0x10):
+                continue  # the flush at the end, what an edit list hides, what VP8 only refers to
+            if latest is not None and (latest - at - shift) * base > _SET_BACK_S:
+                shift = latest - at  # the clock was set back, as where recordings were joined
+            at += shift
+            latest = at if latest is None else max(latest, at)
+            shown[at] = packet.duration or 0
+    except av.error.FFmpegError:
+        pass
+    ticks = sorted(shown)
+    stated = [
+        Fraction(rate) for rate in (stream.average_rate, stream.guessed_rate) if rate and believed(Fraction(rate))
+    ]
+    if ticks:
+        last = shown[ticks[-1]] * base
+        if not stream.average_rate or last <= _NO_DURATION:  # of a file without a rate FFmpeg makes durations up
+            last = Fraction(0)
+        promised = promised_seconds(container, stream)
+        ends = Fraction(promised).limit_denominator(1_000_000) if promised else None
+        if timing := from_ticks(ticks, base, last, stated, ends):
+            return timing
+        if len(ticks) == 1 and last and believed(1 / last):
+            return Timing.at_rate(1 / last)
+    if not stream.average_rate and stated and stated[0] >= 1 / base:
+        stated = []  # the clock's rate, for want of a better one
+    return Timing.at_rate(next(iter(stated), UNSTATED_FPS))
