@@ -75,7 +75,7 @@ def main(argv=None):
     config.data.puppets.train_identities, config.data.puppets.test_identities = 12, 2
     with tempfile.TemporaryDirectory() as folder:
         config.data.shards = given.shards or str(Path(folder) / "puppets")
-        config.data.repeats = 1000  # an epoch that lasts
+        config.data.num_repeats = 1000  # an epoch that lasts
         setup.prepare(config)
         ensure_shards(config)
         setting = experiment.set_up(config)

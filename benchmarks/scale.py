@@ -36,13 +36,13 @@ from maskanim_jax.training.step import make_step  # noqa: E402
 
 def prepared(config, devices):
     """The compiled step on so many devices, and what it is given."""
-    system, mesh = build(config), make_mesh(config.batch_size, config.optim.accumulate, jax.devices()[:devices])
-    frozen = everywhere(mesh, used_weights(untrained_vgg19(0), config.loss.taps))
+    system, mesh = build(config), make_mesh(config.batch_size, config.optim.grad_accum_steps, jax.devices()[:devices])
+    frozen = everywhere(mesh, used_weights(untrained_vgg19(0), config.loss.vgg_layers))
     random, shape = np.random.default_rng(0), (config.batch_size, config.frame_size, config.frame_size, 3)
     pairs = [to_devices(mesh, random.integers(0, 256, shape, np.uint8)) for _ in range(2)]
     state = fresh_state(system, 0, 10, mesh)
     state = state._replace(step=jax.device_put(jnp.int32(1000), replicated(mesh)))  # r has started
-    step = make_step(system, 0, 10, mesh, config.optim.accumulate).lower(state, frozen, *pairs).compile()
+    step = make_step(system, 0, 10, mesh, config.optim.grad_accum_steps).lower(state, frozen, *pairs).compile()
     return step, state, (frozen, *pairs)
 
 
@@ -57,7 +57,11 @@ def main(argv=None):
     if min(given.steps, given.devices) < 1:
         raise UserError("--steps and --devices must be 1 or more")
     config = puppets.get_config()
-    config.batch_size, config.cpu_devices, config.optim.accumulate = given.batch, given.devices, given.accumulate
+    config.batch_size, config.num_cpu_devices, config.optim.grad_accum_steps = (
+        given.batch,
+        given.devices,
+        given.accumulate,
+    )
     setup.prepare(config)
     if given.devices > jax.device_count():
         raise UserError(f"--devices={given.devices} are asked for, but there are {jax.device_count()}: give no more")

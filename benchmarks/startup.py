@@ -49,7 +49,7 @@ def draw(path, shards, vgg):
         "--config.data.puppets.test_identities=2",
         "--config.optim.max_steps=1",
         f"--config.loss.vgg={vgg}",
-        "--config.train.eval_clips=1",
+        "--config.train.num_eval_clips=1",
     ]
 
 

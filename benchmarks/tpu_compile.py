@@ -50,10 +50,10 @@ def taichi(precision: str, batch: int, small: bool) -> Any:
     c.precision, c.batch_size = precision, batch
     if small:
         c.frame_size, c.mask.size = 64, 16
-        c.loss.scales = c.loss.coarse_scales = (64,)
-        c.loss.taps = c.loss.taps[:2]
+        c.loss.pyramid_sizes = c.loss.coarse_pyramid_sizes = (64,)
+        c.loss.vgg_layers = c.loss.vgg_layers[:2]
         for network in (c.mask, c.refine, c.fine):
-            network.width, network.blocks, network.max_width = 8, 2, 32
+            network.width, network.num_blocks, network.max_width = 8, 2, 32
         c.coarse.width, c.coarse.residual_blocks = 16, 1
     return c
 
@@ -84,7 +84,7 @@ def lower(config: Any, topology: str) -> Any:
         )
     mesh = Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))
     system, steps_per_epoch = build(config), 1000
-    vgg = used_weights(untrained_vgg19(0), config.loss.taps)
+    vgg = used_weights(untrained_vgg19(0), config.loss.vgg_layers)
     frozen = {name: jax.ShapeDtypeStruct(np.shape(value), np.float32) for name, value in vgg.items()}
     frames = jax.ShapeDtypeStruct((config.batch_size, config.frame_size, config.frame_size, 3), np.uint8)
     step: Any = make_step(system, config.seed, steps_per_epoch, mesh)

@@ -18,6 +18,6 @@ def get_config(reading: str = "paper") -> ConfigDict:
     c.data.sampling = "clip"
     if reading == "released":
         c.batch_size = 18
-        c.loss.taps = common.FIVE_TAPS
+        c.loss.vgg_layers = common.FIVE_LAYERS
         c.perturb.threshold = c.perturb.test_threshold = "60"
     return c

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
-FIVE_TAPS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+FIVE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 
 def get_config() -> ConfigDict:
     """Values that the systems share; a system's own config sets `system` and adds its networks."""
     c = ConfigDict()
     c.name = "common"
-    c.reading = "paper"  # which document the settings follow: the paper, or the authors' released code
+    c.reference = "paper"  # which document the settings follow: the paper, or the authors' released code
     c.system = ""  # a folder under maskanim_jax/systems
     c.seed = 0  # all randomness derives from (seed, step)
 
@@ -31,17 +31,17 @@ def get_config() -> ConfigDict:
     )
     c.init_skip = ()  # networks and tensors, or beginnings of their names, that get fresh values all the same
 
-    c.cpu_devices = 1  # without an accelerator: they share a batch; 0: 1 with compiled convs, else 2
+    c.num_cpu_devices = 1  # without an accelerator: they share a batch; 0: 1 with compiled convs, else 2
 
     c.data = data = ConfigDict()
     data.shards = ""  # folder that `python -m input_pipeline.prepare` wrote
     data.sampling = "identity"  # an epoch is identities x repeats, or "clip": one pass over the clips
-    data.repeats = 150  # draws of each identity in an epoch
-    data.threads = 2  # threads that read and decode
+    data.num_repeats = 150  # draws of each identity in an epoch
+    data.num_threads = 2  # threads that read and decode
     data.prefetch = 2  # batches that lie ready on the devices while a step runs
-    data.skip_bad = 0.0  # share of the split's frames that may be damaged; pairs with one are drawn again
-    data.time_flip = 0.5  # probability of swapping source and driver
-    data.mirror = 0.5  # probability of mirroring both, when not swapped
+    data.max_bad_fraction = 0.0  # share of the split's frames that may be damaged; pairs with one are drawn again
+    data.swap_prob = 0.5  # probability of swapping source and driver
+    data.flip_prob = 0.5  # probability of mirroring both, when not swapped
     data.brightness = 0.1  # colour jitter A: factor from U[1 - x, 1 + x]
     data.contrast = 0.1
     data.saturation = 0.1
@@ -56,8 +56,8 @@ def get_config() -> ConfigDict:
     data.puppets.seed = 0
 
     c.loss = loss = ConfigDict()
-    loss.scales = (256, 128, 64)  # sides of the perceptual pyramid
-    loss.taps = ("relu1_1", "relu2_1", "relu3_1")  # the first, third and fifth ReLU of VGG-19
+    loss.pyramid_sizes = (256, 128, 64)  # sides of the perceptual pyramid
+    loss.vgg_layers = ("relu1_1", "relu2_1", "relu3_1")  # the first, third and fifth ReLU of VGG-19
     loss.perceptual = 10.0
     loss.vgg = "imagenet"  # or "untrained": random features, said so in log and report
 
@@ -70,18 +70,18 @@ def get_config() -> ConfigDict:
     optim.decay = 0.1
     optim.warmup_steps = 0  # linear, from 0
     optim.cosine_steps = 0  # the rate follows a cosine to 0 at this step; 0: it does not
-    optim.accumulate = 1  # a step's batch is worked off in so many parts; batch statistics are those of each part
+    optim.grad_accum_steps = 1  # a step's batch is worked off in so many parts; batch statistics are those of each part
     optim.ema = 0.0  # decay of averaged weights, which evaluation and animation then use, such as 0.999; 0: none
     optim.max_steps = 0  # ends training earlier; 0: never
     optim.max_minutes = 0.0  # of training in one process; 0: never
 
     c.train = train = ConfigDict()
     train.log_every = 50  # steps
-    train.picture_every = 1000
-    train.eval_clips = 16  # held-out clips measured before each checkpoint
+    train.image_every = 1000
+    train.num_eval_clips = 16  # held-out clips measured before each checkpoint
     train.eval_frames = 8  # frames of each
     train.checkpoint_every = 1000
-    train.keep = 2  # last checkpoints kept beside the best
+    train.max_to_keep = 2  # last checkpoints kept beside the best
 
     c.reconstruct = reconstruct = ConfigDict()
     reconstruct.checkpoint = "best"  # or "last"
@@ -91,6 +91,9 @@ def get_config() -> ConfigDict:
 
     c.animate = animate = ConfigDict()
     animate.pairs = 4  # test clips that --mode=animate animates by another identity
+    animate.pairs_csv = (
+        ""  # instead: a table distance,source,driving,frame of clip names, as the authors published theirs
+    )
     animate.options = (
         ConfigDict()
     )  # of the system, as `python -m maskanim_jax.animate` has them: threshold, motion, ...

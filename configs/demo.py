@@ -23,6 +23,6 @@ def run(c: ConfigDict) -> ConfigDict:
     c.optim.max_minutes = 9.5
     c.train.log_every = 25
     c.train.checkpoint_every = 200
-    c.train.picture_every = 200
-    c.train.eval_clips = 10
+    c.train.image_every = 200
+    c.train.num_eval_clips = 10
     return c

@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
     c = common.get_config()
     c.system = "fomm"
     c.name = "fomm"
-    c.reading = "released"
-    c.corners = (
+    c.reference = "released"
+    c.align_corners = (
         False  # grid sampling: corner-aligned, as the published checkpoints were trained, or as torch does today
     )
 
@@ -25,10 +25,10 @@ def get_config() -> ConfigDict:
     c.data.random_crop = False  # ... and cropped (or padded) at random to the frame's size
 
     c.keypoints = keypoints = ConfigDict()  # the keypoint detector
-    keypoints.count = 10
+    keypoints.num_keypoints = 10
     keypoints.width = 32
     keypoints.max_width = 1024
-    keypoints.blocks = 5
+    keypoints.num_blocks = 5
     keypoints.scale = 0.25  # it sees the frame so much smaller
     keypoints.temperature = 0.1  # of the heatmaps' softmax
     keypoints.jacobian = True  # False: the identity, Monkey-Net's motion model
@@ -37,7 +37,7 @@ def get_config() -> ConfigDict:
     c.motion = motion = ConfigDict()  # the dense motion network
     motion.width = 64
     motion.max_width = 1024
-    motion.blocks = 5
+    motion.num_blocks = 5
     motion.scale = 0.25
     motion.variance = 0.01  # of the keypoints' Gaussians, Eq. 6
     motion.occlusion = True  # False: nothing is hidden, the occlusion map of Eq. 8 is 1
@@ -52,7 +52,7 @@ def get_config() -> ConfigDict:
     discriminator.enabled = False  # the adversarial losses, and the network
     discriminator.width = 32
     discriminator.max_width = 512
-    discriminator.blocks = 4
+    discriminator.num_blocks = 4
     discriminator.spectral_norm = False
     discriminator.keypoints = False  # the driver's Gaussians are concatenated to its input
     discriminator.variance = 0.01
@@ -62,8 +62,8 @@ def get_config() -> ConfigDict:
     equivariance.tps_sigma = 0.005
     equivariance.tps_points = 5  # a side of the grid of control points
 
-    c.loss.scales = (256, 128, 64, 32)
-    c.loss.taps = common.FIVE_TAPS
+    c.loss.pyramid_sizes = (256, 128, 64, 32)
+    c.loss.vgg_layers = common.FIVE_LAYERS
     c.loss.equivariance_value = 10.0  # Eq. 11
     c.loss.equivariance_jacobian = 10.0  # Eq. 13
     c.loss.adversarial = 1.0  # least squares; counted when discriminator.enabled
@@ -87,7 +87,7 @@ def _pyramid(c: ConfigDict) -> None:
 
 def _baseline(c: ConfigDict) -> None:
     _pyramid(c)
-    c.loss.scales = c.loss.scales[:1]
+    c.loss.pyramid_sizes = c.loss.pyramid_sizes[:1]
 
 
 def _without_eq12(c: ConfigDict) -> None:
@@ -126,9 +126,9 @@ def adversarial(c: ConfigDict, *, keypoints: bool = False, spectral_norm: bool =
 def reduced(c: ConfigDict) -> ConfigDict:
     """64-pixel frames, heatmaps and motion of 32, about 1.3 M parameters: the size of Perturbed Masks' small recipe."""
     small.two_cores(c)
-    c.loss.taps = ("relu1_1", "relu2_1", "relu3_1")  # as there
+    c.loss.vgg_layers = ("relu1_1", "relu2_1", "relu3_1")  # as there
     c.keypoints.scale = c.motion.scale = 0.5
-    c.keypoints.width, c.keypoints.blocks, c.keypoints.max_width = 16, 3, 64
-    c.motion.width, c.motion.blocks, c.motion.max_width = 16, 4, 128
+    c.keypoints.width, c.keypoints.num_blocks, c.keypoints.max_width = 16, 3, 64
+    c.motion.width, c.motion.num_blocks, c.motion.max_width = 16, 4, 128
     c.generator.width, c.generator.max_width, c.generator.down_blocks = 32, 64, 1
     return c

@@ -17,7 +17,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     fomm_base.adversarial(c, spectral_norm=True)
     c.name = "fomm-mgif"
     c.data.shards = "data/mgif256"
-    c.data.repeats = 25  # of each clip: without '#' in its name a clip is an identity of its own
+    c.data.num_repeats = 25  # of each clip: without '#' in its name a clip is an identity of its own
     c.data.brightness = c.data.contrast = c.data.saturation = 0.0
     c.data.hue = 0.5
     c.data.resize_low, c.data.resize_high = 0.9, 1.1

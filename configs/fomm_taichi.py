@@ -12,6 +12,6 @@ def get_config(variant: str = "full") -> ConfigDict:
     c = fomm_base.get_config()
     c.name = "fomm-taichi"
     c.data.shards = "data/taichi256"
-    c.data.repeats = 150
+    c.data.num_repeats = 150
     c.batch_size = 30
     return fomm_base.vary(c, variant)

@@ -16,6 +16,6 @@ def get_config(variant: str = "full") -> ConfigDict:
         return c
     c.name = "fomm-voxceleb"
     c.data.shards = "data/voxceleb256"
-    c.data.repeats = 75
+    c.data.num_repeats = 75
     c.batch_size = 40
     return fomm_base.vary(c, variant, "small")

@@ -19,12 +19,12 @@ def get_config(reading: str = "paper") -> ConfigDict:
     if reading == "small":
         small_run(small.small(c))
         # The paper's A: with the wide one these masks died by step 300.
-        c.data.own_jitter, c.data.own_negative = 1.0, 0.0
+        c.data.driving_jitter_scale, c.data.driving_invert_prob = 1.0, 0.0
     return c
 
 
 def small_run(c: ConfigDict) -> ConfigDict:
     """The data, steps and times of the small run, whatever the system."""
     small.real_clips(c, "mgif-small", "data/mgif64")
-    c.train.eval_clips = 40
+    c.train.num_eval_clips = 40
     return c

@@ -17,26 +17,30 @@ def get_config() -> ConfigDict:
     c = common.get_config()
     c.system = "perturbed_masks"
 
-    c.data.own_jitter = 1.0  # the driver's own draw of A has these ranges times this; 1: the paper's
-    c.data.own_negative = 0.0  # departs from the paper: probability that the driver alone is turned into its negative
+    c.data.driving_jitter_scale = 1.0  # the driver's own draw of A has these ranges times this; 1: the paper's
+    c.data.driving_invert_prob = (
+        0.0  # departs from the paper: probability that the driver alone is turned into its negative
+    )
 
     c.mask = mask = ConfigDict()  # network m
     mask.size = 64  # masks and everything at low resolution
     mask.width = 32
-    mask.blocks = 5
+    mask.num_blocks = 5
     mask.max_width = 1024
     mask.temperature = 0.1  # the logits are divided by it
     mask.temperature_end = 0.1  # departs from the paper: the temperature falls (or rises) to this one ...
     mask.temperature_steps = 0  # ... within so many steps, by the same factor each step; 0: it stays as it is
     mask.normalise_logits = False  # departs from the paper: batch norm without affine on the logits
     mask.logit_offset = 0.0  # taken off the normalised logits: a larger one means a smaller mask
-    mask.area = 0.0  # departs from the paper: weight of a loss on m, the part of each mask's mean above mask.area_free
-    mask.area_free = 0.25  # share of the picture that a mask may cover without cost
+    mask.area_weight = (
+        0.0  # departs from the paper: weight of a loss on m, the part of each mask's mean above mask.area_margin
+    )
+    mask.area_margin = 0.25  # share of the picture that a mask may cover without cost
     mask.border = "zero"  # 7x7 conv without padding, then 3 zeros around; "same": padded conv, no border
 
     c.refine = refine = ConfigDict()  # network r
     refine.width = 64
-    refine.blocks = 5
+    refine.num_blocks = 5
     refine.max_width = 1024
     refine.temperature = 0.1
     refine.temperature_end = 0.1  # as mask.temperature_end
@@ -49,7 +53,7 @@ def get_config() -> ConfigDict:
 
     c.fine = fine = ConfigDict()  # network h
     fine.width = 64
-    fine.blocks = 5
+    fine.num_blocks = 5
     fine.max_width = 1024
 
     c.perturb = perturb = ConfigDict()
@@ -62,9 +66,9 @@ def get_config() -> ConfigDict:
     perturb.test_threshold = "median"  # rho of P_test, the same way
     perturb.test_scale = 0.75  # resize of P_test
 
-    c.loss.coarse_scales = (256, 128, 64)  # as loss.scales, for the coarse frame
+    c.loss.coarse_pyramid_sizes = (256, 128, 64)  # as loss.pyramid_sizes, for the coarse frame
     c.loss.mask = 100.0
-    c.optim.mask_rate = 1.0  # m's learning rate as a share of the others'
+    c.optim.mask_lr_multiplier = 1.0  # m's learning rate as a share of the others'
     return c
 
 
@@ -72,8 +76,8 @@ def keep_masks_alive(c: ConfigDict) -> None:
     """What departs from the paper so that masks do not collapse in the first steps: docs/masks-that-live.md has the measurements."""
     c.mask.temperature = 0.3
     c.refine.temperature = 0.3
-    c.mask.area = 20.0
-    c.optim.mask_rate = 0.1
+    c.mask.area_weight = 20.0
+    c.optim.mask_lr_multiplier = 0.1
 
 
 def start(reading: str) -> ConfigDict:
@@ -87,7 +91,7 @@ def start(reading: str) -> ConfigDict:
     if reading == "stable":
         keep_masks_alive(c)
     if reading == "released":
-        c.reading = reading
-        c.loss.scales = c.loss.coarse_scales = (256, 128, 64, 32)
+        c.reference = reading
+        c.loss.pyramid_sizes = c.loss.coarse_pyramid_sizes = (256, 128, 64, 32)
         c.optim.beta2 = 0.999
     return c

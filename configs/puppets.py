@@ -16,7 +16,7 @@ def run(c: ConfigDict) -> ConfigDict:
     """The data, steps and times of the run, whatever the system."""
     c.name = "puppets"
     c.data.shards = "data/puppets64v2"
-    c.data.repeats = 4
+    c.data.num_repeats = 4
     c.data.puppets.version = 2
     c.data.puppets.train_identities = 1000
     c.data.puppets.validation_identities = 20
@@ -26,5 +26,5 @@ def run(c: ConfigDict) -> ConfigDict:
     c.optim.max_steps = c.optim.cosine_steps = 5000
     c.optim.max_minutes = 110.0
     c.train.checkpoint_every = 500
-    c.train.picture_every = 500
+    c.train.image_every = 500
     return c

@@ -9,10 +9,10 @@ def two_cores(c: ConfigDict) -> ConfigDict:
     """What the small runs of every system share: frames of 64 pixels in batches of 4, and how their difference is measured."""
     c.frame_size = 64
     c.batch_size = 4
-    c.cpu_devices = (
+    c.num_cpu_devices = (
         0  # without compiled convs 2, which made the step 1.65 times as fast: XLA's narrow ones run on one core each
     )
-    c.loss.scales = (64, 32)
+    c.loss.pyramid_sizes = (64, 32)
     c.optim.learning_rate = 1e-3
     c.optim.decay_epochs = ()
     return c
@@ -27,7 +27,7 @@ def real_clips(c: ConfigDict, name: str, shards: str) -> ConfigDict:
     c.optim.max_steps = c.optim.cosine_steps = 1500
     c.optim.max_minutes = 110.0
     c.train.checkpoint_every = 500
-    c.train.picture_every = 500
+    c.train.image_every = 500
     return c
 
 
@@ -35,16 +35,16 @@ def small(c: ConfigDict) -> ConfigDict:
     """Perturbed Masks: 32-pixel masks, about 1.3 M parameters, and what departs from the paper so that m does not collapse."""
     two_cores(c)
     c.mask.size = 32
-    c.mask.width, c.mask.blocks, c.mask.max_width = 16, 3, 64
-    c.refine.width, c.refine.blocks, c.refine.max_width = 16, 3, 64
+    c.mask.width, c.mask.num_blocks, c.mask.max_width = 16, 3, 64
+    c.refine.width, c.refine.num_blocks, c.refine.max_width = 16, 3, 64
     c.coarse.width = 64
-    c.fine.width, c.fine.blocks, c.fine.max_width = 16, 4, 128
-    c.loss.coarse_scales = (32,)
+    c.fine.width, c.fine.num_blocks, c.fine.max_width = 16, 4, 128
+    c.loss.coarse_pyramid_sizes = (32,)
 
     c.mask.temperature = 0.3
     c.refine.temperature = 0.3
-    c.mask.area = 20.0
-    c.data.own_jitter = 5.0
-    c.data.own_negative = 0.5
-    c.optim.mask_rate = 0.1
+    c.mask.area_weight = 20.0
+    c.data.driving_jitter_scale = 5.0
+    c.data.driving_invert_prob = 0.5
+    c.optim.mask_lr_multiplier = 0.1
     return c

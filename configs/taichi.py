@@ -15,9 +15,9 @@ def get_config(reading: str = "paper") -> ConfigDict:
     c = perturbed_masks.start(reading)
     c.name = "taichi"
     c.data.shards = "data/taichi256"
-    c.data.repeats = 150
+    c.data.num_repeats = 150
     if reading == "released":
         c.batch_size = 20
-        c.loss.taps = common.FIVE_TAPS
+        c.loss.vgg_layers = common.FIVE_LAYERS
         c.perturb.threshold = c.perturb.test_threshold = "60"
     return c

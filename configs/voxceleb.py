@@ -15,12 +15,12 @@ def get_config(reading: str = "paper") -> ConfigDict:
     c = perturbed_masks.start("paper" if reading == "small" else reading)
     c.name = "voxceleb"
     c.data.shards = "data/voxceleb256"
-    c.data.repeats = 75
+    c.data.num_repeats = 75
     if reading == "released":
         c.perturb.threshold = c.perturb.test_threshold = "100"
     if reading == "small":
         small_run(small.small(c))
-        c.data.own_jitter, c.data.own_negative = 1.0, 0.0  # the paper's A, as for moving GIFs
+        c.data.driving_jitter_scale, c.data.driving_invert_prob = 1.0, 0.0  # the paper's A, as for moving GIFs
     return c
 
 

@@ -1,6 +1,6 @@
 """What happens when a record cannot be read?
 
-A damaged record ends training with a sentence that names the shard and the clip, unless `config.data.skip_bad` allows
+A damaged record ends training with a sentence that names the shard and the clip, unless `config.data.max_bad_fraction` allows
 a share of them: then another pair takes its place and it is counted. A shard that is gone is never passed over.
 """
 
@@ -62,7 +62,7 @@ class Faults:
             self._seen.add((clip, frame))
             if self.records > self._share * self._frames:
                 raise UserError(
-                    f"{self.records} of {self._frames} frames are damaged so far, more than config.data.skip_bad={self._share} "
+                    f"{self.records} of {self._frames} frames are damaged so far, more than config.data.max_bad_fraction={self._share} "
                     f"allows; the last one: {sentence}"
                 )
             with self._lock:

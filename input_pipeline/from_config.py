@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from input_pipeline.shards import Split, open_split, read_index
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import user_path
 
 DRAWING_TIMEOUT_S = 900.0
 """Seconds that the other processes of a run wait for process 0 to draw and prepare the puppets."""
@@ -27,7 +28,7 @@ def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
         raise UserError(
             "config.data.shards is empty: give --config.data.shards=SHARDS, a folder that `python -m input_pipeline.prepare` wrote"
         )
-    shards = Path(config.data.shards)
+    shards = user_path(config.data.shards)
     puppets = config.data.puppets
     if not shards.exists() and puppets.train_identities and process:
         _wait_for(shards)  # process 0 draws them

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
 from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
+from maskanim_jax.utils.paths import hidden_beside, user_path
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
 _CAPTION = 16
@@ -101,10 +103,10 @@ def main() -> int:
         description="Prints what lies in a folder of shards and draws a contact sheet of it.",
     )
     parser.add_argument(
-        "shards", type=Path, metavar="SHARDS", help="folder that python -m input_pipeline.prepare wrote"
+        "shards", type=user_path, metavar="SHARDS", help="folder that python -m input_pipeline.prepare wrote"
     )
     parser.add_argument(
-        "--sheet", type=Path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)"
+        "--sheet", type=user_path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)"
     )
     parser.add_argument("--clips", type=int, default=12, help="clips of each split on the sheet (default 12)")
     parser.add_argument("--frames", type=int, default=8, help="frames of each clip on the sheet (default 8)")
@@ -118,7 +120,7 @@ def main() -> int:
     sheet = contact_sheet([open_split(shards, name) for name in read_index(shards)["splits"]], args.clips, args.frames)
     target = args.sheet or shards.absolute().with_name(f"{shards.absolute().name}-contact.png")
     try:
-        partial = target.with_name(f".{target.name}.partial")
+        partial = hidden_beside(target, str(os.getpid()))
         sheet.save(partial, "PNG")
         partial.replace(target)
     except OSError as error:

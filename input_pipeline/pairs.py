@@ -90,7 +90,7 @@ class PairStream:
     [process_index * b, (process_index + 1) * b) of the batch, b = batch_size / process_count.
     A run may therefore go on with other numbers of processes and threads: the batches stay what they were.
 
-    `skip_bad` is the share of the split's frames that may be damaged. A pair with such a frame is drawn again,
+    `max_bad_fraction` is the share of the split's frames that may be damaged. A pair with such a frame is drawn again,
     of the same identity (or clip), and `faults` counts it; 0: the first damaged record ends the stream.
     Raises UserError for settings that cannot work.
     """
@@ -106,9 +106,9 @@ class PairStream:
         threads: int = 2,
         process_index: int = 0,
         process_count: int = 1,
-        skip_bad: float = 0.0,
+        max_bad_fraction: float = 0.0,
     ) -> None:
-        _check(batch_size, seed, sampling, repeats, threads, process_index, process_count, skip_bad)
+        _check(batch_size, seed, sampling, repeats, threads, process_index, process_count, max_bad_fraction)
         identities: dict[str, list[int]] = {}
         for number, clip in enumerate(split.clips):
             identities.setdefault(clip.identity, []).append(number)
@@ -122,14 +122,14 @@ class PairStream:
         """Of the data (see Split), not of the order."""
         if self.steps_per_epoch == 0:
             unit = "identities" if by_identity else "clips"
-            mend = "data.repeats" if by_identity else "the number of clips"
+            mend = "data.num_repeats" if by_identity else "the number of clips"
             raise UserError(
                 f"{split.shards} gives {self.pairs_per_epoch} pairs an epoch "
                 f"({len(groups)} {unit} x {repeats}), fewer than a batch of {batch_size}; "
                 f"lower batch_size or raise {mend}"
             )
         counts = [clip.count for clip in split.clips]
-        self.faults = Faults(skip_bad, sum(counts))
+        self.faults = Faults(max_bad_fraction, sum(counts))
         """Damaged records passed over so far, by this process."""
         self._about = (
             f"{split.name}: {len(split.clips)} clips of {len(identities)} identities, "
@@ -141,7 +141,7 @@ class PairStream:
         order = grain.MapDataset.source(range(self.pairs_per_epoch)).seed(seed).shuffle()
         order = order.slice(slice(0, self.steps_per_epoch * batch_size))
         drawn = order.random_map(_Draw(groups, counts)).batch(batch_size // process_count, drop_remainder=True)
-        local = drawn.map(_Read(split, groups, counts, seed, skip_bad > 0))
+        local = drawn.map(_Read(split, groups, counts, seed, max_bad_fraction > 0))
         # batch_size rows are process_count local batches; repeat() reseeds shuffle and draws for each epoch.
         self._steps = local.slice(slice(process_index, None, process_count)).repeat()
 
@@ -156,7 +156,7 @@ class PairStream:
         """Batches of steps start_step, start_step + 1, ... without end, read ahead by `threads` threads.
 
         Close the generator to end the threads. Raises UserError in place of the batch for which a record is damaged
-        (beyond what `skip_bad` allows) or a shard is gone; the batches before it are given out.
+        (beyond what `max_bad_fraction` allows) or a shard is gone; the batches before it are given out.
         """
         steps = self._steps.slice(slice(start_step, None)) if start_step else self._steps
         ahead = 2 * self._threads  # counted in batches
@@ -178,7 +178,7 @@ def _check(
     threads: int,
     process_index: int,
     process_count: int,
-    skip_bad: float,
+    max_bad_fraction: float,
 ) -> None:
     if sampling not in SAMPLINGS:
         raise UserError(f"data.sampling={sampling} is unknown; choose one of {', '.join(SAMPLINGS)}")
@@ -188,9 +188,11 @@ def _check(
         )
     if not 0 <= process_index < process_count:
         raise UserError(f"process {process_index} of {process_count} does not exist; count from 0")
-    check_at_least("config.data.repeats", repeats)
-    check_at_least("config.data.threads", threads, 0)
+    check_at_least("config.data.num_repeats", repeats)
+    check_at_least("config.data.num_threads", threads, 0)
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} is out of range; choose from 0 to 4294967295")
-    if not 0 <= skip_bad < 1:
-        raise UserError(f"data.skip_bad={skip_bad} is no share of the records; choose from 0 to below 1")
+    if not 0 <= max_bad_fraction < 1:
+        raise UserError(
+            f"data.max_bad_fraction={max_bad_fraction} is no share of the records; choose from 0 to below 1"
+        )

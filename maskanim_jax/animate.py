@@ -6,15 +6,17 @@ The checkpoint says which system does it. Frames are streamed, so the driving ma
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from maskanim_jax.animation.jobs import named, plan, render
 from maskanim_jax.errors import check_at_least, exit_with_sentence
 from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.video.images import Fit
+from maskanim_jax.workdir.renamed_fields import refuse_old_names
 
 if TYPE_CHECKING:
     pass
@@ -31,26 +33,34 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="DIR",
-        help="workdir of a training, a checkpoint in it, or puppets: the one that comes with the package",
+        help="workdir of a training, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or puppets: "
+        "the one that comes with the package",
     )
-    add("--source", metavar="IMAGE", help="image to animate; of a video the first frame; puppets: a drawn one")
+    add(
+        "--source",
+        type=user_text,
+        metavar="IMAGE",
+        help="image to animate; of a video the first frame; puppets: a drawn one",
+    )
     add(
         "--driving",
+        type=user_text,
         metavar="VIDEO",
         help="video, gif, or folder of frames, of any size and length; puppets: a drawn one",
     )
     add(
         "--output",
         required=True,
+        type=user_text,
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
     )
     for name, sentence in system_flags().items():
         add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=sentence.replace("%", "%%"))
     add(
-        "--best_frame",
+        "--find_best_frame",
         action="store_true",
         help="measure relative motion from the driving frame that is nearest to the source's pose, instead of the first",
     )
@@ -60,29 +70,39 @@ def parser() -> argparse.ArgumentParser:
         default="crop",
         help="make frames square by a centre crop or by padding",
     )
-    add("--strip", metavar="OUT", help="also write all intermediate pictures side by side")
+    add("--save_intermediates", type=user_text, metavar="OUT", help="also write all intermediate pictures side by side")
     add("--batch", type=int, default=8, metavar="N", help="frames at once (default 8)")
-    add("--pairs", metavar="CSV", help="columns source,driving: one result a row; --output is then a folder")
-    add("--data", type=Path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
+    add(
+        "--pairs",
+        type=user_text,
+        metavar="CSV",
+        help="columns source,driving: one result a row; --output is then a folder",
+    )
+    add("--data", type=user_path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
     return flags
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
+    refuse_old_names(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(argv)
     check_at_least("--batch", args.batch)
     jobs = plan(args)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
 
-    setup.prepare(saved_config(args.checkpoint))
-    run = load_run(args.checkpoint)
+    checkpoint = run_of(args.checkpoint)
+    setup.prepare(saved_config(checkpoint))
+    run = load_run(checkpoint)
     given = {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     options = run.system.animation_options(given)
     for number, job in enumerate(jobs, 1):
         with named(job):
             label = f"{number}/{len(jobs)}" if len(jobs) > 1 else ""
-            count = render(run, job, options, batch=args.batch, fit=args.fit, best_frame=args.best_frame, label=label)
+            count = render(
+                run, job, options, batch=args.batch, fit=args.fit, find_best_frame=args.find_best_frame, label=label
+            )
         print(f"{job.output}: {count} frames, from the checkpoint of step {run.step}")
     return 0
 

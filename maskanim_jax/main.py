@@ -17,6 +17,9 @@ from ml_collections import config_flags
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.utils.paths import expand_flags
+from maskanim_jax.workdir.config_files import find_config_flag
+from maskanim_jax.workdir.renamed_fields import refuse_old_names
 from maskanim_jax.workdir.saved_config import take_saved_config
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
@@ -32,10 +35,10 @@ MODE = flags.DEFINE_enum(
 )
 STEP = flags.DEFINE_integer("step", None, "the step that --mode=replay makes again", lower_bound=1)
 ACCEPT = flags.DEFINE_bool(
-    "accept_changes", False, "train on although the workdir's run had another config or other data"
+    "allow_config_change", False, "train on although the workdir's run had another config or other data"
 )
 FROM_STEP = flags.DEFINE_integer(
-    "from_step",
+    "restore_step",
     None,
     "train on from this checkpoint; later ones are put aside into the workdir's set_aside",
     lower_bound=0,
@@ -44,6 +47,9 @@ FROM_STEP = flags.DEFINE_integer(
 
 def parse(argv: list[str]) -> None:
     """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
+    refuse_old_names(argv[1:])
+    expand_flags(argv, ("workdir", "config"), ("config.",))
+    find_config_flag(argv)
     take_saved_config(argv)
     try:
         rest = flags.FLAGS(argv)[1:]
@@ -71,7 +77,7 @@ def parse(argv: list[str]) -> None:
     if not WORKDIR.value:
         raise UserError("--workdir is missing: give a folder for the run")
     if FROM_STEP.value is not None and MODE.value not in ("train", "all"):
-        raise UserError(f"--from_step={FROM_STEP.value} is for training: leave it away with --mode={MODE.value}")
+        raise UserError(f"--restore_step={FROM_STEP.value} is for training: leave it away with --mode={MODE.value}")
     if (MODE.value == "replay") != (STEP.value is not None):
         raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
 
@@ -96,7 +102,7 @@ def main() -> None:
         print(replay(CONFIG.value, workdir, int(STEP.value or 0)))
         return
     steps: dict[str, Callable[..., object]] = {
-        "train": functools.partial(loop.train, accept_changes=ACCEPT.value, from_step=FROM_STEP.value),
+        "train": functools.partial(loop.train, allow_config_change=ACCEPT.value, restore_step=FROM_STEP.value),
         "reconstruct": evaluate_run.reconstruct_test,
         "animate": evaluate_run.animate_test,
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.reports.run_page import write_report
+from maskanim_jax.utils.paths import user_path
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -15,11 +16,11 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m maskanim_jax.report",
         description="Writes one HTML page on a run: curves, pictures, figures, settings; or, of several runs, their figures side by side.",
     )
-    parser.add_argument("runs", type=Path, nargs="*", metavar="RUN", help="folders of runs to set side by side")
-    parser.add_argument("--workdir", type=Path, help="folder of one run, for the page on it alone")
+    parser.add_argument("runs", type=user_path, nargs="*", metavar="RUN", help="folders of runs to set side by side")
+    parser.add_argument("--workdir", type=user_path, help="folder of one run, for the page on it alone")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=user_path,
         help="of one run a file (default: report.html in the workdir); of several a folder or an .html (default: comparison/)",
     )
     given = parser.parse_args(arguments)

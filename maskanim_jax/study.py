@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 from maskanim_jax.reports.study import REPORT, SETS, chosen_sets, plan, run_study
+from maskanim_jax.utils.paths import user_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
         "Flags --config.a.b=c are handed to every training.",
         allow_abbrev=False,
     )
-    flags.add_argument("--workdir", type=Path, required=True, help="folder of the study: SET-SYSTEM/, report/")
+    flags.add_argument("--workdir", type=user_path, required=True, help="folder of the study: SET-SYSTEM/, report/")
     flags.add_argument("--sets", default=",".join(SETS), help=f"comma separated (default: {','.join(SETS)})")
     flags.add_argument("--name", default="own", help="name of the set that --config makes (default: own)")
     flags.add_argument(
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument(
         "--data",
-        type=Path,
+        type=user_path,
         metavar="FOLDER",
         help="folder with the shards puppets64v2, mgif64, faces64 (default: data)",
     )
@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--frames", type=int, default=8, metavar="N", help="frames of each pair (default 8)")
     flags.add_argument(
-        "--page", type=Path, metavar="FILE.md", help="also renew the tables, curves and strips of this page"
+        "--page", type=user_path, metavar="FILE.md", help="also renew the tables, curves and strips of this page"
     )
     return flags
 

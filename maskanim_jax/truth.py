@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 from maskanim_jax.evaluation.cross_identity import measure_truth, table
+from maskanim_jax.utils.paths import user_path
 
 if TYPE_CHECKING:
     pass
@@ -34,7 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m maskanim_jax.truth",
         description="Animates held-out puppets by others and measures against the true rendering; writes truth.json into the run's folder.",
     )
-    flags.add_argument("--workdir", type=Path, required=True, help="folder of a run on puppets, or a checkpoint in it")
+    flags.add_argument(
+        "--workdir", type=user_path, required=True, help="folder of a run on puppets, or a checkpoint in it"
+    )
     flags.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs of a source and a driver (default 20)")
     flags.add_argument(
         "--frames", type=int, default=8, metavar="N", help="frames of each driver, evenly spread (default 8)"
@@ -59,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_argument(
         "--output",
-        type=Path,
+        type=user_path,
         help=f"default: {FILE} in the run's folder, with another split or world in its name; nothing is written for a bundled checkpoint",
     )
     args = flags.parse_args(argv)

@@ -16,10 +16,10 @@ def formula_tensors():
     return recorded.tensors(keys(), tuple(keys()))
 
 
-def config(corners: bool = False):
-    """The released vox-adv settings, which all stored numbers follow; `corners`: corner-aligned sampling."""
+def config(align_corners: bool = False):
+    """The released vox-adv settings, which all stored numbers follow; `align_corners`: corner-aligned sampling."""
     c = fomm_voxceleb_adv.get_config()
-    c.corners = corners
+    c.align_corners = align_corners
     return c
 
 

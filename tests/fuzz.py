@@ -160,7 +160,7 @@ def cases(folder):
     """Name to (whole files, name of the file, reader)."""
     figures = {
         "l1": 0.1,
-        "l1_repeat_source": 0.2,
+        "l1_copy_source": 0.2,
         "ratio": 0.5,
         "frames": 8,
         "checkpoint_step": 3,
@@ -177,8 +177,8 @@ def cases(folder):
     config = {
         "system": "perturbed_masks",
         "frame_size": 32,
-        "mask": {"size": 16, "blocks": 2},
-        "loss": {"scales": [32, 16]},
+        "mask": {"size": 16, "num_blocks": 2},
+        "loss": {"pyramid_sizes": [32, 16]},
     }
     reports = {"reconstruction.json": _json(figures), "log.jsonl": [lines], "config.json": _json(config)}
     reports |= {"departures.json": _json(["one", "two"]), "animation/captions.json": _json({"a.mp4": "a said"})}

@@ -14,7 +14,7 @@ def small_config(shards):
     """Three steps, each logged, one checkpoint."""
     config = tiny_config(shards)
     config.optim.max_steps, config.train.log_every, config.train.checkpoint_every = 3, 1, 3
-    config.loss.taps, config.cpu_devices = ("relu1_1",), 1
+    config.loss.vgg_layers, config.num_cpu_devices = ("relu1_1",), 1
     return config
 
 

@@ -39,8 +39,8 @@ def soak_config(shards, steps):
 
     config = tiny_config(shards)
     config.optim.max_steps, config.train.log_every, config.train.checkpoint_every = steps, 2, 4
-    config.train.picture_every, config.train.eval_clips, config.train.eval_frames = 10, 1, 1
-    config.loss.taps, config.cpu_devices, config.data.threads = ("relu1_1",), 1, 1
+    config.train.image_every, config.train.num_eval_clips, config.train.eval_frames = 10, 1, 1
+    config.loss.vgg_layers, config.num_cpu_devices, config.data.num_threads = ("relu1_1",), 1, 1
     return config
 
 

@@ -23,10 +23,10 @@ CONFIGS = {"small recipe": tiny_config, "released form": tiny_config, "fomm": ti
 def config_of(name):
     """A tiny config of each system and form."""
     config = CONFIGS[name]()
-    config.cpu_devices = 1
+    config.num_cpu_devices = 1
     if name == "released form":
         config.mask.temperature = config.refine.temperature = 0.1
-        config.mask.border, config.mask.area, config.perturb.test_threshold = "zero", 0.0, "60"
+        config.mask.border, config.mask.area_weight, config.perturb.test_threshold = "zero", 0.0, "60"
     return config
 
 
@@ -63,7 +63,7 @@ def test_losses_and_gradient_norms_are_equal(sides):
     if config.system == "fomm":
         assert set(ours["losses"]) == {"perceptual", "equivariance_value", "equivariance_jacobian"}
     else:
-        assert set(ours["losses"]) == {"mask", "coarse", "fine"} | ({"area"} if config.mask.area else set())
+        assert set(ours["losses"]) == {"mask", "coarse", "fine"} | ({"area"} if config.mask.area_weight else set())
     for name, value in theirs["losses"].items():
         assert ours["losses"][name] == pytest.approx(value, rel=1e-3), name
     for name, value in theirs["norms"].items():

@@ -10,7 +10,8 @@ import pytest
 from maskanim_jax.evaluation.probe import DRIVERS, SOURCES, choose, probe, probe_alarms
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.training import loop
-from maskanim_jax.workdir.logs import RunLog, read_log
+from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.workdir import Workdir
 
 NOTHING = Variables({}, {})
 
@@ -115,10 +116,10 @@ def test_the_batch_is_fixed_and_never_drives_a_source_by_its_own_identity():
 
 def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatch):
     """The real end of an evaluation, with a system that leaks."""
-    measured = {"l1": 0.1, "l1_repeat_source": 0.2, "ratio": 0.5}
+    measured = {"l1": 0.1, "l1_copy_source": 0.2, "ratio": 0.5}
     monkeypatch.setattr(loop, "reconstruct", lambda *_, **__: measured)
     monkeypatch.setattr(loop, "whole", lambda state, mesh: state, raising=False)  # one device has all of it
-    settings = SimpleNamespace(eval_clips=1, eval_frames=1)
+    settings = SimpleNamespace(num_eval_clips=1, eval_frames=1)
     setting = SimpleNamespace(
         config=SimpleNamespace(train=settings),
         system=Toy("driver"),
@@ -127,11 +128,10 @@ def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatc
         info={},
         mesh=None,
     )
-    saved = SimpleNamespace(save=lambda *_, **__: None)
-    with RunLog(tmp_path) as log:
-        loop._evaluate_and_save(
-            setting, SimpleNamespace(variables=NOTHING), 7, saved, SimpleNamespace(minutes=lambda: 1.0), log
-        )
+    saved, clock = SimpleNamespace(save=lambda *_, **__: None), SimpleNamespace(minutes=lambda: 1.0)
+    folder = Workdir(tmp_path)
+    with folder.opened(0):
+        loop._evaluate_and_save(loop.Run(setting, folder, saved, clock, None), SimpleNamespace(averaged=NOTHING), 7)
     records = read_log(tmp_path)
     assert records[0]["probe_leak"] == pytest.approx(1, abs=1e-4)
     assert records[0]["test_l1"] == 0.1

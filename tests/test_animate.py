@@ -85,7 +85,7 @@ def command(monkeypatch, tmp_path):
     """Runs the command on Echo; the checkpoint module is replaced, so no checkpoint is needed."""
     system = Echo()
     loaded = types.ModuleType("maskanim_jax.checkpoints.loading")
-    loaded.saved_config = lambda path: ConfigDict({"cpu_devices": 1})
+    loaded.saved_config = lambda path: ConfigDict({"num_cpu_devices": 1})
     loaded.load_run = lambda path: types.SimpleNamespace(config=None, system=system, variables=ONE, step=7)
     monkeypatch.setitem(sys.modules, "maskanim_jax.checkpoints.loading", loaded)
     monkeypatch.chdir(tmp_path)
@@ -152,7 +152,7 @@ def test_folder_in_folder_out_is_lossless(command):
 def test_a_video_as_source_gives_its_first_frame_and_the_strip_shows_all(command):
     save("clip/", [np.full((SIZE, SIZE, 3), 200, np.uint8), *numbered(3)])
     save("driving/", numbered(3))
-    command("--source=clip", "--driving=driving", "--output=out.gif", "--strip=strip/")
+    command("--source=clip", "--driving=driving", "--output=out.gif", "--save_intermediates=strip/")
     strips = list(open_frames("strip"))
     assert strips[0].shape == (SIZE + CAPTION_HEIGHT, 4 * SIZE, 3)
     below = strips[2][CAPTION_HEIGHT:]
@@ -194,7 +194,7 @@ def test_a_best_frame_that_cannot_be_compared_is_a_sentence():
         def pose_distance(self, variables, source, driving):
             return jnp.full(driving.shape[0], jnp.nan)
 
-    with pytest.raises(UserError, match="--best_frame"):
+    with pytest.raises(UserError, match="--find_best_frame"):
         nearest_frame(Lost(), ONE, numbered(1)[0], numbered(3))
 
 
@@ -208,7 +208,7 @@ def test_the_best_frame_begins_the_animation_and_is_named(command, capsys, monke
         return begun[0]
 
     monkeypatch.setattr(sys.modules["maskanim_jax.animation.jobs"], "animate", spied)
-    command("--source=still", "--driving=driving", "--output=out/", "--best_frame")
+    command("--source=still", "--driving=driving", "--output=out/", "--find_best_frame")
     assert "frame 12 is nearest" in capsys.readouterr().out
     assert round(float(begun[0][0]["first"][0, 0, 0]) * 255) == 60
     assert len(begun[0]) == len(list(open_frames("out"))) == 20
@@ -261,7 +261,7 @@ def test_a_csv_makes_one_output_a_row_with_one_compilation(command):
     Path("pairs.csv").write_text(
         f"source,driving,note\na#1.mp4,b.mp4,x\nsource.png,{Path('b.mp4').resolve()},y\na#1.mp4,b.mp4,x\n"
     )
-    command("--pairs=pairs.csv", "--data=data", "--output=out", "--strip=strips")
+    command("--pairs=pairs.csv", "--data=data", "--output=out", "--save_intermediates=strips")
     names = ["0000-a#1-b.mp4", "0001-source-b.mp4", "0002-a#1-b.mp4"]
     assert sorted(p.name for p in Path("out").iterdir()) == names
     assert sorted(p.name for p in Path("strips").iterdir()) == names

@@ -136,9 +136,9 @@ def test_a_session_gives_frame_by_frame_what_animate_gives():
 def test_the_best_frame_is_the_one_from_which_motion_is_measured():
     driving = numbered(12)
     source = np.full((SIZE, SIZE, 3), 5 * 7, np.uint8)
-    assert levels(chosen().animate(source, driving, best_frame=True)) == [7 + i for i in range(12)]
+    assert levels(chosen().animate(source, driving, find_best_frame=True)) == [7 + i for i in range(12)]
     with pytest.raises(UserError, match="twice"):
-        chosen().animate(source, iter(driving), best_frame=True)
+        chosen().animate(source, iter(driving), find_best_frame=True)
 
 
 def test_intermediate_pictures_make_a_strip():

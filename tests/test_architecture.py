@@ -29,8 +29,8 @@ MAY_IMPORT = {
     "workdir": "configs systems",
     "checkpoints": "serialization distributed systems workdir",
     # what is done with a run
-    "animation": "video distributed systems checkpoints",
-    "conversion": "serialization nn distributed systems workdir checkpoints",
+    "conversion": "serialization configs nn distributed systems workdir checkpoints",
+    "animation": "video distributed systems checkpoints conversion",
     "exporting": "nn systems checkpoints animation",
     "evaluation": "video input_pipeline nn distributed pretrained metrics systems workdir checkpoints animation",
     "training": "video input_pipeline nn distributed pretrained losses metrics systems workdir checkpoints evaluation",

@@ -108,9 +108,9 @@ def test_averages_begin_in_a_run_that_had_none_and_end_in_one_that_had_them(smal
     train(config_with(tiny_shards, 0.0, 2), tmp_path)
     with pytest.raises(UserError, match=r"optim\.ema was 0\.0 and is 0\.5"):
         train(config_with(tiny_shards, 0.5, 4), tmp_path)
-    state = train(config_with(tiny_shards, 0.5, 4), tmp_path, accept_changes=True)
+    state = train(config_with(tiny_shards, 0.5, 4), tmp_path, allow_config_change=True)
     assert_equal_states(load_run(tmp_path, "last").variables, Variables(**state.ema))
-    state = train(config_with(tiny_shards, 0.0, 6), tmp_path, accept_changes=True)
+    state = train(config_with(tiny_shards, 0.0, 6), tmp_path, allow_config_change=True)
     assert state.ema is None
     assert_equal_states(load_run(tmp_path, "last").variables, state.variables)
     assert_equal_states(load_run(tmp_path / "checkpoints" / "4").variables.params.keys(), state.params.keys())
@@ -130,7 +130,7 @@ def test_the_real_networks_train_with_averages_and_are_exported_with_them(tiny_s
 
     config = config_with(tiny_shards, 0.5, 1)
     config.mask.temperature = config.refine.temperature = 0.1  # the released code has no others
-    config.data.own_negative = 0.0
+    config.data.driving_invert_prob = 0.0
     state = train(config, tmp_path / "run")
     with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
         like = abstract_state(experiment.build(config), 0, 3, 0.5)

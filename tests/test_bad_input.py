@@ -99,7 +99,7 @@ def test_animate_names_the_checkpoint_that_is_none(tmp_path):
 
 def test_frames_of_another_size_than_the_configs(tiny_shards, tmp_path):
     config = tiny_config(tiny_shards)
-    config.frame_size, config.loss.scales, config.loss.coarse_scales = 64, (64,), (64,)
+    config.frame_size, config.loss.pyramid_sizes, config.loss.coarse_pyramid_sizes = 64, (64,), (64,)
     with pytest.raises(UserError, match="--size=64"):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

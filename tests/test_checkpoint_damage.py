@@ -27,9 +27,9 @@ def small_system(monkeypatch):
 
 def config_of(shards, steps):
     config = small_config(shards)
-    config.optim.max_steps, config.train.checkpoint_every, config.train.keep = steps, 1, 3
-    config.train.eval_clips = config.train.eval_frames = 1
-    config.train.picture_every = 100
+    config.optim.max_steps, config.train.checkpoint_every, config.train.max_to_keep = steps, 1, 3
+    config.train.num_eval_clips = config.train.eval_frames = 1
+    config.train.image_every = 100
     return config
 
 
@@ -80,7 +80,7 @@ def test_damage_is_named_nothing_is_trained_and_the_checkpoint_before_is_offered
     with pytest.raises(UserError) as caught:
         train(config_of(tiny_shards, 4), run)
     assert str(bad) in str(caught.value)
-    assert f"--workdir={run} --from_step=2" in str(caught.value)
+    assert f"--workdir={run} --restore_step=2" in str(caught.value)
     assert (run / "log.jsonl").read_bytes() == log
     with pytest.raises(UserError, match="can't be restored"):
         load_run(run, "last")
@@ -101,7 +101,7 @@ def test_each_file_of_a_checkpoint_is_watched(run):
 def test_an_offered_checkpoint_is_a_whole_one(run):
     for step in (2, 3):
         flip(largest(run / "checkpoints" / str(step)))
-    with Checkpoints(run, read_only=True) as checkpoints, pytest.raises(UserError, match="--from_step=1`"):
+    with Checkpoints(run, read_only=True) as checkpoints, pytest.raises(UserError, match="--restore_step=1`"):
         checkpoints.info(3)
     flip(largest(run / "checkpoints" / "1"))
     with Checkpoints(run, read_only=True) as checkpoints, pytest.raises(UserError, match="no whole one is before it"):
@@ -110,7 +110,7 @@ def test_an_offered_checkpoint_is_a_whole_one(run):
 
 def test_a_run_goes_on_from_the_checkpoint_that_was_offered_and_keeps_the_damaged_one(run, saved, tiny_shards):
     flip(largest(run / "checkpoints" / "3"))
-    state = train(config_of(tiny_shards, 3), run, from_step=2)
+    state = train(config_of(tiny_shards, 3), run, restore_step=2)
     assert (run / "set_aside" / "3" / SUMS).exists()
     with Checkpoints(saved, read_only=True) as checkpoints:
         before = checkpoints.restore_variables(3, jax.eval_shape(SmallSystem().init, jax.random.key(0)))
@@ -122,7 +122,7 @@ def test_a_run_goes_on_from_the_checkpoint_that_was_offered_and_keeps_the_damage
 
 def test_a_step_that_is_not_there_is_a_sentence(run, tiny_shards):
     with pytest.raises(UserError, match=r"no checkpoint of step 7.*\(1, 2, 3\)"):
-        train(config_of(tiny_shards, 4), run, from_step=7)
+        train(config_of(tiny_shards, 4), run, restore_step=7)
 
 
 def test_a_checkpoint_of_an_older_version_is_used_and_the_log_says_that_nothing_was_checked(run, tiny_shards):

@@ -13,44 +13,44 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.training import experiment
 from maskanim_jax.training import loop as train_module
 from maskanim_jax.workdir import provenance, saved_config
-from maskanim_jax.workdir.config import changes, claim_workdir, read_config
+from maskanim_jax.workdir.config import diff_config, read_config, write_config
 from maskanim_jax.workdir.logs import read_log
 
 
 def test_a_workdir_tells_every_change_and_which_of_them_matter(tmp_path):
-    claim_workdir(tmp_path, tiny_config())
+    write_config(tmp_path, tiny_config())
     other = tiny_config()
     other.optim.learning_rate, other.train.log_every = 1.0, 1
-    matter, harmless = changes(tmp_path, other)
+    matter, harmless = diff_config(tmp_path, other)
     assert matter == [f"optim.learning_rate was {tiny_config().optim.learning_rate} and is 1.0"]
     assert harmless == ["train.log_every was 2 and is 1"]
-    assert changes(tmp_path / "none", other) == ([], [])
+    assert diff_config(tmp_path / "none", other) == ([], [])
 
 
 def test_a_changed_config_is_refused_until_it_is_accepted(tmp_path):
-    claim_workdir(tmp_path, tiny_config())
+    write_config(tmp_path, tiny_config())
     other = tiny_config()
     other.seed = 5
     before = (tmp_path / "config.json").read_bytes()
-    with pytest.raises(UserError, match=r"seed was 0 and is 5.*--accept_changes"):
-        claim_workdir(tmp_path, other)
+    with pytest.raises(UserError, match=r"seed was 0 and is 5.*--allow_config_change"):
+        write_config(tmp_path, other)
     assert (tmp_path / "config.json").read_bytes() == before
-    claim_workdir(tmp_path, other, accept_changes=True)
+    write_config(tmp_path, other, allow_config_change=True)
     assert read_config(tmp_path).seed == 5
 
 
 def test_the_saved_config_is_the_one_that_was_given_tuples_included(tmp_path):
     config = tiny_config("shards")
-    claim_workdir(tmp_path, config)
+    write_config(tmp_path, config)
     assert saved_config.get_config(str(tmp_path)).to_dict() == config.to_dict()
 
 
 def test_the_workdir_alone_gives_its_config_and_takes_fields_from_the_command_line(tmp_path):
     config = tiny_config("shards")
-    claim_workdir(tmp_path, config)
+    write_config(tmp_path, config)
     code = (
         "import sys; from maskanim_jax import main; main.parse(sys.argv); c = main.CONFIG.value\n"
-        "print(c.name, c.optim.max_steps, c.loss.scales, main.WORKDIR.value, main.ACCEPT.value)"
+        "print(c.name, c.optim.max_steps, c.loss.pyramid_sizes, main.WORKDIR.value, main.ACCEPT.value)"
     )
     command = [sys.executable, "-c", code, f"--workdir={tmp_path}", "--config.optim.max_steps=77"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -62,7 +62,7 @@ def test_a_given_config_or_a_folder_without_a_run_is_left_to_the_parser(tmp_path
         given = list(argv)
         saved_config.take_saved_config(given)
         assert given == argv
-    claim_workdir(tmp_path, tiny_config())
+    write_config(tmp_path, tiny_config())
     for flags in ([f"--workdir={tmp_path}"], ["-workdir", str(tmp_path)]):
         given = ["main", *flags]
         saved_config.take_saved_config(given)
@@ -129,7 +129,7 @@ def test_a_resumed_run_records_both_starts_refuses_another_seed_and_tells_what_w
     with pytest.raises(UserError, match="seed was 0 and is 3"):
         train_module.train(config, tmp_path)
     assert len(provenance.read_starts(tmp_path)) == 1
-    train_module.train(config, tmp_path, accept_changes=True)
+    train_module.train(config, tmp_path, allow_config_change=True)
     first, second = provenance.read_starts(tmp_path)
     assert (first["step"], first["from_checkpoint"], first["config"]["seed"]) == (0, False, 0)
     assert (second["step"], second["from_checkpoint"], second["config"]["seed"]) == (3, True, 3)

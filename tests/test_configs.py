@@ -39,14 +39,17 @@ FOMM = [
 @pytest.mark.parametrize("reading", ["paper", "released"])
 def test_every_config_builds_its_system(module, reading):
     config = module.get_config(reading)
-    assert config.reading == reading
+    assert config.reference == reading
     assert build(config).frame_size == config.frame_size
 
 
 def test_the_papers_reading_of_taichi():
     c = taichi.get_config()
-    assert (c.frame_size, c.mask.size, c.batch_size, c.data.repeats) == (256, 64, 16, 150)
-    assert (tuple(c.loss.scales), tuple(c.loss.taps)) == ((256, 128, 64), ("relu1_1", "relu2_1", "relu3_1"))
+    assert (c.frame_size, c.mask.size, c.batch_size, c.data.num_repeats) == (256, 64, 16, 150)
+    assert (tuple(c.loss.pyramid_sizes), tuple(c.loss.vgg_layers)) == (
+        (256, 128, 64),
+        ("relu1_1", "relu2_1", "relu3_1"),
+    )
     assert (c.loss.perceptual, c.loss.mask, c.perturb.noise, c.perturb.strips) == (10, 100, 20, 6)
     assert (c.perturb.threshold, c.perturb.test_threshold, c.perturb.test_scale) == ("median", "median", 0.75)
     assert build(c).departures() == []
@@ -57,21 +60,21 @@ def test_the_papers_reading_of_taichi():
 )
 def test_the_released_readings(module, batch, taps, threshold):
     c = module.get_config("released")
-    assert (c.batch_size, len(c.loss.taps), c.perturb.threshold, c.optim.beta2) == (batch, taps, threshold, 0.999)
-    assert tuple(c.loss.scales) == (256, 128, 64, 32)
+    assert (c.batch_size, len(c.loss.vgg_layers), c.perturb.threshold, c.optim.beta2) == (batch, taps, threshold, 0.999)
+    assert tuple(c.loss.pyramid_sizes) == (256, 128, 64, 32)
     assert build(c).departures() == []
 
 
 def test_an_epoch_is_the_papers():
-    assert (voxceleb.get_config().data.repeats, bair.get_config().data.sampling) == (75, "clip")
+    assert (voxceleb.get_config().data.num_repeats, bair.get_config().data.sampling) == (75, "clip")
 
 
 @pytest.mark.parametrize("size", [64, 128, 256, 512])
 def test_a_small_or_large_model_is_a_config(size):
     c = perturbed_masks.get_config()
     c.frame_size, c.mask.size = size, size // 4
-    c.mask.blocks = c.refine.blocks = 4
-    c.loss.scales = c.loss.coarse_scales = (size, size // 2)
+    c.mask.num_blocks = c.refine.num_blocks = 4
+    c.loss.pyramid_sizes = c.loss.coarse_pyramid_sizes = (size, size // 2)
     assert build(c).frame_size == size
 
 
@@ -79,11 +82,11 @@ def test_a_small_or_large_model_is_a_config(size):
     ("field", "value", "sentence"),
     [
         ("frame_size", 250, "power of two"),
-        ("mask.blocks", 9, "too often"),
+        ("mask.num_blocks", 9, "too often"),
         ("mask.border", "none", "'zero' or 'same'"),
         ("precision", "float64", "one of float32"),
-        ("loss.taps", ("relu9_1",), "relu1_1 to relu5_4"),
-        ("loss.scales", (100,), "does not divide"),
+        ("loss.vgg_layers", ("relu9_1",), "relu1_1 to relu5_4"),
+        ("loss.pyramid_sizes", (100,), "does not divide"),
         ("perturb.threshold", "half", "'median' or a number"),
         ("perturb.strips", 40, "too many"),
         ("system", "magic", "the systems are"),
@@ -128,11 +131,11 @@ def test_every_config_of_fomm_builds_its_system(module):
 def test_fomms_released_settings(module, epochs, milestones, repeats, batch, adversarial, keypoints, spectral):
     c = module.get_config()
     assert (c.optim.epochs, tuple(c.optim.decay_epochs), c.batch_size) == (epochs, milestones, batch)
-    assert (1 if c.data.sampling == "clip" else c.data.repeats) == repeats
+    assert (1 if c.data.sampling == "clip" else c.data.num_repeats) == repeats
     critic = c.discriminator
     assert (critic.enabled, critic.keypoints, critic.spectral_norm) == (adversarial, keypoints, spectral)
     assert (c.optim.learning_rate, c.optim.beta1, c.optim.beta2) == (2e-4, 0.5, 0.999)
-    assert (tuple(c.loss.scales), len(c.loss.taps), c.corners) == ((256, 128, 64, 32), 5, False)
+    assert (tuple(c.loss.pyramid_sizes), len(c.loss.vgg_layers), c.align_corners) == ((256, 128, 64, 32), 5, False)
     assert build(c).departures() == []
 
 
@@ -156,9 +159,9 @@ def test_moving_gifs_have_one_jacobian_and_another_augmentation():
 )
 def test_the_ablations_of_fomms_table_1(variant, scales, occlusion, jacobian, eq12):
     c = fomm_taichi.get_config(variant)
-    assert (len(c.loss.scales), c.motion.occlusion, c.keypoints.jacobian) == (scales, occlusion, jacobian)
+    assert (len(c.loss.pyramid_sizes), c.motion.occlusion, c.keypoints.jacobian) == (scales, occlusion, jacobian)
     assert (c.loss.equivariance_value, c.loss.equivariance_jacobian) == (10, eq12)
-    assert c.loss.scales[0] == 256
+    assert c.loss.pyramid_sizes[0] == 256
     build(c)
 
 
@@ -182,7 +185,7 @@ def test_both_systems_train_on_the_same_pairs_for_the_same_steps_with_nets_of_on
     one, other = flat_config(ours.to_dict()), flat_config(theirs.to_dict())
     for key in one.keys() & other.keys():
         shared = key.startswith(
-            ("data.", "train.", "seed", "frame_size", "batch_size", "cpu_devices", "loss.", "optim.")
+            ("data.", "train.", "seed", "frame_size", "batch_size", "num_cpu_devices", "loss.", "optim.")
         )
         if shared and key != "optim.beta2":
             assert one[key] == other[key], key

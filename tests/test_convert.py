@@ -21,7 +21,7 @@ from maskanim_jax.serialization.torch_writer import write_tensors
 from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.training.loop import train
-from maskanim_jax.workdir.config import claim_workdir
+from maskanim_jax.workdir.config import write_config
 from maskanim_jax.workdir.logs import read_log
 
 # -- the names -----------------------------------------------------------------------------------------------------------------------------
@@ -29,7 +29,7 @@ from maskanim_jax.workdir.logs import read_log
 
 @needed
 def test_names_shapes_and_order_are_those_of_the_released_file():
-    config = convert.load_config(convert.DEFAULT_CONFIG)
+    config = convert.load_config("configs/taichi.py:released")
     like = jax.eval_shape(build(config).init, jax.random.key(0))
     ours = {name: list(_shape(at, like)) for name, at in layout(config).items()}
     theirs = {f"{m}.{name}": shape for m in ("generator", "mask_generator") for name, shape in keys()[m].items()}
@@ -128,7 +128,7 @@ def test_a_run_of_ours_comes_back_from_a_released_file_as_it_was_and_train_goes_
     moments = {name: Moments(2, noise(tree), noise(tree)) for name, tree in params.items() if name != "refine"}
     opt_state = place_moments(build(config).optimizer(3).init(jax.tree.map(jnp.asarray, params)), moments, 2)
     state = TrainState(jnp.int32(2), params, stats, opt_state)
-    claim_workdir(tmp_path / "ours", config)
+    write_config(tmp_path / "ours", config)
     with Checkpoints(tmp_path / "ours") as checkpoints:
         checkpoints.save(state, {"steps_per_epoch": 3, "data_fingerprint": "known", "minutes": 1.0}, 0.5)
     said = export_checkpoint(tmp_path / "ours", tmp_path / "a.pth.tar")
@@ -179,7 +179,7 @@ def test_released_weights_converted_animate_as_the_released_code_does(tmp_path):
         module: {name: fill(f"{module}.{name}", tuple(shape)) for name, shape in keys()[module].items()}
         for module in ("generator", "mask_generator")
     }
-    places = layout(convert.load_config(convert.DEFAULT_CONFIG))
+    places = layout(convert.load_config("configs/taichi.py:released"))
     for module, state in tree.items():
         for name in state:
             if name.endswith(("num_batches_tracked", "down.weight")):  # not by the formula

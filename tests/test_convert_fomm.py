@@ -26,7 +26,7 @@ from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.serialization.torch_writer import write_tensors
 from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import TrainState
-from maskanim_jax.workdir.config import claim_workdir, read_config
+from maskanim_jax.workdir.config import read_config, write_config
 
 DISCRIMINATOR = {
     "plain": {},
@@ -101,7 +101,7 @@ def test_import_export_is_the_identity(tmp_path, discriminator, keypoints):
     said = import_checkpoint(path, tmp_path / "run", config, steps_per_epoch=3)
     export_checkpoint(tmp_path / "run", tmp_path / "b.pth.tar")
     assert_equal_files(read_tensors(path), read_tensors(tmp_path / "b.pth.tar"))
-    assert any("--config.corners=True" in line for line in said)
+    assert any("--config.align_corners=True" in line for line in said)
     state = state_of(tmp_path / "run", config)
     theirs = read_tensors(path)["generator"]["dense_motion_network.hourglass.decoder.up_blocks.0.conv.weight"]
     ours = state.params["generator"]["dense_motion"]["body"]["up1"]["conv"]["kernel"]
@@ -112,11 +112,11 @@ def test_published_files_are_sampled_corner_aligned_unless_the_config_shall_stay
     config = tiny()
     path = released_file(tmp_path / "a.pth.tar", config)
     import_checkpoint(path, tmp_path / "published", config)
-    assert read_config(tmp_path / "published").corners is True
-    assert load_run(tmp_path / "published").config.corners is True
-    assert config.corners is False  # the caller's own is not changed
+    assert read_config(tmp_path / "published").align_corners is True
+    assert load_run(tmp_path / "published").config.align_corners is True
+    assert config.align_corners is False  # the caller's own is not changed
     said = import_checkpoint(path, tmp_path / "as_config", config, as_published=False)
-    assert read_config(tmp_path / "as_config").corners is False
+    assert read_config(tmp_path / "as_config").align_corners is False
     assert not any("corner" in line for line in said)
 
 
@@ -157,7 +157,7 @@ def test_a_run_of_ours_comes_back_from_a_released_file_as_it_was(tmp_path):
     moments = {name: Moments(5, noise(tree), noise(tree)) for name, tree in params.items()}
     opt_state = place_moments(build(config).optimizer(5).init(jax.tree.map(jnp.asarray, params)), moments, 5)
     state = TrainState(jnp.int32(5), params, stats, opt_state)
-    claim_workdir(tmp_path / "ours", config)
+    write_config(tmp_path / "ours", config)
     with Checkpoints(tmp_path / "ours") as checkpoints:
         checkpoints.save(state, {"steps_per_epoch": 5, "data_fingerprint": "known", "minutes": 1.0}, 0.5)
     export_checkpoint(tmp_path / "ours", tmp_path / "a.pth.tar")

@@ -149,7 +149,7 @@ def first_drawn(batches, clip, frame):
 
 def test_damaged_records_are_passed_over_and_counted_when_that_is_allowed(intact, shards):
     cut_pictures(shards, 40, 50)  # a#2's and c#1's first frames
-    pairs = stream(open_split(shards, "train"), skip_bad=0.05)
+    pairs = stream(open_split(shards, "train"), max_bad_fraction=0.05)
     whole, harmed = take(stream(open_split(intact, "train")), 40), take(pairs, 40)
     replaced = 0
     for batch, other in zip(whole, harmed, strict=True):
@@ -180,10 +180,13 @@ def test_damaged_records_are_passed_over_and_counted_when_that_is_allowed(intact
 def test_what_takes_a_damaged_pairs_place_depends_neither_on_threads_nor_processes_nor_on_where_one_entered(shards):
     cut_pictures(shards, 1, 40, 50)
     split = open_split(shards, "train")
-    whole = take(stream(split, skip_bad=0.1), 12)
+    whole = take(stream(split, max_bad_fraction=0.1), 12)
     for options, start in (({"threads": 0}, 0), ({"threads": 3}, 5), ({"process_count": 2}, 7)):
         count = options.get("process_count", 1)
-        parts = [take(stream(split, skip_bad=0.1, process_index=i, **options), 12 - start, start) for i in range(count)]
+        parts = [
+            take(stream(split, max_bad_fraction=0.1, process_index=i, **options), 12 - start, start)
+            for i in range(count)
+        ]
         for step, batches in enumerate(zip(*parts, strict=True), start):
             for key in whole[step]:
                 np.testing.assert_array_equal(np.concatenate([batch[key] for batch in batches]), whole[step][key])
@@ -196,28 +199,30 @@ def test_more_damage_than_is_allowed_ends_the_stream_at_a_fixed_step(intact, sha
     whole = take(stream(open_split(intact, "train")), 40)
     met = sorted(first_drawn(whole, 4, frame) for frame in bad)
     assert met[0] != -1
-    given, error = until_it_ends(stream(open_split(shards, "train"), skip_bad=2.5 / FRAMES, threads=threads))
-    for part in (f"3 of {FRAMES} frames", "more than config.data.skip_bad=", "of clip c#1"):
+    given, error = until_it_ends(stream(open_split(shards, "train"), max_bad_fraction=2.5 / FRAMES, threads=threads))
+    for part in (f"3 of {FRAMES} frames", "more than config.data.max_bad_fraction=", "of clip c#1"):
         assert part in str(error)
     assert 0 < len(given) <= met[2]  # sooner where a replacement met one
-    more = take(stream(open_split(shards, "train"), skip_bad=0.5), len(given))
+    more = take(stream(open_split(shards, "train"), max_bad_fraction=0.5), len(given))
     for batch, other in zip(given, more, strict=True):
         np.testing.assert_array_equal(batch["source"], other["source"])
     if threads:  # at the same step as without
-        alone, _ = until_it_ends(stream(open_split(shards, "train"), skip_bad=2.5 / FRAMES, threads=0))
+        alone, _ = until_it_ends(stream(open_split(shards, "train"), max_bad_fraction=2.5 / FRAMES, threads=0))
         assert len(alone) == len(given)
 
 
 def test_an_identity_of_which_nothing_can_be_read_ends_the_stream(shards):
     cut_pictures(shards, 48, 49)
     with pytest.raises(BadRecord, match="of clip b#1"):
-        take(stream(open_split(shards, "train"), skip_bad=0.9), 20)
+        take(stream(open_split(shards, "train"), max_bad_fraction=0.9), 20)
 
 
 @pytest.mark.parametrize("threads", [0, 2])
-@pytest.mark.parametrize("skip_bad", [0.0, 0.5])
-def test_a_shard_that_disappears_ends_the_stream_with_one_sentence_whatever_may_be_skipped(shards, threads, skip_bad):
-    pairs = stream(open_split(shards, "train"), threads=threads, skip_bad=skip_bad)
+@pytest.mark.parametrize("max_bad_fraction", [0.0, 0.5])
+def test_a_shard_that_disappears_ends_the_stream_with_one_sentence_whatever_may_be_skipped(
+    shards, threads, max_bad_fraction
+):
+    pairs = stream(open_split(shards, "train"), threads=threads, max_bad_fraction=max_bad_fraction)
     shard = shard_of(shards, 0)
     with contextlib.closing(pairs.batches()) as batches:
         next(batches)

@@ -14,11 +14,11 @@ from maskanim_jax.workdir.logs import read_log
 
 ROOT = Path(__file__).parents[1]
 SHRUNK = {
-    "frame_size": 32, "mask.size": 16, "mask.blocks": 2, "refine.blocks": 2, "fine.blocks": 2, "coarse.width": 8,
-    "coarse.residual_blocks": 1, "loss.scales": (32,), "loss.coarse_scales": (16,), "loss.vgg": "untrained",
+    "frame_size": 32, "mask.size": 16, "mask.num_blocks": 2, "refine.num_blocks": 2, "fine.num_blocks": 2, "coarse.width": 8,
+    "coarse.residual_blocks": 1, "loss.pyramid_sizes": (32,), "loss.coarse_pyramid_sizes": (16,), "loss.vgg": "untrained",
     "data.puppets.train_identities": 6, "data.puppets.validation_identities": 2, "data.puppets.test_identities": 2,
-    "data.puppets.frames": 6, "data.repeats": 8, "optim.max_steps": 20, "optim.cosine_steps": 20, "train.log_every": 5, "train.checkpoint_every": 10,
-    "train.picture_every": 10, "animate.pairs": 1,
+    "data.puppets.frames": 6, "data.num_repeats": 8, "optim.max_steps": 20, "optim.cosine_steps": 20,
+    "train.log_every": 5, "train.checkpoint_every": 10, "train.image_every": 10, "animate.pairs": 1,
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def demo(tmp_path_factory):
 def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
     last = demo[0].strip().splitlines()[-6:]
     assert "report.html" in last[-1]
-    for figure in ("loss_coarse", "loss_fine", "held-out L1", "repeating the source", "over time", "IoU"):
+    for figure in ("loss_coarse", "loss_fine", "held-out L1", "copying the source", "over time", "IoU"):
         assert figure in "".join(last)
 
 

@@ -27,8 +27,8 @@ TESTS = Path(__file__).parent
 
 def disk_config(shards, steps=4):
     config = small_config(shards)
-    config.optim.max_steps, config.train.checkpoint_every, config.train.keep = steps, 1, 100
-    config.train.picture_every, config.train.eval_clips, config.train.eval_frames = 100, 1, 1
+    config.optim.max_steps, config.train.checkpoint_every, config.train.max_to_keep = steps, 1, 100
+    config.train.image_every, config.train.num_eval_clips, config.train.eval_frames = 100, 1, 1
     return config
 
 

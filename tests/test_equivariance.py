@@ -18,7 +18,7 @@ jacobian_loss, value_loss, warp_coordinates, warp_jacobian = map(
         equivariance.warp_jacobian,
     ),
 )
-warp_frames = jax.jit(equivariance.warp_frames, static_argnames="corners")
+warp_frames = jax.jit(equivariance.warp_frames, static_argnames="align_corners")
 
 SETTINGS = ConfigDict({"affine_sigma": 0.05, "tps_sigma": 0.005, "tps_points": 5})
 STILL = ConfigDict({"affine_sigma": 0.0, "tps_sigma": 0.0, "tps_points": 5})
@@ -76,7 +76,7 @@ def test_without_noise_nothing_moves(points):
     still = draw_warp(jax.random.key(0), 3, STILL)
     np.testing.assert_allclose(warp_coordinates(still, points), points, atol=1e-6)
     frames = jax.random.uniform(jax.random.key(3), (3, 16, 16, 3))
-    np.testing.assert_allclose(warp_frames(still, frames, corners=True), frames, atol=1e-4)
+    np.testing.assert_allclose(warp_frames(still, frames, align_corners=True), frames, atol=1e-4)
 
 
 def test_each_frame_has_a_draw_of_its_own_with_the_stated_deviations():
@@ -105,12 +105,12 @@ def test_frame_and_points_move_by_the_same_warp(warp):
     side = 33
     places = control_grid(side)
     frames = jnp.broadcast_to(places.reshape(1, side, side, 2), (3, side, side, 2))
-    shown = np.asarray(warp_frames(warp, frames, corners=True)).reshape(3, -1, 2)
+    shown = np.asarray(warp_frames(warp, frames, align_corners=True)).reshape(3, -1, 2)
     carried = np.asarray(warp_coordinates(warp, jnp.broadcast_to(places, (3, side * side, 2))))
     inside = np.abs(carried).max(-1) <= 1
     assert inside.mean() > 0.5
     np.testing.assert_allclose(shown[inside], carried[inside], atol=1e-4)
-    other = np.asarray(warp_frames(warp, frames, corners=False)).reshape(3, -1, 2)
+    other = np.asarray(warp_frames(warp, frames, align_corners=False)).reshape(3, -1, 2)
     deep = np.abs(carried).max(-1) <= 0.9
     assert 1e-3 < np.abs(other[deep] - carried[deep]).max() < 2 / side  # half a pixel or less at the border
 

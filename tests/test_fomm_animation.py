@@ -19,9 +19,9 @@ def tiny(**fields):
     c = fomm_puppets.get_config()
     c.frame_size = 32
     for network in (c.keypoints, c.motion):
-        network.width, network.blocks, network.max_width = 4, 2, 16
+        network.width, network.num_blocks, network.max_width = 4, 2, 16
     c.generator.width, c.generator.max_width, c.generator.residual_blocks = 4, 8, 1
-    c.loss.scales, c.loss.taps, c.loss.vgg = (32,), ("relu1_1",), "untrained"
+    c.loss.pyramid_sizes, c.loss.vgg_layers, c.loss.vgg = (32,), ("relu1_1",), "untrained"
     c.keypoints.temperature = 0.002
     c.update_from_flattened_dict(fields)
     return c
@@ -93,7 +93,7 @@ def test_a_different_pose_is_one_sentence_and_only_for_relative_motion(run, begu
     system, variables, frames, begin, _ = run
     relative, absolute = (system.animation_options({"motion": motion}) for motion in ("relative", "absolute"))
     (sentence,) = system.warnings(begun, relative)  # noise has nothing in common with noise
-    assert "--best_frame" in sentence
+    assert "--find_best_frame" in sentence
     assert system.warnings(begun, absolute) == []
     assert system.warnings(begin(variables, frames[:1], frames[:1]), relative) == []
 
@@ -150,12 +150,12 @@ def test_one_map_may_serve_all_keypoints():
     [
         ("frame_size", 30, "too often"),
         ("keypoints.scale", 0.3, "divides config.frame_size"),
-        ("motion.blocks", 9, "too often"),
+        ("motion.num_blocks", 9, "too often"),
         ("generator.down_blocks", 6, "too often"),
         ("precision", "float64", "one of float32"),
-        ("loss.scales", (20,), "does not divide"),
+        ("loss.pyramid_sizes", (20,), "does not divide"),
         ("data.resize_low", 1.5, "not above resize_high"),
-        ("keypoints.count", 0, "at least 1"),
+        ("keypoints.num_keypoints", 0, "at least 1"),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_sentence(field, value, sentence):
@@ -165,4 +165,4 @@ def test_a_setting_that_cannot_be_is_one_sentence(field, value, sentence):
 
 def test_a_discriminator_too_deep_for_its_frames_is_one_sentence():
     with pytest.raises(UserError, match="too many for frames of 32"):
-        build(tiny(**{"discriminator.enabled": True, "discriminator.blocks": 4}))
+        build(tiny(**{"discriminator.enabled": True, "discriminator.num_blocks": 4}))

@@ -30,12 +30,12 @@ def tiny(adversarial=True):
     """32-pixel frames, four keypoints, the discriminator with everything on."""
     c = fomm_base.get_config()
     c.frame_size = 32
-    c.keypoints.count, c.keypoints.scale, c.motion.scale = 4, 0.5, 0.5
+    c.keypoints.num_keypoints, c.keypoints.scale, c.motion.scale = 4, 0.5, 0.5
     for network in (c.keypoints, c.motion):
-        network.width, network.blocks, network.max_width = 4, 1, 8
+        network.width, network.num_blocks, network.max_width = 4, 1, 8
     c.generator.width, c.generator.max_width, c.generator.down_blocks, c.generator.residual_blocks = 4, 8, 1, 1
-    c.discriminator.width, c.discriminator.max_width, c.discriminator.blocks = 4, 16, 2
-    c.loss.scales, c.loss.taps, c.loss.vgg = (32,), ("relu1_1",), "untrained"
+    c.discriminator.width, c.discriminator.max_width, c.discriminator.num_blocks = 4, 16, 2
+    c.loss.pyramid_sizes, c.loss.vgg_layers, c.loss.vgg = (32,), ("relu1_1",), "untrained"
     return fomm_base.adversarial(c, keypoints=True, spectral_norm=True) if adversarial else c
 
 
@@ -95,7 +95,7 @@ def test_the_detector_s_statistics_follow_source_driver_and_warped_frame_in_turn
 
 def test_the_warp_is_drawn_from_the_key(setting, step):
     system, _, _, (_, driving) = setting
-    draw = jax.jit(lambda key: warp_frames(draw_warp(key, 3, system.config.equivariance), driving, corners=False))
+    draw = jax.jit(lambda key: warp_frames(draw_warp(key, 3, system.config.equivariance), driving, align_corners=False))
     np.testing.assert_allclose(step[3]["warped"], draw(jax.random.key(2)), atol=1e-4)
     assert np.abs(step[3]["warped"] - draw(jax.random.key(3))).max() > 0.01
 

@@ -20,7 +20,7 @@ from maskanim_jax.evaluation.user_study import read_trials, tally, write_study
 from maskanim_jax.reports.run_page import summary, write_report
 from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import fresh_state
-from maskanim_jax.workdir.config import claim_workdir, read_config
+from maskanim_jax.workdir.config import read_config, write_config
 from maskanim_jax.workdir.config_files import load_config
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'>{{ 7 * 7 }}</td></table>"
@@ -48,7 +48,7 @@ HOSTILE = {
     "a list of lists": config_text(loss={"scales": [[32], [16]]}),
     "a frame for giants": config_text(frame_size=1 << 30),
     "blocks without end": config_text(mask=tiny_config().mask.to_dict() | {"blocks": 10**9}),
-    "devices without end": config_text(cpu_devices=10**6),
+    "devices without end": config_text(num_cpu_devices=10**6),
     "no section": '{"system": "perturbed_masks"}',
     "another system": config_text(system="../../evil"),
     "latin": '{"name": "\xe9"}'.encode("latin-1"),
@@ -85,7 +85,7 @@ def test_a_config_file_that_is_none_is_refused_with_its_name(tmp_path, content):
 
 def test_numbers_that_are_not_finite_are_refused_by_their_array(tmp_path):
     config = tiny_config()
-    claim_workdir(tmp_path, config)
+    write_config(tmp_path, config)
     state = fresh_state(build(config), 0, 1, make_mesh(1))
     leaves, tree = jax.tree.flatten(state.params)
     leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(np.nan)
@@ -129,7 +129,7 @@ def harmless(text):
 
 def test_names_in_a_workdir_become_text_and_bytes_that_are_no_text_stop_nothing(tmp_path):
     name = EVIL.replace("/", "_")
-    clip = {"name": EVIL, "frames": EVIL, "l1": EVIL, "l1_repeat_source": EVIL}
+    clip = {"name": EVIL, "frames": EVIL, "l1": EVIL, "l1_copy_source": EVIL}
     figures = {
         "l1": 0.1,
         "clips": [clip, None, 3],

@@ -96,7 +96,7 @@ def losses(workdir):
 def alone(tiny_shards, tmp_path_factory):
     """The workdir of eight steps by one process on four devices."""
     workdir = tmp_path_factory.mktemp("alone")
-    with Processes(1, tiny_shards, workdir, *EIGHT_STEPS, "cpu_devices=4") as one:
+    with Processes(1, tiny_shards, workdir, *EIGHT_STEPS, "num_cpu_devices=4") as one:
         status, said = one.ends()[0]
     assert status == 0, said[-3000:]
     return workdir

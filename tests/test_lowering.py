@@ -56,7 +56,7 @@ def lowered_step(platform, precision):
     system, config = tiny_system(precision)
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
     frames = jax.ShapeDtypeStruct((config.batch_size, config.frame_size, config.frame_size, 3), jnp.uint8)
-    frozen = shapes(used_weights(untrained_vgg19(0), config.loss.taps))
+    frozen = shapes(used_weights(untrained_vgg19(0), config.loss.vgg_layers))
     step = make_step(system, config.seed, 10, mesh)
     return jax.export.export(step, platforms=[platform])(abstract(precision), frozen, frames, frames).mlir_module()
 

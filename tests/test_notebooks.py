@@ -15,7 +15,7 @@ from test_demo import SHRUNK
 from maskanim_jax.checkpoints.bundled import names
 
 ROOT = Path(__file__).parents[1]
-LIGHTER = {"train.log_every": 2, "loss.taps": ["relu1_1"], "cpu_devices": 1, "train.eval_clips": 1}
+LIGHTER = {"train.log_every": 2, "loss.vgg_layers": ["relu1_1"], "num_cpu_devices": 1, "train.num_eval_clips": 1}
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles in half the time
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -79,7 +79,7 @@ def test_a_small_model_is_trained_measured_and_shown(tmp_path):
     settings = {name: value for name, value in SHRUNK.items() if not name.startswith(("optim.", "frame_size"))}
     text, shown = run("train.ipynb", tmp_path, STEPS=4, SIZE=32, SETTINGS=settings | LIGHTER)
     assert re.search(r"loss \d.* at step 4", text)
-    assert "repeating the source" in text
+    assert "copying the source" in text
     assert shown == {"Html": 1, "Video": 3, "Picture": 1}
     assert {"config.json", "log.jsonl", "report.html", "reconstruction.json"} <= {
         path.name for path in (tmp_path / "runs/notebook").iterdir()

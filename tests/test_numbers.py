@@ -128,7 +128,7 @@ def test_the_step_is_made_again_to_the_last_bit_and_the_run_is_left_alone(broken
 def test_data_that_fails_after_a_bad_step_does_not_save_it(broken, tiny_shards, tmp_path, monkeypatch):
     config = small_config(tiny_shards)
     config.optim.max_steps = config.train.log_every = config.train.checkpoint_every = 20
-    config.data.prefetch = config.data.threads = 0
+    config.data.prefetch = config.data.num_threads = 0
     original = PairStream.batches
 
     def batches(stream, start_step=0):

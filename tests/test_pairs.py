@@ -159,16 +159,16 @@ def test_the_description_states_clips_identities_pairs_and_steps(split):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"batch_size": 19}, "lower batch_size or raise data.repeats"),
+        ({"batch_size": 19}, "lower batch_size or raise data.num_repeats"),
         ({"batch_size": 6, "sampling": "clip"}, "5 pairs an epoch"),
         ({"batch_size": 4, "process_count": 3}, "cannot be shared by 3 processes"),
         ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
-        ({"skip_bad": 1.0}, "data.skip_bad=1.0"),
-        ({"skip_bad": -0.1}, "data.skip_bad=-0.1"),
+        ({"max_bad_fraction": 1.0}, "data.max_bad_fraction=1.0"),
+        ({"max_bad_fraction": -0.1}, "data.max_bad_fraction=-0.1"),
         ({"sampling": "video"}, "data.sampling=video is unknown"),
-        ({"repeats": 0}, "data.repeats=0"),
+        ({"repeats": 0}, "data.num_repeats=0"),
         ({"seed": -1}, "seed=-1"),
-        ({"threads": -1}, "data.threads=-1"),
+        ({"threads": -1}, "data.num_threads=-1"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(split, options, sentence):

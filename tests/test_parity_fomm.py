@@ -66,7 +66,7 @@ def test_the_frame_of_relative_motion_is_equal(made):
 
 
 def test_corner_aligned_frames_are_equal_and_others(v, found, made):
-    system, theirs = build(config(corners=True)), stored("fomm_eval_align_corners")
+    system, theirs = build(config(align_corners=True)), stored("fomm_eval_align_corners")
     run = jax.jit(lambda v, *inputs: system._run(v, "generator", *inputs))
     aligned = run(v, jnp.asarray(frames()[0]), found["source"], found["driving"])
     for name in ("prediction", "deformed"):

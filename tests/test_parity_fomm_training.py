@@ -75,7 +75,7 @@ def theirs():
 
 def test_the_warped_frame():
     _, driving = frames()
-    ours = jax.jit(lambda frames: warp_frames(stored_warp(), frames, corners=False))(driving)
+    ours = jax.jit(lambda frames: warp_frames(stored_warp(), frames, align_corners=False))(driving)
     np.testing.assert_allclose(ours, stored("fomm_train")["transformed_frame"], atol=1e-3)
 
 

@@ -8,7 +8,7 @@ from scipy.signal import correlate
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.losses.perceptual import perceptual_pyramid
-from maskanim_jax.losses.vgg import CONVS, TAPS, check_taps, features, used_weights
+from maskanim_jax.losses.vgg import CONVS, LAYERS, check_layers, features, used_weights
 from maskanim_jax.nn.resize import antialiased_downscale
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 
@@ -36,7 +36,7 @@ def reference(vgg):
             maps = [correlate(padded, kernel[..., o], mode="valid")[..., 0] for o in range(kernel.shape[-1])]
             x = np.maximum(np.stack(maps, -1) + bias, 0)
             found[f"relu{block + 1}_{i + 1}"] = x
-            if len(found) == TAPS.index("relu3_1") + 1:
+            if len(found) == LAYERS.index("relu3_1") + 1:
                 return picture, found
     return picture, found
 
@@ -49,8 +49,8 @@ def test_a_tap_is_vgg_19s_relu(vgg, reference, tap):
 
 
 def test_the_papers_first_third_and_fifth_relu():
-    assert (TAPS[0], TAPS[2], TAPS[4]) == ("relu1_1", "relu2_1", "relu3_1")
-    assert len(TAPS) == 16
+    assert (LAYERS[0], LAYERS[2], LAYERS[4]) == ("relu1_1", "relu2_1", "relu3_1")
+    assert len(LAYERS) == 16
 
 
 def test_taps_come_in_the_order_asked_for_and_halve_with_each_block(vgg):
@@ -85,4 +85,4 @@ def test_only_the_weights_up_to_the_last_tap_are_kept(vgg):
 
 def test_an_unknown_tap_is_a_sentence():
     with pytest.raises(UserError, match="relu1_1 to relu5_4"):
-        check_taps(("relu6_1",))
+        check_layers(("relu6_1",))

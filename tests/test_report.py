@@ -32,12 +32,12 @@ def workdir(tmp_path):
             }
             log.scalars(step, values)
             log.pictures(step, {"masks": np.full((4, 6, 3), step % 256, np.uint8)})
-    config = {"name": "puppets", "reading": "released", "frame_size": 64, "loss": {"vgg": "imagenet"}}
+    config = {"name": "puppets", "reference": "released", "frame_size": 64, "loss": {"vgg": "imagenet"}}
     figures = {
         "l1": 0.0412,
-        "l1_repeat_source": 0.0824,
+        "l1_copy_source": 0.0824,
         "ratio": 0.5,
-        "clips": [{"name": "clip-one", "frames": 8, "l1": 0.03, "l1_repeat_source": 0.06}],
+        "clips": [{"name": "clip-one", "frames": 8, "l1": 0.03, "l1_copy_source": 0.06}],
         "mask": {"mean": 0.4, "std_space": 0.2, "std_time": 0.05},
         "checkpoint_step": 300,
         "frames": 8,
@@ -134,9 +134,9 @@ def test_the_time_line_keeps_the_first_and_the_last_picture(tmp_path):
 
 def test_names_are_escaped_wherever_they_come_from(workdir):
     evil = '<script>alert("1")</script>'
-    clip = {"name": evil, "frames": evil, "l1": evil, "l1_repeat_source": 0}
+    clip = {"name": evil, "frames": evil, "l1": evil, "l1_copy_source": 0}
     (workdir / "reconstruction.json").write_text(json.dumps({"l1": evil, "clips": [clip], "checkpoint_step": evil}))
-    (workdir / "config.json").write_text(json.dumps({"name": evil, "system": evil, "reading": evil}))
+    (workdir / "config.json").write_text(json.dumps({"name": evil, "system": evil, "reference": evil}))
     (workdir / "departures.json").write_text(json.dumps([evil]))
     (workdir / "animation" / "<img src=x onerror=alert(1)>.gif").write_bytes(b"")
     with RunLog(workdir, 300) as log:

@@ -32,8 +32,8 @@ def address(tmp_path_factory):
         save(workdir / f"animation/{name}.mp4", frames, Fraction(10))
         save(workdir / f"animation/{name}-strip.mp4", clip(20, 64, 512), Fraction(10))
     save(workdir / "reconstruction/a.mp4", clip(20, 64, 512), Fraction(10))
-    figures = {"l1": 0.05, "l1_repeat_source": 0.1, "ratio": 0.5, "frames": 19, "data_fingerprint": "f" * 64}
-    clips = [{"name": "n" * 70, "frames": 19, "l1": 0.05, "l1_repeat_source": 0.1}]
+    figures = {"l1": 0.05, "l1_copy_source": 0.1, "ratio": 0.5, "frames": 19, "data_fingerprint": "f" * 64}
+    clips = [{"name": "n" * 70, "frames": 19, "l1": 0.05, "l1_copy_source": 0.1}]
     (workdir / "reconstruction.json").write_text(json.dumps(figures | {"clips": clips}))
     (workdir / "before.json").write_text(json.dumps(figures | {"l1": 0.2, "label": "untrained"}))
     (workdir / "config.json").write_text(json.dumps({"name": "y" * 90}))

@@ -14,11 +14,11 @@ from maskanim_jax.workdir.logs import RunLog
 
 FIGURES = {
     "l1": 0.03,
-    "l1_repeat_source": 0.06,
+    "l1_copy_source": 0.06,
     "ratio": 0.5,
     "frames": 8,
     "checkpoint_step": 300,
-    "clips": [{"name": "one", "frames": 8, "l1": 0.03, "l1_repeat_source": 0.06}],
+    "clips": [{"name": "one", "frames": 8, "l1": 0.03, "l1_copy_source": 0.06}],
     "mask": {"mean": 0.4, "std_space": 0.2, "std_time": 0.05},
 }
 

@@ -111,7 +111,7 @@ def test_statistics_go_through_all_parts_and_each_part_has_its_own_noise():
 
 @pytest.mark.parametrize(("batch", "parts"), [(16, 3), (16, 0), (7, 2)])
 def test_a_batch_that_cannot_be_parted_is_a_sentence(batch, parts):
-    with pytest.raises(UserError, match=r"config\.optim\.accumulate"):
+    with pytest.raises(UserError, match=r"config\.optim\.grad_accum_steps"):
         make_mesh(batch, parts, jax.devices()[:1])
 
 
@@ -121,10 +121,10 @@ def test_a_batch_that_cannot_be_parted_is_a_sentence(batch, parts):
 def smallest_config():
     """Perturbed Masks with every kind of layer once: the number of operations does not depend on the sizes."""
     config = tiny_config()
-    config.frame_size, config.mask.size, config.loss.taps = 16, 8, ("relu1_1",)
-    config.loss.scales = config.loss.coarse_scales = (16,)
+    config.frame_size, config.mask.size, config.loss.vgg_layers = 16, 8, ("relu1_1",)
+    config.loss.pyramid_sizes = config.loss.coarse_pyramid_sizes = (16,)
     for network in (config.mask, config.refine, config.fine):
-        network.blocks = 1
+        network.num_blocks = 1
     return config
 
 
@@ -135,7 +135,7 @@ def talk_of_a_step(devices=4):
     state = jax.eval_shape(lambda: init_state(system, 0, 10))
     vgg = {
         name: jax.ShapeDtypeStruct(value.shape, value.dtype)
-        for name, value in used_weights(untrained_vgg19(0), config.loss.taps).items()
+        for name, value in used_weights(untrained_vgg19(0), config.loss.vgg_layers).items()
     }
     pairs = jax.ShapeDtypeStruct((config.batch_size, config.frame_size, config.frame_size, 3), jnp.uint8)
     lowered = make_step(system, 0, 10, make_mesh(config.batch_size, 1, jax.devices()[:devices])).lower(

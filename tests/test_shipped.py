@@ -40,7 +40,7 @@ def test_it_is_small_and_its_card_has_figures_hashes_and_versions():
     for file, wanted in card["sha256"].items():
         assert hashlib.sha256((HERE / file).read_bytes()).hexdigest() == wanted
     measured = card["figures"]["reconstruction"]
-    assert measured["l1"] < measured["l1_repeat_source"]
+    assert measured["l1"] < measured["l1_copy_source"]
     assert measured["checkpoint_step"] == card["step"]
     assert card["figures"]["truth"]["rows"]
 

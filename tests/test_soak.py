@@ -108,7 +108,7 @@ def two_processes_train():
     from maskanim_jax.training import experiment, loop
 
     config = small_config(sys.argv[1])
-    config.optim.max_steps, config.train.checkpoint_every, config.train.picture_every = 3000, 3000, 3000
+    config.optim.max_steps, config.train.checkpoint_every, config.train.image_every = 3000, 3000, 3000
 
     def main():
         setup.prepare(config)

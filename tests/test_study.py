@@ -20,7 +20,7 @@ from tiny import tiny_config
 
 def get_config():
     pm = tiny_config("data/tiny32")
-    pm.optim.max_steps, pm.cpu_devices, pm.loss.taps = 2, 1, ("relu1_1",)
+    pm.optim.max_steps, pm.num_cpu_devices, pm.loss.vgg_layers = 2, 1, ("relu1_1",)
     {rest}
     return {which}
 """
@@ -29,9 +29,9 @@ FOMM = """
     c = fomm_puppets.get_config()
     c.frame_size, c.batch_size = 32, 8
     for network in (c.keypoints, c.motion):
-        network.width, network.blocks, network.max_width = 4, 2, 16
+        network.width, network.num_blocks, network.max_width = 4, 2, 16
     c.generator.width, c.generator.max_width, c.generator.residual_blocks = 4, 8, 1
-    c.loss.scales, c.loss.taps, c.loss.vgg, c.cpu_devices = (32,), ("relu1_1",), "untrained", 1
+    c.loss.pyramid_sizes, c.loss.vgg_layers, c.loss.vgg, c.num_cpu_devices = (32,), ("relu1_1",), "untrained", 1
     c.data, c.optim, c.train = pm.data.copy_and_resolve_references(), pm.optim, pm.train
     c.data.random_crop, c.data.resize_low, c.data.resize_high = False, 1.0, 1.0
 """
@@ -62,10 +62,10 @@ def test_both_systems_are_trained_measured_and_set_side_by_side(done):
     assert [run["steps"] for run in figures["runs"]] == [2, 2]
     assert all(run["untrained_vgg"] for run in figures["runs"])
     (found,) = figures["sets"]  # the same data for both
-    assert [row["run"] for row in found["rows"]] == ["tiny-perturbed_masks", "tiny-fomm", "repeating the source"]
+    assert [row["run"] for row in found["rows"]] == ["tiny-perturbed_masks", "tiny-fomm", "copying the source"]
     (truth,) = figures["truth"]
     assert {row["variant"] for row in truth["rows"]} == {
-        *("repeating the source", "the driver itself", "full", "no_pert", "no_ref", "no_id", "relative", "absolute")
+        *("copying the source", "the driver itself", "full", "no_pert", "no_ref", "no_id", "relative", "absolute")
     }
     assert list((folder / "tiny-fomm" / "animation").glob("*.mp4"))
     assert (folder / "report" / "index.html").is_file()
@@ -120,7 +120,7 @@ def test_the_sets_have_equal_steps_and_batches_for_both_systems():
                 values = [value[part] for value in values]
             assert values[0] == values[1], field
         # the draws of each identity in an epoch; where an epoch is one pass over the clips they are not used
-        assert one.data.sampling == "clip" or one.data.repeats == other.data.repeats
+        assert one.data.sampling == "clip" or one.data.num_repeats == other.data.num_repeats
 
 
 def test_missing_shards_of_real_clips_are_one_sentence_before_anything_is_trained(tmp_path):

@@ -13,7 +13,7 @@ from maskanim_jax.systems import build
 from maskanim_jax.systems.perturbed_masks.networks import temperature
 from maskanim_jax.training.loop import train
 from maskanim_jax.training.warm_start import read_initial
-from maskanim_jax.workdir.config import changes, read_config
+from maskanim_jax.workdir.config import diff_config, read_config
 from maskanim_jax.workdir.logs import read_log
 
 
@@ -71,7 +71,7 @@ def test_a_config_saved_before_there_was_a_course_is_read_and_not_called_changed
         del saved[network]["temperature_end"], saved[network]["temperature_steps"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     assert read_config(tmp_path).mask.temperature_steps == 0
-    assert changes(tmp_path, tiny_config()) == ([], [])
+    assert diff_config(tmp_path, tiny_config()) == ([], [])
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_a_run_leaves_checkpoints_log_pictures_and_config(whole):
         "mask_time",
         "learning_rate_mask",
     } <= names
-    assert {"steps_per_second", "data_wait_share", "test_l1", "test_l1_repeat_source", "test_mask_iou"} <= names
+    assert {"steps_per_second", "data_wait_share", "test_l1", "test_l1_copy_source", "test_mask_iou"} <= names
     assert list((workdir / "pictures").glob("*.png"))
     assert list((workdir / "tensorboard").iterdir())
     assert "parameters:" in json.dumps(log)
@@ -250,7 +250,7 @@ def test_a_shard_that_disappears_is_a_sentence_and_what_was_learned_is_kept(tiny
     shutil.copytree(tiny_shards, shards)
     config = tiny_config(shards)
     config.optim.max_steps, config.train.log_every, config.train.checkpoint_every = 500, 100, 500
-    config.train.picture_every, config.data.threads, config.data.prefetch = 500, 0, 0
+    config.train.image_every, config.data.num_threads, config.data.prefetch = 500, 0, 0
     config.data.puppets.train_identities = 0  # or they would be drawn again
     original, made = PairStream.batches, []
 

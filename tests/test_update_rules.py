@@ -92,7 +92,7 @@ def test_the_optimiser_of_r_begins_with_fresh_moments_after_the_first_epoch(sett
     # Adam's first step is the learning rate, whatever the gradient's size.
     assert moved[2]["refine"] == pytest.approx(system.config.optim.learning_rate, rel=1e-3)
     assert moved[0]["mask"] == pytest.approx(
-        system.config.optim.learning_rate * system.config.optim.mask_rate, rel=1e-3
+        system.config.optim.learning_rate * system.config.optim.mask_lr_multiplier, rel=1e-3
     )
 
 

@@ -42,13 +42,13 @@ def other_seed(config, path, skip=()):
 def masks_at(size, mask):
     config = tiny_config()
     config.frame_size, config.mask.size = size, mask
-    config.loss.scales = config.loss.coarse_scales = (size,)
+    config.loss.pyramid_sizes = config.loss.coarse_pyramid_sizes = (size,)
     return config
 
 
 def fomm_at(size):
     config = tiny_fomm()
-    config.frame_size, config.loss.scales = size, (size,)
+    config.frame_size, config.loss.pyramid_sizes = size, (size,)
     return config
 
 

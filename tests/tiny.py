@@ -14,18 +14,18 @@ def tiny_config(shards: Path | str = "") -> ConfigDict:
     c.frame_size, c.batch_size = 32, 8
     c.mask.size = 16
     for network in (c.mask, c.refine, c.fine):
-        network.width, network.blocks, network.max_width = 4, 2, 16
+        network.width, network.num_blocks, network.max_width = 4, 2, 16
     c.coarse.width, c.coarse.residual_blocks = 8, 1
-    c.loss.scales = c.loss.coarse_scales = (32,)
-    c.loss.taps = ("relu1_1", "relu2_1")
+    c.loss.pyramid_sizes = c.loss.coarse_pyramid_sizes = (32,)
+    c.loss.vgg_layers = ("relu1_1", "relu2_1")
     c.loss.vgg = "untrained"
     c.data.shards = str(shards)
-    c.data.repeats = 4
+    c.data.num_repeats = 4
     c.data.puppets.train_identities, c.data.puppets.test_identities, c.data.puppets.frames = 6, 3, 5
     c.data.puppets.validation_identities = 3
     c.optim.max_steps, c.optim.cosine_steps, c.optim.max_minutes = 6, 0, 0.0
     c.train.log_every = c.train.checkpoint_every = 2
-    c.train.picture_every = 4
-    c.train.eval_clips = c.train.eval_frames = 2
+    c.train.image_every = 4
+    c.train.num_eval_clips = c.train.eval_frames = 2
     c.animate.pairs = 1
     return c

@@ -9,7 +9,7 @@ from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import fresh_state
-from maskanim_jax.workdir.config import claim_workdir
+from maskanim_jax.workdir.config import write_config
 
 
 def tiny_fomm():
@@ -17,16 +17,16 @@ def tiny_fomm():
     c = fomm_puppets.get_config()
     c.name, c.frame_size = "tiny-fomm", 32
     for network in (c.keypoints, c.motion):
-        network.width, network.blocks, network.max_width = 4, 2, 16
+        network.width, network.num_blocks, network.max_width = 4, 2, 16
     c.generator.width, c.generator.max_width, c.generator.residual_blocks = 4, 8, 1
-    c.loss.scales, c.loss.taps, c.loss.vgg = (32,), ("relu1_1",), "untrained"
+    c.loss.pyramid_sizes, c.loss.vgg_layers, c.loss.vgg = (32,), ("relu1_1",), "untrained"
     return c
 
 
 def untrained(workdir, config):
     """`workdir`, made a run of `config` with its first variables."""
     system = build(config)
-    claim_workdir(Path(workdir), config)
+    write_config(Path(workdir), config)
     with Checkpoints(Path(workdir)) as checkpoints:
         checkpoints.save(fresh_state(system, 0, 1, make_mesh(1)), {"steps_per_epoch": 1}, 1.0)
         checkpoints.wait()

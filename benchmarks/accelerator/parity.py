@@ -125,7 +125,7 @@ class Fomm:
         from maskanim_jax.conversion.fomm import to_variables
 
         self.config = fomm_voxceleb_adv.get_config()
-        self.config.corners = False
+        self.config.align_corners = False
         tensors = recorded.tensors(recorded.keys(folder, "fomm"), ("generator", "kp_detector", "discriminator"))
         self.variables = to_variables(tensors, self.config)
         stored, trained = recorded.arrays(folder, "fomm_eval"), recorded.scalars(folder, "fomm_train")

@@ -25,10 +25,10 @@ def config_of(system: str, frame_size: int, precision: str, small: bool = False)
     config.precision = precision
     if frame_size != 256:
         config.frame_size = frame_size
-        config.loss.scales = (frame_size, frame_size // 2)
+        config.loss.pyramid_sizes = (frame_size, frame_size // 2)
         if system == "perturbed_masks":
             config.mask.size = frame_size // 2
-            config.loss.coarse_scales = (frame_size // 2,)
+            config.loss.coarse_pyramid_sizes = (frame_size // 2,)
     if small:
         _narrow(config, system)
     return config
@@ -39,14 +39,14 @@ def _narrow(config: Any, system: str) -> None:
     parts = ("mask", "refine", "fine") if system == "perturbed_masks" else ("keypoints", "motion")
     for part in parts:
         settings = config[part]
-        settings.width, settings.blocks, settings.max_width = 4, 2, 16
+        settings.width, settings.num_blocks, settings.max_width = 4, 2, 16
     if system == "perturbed_masks":
         config.coarse.width, config.coarse.residual_blocks = 8, 1
-        config.loss.coarse_scales = config.loss.coarse_scales[:1]
+        config.loss.coarse_pyramid_sizes = config.loss.coarse_pyramid_sizes[:1]
     else:
         config.generator.width, config.generator.max_width, config.generator.residual_blocks = 4, 8, 1
-    config.loss.scales = config.loss.scales[:1]
-    config.loss.taps = ("relu1_1", "relu2_1")
+    config.loss.pyramid_sizes = config.loss.pyramid_sizes[:1]
+    config.loss.vgg_layers = ("relu1_1", "relu2_1")
 
 
 def features_of(config: Any) -> tuple[dict[str, np.ndarray], str]:
@@ -55,9 +55,9 @@ def features_of(config: Any) -> tuple[dict[str, np.ndarray], str]:
     from maskanim_jax.pretrained.vgg19 import find_vgg19, untrained_vgg19
 
     try:
-        return find_vgg19(only=used_names(config.loss.taps)), "imagenet"
+        return find_vgg19(only=used_names(config.loss.vgg_layers)), "imagenet"
     except UserError:
-        return used_weights(untrained_vgg19(config.seed), config.loss.taps), "untrained"
+        return used_weights(untrained_vgg19(config.seed), config.loss.vgg_layers), "untrained"
 
 
 def pairs(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -33,7 +33,7 @@ class OurSide:
             # An epoch of one step: r is trained from the second on.
             fresh = fresh_state(self.system, config.seed, 1, self.mesh)
             self.state = fresh._replace(params=jax.jit(lively, donate_argnums=0)(fresh.params))
-            self.frozen = everywhere(self.mesh, used_weights(vgg, config.loss.taps))
+            self.frozen = everywhere(self.mesh, used_weights(vgg, config.loss.vgg_layers))
             self.run = make_step(self.system, config.seed, 1, self.mesh)
         else:
             self.variables = lively_variables(self.system, config.seed)

@@ -92,7 +92,7 @@ def export_weights(folder: Path, config: Any, untrained: bool) -> None:
 
     if untrained:
         config.loss.vgg = "untrained"
-    np.savez(folder / "vgg.npz", **used_weights(vgg_weights(config), config.loss.taps))  # type: ignore[arg-type, unused-ignore]
+    np.savez(folder / "vgg.npz", **used_weights(vgg_weights(config), config.loss.vgg_layers))  # type: ignore[arg-type, unused-ignore]
     layout, system = released(config).layout(config), build(config)
     variables = jax.device_get(lively_variables(system, config.seed))
     write_tensors(

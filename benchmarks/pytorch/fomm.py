@@ -62,9 +62,9 @@ class KeypointDetector(nn.Module):
     def __init__(self, config: ConfigDict) -> None:
         super().__init__()
         settings = config.keypoints
-        self.predictor = EncoderDecoder(3, settings.width, settings.blocks, settings.max_width, skips=True)
-        self.kp = nn.Conv2d(self.predictor.outputs, settings.count, 7)
-        self.maps = 1 if settings.single_jacobian else settings.count
+        self.predictor = EncoderDecoder(3, settings.width, settings.num_blocks, settings.max_width, skips=True)
+        self.kp = nn.Conv2d(self.predictor.outputs, settings.num_keypoints, 7)
+        self.maps = 1 if settings.single_jacobian else settings.num_keypoints
         self.jacobian = nn.Conv2d(self.predictor.outputs, 4 * self.maps, 7) if settings.jacobian else None
         self.down, self.temperature = Blur(round(1 / settings.scale)), settings.temperature
 
@@ -86,13 +86,17 @@ class DenseMotion(nn.Module):
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__()
-        settings, count = config.motion, config.keypoints.count
+        settings, count = config.motion, config.keypoints.num_keypoints
         self.hourglass = EncoderDecoder(
-            4 * (count + 1), settings.width, settings.blocks, settings.max_width, skips=True
+            4 * (count + 1), settings.width, settings.num_blocks, settings.max_width, skips=True
         )
         self.mask = nn.Conv2d(self.hourglass.outputs, count + 1, 7, padding=3)
         self.occlusion = nn.Conv2d(self.hourglass.outputs, 1, 7, padding=3) if settings.occlusion else None
-        self.down, self.variance, self.corners = Blur(round(1 / settings.scale)), settings.variance, config.corners
+        self.down, self.variance, self.corners = (
+            Blur(round(1 / settings.scale)),
+            settings.variance,
+            config.align_corners,
+        )
 
     def forward(self, source: Tensor, at_source: Keypoints, wanted: Keypoints) -> tuple[Tensor, Tensor | None]:
         """The deformation (N, L, L, 2) and the occlusion (N, 1, L, L)."""
@@ -135,7 +139,7 @@ class Generator(nn.Module):
             Block(widths[i + 1], widths[i], kind="up") for i in reversed(range(settings.down_blocks))
         )
         self.final = nn.Conv2d(widths[0], 3, 7, padding=3)
-        self.dense_motion_network, self.corners = DenseMotion(config), config.corners
+        self.dense_motion_network, self.corners = DenseMotion(config), config.align_corners
 
     def forward(self, source: Tensor, at_source: Keypoints, wanted: Keypoints) -> Tensor:
         """Source (N or 1, 3, S, S) and keypoints to (N, 3, S, S); one source for many poses is encoded once."""
@@ -223,7 +227,7 @@ class Model(nn.Module):
         prediction = self.generator(source, at_source, at_driving)
         losses = {"perceptual": weights.perceptual * perceptual({"fine": prediction}, target)["fine"]}
         warp = Warp.drawn(len(driving), self.config, driving.device) if warp is None else warp
-        at_warped = self.kp_detector(warp.frames(driving, self.config.corners).detach())
+        at_warped = self.kp_detector(warp.frames(driving, self.config.align_corners).detach())
         if weights.equivariance_value:
             distance = (at_driving.value - warp(at_warped.value)).abs().mean()
             losses["equivariance_value"] = weights.equivariance_value * distance

@@ -52,8 +52,11 @@ class Perceptual(nn.Module):
 
     def __init__(self, weights: Mapping[str, np.ndarray], config: ConfigDict) -> None:
         super().__init__()
-        self.vgg, side = Vgg(weights, config.loss.taps), config.frame_size
-        self.scales = {"fine": tuple(config.loss.scales), "coarse": tuple(config.loss.get("coarse_scales", ()))}
+        self.vgg, side = Vgg(weights, config.loss.vgg_layers), config.frame_size
+        self.scales = {
+            "fine": tuple(config.loss.pyramid_sizes),
+            "coarse": tuple(config.loss.get("coarse_pyramid_sizes", ())),
+        }
         self.all = sorted({scale for scales in self.scales.values() for scale in scales}, reverse=True)
         self.blurs = nn.ModuleDict({str(scale): Blur(side // scale) for scale in self.all})
 

@@ -1,6 +1,6 @@
 """What would Perturbed Masks be in PyTorch? m, r, l and h, their losses and where gradients stop.
 
-Masks are (N, 1, L, L). Beyond the released code the networks know the temperatures, `mask.border` and `mask.area` of the small recipe.
+Masks are (N, 1, L, L). Beyond the released code the networks know the temperatures, `mask.border` and `mask.area_weight` of the small recipe.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class MaskGenerator(nn.Module):
     def __init__(self, config: ConfigDict) -> None:
         super().__init__()
         settings, step = config.mask, config.frame_size // config.mask.size
-        self.predictor = EncoderDecoder(3, settings.width, settings.blocks, settings.max_width)
+        self.predictor = EncoderDecoder(3, settings.width, settings.num_blocks, settings.max_width)
         self.border = EDGE if settings.border == "zero" else 0
         self.ref = nn.Conv2d(self.predictor.outputs, 1, 7, padding=EDGE - self.border)
         self.down = Blur(step) if step > 1 else nn.Identity()
@@ -52,8 +52,8 @@ class Generator(nn.Module):
         self.up_blocks = nn.ModuleList(Block(width >> i, width >> (i + 1), kind="up") for i in range(ups))
         self.final = nn.Conv2d(width >> ups, 3, 7, padding=3)
         fine, refine = config.fine, config.refine
-        self.hourglass = EncoderDecoder(8, fine.width, fine.blocks, fine.max_width, skips=True)
-        self.mask_fix_net = EncoderDecoder(5, refine.width, refine.blocks, refine.max_width)
+        self.hourglass = EncoderDecoder(8, fine.width, fine.num_blocks, fine.max_width, skips=True)
+        self.mask_fix_net = EncoderDecoder(5, refine.width, refine.num_blocks, refine.max_width)
         self.ref = nn.Conv2d(self.mask_fix_net.outputs, 1, 7, padding=3)
         self.final_hourglass = nn.Conv2d(self.hourglass.outputs, 3, 7, padding=3)
         self.temperature = refine.temperature
@@ -131,15 +131,15 @@ class Model(nn.Module):
         losses = {"mask": config.loss.mask * F.l1_loss(refined, known)}
         for name, value in perceptual({"coarse": coarse, "fine": fine}, target).items():
             losses[name] = config.loss.perceptual * value
-        if config.mask.area:
+        if config.mask.area_weight:
             means = torch.cat([source_mask.mean((1, 2, 3)), driving_mask.mean((1, 2, 3))])
-            losses["area"] = config.mask.area * F.relu(means - config.mask.area_free).mean()
+            losses["area"] = config.mask.area_weight * F.relu(means - config.mask.area_margin).mean()
         return losses
 
     def optimizer(self) -> torch.optim.Optimizer:
         """Adam over all networks, m at its own rate."""
         optim = self.config.optim
-        rates = {"mask": optim.learning_rate * optim.mask_rate}
+        rates = {"mask": optim.learning_rate * optim.mask_lr_multiplier}
         groups = [
             {"params": list(self.network(name)), "lr": rates.get(name, optim.learning_rate)} for name in self.NETWORKS
         ]

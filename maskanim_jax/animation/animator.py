@@ -29,6 +29,7 @@ from maskanim_jax.animation.inputs import (
 )
 from maskanim_jax.animation.jobs import write_animation
 from maskanim_jax.errors import UserError, check_at_least
+from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -40,16 +41,17 @@ if TYPE_CHECKING:
 
 
 def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
-    """The trained system of a workdir ("best" or "last" checkpoint) or of a folder WORKDIR/checkpoints/STEP.
+    """The trained system of a workdir ("best" or "last" checkpoint), of a folder WORKDIR/checkpoints/STEP, or of a file of the released code.
 
     Raises UserError when there is none or it cannot be read.
     """
     if which not in ("best", "last"):
         raise UserError(f"which={which!r} cannot be: give 'best' or 'last'")
     from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
 
-    path = Path(checkpoint)
+    path = run_of(user_path(checkpoint))
     setup.prepare(saved_config(path))
     return Animator(load_run(path, which))
 
@@ -83,7 +85,7 @@ class Animator:
         fps: None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Iterator[np.ndarray]: ...
@@ -98,7 +100,7 @@ class Animator:
         fps: float | Fraction | None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Path: ...
@@ -112,7 +114,7 @@ class Animator:
         fps: float | Fraction | None = None,
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         progress: bool = True,
         **options: Option,
     ) -> Iterator[np.ndarray] | Path:
@@ -121,7 +123,7 @@ class Animator:
         Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
         length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs. Each frame is shown when
         the driving file shows its own, and the file's sound is kept; arrays have 25 frames per second. `fps` sets a constant rate instead.
-        `best_frame` measures relative motion from the driving frame nearest to the source's pose. `options` are the system's:
+        `find_best_frame` measures relative motion from the driving frame nearest to the source's pose. `options` are the system's:
         threshold="median", mask_scale=0.75, motion="absolute", ...
 
         Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
@@ -131,11 +133,14 @@ class Animator:
         if output is None and fps is not None:
             raise UserError("fps is that of a file: give output=, or leave fps away")
         if output is not None:
+            output = user_text(output)
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
             if isinstance(driving, str | os.PathLike):
-                driving = open_frames(Path(driving))  # the times of its frames come with them
-        shown = self.pictures(source, driving, names=(result,), batch=batch, fit=fit, best_frame=best_frame, **options)
+                driving = open_frames(user_path(driving))  # the times of its frames come with them
+        shown = self.pictures(
+            source, driving, names=(result,), batch=batch, fit=fit, find_best_frame=find_best_frame, **options
+        )
         if output is None:
             return (pictures[result] for pictures in shown)
         total, timing, sound = clip_facts(driving)
@@ -153,7 +158,7 @@ class Animator:
         names: Sequence[str] = (),
         batch: int = 8,
         fit: Fit = "crop",
-        best_frame: bool = False,
+        find_best_frame: bool = False,
         **options: Option,
     ) -> Iterator[dict[str, np.ndarray]]:
         """Like `animate`, but all intermediate pictures of each frame by name, or those of `names`: (H, W, 3) uint8, masks in grey."""
@@ -163,13 +168,13 @@ class Animator:
         still = read_picture(source)
         if isinstance(driving, np.ndarray) and driving.ndim != 4:
             raise UserError(f"a driving array is (N, H, W, 3), not {driving.shape}: give [frame] for a single frame")
-        if best_frame and read_once(driving):
+        if find_best_frame and read_once(driving):
             raise UserError(
-                "best_frame reads the driving twice: give a path, a list or an array instead of a generator"
+                "find_best_frame reads the driving twice: give a path, a list or an array instead of a generator"
             )
         if isinstance(driving, str | os.PathLike):
-            open_frames(Path(driving)).close()  # says now what is wrong with it
-        return self._pictures(still, driving, chosen, wanted, batch, fit, best_frame)
+            open_frames(user_path(driving)).close()  # says now what is wrong with it
+        return self._pictures(still, driving, chosen, wanted, batch, fit, find_best_frame)
 
     def _pictures(
         self,
@@ -179,10 +184,10 @@ class Animator:
         names: tuple[str, ...],
         batch: int,
         fit: Fit,
-        best_frame: bool,
+        find_best_frame: bool,
     ) -> Iterator[dict[str, np.ndarray]]:
         system, variables, first = self.run.system, self.run.variables, None
-        if best_frame:
+        if find_best_frame:
             with ExitStack() as stack:
                 frames = read_frames(driving, stack)
                 first = nearest_frame(system, variables, source, frames, batch=batch, fit=fit)[1]

@@ -86,5 +86,7 @@ def nearest_frame(
             number += 1
         read.clear()
     if found is None:
-        raise UserError("no driving frame has a pose that can be compared with the source's: leave --best_frame away")
+        raise UserError(
+            "no driving frame has a pose that can be compared with the source's: leave --find_best_frame away"
+        )
     return found

@@ -52,18 +52,18 @@ def plan(args: argparse.Namespace) -> list[Job]:
             bundled.example(Path(args.source), bundled.SOURCE),
             bundled.example(Path(args.driving), bundled.DRIVING),
         )
-        jobs = [Job(source, driving, args.output, args.strip)]
+        jobs = [Job(source, driving, args.output, args.save_intermediates)]
     else:
         if args.source is not None or args.driving is not None:
             raise UserError("--pairs stands alone; leave --source and --driving away, or give them without --pairs")
-        for folder in filter(None, (args.output, args.strip)):
+        for folder in filter(None, (args.output, args.save_intermediates)):
             if Path(folder).suffix and not is_folder(folder):
                 raise UserError(f"{folder} must be a folder with --pairs; end it with /")
         pairs = read_pairs(Path(args.pairs), args.data)
         jobs = []
         for number, pair in enumerate(pairs):
             name = pair.output_name(number)
-            strip_path = str(Path(args.strip) / name) if args.strip else None
+            strip_path = str(Path(args.save_intermediates) / name) if args.save_intermediates else None
             where = f"{args.pairs} line {pair.line}: "
             jobs.append(Job(pair.source, pair.driving, str(Path(args.output) / name), strip_path, where))
     for job in jobs:
@@ -77,7 +77,7 @@ def _check(job: Job) -> None:
     first_frame(job.driving)
     outputs = [path for path in (job.output, job.strip) if path]
     if len({Path(path).resolve() for path in outputs}) < len(outputs):
-        raise UserError(f"{job.output} is both --output and --strip; give two names")
+        raise UserError(f"{job.output} is both --output and --save_intermediates; give two names")
     for path in outputs:
         for given in (job.source.resolve(), job.driving.resolve()):
             if Path(path).resolve() in (given, *given.parents):
@@ -95,7 +95,7 @@ def named(job: Job) -> Iterator[None]:
 
 
 def render(
-    run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, best_frame: bool = False, label: str = ""
+    run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, find_best_frame: bool = False, label: str = ""
 ) -> int:
     """Makes one result, and its strip if asked for, with a bar; returns the number of frames. Raises UserError."""
 
@@ -112,12 +112,12 @@ def render(
         options,
         batch=batch,
         fit=fit,
-        best_frame=best_frame,
+        find_best_frame=find_best_frame,
         watch=watch,
         warn=_warning(job),
     )
-    if made.best_frame is not None:
-        print(f"{job.driving}: frame {made.best_frame} is nearest to the source's pose")
+    if made.find_best_frame is not None:
+        print(f"{job.driving}: frame {made.find_best_frame} is nearest to the source's pose")
     return made.frames
 
 
@@ -129,7 +129,7 @@ class Made(NamedTuple):
     """What `animate_file` wrote: the number of frames, and which frame of the driving was taken for the first."""
 
     frames: int
-    best_frame: int | None
+    find_best_frame: int | None
 
 
 def animate_file(
@@ -142,18 +142,18 @@ def animate_file(
     *,
     batch: int,
     fit: Fit,
-    best_frame: bool,
+    find_best_frame: bool,
     watch: Callable[[FrameSource, Doing], Iterable[np.ndarray]],
     warn: Callable[[str], None],
 ) -> Made:
     """Animates the picture `source` by the video `driving`, whose times and sound `output` keeps; `strips` gets all pictures side by side.
 
-    With `best_frame` the driving is read twice, and relative motion is measured from the frame that is nearest to the source's pose.
+    With `find_best_frame` the driving is read twice, and relative motion is measured from the frame that is nearest to the source's pose.
     `watch` gives the frames of the opened driving each time: it may count them, or refuse too many. Raises UserError.
     """
     system, still = run.system, first_frame(source)
     number = first = None
-    if best_frame:
+    if find_best_frame:
         with open_frames(driving) as clip:
             frames = watch(clip, "best frame")
             number, first = nearest_frame(system, run.variables, still, frames, batch=batch, fit=fit)

@@ -255,7 +255,7 @@ class Checkpoints:
                 check_sums(self.folder / str(other))
                 return (
                     f"the newest whole one before it is {self.folder / str(other)}: "
-                    f"`python -m maskanim_jax.main --workdir={shlex.quote(str(self.workdir))} --from_step={other}` trains on from there"
+                    f"`python -m maskanim_jax.main --workdir={shlex.quote(str(self.workdir))} --restore_step={other}` trains on from there"
                 )
         return "no whole one is before it: restore it from a copy, or train anew in another --workdir"
 

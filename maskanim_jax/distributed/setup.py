@@ -27,7 +27,7 @@ _KEY = "maskanim_jax/watch"
 
 
 def prepare(config: ConfigDict) -> None:
-    """Turns on the persistent compilation cache, makes `config.cpu_devices`, joins the other processes when MASKANIM_DISTRIBUTED is set.
+    """Turns on the persistent compilation cache, makes `config.num_cpu_devices`, joins the other processes when MASKANIM_DISTRIBUTED is set.
 
     Without a GPU or TPU a mesh of CPU devices is worth having where convs are XLA's: it runs a narrow one on one core, two devices run two of
     them. The compiled ones (nn/kernels/native) use all cores on one device, which is faster. 0 devices: whichever it is.
@@ -35,7 +35,7 @@ def prepare(config: ConfigDict) -> None:
     """
     if others := os.environ.get(OTHERS):
         _join(others)
-    devices = config.cpu_devices or _fastest()
+    devices = config.num_cpu_devices or _fastest()
     if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         with contextlib.suppress(RuntimeError):  # JAX is in use already: its devices stay what they are
             jax.config.update("jax_num_cpu_devices", devices)
@@ -49,7 +49,7 @@ def prepare(config: ConfigDict) -> None:
 
 
 def _fastest() -> int:
-    """Devices for `cpu_devices` 0."""
+    """Devices for `num_cpu_devices` 0."""
     return 1 if build.load().prefix else min(2, os.cpu_count() or 1)
 
 

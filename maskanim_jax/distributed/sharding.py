@@ -18,9 +18,9 @@ def make_mesh(batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device
     Raises UserError when a batch of `batch_size` cannot be split evenly over them, in `accumulate` parts.
     """
     count = jax.device_count() if devices is None else len(devices)
-    check_at_least("config.optim.accumulate", accumulate)
+    check_at_least("config.optim.grad_accum_steps", accumulate)
     if batch_size % (count * accumulate):
-        parts = f" in config.optim.accumulate={accumulate} parts" if accumulate > 1 else ""
+        parts = f" in config.optim.grad_accum_steps={accumulate} parts" if accumulate > 1 else ""
         raise UserError(
             f"config.batch_size={batch_size} cannot be split over {count} devices{parts}: give a multiple of {count * accumulate}"
         )

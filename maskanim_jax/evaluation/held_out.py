@@ -21,7 +21,7 @@ SHOWN_PAIRS = 6
 
 def held_out_figures(measured: Mapping[str, Any]) -> dict[str, float]:
     """Scalars of a reconstruction for the log."""
-    figures = {f"test_{key}": measured[key] for key in ("l1", "l1_repeat_source", "ratio") if measured[key] is not None}
+    figures = {f"test_{key}": measured[key] for key in ("l1", "l1_copy_source", "ratio") if measured[key] is not None}
     return figures | {f"test_mask_{key}": float(value) for key, value in measured.get("mask", {}).items()}
 
 

@@ -60,9 +60,7 @@ def world_reconstruction(run: LoadedRun, world: int, progress: bool = False) -> 
 
     drawn = DrawnSplit(world_clips(run.config.data.puppets, world), run.system.frame_size)
     found = reconstruct(run.system, run.variables, drawn, progress=progress)
-    l1, repeat, frames = (
-        np.array([row[key] for row in found["clips"]]) for key in ("l1", "l1_repeat_source", "frames")
-    )
+    l1, repeat, frames = (np.array([row[key] for row in found["clips"]]) for key in ("l1", "l1_copy_source", "frames"))
     found["l1_interval"] = list(interval(list(l1), list(frames))[1:])
     # the ratio of two sums is the mean of the clips' ratios, weighted by the denominator
     found["ratio_interval"] = list(interval(list(l1 / repeat), list(repeat * frames))[1:])
@@ -85,6 +83,6 @@ def table(figures: Mapping[str, Any]) -> str:
     (low, high), (least, most) = made["l1_interval"], made["ratio_interval"]
     lines.append(
         f"reconstruction of {len(made['clips'])} clips: L1 {made['l1']:.4f} [{low:.4f}, {high:.4f}], copying the source "
-        f"{made['l1_repeat_source']:.4f}, ratio {made['ratio']:.3f} [{least:.3f}, {most:.3f}]"
+        f"{made['l1_copy_source']:.4f}, ratio {made['ratio']:.3f} [{least:.3f}, {most:.3f}]"
     )
     return "\n".join([*lines, f"joint_error is in pixels of a frame of {UNIT_SIDE}; in brackets 95 % intervals"])

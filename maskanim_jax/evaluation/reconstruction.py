@@ -1,4 +1,4 @@
-"""How well are held-out clips reconstructed? The paper's protocol (section 4.1), and what it says beside repeating the source.
+"""How well are held-out clips reconstructed? The paper's protocol (section 4.1), and what it says beside copying the source.
 
 The first frame of a test clip is the source, all others are driving frames; L1 is the mean absolute difference of all pixels and channels
 in [0, 1], over all reconstructed frames. Source and driver are one identity, so a system leaves out what is there to separate two.
@@ -120,7 +120,7 @@ def reconstruct(
             "identity": clip.identity,
             "frames": len(errors),
             "l1": float(np.mean(errors)),
-            "l1_repeat_source": float(np.mean(repeats)),
+            "l1_copy_source": float(np.mean(repeats)),
             **pairs.finish_clip(),
         }
         if masks:
@@ -167,11 +167,11 @@ def _figures(rows: list[dict[str, Any]], overlap: Overlap, metrics: Sequence[Met
     """Overall figures: L1 and `metrics` over all frames, masks as the mean over clips."""
     frames = sum(row["frames"] for row in rows)
     if not frames:
-        return {"l1": None, "l1_repeat_source": None, "ratio": None, "frames": 0, "clips": rows}
-    l1, repeat = (sum(row[key] * row["frames"] for row in rows) / frames for key in ("l1", "l1_repeat_source"))
+        return {"l1": None, "l1_copy_source": None, "ratio": None, "frames": 0, "clips": rows}
+    l1, repeat = (sum(row[key] * row["frames"] for row in rows) / frames for key in ("l1", "l1_copy_source"))
     figures: dict[str, Any] = {
         "l1": l1,
-        "l1_repeat_source": repeat,
+        "l1_copy_source": repeat,
         "ratio": l1 / repeat if repeat else None,
         "frames": frames,
     }

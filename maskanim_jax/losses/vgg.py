@@ -22,23 +22,23 @@ Array = TypeVar("Array")
 CONVS = (2, 2, 4, 4, 4)
 """Number of convs in each block; a 2x2 max pool lies between blocks."""
 
-TAPS = tuple(f"relu{block + 1}_{i + 1}" for block, count in enumerate(CONVS) for i in range(count))
+LAYERS = tuple(f"relu{block + 1}_{i + 1}" for block, count in enumerate(CONVS) for i in range(count))
 """Names of all ReLU layers in order: relu1_1 ... relu5_4."""
 
 
-def check_taps(taps: Sequence[str]) -> None:
+def check_layers(layers: Sequence[str]) -> None:
     """Raises UserError when a name is not a ReLU layer of VGG-19."""
-    unknown = [tap for tap in taps if tap not in TAPS]
-    if unknown or not taps:
+    unknown = [layer for layer in layers if layer not in LAYERS]
+    if unknown or not layers:
         raise UserError(
-            f"config.loss.taps has {unknown or 'no layer'}; the ReLU layers of VGG-19 are {TAPS[0]} to {TAPS[-1]}"
+            f"config.loss.vgg_layers has {unknown or 'no layer'}; the ReLU layers of VGG-19 are {LAYERS[0]} to {LAYERS[-1]}"
         )
 
 
 def features(
-    weights: Mapping[str, jax.Array], frames: jax.Array, taps: Sequence[str], dtype: DType = jnp.float32
+    weights: Mapping[str, jax.Array], frames: jax.Array, layers: Sequence[str], dtype: DType = jnp.float32
 ) -> list[jax.Array]:
-    """Activations N_j of Eq. 9 at the named ReLU layers, for (N, H, W, 3) RGB in [0, 1]; layers after the last tap are not computed."""
+    """Activations N_j of Eq. 9 at the named ReLU layers, for (N, H, W, 3) RGB in [0, 1]; deeper layers are not computed."""
     x = ((frames - weights["mean"]) / weights["std"]).astype(dtype)
     found: dict[str, jax.Array] = {}
     for block, count in enumerate(CONVS):
@@ -49,21 +49,21 @@ def features(
             kernel, bias = weights[f"conv{name}/kernel"].astype(dtype), weights[f"conv{name}/bias"].astype(dtype)
             x = conv2d(x, jax.lax.stop_gradient(kernel))
             x = jax.nn.relu(x + bias)
-            if f"relu{name}" in taps:
+            if f"relu{name}" in layers:
                 found[f"relu{name}"] = x
-            if len(found) == len(set(taps)):
-                return [found[tap] for tap in taps]
-    return [found[tap] for tap in taps]
+            if len(found) == len(set(layers)):
+                return [found[layer] for layer in layers]
+    return [found[layer] for layer in layers]
 
 
-def used_names(taps: Sequence[str]) -> set[str]:
-    """The names of the weights that the taps need."""
-    last = max(TAPS.index(tap) for tap in taps)
-    convs = (tap.replace("relu", "conv") for tap in TAPS[: last + 1])
+def used_names(layers: Sequence[str]) -> set[str]:
+    """Names of the weights that the layers need."""
+    last = max(LAYERS.index(layer) for layer in layers)
+    convs = (layer.replace("relu", "conv") for layer in LAYERS[: last + 1])
     return {"mean", "std", *(f"{conv}/{part}" for conv in convs for part in ("kernel", "bias"))}
 
 
-def used_weights(weights: Mapping[str, Array], taps: Sequence[str]) -> dict[str, Array]:
-    """The part of the weights that the taps need: less to move to the device."""
-    names = used_names(taps)
+def used_weights(weights: Mapping[str, Array], layers: Sequence[str]) -> dict[str, Array]:
+    """Only the weights that the layers need, so that less is moved to the device."""
+    names = used_names(layers)
     return {key: value for key, value in weights.items() if key in names}

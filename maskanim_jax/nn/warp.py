@@ -1,6 +1,6 @@
 """How is a frame warped? Bilinear sampling at a grid of coordinates, in PyTorch's two conventions.
 
-FOMM, section 3.1 (the warped sources S^1 .. S^K) and f_w of Eq. 8. Coordinates are x first, in [-1, 1]. With `corners` -1 and 1 are the CENTRES
+FOMM, section 3.1 (the warped sources S^1 .. S^K) and f_w of Eq. 8. Coordinates are x first, in [-1, 1]. With `align_corners` -1 and 1 are the CENTRES
 of the outermost pixels (the torch that FOMM was published with); without, they are the outer EDGES of those pixels (today's torch).
 """
 
@@ -26,11 +26,13 @@ def _reflect(position: jax.Array, low: float, span: float) -> jax.Array:
     return low + jnp.minimum(folded, 2 * span - folded)
 
 
-def _neighbours(position: jax.Array, size: int, corners: bool, padding: Padding) -> list[tuple[jax.Array, jax.Array]]:
+def _neighbours(
+    position: jax.Array, size: int, align_corners: bool, padding: Padding
+) -> list[tuple[jax.Array, jax.Array]]:
     """Along one axis: the two pixels (int32, inside the frame) about each coordinate, with their weights."""
-    position = (position + 1) / 2 * (size - 1) if corners else ((position + 1) * size - 1) / 2
+    position = (position + 1) / 2 * (size - 1) if align_corners else ((position + 1) * size - 1) / 2
     if padding == "reflection":
-        low, span = (0.0, size - 1.0) if corners else (-0.5, float(size))
+        low, span = (0.0, size - 1.0) if align_corners else (-0.5, float(size))
         position = jnp.clip(_reflect(position, low, max(span, 1.0)), 0.0, size - 1.0)
     else:
         position = jnp.clip(position, -2.0, size + 1.0)  # zeros beyond; keeps the integers small
@@ -42,7 +44,7 @@ def _neighbours(position: jax.Array, size: int, corners: bool, padding: Padding)
     return found
 
 
-def grid_sample(frames: jax.Array, grid: jax.Array, *, corners: bool, padding: Padding) -> jax.Array:
+def grid_sample(frames: jax.Array, grid: jax.Array, *, align_corners: bool, padding: Padding) -> jax.Array:
     """Samples (N, H, W, C) at (N, H', W', 2): (N, H', W', C) of the frames' type; differentiable in both.
 
     Outside the frame are zeros, or the mirrored frame ("reflection").
@@ -50,8 +52,8 @@ def grid_sample(frames: jax.Array, grid: jax.Array, *, corners: bool, padding: P
     n, height, width, channels = frames.shape
     pixels = frames.reshape(n, height * width, channels)
     grid = grid.astype(jnp.float32)
-    columns = _neighbours(grid[..., 0], width, corners, padding)
-    rows = _neighbours(grid[..., 1], height, corners, padding)
+    columns = _neighbours(grid[..., 0], width, align_corners, padding)
+    rows = _neighbours(grid[..., 1], height, align_corners, padding)
 
     def read(pixels: jax.Array, index: jax.Array) -> jax.Array:
         return pixels.at[index].get(mode="promise_in_bounds")

@@ -56,7 +56,7 @@ def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headli
         figures: the content of reconstruction.json, or empty.
         found: of `health`.
     """
-    error, copied = figures.get("l1"), figures.get("l1_repeat_source")
+    error, copied = figures.get("l1"), figures.get("l1_copy_source")
     if not (_is_number(error) and _is_number(copied) and copied > 0):
         missing = (
             "Nothing has been reconstructed yet, so there is no figure that says how the run went: run "

@@ -11,7 +11,7 @@ from maskanim_jax.workdir.results import BEFORE, FIRST_MINUTE, inputs_of
 
 _STRIP = "-strip"
 _MASK = {"mask_mean": "mean", "mask_space": "std_space", "mask_time": "std_time", "mask_iou": "iou"}
-_NOT_COMPARED = ("frames", "checkpoint_step", "l1_repeat_source")
+_NOT_COMPARED = ("frames", "checkpoint_step", "l1_copy_source")
 
 
 class Player(NamedTuple):

@@ -16,13 +16,14 @@ from maskanim_jax.reports.headline import Health, headline, health
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.utils.templates import rendered
 from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.renamed_fields import upgrade_config, upgrade_figures
 from maskanim_jax.workdir.results import ANIMATION, BEFORE
 
-_OWN_PLACE = ("l1", "l1_repeat_source", "ratio", "frames", "checkpoint_step")  # of reconstruction.json
+_OWN_PLACE = ("l1", "l1_copy_source", "ratio", "frames", "checkpoint_step")  # of reconstruction.json
 
 _SUMMARY = {
     "system": "system",
-    "reading": "reading",
+    "reference": "reference",
     "frame size": "frame_size",
     "mask size": "mask.size",
     "batch size": "batch_size",
@@ -67,7 +68,7 @@ def summary(workdir: Path) -> str:
         if len(counted) > 1:
             first, last = counted[0], counted[-1]
             lines.append(f"{name} {first[name]:.4g} at step {first['step']}, {last[name]:.4g} at step {last['step']}")
-    figures = page_parts.read_json(workdir / "reconstruction.json", dict, [])
+    figures = upgrade_figures(page_parts.read_json(workdir / "reconstruction.json", dict, []))
     try:
         if figures:
             lines += _reached(figures, health(workdir, records, _dict(figures.get("mask"))))
@@ -81,7 +82,7 @@ def summary(workdir: Path) -> str:
 def _reached(figures: dict[str, Any], found: Health) -> list[str]:
     """Lines on the held-out figures; raises KeyError, TypeError or ValueError when one is missing or no number."""
     lines = [
-        f"held-out L1 {figures['l1']:.4f}; repeating the source {figures['l1_repeat_source']:.4f}; "
+        f"held-out L1 {figures['l1']:.4f}; copying the source {figures['l1_copy_source']:.4f}; "
         f"ratio {figures['ratio']:.3f} over {figures['frames']} frames (checkpoint of step {figures['checkpoint_step']})"
     ]
     if mask := figures.get("mask"):
@@ -96,8 +97,8 @@ def _reached(figures: dict[str, Any], found: Health) -> list[str]:
 def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
     """What the template needs."""
     notes: list[str] = []
-    config = page_parts.read_json(workdir / "config.json", dict, notes)
-    figures = page_parts.read_json(workdir / "reconstruction.json", dict, notes)
+    config = upgrade_config(page_parts.read_json(workdir / "config.json", dict, notes))
+    figures = upgrade_figures(page_parts.read_json(workdir / "reconstruction.json", dict, notes))
     departures = page_parts.read_json(workdir / "departures.json", list, notes)
     summary = page_parts.read_json(workdir / "summary.json", dict, notes)
     before = page_parts.read_json(workdir / BEFORE, dict, notes)
@@ -108,8 +109,8 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
         "title": str(config.get("name") or workdir.resolve().name),
         "workdir": str(workdir),
         "headline": headline(workdir, figures, health(workdir, records, mask)),
-        "reading": {"paper": "the paper's text", "released": "the authors' released code"}.get(
-            str(config.get("reading")), "not recorded"
+        "reference": {"paper": "the paper's text", "released": "the authors' released code"}.get(
+            str(config.get("reference")), "not recorded"
         ),
         "steps": max((record["step"] for record in records), default=0),
         "hours": _hours(records),

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports.page_parts import at, read_json
 from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.renamed_fields import upgrade_config, upgrade_figures
 
 
 class Run(NamedTuple):
@@ -45,7 +46,9 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             raise UserError(
                 f"{folder} has no figures: run `python -m maskanim_jax.main --workdir={folder} --mode=reconstruct` first"
             )
-        runs.append(Run(folder, label, config, figures, truth, read_log(folder), notes))
+        runs.append(
+            Run(folder, label, upgrade_config(config), upgrade_figures(figures), truth, read_log(folder), notes)
+        )
     return runs
 
 

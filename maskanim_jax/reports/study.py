@@ -87,7 +87,7 @@ def _shorter(steps: int | None) -> list[str]:
         return []
     every = max(1, steps // 5)
     names = {"optim.max_steps": steps, "optim.cosine_steps": steps, "train.log_every": every}
-    names |= {"train.checkpoint_every": 5 * every, "train.picture_every": 5 * every}
+    names |= {"train.checkpoint_every": 5 * every, "train.image_every": 5 * every}
     return [f"--config.{name}={value}" for name, value in names.items()]
 
 
@@ -97,7 +97,7 @@ def run_study(runs: Sequence[Planned], *, pairs: int = 20, frames: int = 8) -> l
         print(f"[{number}/{len(runs)}] {run.name}: {run.workdir}", flush=True)
         moved = f"--config.data.shards={run.shards}"
         if not is_finished(run):
-            config = f"--config={_found(run.config)}"
+            config = f"--config={config_files.find_config(run.config)}"
             call(run, "training", "maskanim_jax.main", config, "--mode=all", *run.overrides)
         elif not is_fresh(run.workdir, "reconstruction.json"):
             call(run, "reconstruction", "maskanim_jax.main", "--mode=reconstruct", moved)
@@ -140,16 +140,6 @@ def is_fresh(workdir: Path, file: str) -> bool:
         return False
     kept = [path for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
     return str(step) in {path.name for path in kept} and all(path.stat().st_mtime <= written for path in kept)
-
-
-def _found(config: str) -> str:
-    """The config with a path that can be read from everywhere: the package's own where there is no such file here."""
-    name, colon, argument = config.partition(":")
-    if not Path(name).is_file():
-        import configs
-
-        name = str(Path(str(configs.__file__)).parent / Path(name).name)
-    return f"{name}{colon}{argument}"
 
 
 def chosen_sets(args: argparse.Namespace) -> dict[str, Sequence[str]]:

@@ -85,11 +85,11 @@ def random_negative(key: jax.Array, frames: jax.Array, probability: float) -> ja
 def flip_pairs(
     key: jax.Array, source: jax.Array, driving: jax.Array, settings: ConfigDict
 ) -> tuple[jax.Array, jax.Array]:
-    """Swaps source and driver with probability `time_flip`; otherwise mirrors both with probability `mirror`."""
+    """Swaps source and driver with probability `swap_prob`; otherwise mirrors both with probability `mirror`."""
     swap_key, mirror_key = jax.random.split(key)
     shape = (source.shape[0], 1, 1, 1)
-    swap = jax.random.bernoulli(swap_key, settings.time_flip, shape)
-    mirror = ~swap & jax.random.bernoulli(mirror_key, settings.mirror, shape)
+    swap = jax.random.bernoulli(swap_key, settings.swap_prob, shape)
+    mirror = ~swap & jax.random.bernoulli(mirror_key, settings.flip_prob, shape)
     source, driving = jnp.where(swap, driving, source), jnp.where(swap, source, driving)
     return tuple(jnp.where(mirror, frames[:, :, ::-1], frames) for frames in (source, driving))  # type: ignore[return-value]
 

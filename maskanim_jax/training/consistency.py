@@ -24,7 +24,7 @@ from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.workdir.config import flat_config
 from maskanim_jax.workdir.provenance import git_revision, versions
 
-OWN = ("data.shards", "data.threads", "data.prefetch", "cpu_devices")
+OWN = ("data.shards", "data.num_threads", "data.prefetch", "num_cpu_devices")
 """Fields of the config that each process may have its own of: where the data lie (their fingerprint decides) and how they are read."""
 _SHOWN = 8
 

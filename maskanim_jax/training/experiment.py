@@ -59,7 +59,7 @@ def set_up(config: ConfigDict) -> Setting:
         )
     check_decay(config.optim.ema)
     system = build(config)
-    mesh = make_mesh(config.batch_size, config.optim.accumulate)
+    mesh = make_mesh(config.batch_size, config.optim.grad_accum_steps)
     measured = held_out_split(config, jax.process_index())
     split, held_out = (open_data(config, name, jax.process_index()) for name in ("train", measured))
     stream = PairStream(
@@ -67,13 +67,13 @@ def set_up(config: ConfigDict) -> Setting:
         batch_size=config.batch_size,
         seed=config.seed,
         sampling=config.data.sampling,
-        repeats=config.data.repeats,
-        threads=config.data.threads,
+        repeats=config.data.num_repeats,
+        threads=config.data.num_threads,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        skip_bad=config.data.skip_bad,
+        max_bad_fraction=config.data.max_bad_fraction,
     )
-    frozen = everywhere(mesh, used_weights(vgg_weights(config), config.loss.taps))
+    frozen = everywhere(mesh, used_weights(vgg_weights(config), config.loss.vgg_layers))
     steps = config.optim.epochs * stream.steps_per_epoch
     if config.optim.max_steps:
         steps = min(steps, config.optim.max_steps)
@@ -92,7 +92,7 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
         return untrained_vgg19(config.seed)
     if config.loss.vgg != "imagenet":
         raise UserError(f"config.loss.vgg={config.loss.vgg} cannot be: give 'imagenet' or 'untrained'")
-    return find_vgg19(only=used_names(config.loss.taps))  # the rest is nine tenths of it
+    return find_vgg19(only=used_names(config.loss.vgg_layers))  # the rest is nine tenths of it
 
 
 def batches(setting: Setting, first: int) -> Generator[Pair]:
@@ -117,20 +117,20 @@ def fresh(setting: Setting) -> TrainState:
 def start(
     setting: Setting,
     checkpoints: Checkpoints,
-    from_step: int | None = None,
-    accept_changes: bool = False,
+    restore_step: int | None = None,
+    allow_config_change: bool = False,
     initial: Initial | None = None,
 ) -> TrainState:
-    """The state of the newest checkpoint (or that of `from_step`), or a fresh one, with the networks of `initial` if they are given.
+    """The state of the newest checkpoint (or that of `restore_step`), or a fresh one, with the networks of `initial` if they are given.
 
     Raises UserError for a checkpoint of other data.
     """
     config, info = setting.config, setting.info
-    step = checkpoints.last() if from_step is None else from_step
-    if from_step is not None and from_step not in checkpoints.steps():
+    step = checkpoints.last() if restore_step is None else restore_step
+    if restore_step is not None and restore_step not in checkpoints.steps():
         there = ", ".join(map(str, checkpoints.steps())) or "none"
         raise UserError(
-            f"{checkpoints.folder} has no checkpoint of step {from_step}: give one of those there ({there})"
+            f"{checkpoints.folder} has no checkpoint of step {restore_step}: give one of those there ({there})"
         )
     if step is None:
         state = fresh(setting)
@@ -146,10 +146,12 @@ def start(
             f"convert it again with --steps_per_epoch={info['steps_per_epoch']}"
         )
     for key, what in (("data_fingerprint", "data"), ("steps_per_epoch", "steps of an epoch")):
-        if key in saved and saved[key] != info[key] and not accept_changes:  # a converted one does not know its data
+        if (
+            key in saved and saved[key] != info[key] and not allow_config_change
+        ):  # a converted one does not know its data
             raise UserError(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
-                "restore them, give another --workdir, or --accept_changes to train on with these"
+                "restore them, give another --workdir, or --allow_config_change to train on with these"
             )
     like = abstract_state(setting.system, config.seed, info["steps_per_epoch"], saved.get(EMA, 0.0))
     return with_averages(checkpoints.restore(step, like, setting.mesh), config.optim.ema, setting.mesh)
@@ -175,7 +177,7 @@ def opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkp
     config, system = setting.config, setting.system
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
-        f"{system.name}, the {config.reading}'s reading, {config.precision}, seed {config.seed}, "
+        f"{system.name}, the {config.reference}'s reading, {config.precision}, seed {config.seed}, "
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.describe_backend()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         setting.stream.describe(config.optim.epochs),

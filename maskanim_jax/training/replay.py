@@ -29,7 +29,7 @@ from maskanim_jax.training.nonfinite import finite_or_word, pairs_of_step, recor
 from maskanim_jax.training.step import FINITE, make_step
 from maskanim_jax.utils.atomic_files import replacing
 from maskanim_jax.video.strips import grid, strip
-from maskanim_jax.workdir.config import changes, refuse_changes
+from maskanim_jax.workdir.config import check_config_unchanged, diff_config
 from maskanim_jax.workdir.provenance import read_starts
 
 REPLAY = "replay"
@@ -47,7 +47,7 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
         raise UserError(f"--mode=replay of {workdir} needs all of a batch: start it in one process")
     if not (workdir / FOLDER).is_dir():
         raise UserError(f"{workdir} has no {FOLDER} to replay from: give the --workdir of a training")
-    refuse_changes(workdir, changes(workdir, config)[0])
+    check_config_unchanged(workdir, diff_config(workdir, config)[0])
     setting = set_up(config)
     if step > setting.steps:
         raise UserError(
@@ -65,7 +65,7 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
         config.seed,
         setting.stream.steps_per_epoch,
         setting.mesh,
-        config.optim.accumulate,
+        config.optim.grad_accum_steps,
         config.optim.ema,
     )
     with contextlib.closing(batches(setting, first)) as pairs:

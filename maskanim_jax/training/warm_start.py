@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -21,14 +20,15 @@ from maskanim_jax.distributed.sharding import everywhere, replicated
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import SCHEDULED, System, Variables
 from maskanim_jax.systems.train_state import TrainState, with_averages
+from maskanim_jax.utils.paths import user_path
 from maskanim_jax.workdir.config import flat_config
 
 INITIAL = "initial_networks"
 """In run.json and in a checkpoint's `info`: what a run started from."""
 _SHOWN = 4
 """Tensors of each kind that a refusal names."""
-_OF_TRAINING = ("data.", "loss.", "optim.", "train.", "reconstruct.", "animate.", "init_", "name", "reading", "seed")
-_OF_DEVICES = ("batch_size", "cpu_devices", "precision", "remat")
+_OF_TRAINING = ("data.", "loss.", "optim.", "train.", "reconstruct.", "animate.", "init_", "name", "reference", "seed")
+_OF_DEVICES = ("batch_size", "num_cpu_devices", "precision", "remat")
 """Beginnings of fields that say nothing about what the networks compute."""
 
 
@@ -50,7 +50,7 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
         if config.init_skip:
             raise UserError(f"config.init_skip={tuple(config.init_skip)} has no effect without config.init_from")
         return None
-    path = Path(config.init_from)
+    path = user_path(config.init_from)
     if path.is_file():
         raise UserError(
             f"config.init_from={path} is a file: convert a checkpoint of the released code with `python -m maskanim_jax.convert "

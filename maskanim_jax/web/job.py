@@ -28,7 +28,7 @@ class Asked:
     driving: Path
     options: Mapping[str, str]
     fit: Fit = "crop"
-    best_frame: bool = False
+    find_best_frame: bool = False
     most: int = 1500
 
 
@@ -76,7 +76,7 @@ def _make(animator: Animator, asked: Asked, folder: Path, name: str, report: Rep
         options,
         batch=BATCH,
         fit=asked.fit,
-        best_frame=asked.best_frame,
+        find_best_frame=asked.find_best_frame,
         watch=watch,
         warn=warnings.append,
     )

@@ -18,14 +18,14 @@ from maskanim_jax.workdir.config_files import read_config_json
 
 CONFIG = "config.json"
 
-MAY_CHANGE = (
+MUTABLE_FIELDS = (
     "train.",
     "optim.epochs",
     "optim.max_steps",
     "optim.max_minutes",
-    "data.threads",
+    "data.num_threads",
     "data.prefetch",
-    "cpu_devices",
+    "num_cpu_devices",
     "data.shards",
     "reconstruct.",
     "animate.",
@@ -48,7 +48,7 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def changes(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]]:
+def diff_config(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]]:
     """Fields that are otherwise than in the workdir's config, a clause each: those that change what a step computes, and the others."""
     if not (workdir / CONFIG).exists():
         return [], []
@@ -56,13 +56,13 @@ def changes(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]]:
     found: tuple[list[str], list[str]] = [], []
     for key in sorted(before.keys() | now.keys()):
         if before.get(key) != now.get(key):
-            found[key.startswith(MAY_CHANGE)].append(f"{key} was {before.get(key)} and is {now.get(key)}")
+            found[key.startswith(MUTABLE_FIELDS)].append(f"{key} was {before.get(key)} and is {now.get(key)}")
     return found
 
 
-def claim_workdir(workdir: Path, config: ConfigDict, accept_changes: bool = False) -> None:
+def write_config(workdir: Path, config: ConfigDict, allow_config_change: bool = False) -> None:
     """Makes the workdir this config's own; raises UserError when it belongs to another config, unless changes are accepted."""
-    refuse_changes(workdir, [] if accept_changes else changes(workdir, config)[0])
+    check_config_unchanged(workdir, [] if allow_config_change else diff_config(workdir, config)[0])
     path = workdir / CONFIG
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -72,13 +72,13 @@ def claim_workdir(workdir: Path, config: ConfigDict, accept_changes: bool = Fals
         raise UserError(f"{workdir} can't be written ({error.strerror}): give another --workdir or free it") from error
 
 
-def refuse_changes(workdir: Path, differ: list[str]) -> None:
+def check_config_unchanged(workdir: Path, differ: list[str]) -> None:
     """Raises UserError with the first few of `differ`, if there are any."""
     if differ:
         more = f" and {len(differ) - SHOWN_CHANGES} more" if len(differ) > SHOWN_CHANGES else ""
         raise UserError(
             f"{workdir} belongs to a run with another config ({'; '.join(differ[:SHOWN_CHANGES])}{more}): give another --workdir, "
-            "no --config to go on with that run's config, or --accept_changes to train on with this one"
+            "no --config to go on with that run's config, or --allow_config_change to train on with this one"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from maskanim_jax.errors import UserError, check_at_least
-from maskanim_jax.losses.vgg import check_taps
+from maskanim_jax.losses.vgg import check_layers
 from maskanim_jax.nn.types import PRECISIONS
 
 
@@ -21,9 +21,9 @@ def check(config: ConfigDict) -> None:
             raise UserError(
                 f"config.{name}.scale={settings.scale:g} must be 1 over a whole number that divides config.frame_size={frame}"
             )
-        if side % 2**settings.blocks:
+        if side % 2**settings.num_blocks:
             raise UserError(
-                f"config.{name}.blocks={settings.blocks} halves a side of {side} too often; give at most {(side & -side).bit_length() - 1}"
+                f"config.{name}.num_blocks={settings.num_blocks} halves a side of {side} too often; give at most {(side & -side).bit_length() - 1}"
             )
     if round(frame * config.keypoints.scale) < 8:
         raise UserError(
@@ -33,7 +33,7 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"config.generator.down_blocks={config.generator.down_blocks} halves a side of {frame} too often"
         )
-    check_at_least("config.keypoints.count", config.keypoints.count)
+    check_at_least("config.keypoints.num_keypoints", config.keypoints.num_keypoints)
     if config.discriminator.enabled:
         _check_discriminator(config)
     if config.precision not in PRECISIONS:
@@ -42,32 +42,32 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"config.data.resize_low={config.data.resize_low:g} must be above 0 and not above resize_high={config.data.resize_high:g}"
         )
-    for scale in config.loss.scales:
+    for scale in config.loss.pyramid_sizes:
         if frame % scale:
             raise UserError(f"config.loss has a scale of {scale}, which does not divide config.frame_size={frame}")
-    check_taps(config.loss.taps)
+    check_layers(config.loss.vgg_layers)
 
 
 def _check_discriminator(config: ConfigDict) -> None:
-    blocks, side = config.discriminator.blocks, config.frame_size
+    blocks, side = config.discriminator.num_blocks, config.frame_size
     for block in range(blocks):
         side = side - 3 if block == blocks - 1 else (side - 3) // 2
     if side < 1:
         raise UserError(
-            f"config.discriminator.blocks={blocks} are too many for frames of {config.frame_size} pixels: give fewer"
+            f"config.discriminator.num_blocks={blocks} are too many for frames of {config.frame_size} pixels: give fewer"
         )
 
 
 def shape_settings(config: ConfigDict) -> dict[str, Any]:
     """What decides the tensors' shapes; the frame's side does not."""
     fields = {
-        "keypoints": ("count", "width", "max_width", "blocks", "jacobian", "single_jacobian"),
-        "motion": ("width", "max_width", "blocks", "occlusion"),
+        "keypoints": ("num_keypoints", "width", "max_width", "num_blocks", "jacobian", "single_jacobian"),
+        "motion": ("width", "max_width", "num_blocks", "occlusion"),
         "generator": ("width", "max_width", "down_blocks", "residual_blocks"),
         "discriminator": ("enabled",),
     }
     if config.discriminator.enabled:
-        fields["discriminator"] += ("width", "max_width", "blocks", "spectral_norm", "keypoints")
+        fields["discriminator"] += ("width", "max_width", "num_blocks", "spectral_norm", "keypoints")
     return {f"{name}.{field}": config[name][field] for name in fields for field in fields[name]}
 
 
@@ -76,20 +76,20 @@ def departures(config: ConfigDict) -> list[str]:
     c = config
     kp, motion, generator, critic, loss = c.keypoints, c.motion, c.generator, c.discriminator, c.loss
     sizes = (
-        *(kp.width, kp.max_width, kp.blocks, motion.width, motion.max_width, motion.blocks),
+        *(kp.width, kp.max_width, kp.num_blocks, motion.width, motion.max_width, motion.num_blocks),
         *(generator.width, generator.max_width, generator.down_blocks, generator.residual_blocks),
     )
     checks = [
         (c.frame_size != 256, f"frames are {c.frame_size} pixels, not 256"),
-        (kp.count != 10, f"there are {kp.count} keypoints, not 10"),
+        (kp.num_keypoints != 10, f"there are {kp.num_keypoints} keypoints, not 10"),
         (
             sizes != (32, 1024, 5, 64, 1024, 5, 64, 512, 2, 6),
-            f"networks are smaller or larger: keypoint detector {kp.width} x {kp.blocks} blocks, dense motion {motion.width} x "
-            f"{motion.blocks}, generator {generator.width} x {generator.down_blocks} down and {generator.residual_blocks} residual",
+            f"networks are smaller or larger: keypoint detector {kp.width} x {kp.num_blocks} blocks, dense motion {motion.width} x "
+            f"{motion.num_blocks}, generator {generator.width} x {generator.down_blocks} down and {generator.residual_blocks} residual",
         ),
         (
-            critic.enabled and (critic.width, critic.max_width, critic.blocks) != (32, 512, 4),
-            f"the discriminator is smaller or larger: {critic.width} x {critic.blocks} blocks",
+            critic.enabled and (critic.width, critic.max_width, critic.num_blocks) != (32, 512, 4),
+            f"the discriminator is smaller or larger: {critic.width} x {critic.num_blocks} blocks",
         ),
         (
             (kp.scale, motion.scale) != (0.25, 0.25),
@@ -98,10 +98,10 @@ def departures(config: ConfigDict) -> list[str]:
         (kp.temperature != 0.1, f"the heatmaps' temperature is {kp.temperature:g}, not 0.1"),
         (motion.variance != 0.01, f"the variance of Eq. 6 is {motion.variance:g}, not 0.01"),
         (
-            tuple(loss.scales) != (256, 128, 64, 32),
-            f"pictures are compared at sides of {', '.join(map(str, loss.scales))}, not at 256, 128, 64, 32",
+            tuple(loss.pyramid_sizes) != (256, 128, 64, 32),
+            f"pictures are compared at sides of {', '.join(map(str, loss.pyramid_sizes))}, not at 256, 128, 64, 32",
         ),
-        (len(loss.taps) != 5, f"the perceptual loss reads {', '.join(loss.taps)}, not five layers"),
+        (len(loss.vgg_layers) != 5, f"the perceptual loss reads {', '.join(loss.vgg_layers)}, not five layers"),
         (not loss.equivariance_value, "there is no equivariance loss of keypoints (Eq. 11)"),
         (bool(c.optim.ema), f"results are those of averaged weights, with decay {c.optim.ema:g}"),
         (bool(c.init_from), f"the networks start from {c.init_from}"),

@@ -22,11 +22,11 @@ from maskanim_jax.systems.fomm.motion import gaussians, sparse_motions
 class DenseMotion(nnx.Module):
     """P of the paper: K + 1 masks that say where each local motion holds, and the occlusion map."""
 
-    def __init__(self, settings: ConfigDict, count: int, corners: bool, *, dtype: DType, rngs: nnx.Rngs) -> None:
-        self.scale, self.variance, self.corners = settings.scale, settings.variance, corners
+    def __init__(self, settings: ConfigDict, count: int, align_corners: bool, *, dtype: DType, rngs: nnx.Rngs) -> None:
+        self.scale, self.variance, self.align_corners = settings.scale, settings.variance, align_corners
         # Of each motion, the background's included: its heatmap and the source that it has warped.
         self.body = EncoderDecoder(
-            4 * (count + 1), settings.width, settings.blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs
+            4 * (count + 1), settings.width, settings.num_blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs
         )
         self.mask = Conv(self.body.outputs, count + 1, 7, dtype=dtype, rngs=rngs)
         self.occlusion = Conv(self.body.outputs, 1, 7, dtype=dtype, rngs=rngs) if settings.occlusion else None
@@ -45,7 +45,9 @@ class DenseMotion(nnx.Module):
 
         # One reading of the whole stack of grids: (N, (K + 1) L, L).
         stacked = motions.reshape(n, -1, width, 2)
-        warped = grid_sample(small, stacked, corners=self.corners, padding="zeros").reshape(n, -1, height, width, 3)
+        warped = grid_sample(small, stacked, align_corners=self.align_corners, padding="zeros").reshape(
+            n, -1, height, width, 3
+        )
         heatmaps = gaussians(at_driving["value"], grid, self.variance) - gaussians(
             at_source["value"], grid, self.variance
         )  # Eq. 6

@@ -109,7 +109,7 @@ class Discriminator(nnx.Module):
 
     def __init__(self, settings: ConfigDict, keypoints: int, *, dtype: DType, rngs: nnx.Rngs) -> None:
         """`settings` is `config.discriminator`; `keypoints` is their count, used when `settings.keypoints`."""
-        self.blocks = settings.blocks
+        self.blocks = settings.num_blocks
         self.variance = settings.variance
         self.sees_keypoints = settings.keypoints
         channels = 3 + (keypoints if settings.keypoints else 0)

@@ -69,12 +69,12 @@ def warp_jacobian(warp: Warp, points: jax.Array) -> jax.Array:
     return _jacobian_over_frames(warp, points)
 
 
-def warp_frames(warp: Warp, frames: jax.Array, *, corners: bool) -> jax.Array:
-    """Y of X = `frames` (N, S, S, C), bilinear, reflected at the borders; `corners` is the sampling convention of `nn.warp`."""
+def warp_frames(warp: Warp, frames: jax.Array, *, align_corners: bool) -> jax.Array:
+    """Y of X = `frames` (N, S, S, C), bilinear, reflected at the borders; `align_corners` is the sampling convention of `nn.warp`."""
     n, height, width, _ = frames.shape
     pixels = coordinate_grid(height, width).reshape(-1, 2)
     grid = jax.vmap(_over_points, (_AXES, None))(warp, pixels).reshape(n, height, width, 2)
-    return grid_sample(frames, grid, corners=corners, padding="reflection")
+    return grid_sample(frames, grid, align_corners=align_corners, padding="reflection")
 
 
 def value_loss(warp: Warp, points: jax.Array, warped_points: jax.Array) -> jax.Array:

@@ -23,11 +23,11 @@ class Generator(nnx.Module):
     """G of the paper, with the dense motion network inside, as in the released checkpoints."""
 
     def __init__(
-        self, settings: ConfigDict, motion: ConfigDict, count: int, corners: bool, *, dtype: DType, rngs: nnx.Rngs
+        self, settings: ConfigDict, motion: ConfigDict, count: int, align_corners: bool, *, dtype: DType, rngs: nnx.Rngs
     ) -> None:
-        """`settings`, `motion`: config.generator and config.motion; `count`: keypoints; `corners`: see `nn.warp`."""
-        self.corners, self.steps, self.residuals = corners, settings.down_blocks, settings.residual_blocks
-        self.dense_motion = DenseMotion(motion, count, corners, dtype=dtype, rngs=rngs)
+        """`settings`, `motion`: config.generator and config.motion; `count`: keypoints; `align_corners`: see `nn.warp`."""
+        self.align_corners, self.steps, self.residuals = align_corners, settings.down_blocks, settings.residual_blocks
+        self.dense_motion = DenseMotion(motion, count, align_corners, dtype=dtype, rngs=rngs)
         widths = [min(settings.max_width, settings.width * 2**i) for i in range(self.steps + 1)]
         self.first = SameBlock(3, widths[0], 7, dtype=dtype, rngs=rngs)
         for i in range(self.steps):
@@ -63,4 +63,4 @@ class Generator(nnx.Module):
     def _warp(self, x: jax.Array, deformation: jax.Array) -> jax.Array:
         """f_w of Eq. 8, at the side of x."""
         x = jnp.broadcast_to(x, (deformation.shape[0], *x.shape[1:]))
-        return grid_sample(x, bilinear(deformation, x.shape[1]), corners=self.corners, padding="zeros")
+        return grid_sample(x, bilinear(deformation, x.shape[1]), align_corners=self.align_corners, padding="zeros")

@@ -39,10 +39,10 @@ class KeypointDetector(nnx.Module):
     """Finds K keypoints, and their Jacobians unless `jacobian` is off (then the motion model is Monkey-Net's)."""
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
-        self.count, self.scale, self.temperature = settings.count, settings.scale, settings.temperature
-        self.maps = 1 if settings.single_jacobian else settings.count
+        self.count, self.scale, self.temperature = settings.num_keypoints, settings.scale, settings.temperature
+        self.maps = 1 if settings.single_jacobian else settings.num_keypoints
         self.body = EncoderDecoder(
-            3, settings.width, settings.blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs
+            3, settings.width, settings.num_blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs
         )
         self.kp = Conv(self.body.outputs, self.count, 7, padding="VALID", dtype=dtype, rngs=rngs)
         self.jacobian = (

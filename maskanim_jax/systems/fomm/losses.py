@@ -97,7 +97,9 @@ def generator_losses(
     found = {}
     if weights.perceptual:
         precision = PRECISIONS[config.precision]
-        far = perceptual_pyramid(vgg, [prediction], target, [weights.scales], weights.taps, precision, config.remat)
+        far = perceptual_pyramid(
+            vgg, [prediction], target, [weights.pyramid_sizes], weights.vgg_layers, precision, config.remat
+        )
         found["perceptual"] = weights.perceptual * far[0]
     if critic is not None:
         adversarial, after["discriminator"] = adversarial_losses(
@@ -108,7 +110,7 @@ def generator_losses(
     if weights.equivariance_value or by_jacobian:
         if warp is None:
             warp = draw_warp(key, driving.shape[0], config.equivariance)
-        seen["warped"] = stop_gradient(warp_frames(warp, driving, corners=config.corners))
+        seen["warped"] = stop_gradient(warp_frames(warp, driving, align_corners=config.align_corners))
         seen["keypoints_warped"] = of_warped = run("keypoints", seen["warped"])
         if weights.equivariance_value:
             away = value_loss(warp, of_driving["value"], of_warped["value"])

@@ -58,13 +58,15 @@ class FirstOrderMotion:
         check(config)
         self.config = config
         self.frame_size: int = config.frame_size
-        dtype, count = PRECISIONS[config.precision], config.keypoints.count
+        dtype, count = PRECISIONS[config.precision], config.keypoints.num_keypoints
         self.networks = {
             "keypoints": FunctionalModule(
                 lambda rngs: KeypointDetector(config.keypoints, dtype=dtype, rngs=rngs), remat=config.remat
             ),
             "generator": FunctionalModule(
-                lambda rngs: Generator(config.generator, config.motion, count, config.corners, dtype=dtype, rngs=rngs),
+                lambda rngs: Generator(
+                    config.generator, config.motion, count, config.align_corners, dtype=dtype, rngs=rngs
+                ),
                 remat=config.remat,
             ),
         }
@@ -213,7 +215,7 @@ class FirstOrderMotion:
             return []
         return [
             f"source and first driving frame differ much in pose ({distance:.2f} of the object's size), but relative motion needs them "
-            "alike: try --best_frame, another driving video, or --motion=absolute"
+            "alike: try --find_best_frame, another driving video, or --motion=absolute"
         ]
 
     def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:

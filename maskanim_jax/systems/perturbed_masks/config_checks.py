@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.losses.vgg import check_taps
+from maskanim_jax.losses.vgg import check_layers
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.perturbed_masks.options import parse_options
 
@@ -21,10 +21,10 @@ def check(config: ConfigDict) -> None:
     if frame % mask or (frame // mask) & (frame // mask - 1):
         raise UserError(f"config.frame_size={frame} must be config.mask.size={mask} times a power of two")
     for name, side in (("mask", mask), ("refine", mask), ("fine", frame)):
-        blocks = config[name].blocks
+        blocks = config[name].num_blocks
         if side % 2**blocks:
             raise UserError(
-                f"config.{name}.blocks={blocks} halves a side of {side} too often; give at most {(side & -side).bit_length() - 1}"
+                f"config.{name}.num_blocks={blocks} halves a side of {side} too often; give at most {(side & -side).bit_length() - 1}"
             )
     for name in ("mask", "refine"):
         settings = config[name]
@@ -39,10 +39,10 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"config.precision={config.precision} cannot be: give one of {', '.join(PRECISIONS)}")
     if config.perturb.strips - 1 > round(config.perturb.cut_high * mask) - round(config.perturb.cut_low * mask) + 1:
         raise UserError(f"config.perturb.strips={config.perturb.strips} are too many for masks of side {mask}")
-    for scale in (*config.loss.scales, *config.loss.coarse_scales):
+    for scale in (*config.loss.pyramid_sizes, *config.loss.coarse_pyramid_sizes):
         if frame % scale:
             raise UserError(f"config.loss has a scale of {scale}, which does not divide config.frame_size={frame}")
-    check_taps(config.loss.taps)
+    check_layers(config.loss.vgg_layers)
     parse_options({"threshold": str(config.perturb.threshold)}, config.perturb)
 
 
@@ -52,7 +52,7 @@ def shape_settings(config: ConfigDict) -> dict[str, Any]:
     sizes = {
         f"{name}.{field}": config[name][field]
         for name in ("mask", "refine", "fine")
-        for field in ("width", "blocks", "max_width")
+        for field in ("width", "num_blocks", "max_width")
     }
     coarse = {f"coarse.{field}": config.coarse[field] for field in ("width", "residual_blocks")}
     return {**ratio, **sizes, **coarse, "mask.normalise_logits": config.mask.normalise_logits}
@@ -68,7 +68,7 @@ def _course(settings: ConfigDict) -> str:
 
 def advice(config: ConfigDict) -> str:
     """What to do about masks that die, as a clause; empty where the config already has what is known to help."""
-    if config.mask.temperature >= 0.3 and config.optim.mask_rate <= 0.1:
+    if config.mask.temperature >= 0.3 and config.optim.mask_lr_multiplier <= 0.1:
         return ""
     known = config.name if config.name in STABLE else "taichi"
     return f"; it does not come back, so start again with the settings of configs/{known}.py:stable, which docs/masks-that-live.md explains"
@@ -85,17 +85,17 @@ def departures(config: ConfigDict) -> list[str]:
         (
             (
                 c.mask.width,
-                c.mask.blocks,
+                c.mask.num_blocks,
                 c.refine.width,
-                c.refine.blocks,
+                c.refine.num_blocks,
                 c.coarse.width,
                 c.coarse.residual_blocks,
                 c.fine.width,
-                c.fine.blocks,
+                c.fine.num_blocks,
             )
             != (32, 5, 64, 5, 256, 6, 64, 5),
-            f"networks are smaller or larger: m {c.mask.width} x {c.mask.blocks} blocks, r {c.refine.width} x {c.refine.blocks}, "
-            f"l {c.coarse.width} x {c.coarse.residual_blocks}, h {c.fine.width} x {c.fine.blocks}",
+            f"networks are smaller or larger: m {c.mask.width} x {c.mask.num_blocks} blocks, r {c.refine.width} x {c.refine.num_blocks}, "
+            f"l {c.coarse.width} x {c.coarse.residual_blocks}, h {c.fine.width} x {c.fine.num_blocks}",
         ),
         *(
             (
@@ -109,19 +109,25 @@ def departures(config: ConfigDict) -> list[str]:
         ),
         (c.mask.normalise_logits, f"m's logits are normalised over the batch and lowered by {c.mask.logit_offset}"),
         (
-            bool(c.mask.area),
-            f"what a mask covers of the picture above {c.mask.area_free:g} is a loss on m, of weight {c.mask.area:g}",
+            bool(c.mask.area_weight),
+            f"what a mask covers of the picture above {c.mask.area_margin:g} is a loss on m, of weight {c.mask.area_weight:g}",
         ),
-        (c.data.own_jitter != 1, f"the driver's own colour jitter A is {c.data.own_jitter:g} times as wide"),
-        (bool(c.data.own_negative), f"the driver is turned into its negative with probability {c.data.own_negative:g}"),
+        (
+            c.data.driving_jitter_scale != 1,
+            f"the driver's own colour jitter A is {c.data.driving_jitter_scale:g} times as wide",
+        ),
+        (
+            bool(c.data.driving_invert_prob),
+            f"the driver is turned into its negative with probability {c.data.driving_invert_prob:g}",
+        ),
         (c.mask.border != "zero", "masks have no border of three zero pixels"),
         (c.optim.learning_rate != 2e-4, f"the learning rate is {c.optim.learning_rate:g}, not 2e-4"),
-        (c.optim.mask_rate != 1, f"m learns at {c.optim.mask_rate:g} of the others' rate"),
+        (c.optim.mask_lr_multiplier != 1, f"m learns at {c.optim.mask_lr_multiplier:g} of the others' rate"),
         (bool(c.optim.warmup_steps), f"the learning rate warms up over {c.optim.warmup_steps} steps"),
         (bool(c.optim.cosine_steps), f"the learning rate follows a cosine to zero at step {c.optim.cosine_steps}"),
         (
-            tuple(c.loss.scales) != tuple(c.loss.coarse_scales),
-            f"the coarse frame is compared at {tuple(c.loss.coarse_scales)} only",
+            tuple(c.loss.pyramid_sizes) != tuple(c.loss.coarse_pyramid_sizes),
+            f"the coarse frame is compared at {tuple(c.loss.coarse_pyramid_sizes)} only",
         ),
         (bool(c.optim.ema), f"results are those of averaged weights, with decay {c.optim.ema:g}"),
         (bool(c.init_from), f"the networks start from {c.init_from}"),

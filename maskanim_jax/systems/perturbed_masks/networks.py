@@ -44,7 +44,7 @@ class MaskGenerator(nnx.Module):
         self.size = settings.size
         self.temperature = _temperature(settings)
         self.bordered = settings.border == "zero"
-        self.body = EncoderDecoder(3, settings.width, settings.blocks, settings.max_width, dtype=dtype, rngs=rngs)
+        self.body = EncoderDecoder(3, settings.width, settings.num_blocks, settings.max_width, dtype=dtype, rngs=rngs)
         self.last = Conv(self.body.outputs, 1, 7, padding="VALID" if self.bordered else "SAME", dtype=dtype, rngs=rngs)
         self.norm = BatchNorm(1, affine=False) if settings.normalise_logits else None
         self.offset = settings.logit_offset
@@ -64,7 +64,7 @@ class MaskRefiner(nnx.Module):
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
         self.temperature = _temperature(settings)
-        self.body = EncoderDecoder(5, settings.width, settings.blocks, settings.max_width, dtype=dtype, rngs=rngs)
+        self.body = EncoderDecoder(5, settings.width, settings.num_blocks, settings.max_width, dtype=dtype, rngs=rngs)
         self.last = Conv(self.body.outputs, 1, 7, dtype=dtype, rngs=rngs)
 
     def __call__(self, source: jax.Array, source_mask: jax.Array, perturbed: jax.Array, train: bool) -> jax.Array:
@@ -101,7 +101,7 @@ class FineGenerator(nnx.Module):
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
         self.body = EncoderDecoder(
-            8, settings.width, settings.blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs
+            8, settings.width, settings.num_blocks, settings.max_width, skips=True, dtype=dtype, rngs=rngs
         )
         self.last = Conv(self.body.outputs, 3, 7, dtype=dtype, rngs=rngs)
 

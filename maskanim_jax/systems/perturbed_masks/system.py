@@ -79,7 +79,7 @@ class PerturbedMasks:
         return adam_by_network(self.config.optim, steps_per_epoch, self._rate_factors(), starts)
 
     def _rate_factors(self) -> dict[str, float]:
-        return {name: self.config.optim.mask_rate if name == "mask" else 1.0 for name in self.networks}
+        return {name: self.config.optim.mask_lr_multiplier if name == "mask" else 1.0 for name in self.networks}
 
     def learning_rates(self, step: int, steps_per_epoch: int) -> dict[str, float]:
         rate = float(learning_rate(step, steps_per_epoch, self.config.optim))
@@ -92,9 +92,9 @@ class PerturbedMasks:
         source, driving = flip_pairs(flip_key, source, driving, data)
         shared = draw_jitter(shared_key, source.shape[0], data)
         source, target = apply_jitter(source, shared), apply_jitter(driving, shared)
-        augmented = apply_jitter(target, draw_jitter(own_key, source.shape[0], data, data.own_jitter))
-        if data.own_negative:
-            augmented = random_negative(negative_key, augmented, data.own_negative)
+        augmented = apply_jitter(target, draw_jitter(own_key, source.shape[0], data, data.driving_jitter_scale))
+        if data.driving_invert_prob:
+            augmented = random_negative(negative_key, augmented, data.driving_invert_prob)
         return source, target, augmented
 
     def losses(
@@ -135,19 +135,20 @@ class PerturbedMasks:
         stats["refine"] = jax.tree.map(lambda new, old: jnp.where(refining, new, old), stats["refine"], before)
         correction = jnp.where(refining, jnp.abs(refined - stop_gradient(driving_mask)).mean(), 0.0)
 
-        scales, precision = (config.loss.coarse_scales, config.loss.scales), PRECISIONS[config.precision]
-        far = perceptual_pyramid(vgg, [coarse, fine], target, scales, config.loss.taps, precision, config.remat)
+        scales, precision = (config.loss.coarse_pyramid_sizes, config.loss.pyramid_sizes), PRECISIONS[config.precision]
+        far = perceptual_pyramid(vgg, [coarse, fine], target, scales, config.loss.vgg_layers, precision, config.remat)
         losses = {
             "mask": config.loss.mask * correction,
             "coarse": config.loss.perceptual * far[0],
             "fine": config.loss.perceptual * far[1],
         }
-        if config.mask.area:
+        if config.mask.area_weight:
             # Not of the paper: of a code and its negative, the one that is bright on less of the picture is kept.
             covered = (
-                jax.nn.relu(mask.mean((1, 2, 3)) - config.mask.area_free).mean() for mask in (source_mask, driving_mask)
+                jax.nn.relu(mask.mean((1, 2, 3)) - config.mask.area_margin).mean()
+                for mask in (source_mask, driving_mask)
             )
-            losses["area"] = config.mask.area * sum(covered) / 2
+            losses["area"] = config.mask.area_weight * sum(covered) / 2
         pictures = {
             "source": source,
             "source_mask": source_mask,
