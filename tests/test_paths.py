@@ -15,7 +15,7 @@ from input_pipeline.from_config import ensure_shards
 from maskanim_jax import animate, convert, crop, export
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import replacing
-from maskanim_jax.utils.paths import expand_flags, hidden_beside, user_path, user_text
+from maskanim_jax.utils.paths import expand_flags, hidden_beside, path_or_bucket, user_path, user_text
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.writer import VideoWriter
 from maskanim_jax.workdir.config_files import find_config, find_config_flag, load_config
@@ -51,9 +51,23 @@ def test_flags_of_the_main_command(monkeypatch, tmp_path):
     assert argv[1:] == [
         f"--workdir={home}/run", "--config", f"{home}/c.py", f"--config.data.shards={home}/s", "--config.name=a~b", "--mode=train",
     ]  # fmt: skip
-    for flag in ("--workdir=s3://a/b", "--config.data.shards=https://a/b", "-workdir=gs://a"):
+    for flag in (
+        "--workdir=s3://a/b",
+        "--config.data.shards=https://a/b",
+        "-workdir=s3://a",
+        "--config.animate.pairs_csv=gs://a/b.csv",
+    ):
         with pytest.raises(UserError, match="address"):
             expand_flags(["main", flag], ("workdir", "config"), ("config.",))
+
+
+def test_buckets_pass_where_they_can_be_opened():
+    argv = ["main", "--workdir=gs://bucket/run", "--config.data.shards=gs://bucket/shards"]
+    expand_flags(argv, ("workdir", "config"), ("config.",))
+    assert argv[1:] == ["--workdir=gs://bucket/run", "--config.data.shards=gs://bucket/shards"]
+    assert path_or_bucket("gs://bucket/run") == Path("gs:/bucket/run")
+    with pytest.raises(UserError, match="is an address"):
+        path_or_bucket("s3://bucket/run")
 
 
 @pytest.mark.parametrize(
@@ -61,7 +75,7 @@ def test_flags_of_the_main_command(monkeypatch, tmp_path):
     [
         (animate.main, ["--checkpoint=puppets", "--source=s3://a.png", "--driving=puppets", "--output=o.mp4"]),
         (animate.main, ["--checkpoint=puppets", "--source=puppets", "--driving=puppets", "--output=s3://a/o.mp4"]),
-        (animate.main, ["--checkpoint=gs://a/run", "--source=puppets", "--driving=puppets", "--output=o.mp4"]),
+        (animate.main, ["--checkpoint=s3://a/run", "--source=puppets", "--driving=puppets", "--output=o.mp4"]),
         (convert.main, ["--input=https://a/vox-cpk.pth.tar", "--output=run"]),
         (export.main, ["--checkpoint=puppets", "--output=s3://a"]),
         (crop.main, ["--input", "http://a/b.mp4", "--output=o.mp4"]),
