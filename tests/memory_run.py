@@ -50,7 +50,7 @@ def animated(folder, clip, frames):
     """Animates by a clip with the cheapest of systems; returns the number of frames written."""
     from types import SimpleNamespace
 
-    from test_animate import ONE, Echo
+    from echo_system import ONE, Echo
 
     from maskanim_jax.animation.jobs import Job, render
     from maskanim_jax.video.reader import open_frames

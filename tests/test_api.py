@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from echo_system import ONE, SIZE, Echo, numbered, save
 from PIL import Image
-from test_animate import ONE, SIZE, Echo, numbered, save
 
 import maskanim_jax
 from maskanim_jax.animation.animator import Animator

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_system import SmallSystem
-from test_train import assert_equal_states
+from states import assert_equal_states
 from tiny import tiny_config
 
 from maskanim_jax.checkpoints.loading import load_run

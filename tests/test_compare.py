@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from test_report import Page
+from html_page import Page
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.metrics.bootstrap import interval

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from test_reconstruct import NOTHING, Copier, Split
+from copier_system import NOTHING, Copier, Split
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import BATCH, reconstruct

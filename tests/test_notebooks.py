@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_demo import SHRUNK
+from shrunk import SHRUNK
 
 from maskanim_jax.checkpoints.bundled import names
 

@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 from clips import clip, save
-from test_frame_times import clicking, clicks, timed
+from timed_clips import clicking, clicks, timed
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.writer import VideoWriter

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from small_system import SmallSystem
+from states import assert_equal_states, leaves
 from tiny import tiny_config
 
 from input_pipeline.pairs import PairStream
@@ -32,15 +33,6 @@ from maskanim_jax.training.step import make_step
 from maskanim_jax.workdir.logs import read_log
 
 TESTS = Path(__file__).parent
-
-
-def leaves(state):
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-
-
-def assert_equal_states(one, other):
-    for a, b in zip(leaves(one), leaves(other), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 made = []
@@ -146,7 +138,7 @@ def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny
     """Adam's first moments after one step are the gradients; parameters would show rounding noise in sensitive directions only."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import jax, numpy as np; from pathlib import Path; from test_train import one_step_config; from maskanim_jax.training.loop import train\n"
+        "import jax, numpy as np; from pathlib import Path; from states import one_step_config; from maskanim_jax.training.loop import train\n"
         "assert jax.device_count() == 8\n"
         "state = train(one_step_config(sys.argv[2]), Path(sys.argv[3]))\n"
         "np.savez(sys.argv[3] + '/leaves.npz', *[np.asarray(leaf) for leaf in jax.tree.leaves((state.stats, state.opt_state))])"

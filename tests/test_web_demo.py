@@ -18,9 +18,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from clips import clip, save
+from echo_system import ONE, Echo
 from PIL import Image
-from test_animate import ONE, Echo
-from test_frame_times import timed, times
+from timed_clips import timed, times
 
 from maskanim_jax.animation.animator import Animator
 from maskanim_jax.checkpoints.bundled import names
