@@ -91,6 +91,9 @@ def get_config() -> ConfigDict:
 
     c.animate = animate = ConfigDict()
     animate.pairs = 4  # test clips that --mode=animate animates by another identity
+    animate.pairs_csv = (
+        ""  # instead: a table distance,source,driving,frame of clip names, as the authors published theirs
+    )
     animate.options = (
         ConfigDict()
     )  # of the system, as `python -m maskanim_jax.animate` has them: threshold, motion, ...

@@ -73,7 +73,7 @@ def get_config() -> ConfigDict:
 
 
 def keep_masks_alive(c: ConfigDict) -> None:
-    """What departs from the paper so that masks do not collapse in the first steps: docs/masks-that-live.md has the measurements."""
+    """What departs from the paper so that masks do not collapse in the first steps: docs/avoiding-mask-collapse.md has the measurements."""
     c.mask.temperature = 0.3
     c.refine.temperature = 0.3
     c.mask.area_weight = 20.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,7 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
+from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
+from maskanim_jax.utils.paths import hidden_beside, path_or_bucket, user_path
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
 _CAPTION = 16
@@ -101,10 +104,13 @@ def main() -> int:
         description="Prints what lies in a folder of shards and draws a contact sheet of it.",
     )
     parser.add_argument(
-        "shards", type=Path, metavar="SHARDS", help="folder that python -m input_pipeline.prepare wrote"
+        "shards",
+        type=path_or_bucket,
+        metavar="SHARDS",
+        help="what python -m input_pipeline.prepare wrote: a folder, or gs://BUCKET/SHARDS",
     )
     parser.add_argument(
-        "--sheet", type=Path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)"
+        "--sheet", type=user_path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)"
     )
     parser.add_argument("--clips", type=int, default=12, help="clips of each split on the sheet (default 12)")
     parser.add_argument("--frames", type=int, default=8, help="frames of each clip on the sheet (default 8)")
@@ -112,13 +118,18 @@ def main() -> int:
     args = parser.parse_args()
     check_at_least("--clips", args.clips)
     check_at_least("--frames", args.frames)
-    shards: Path = args.shards
+    shards, target = args.shards, args.sheet
+    if (address := address_of(shards)) is not None:
+        from input_pipeline.shard_cache import fetch_shards
+
+        shards = fetch_shards(address)  # those that are looked into are fetched, with --verify all
+        target = target or Path(f"{args.shards.name}-contact.png")
     for line in describe(shards):
-        print(line)
+        print(line.replace(str(shards), shown(args.shards)))
     sheet = contact_sheet([open_split(shards, name) for name in read_index(shards)["splits"]], args.clips, args.frames)
-    target = args.sheet or shards.absolute().with_name(f"{shards.absolute().name}-contact.png")
+    target = target or shards.absolute().with_name(f"{shards.absolute().name}-contact.png")
     try:
-        partial = target.with_name(f".{target.name}.partial")
+        partial = hidden_beside(target, str(os.getpid()))
         sheet.save(partial, "PNG")
         partial.replace(target)
     except OSError as error:

@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline.preparation.catalog import SETS
+from input_pipeline.preparation.download_videos import download
 from input_pipeline.preparation.merge import REPORT
 from input_pipeline.preparation.pipeline import Job, run, run_check, run_merge, run_share
+from input_pipeline.preparation.published_tables import Table, read_table, sentences
 from input_pipeline.preparation.shard_jobs import Settings
 from input_pipeline.preparation.workers import Beam, cores
+from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.utils.paths import path_or_bucket, user_path
+
+_SHOWN = 100
+"""So many reasons are printed; report.json has all."""
 
 
 def prepare(
@@ -54,13 +61,25 @@ def prepare(
 def main() -> int:
     """The command line; prints what was written and which clips were left out."""
     args = _parser().parse_args()
+    table = _table(args)
     settings = Settings(args.size, args.encoding, args.quality, args.min_frames, args.strict)
     beam = None if args.beam is None else Beam(tuple(args.beam.split()))
-    job = Job(args.input, settings, args.name, args.boxes, args.workers or cores(), beam)
+    name = args.name or (table.of if table is not None and table.of in SETS else "video_folder")
+    root = args.input if table is None else args.videos
+    job = Job(root, settings, name, args.boxes, args.workers or cores(), beam, metadata=args.metadata)
     if args.check:
         report = run_check(job)
     elif args.output is None:
         raise UserError("--output is missing: give the folder to write, or --check to write nothing")
+    elif (address := address_of(args.output)) is not None:
+        from input_pipeline.preparation.bucket_output import run_to_bucket
+
+        if args.worker is not None or args.merge:
+            raise UserError(
+                f"--output={address} cannot be shared by workers: let them use a folder on a disk that all share, then copy it with "
+                "`gcloud storage rsync`"
+            )
+        report = run_to_bucket(job, address, args.overwrite)
     elif args.worker is not None:
         print(run_share(job, args.output, args.overwrite, _worker(args.worker)))
         return 0
@@ -68,6 +87,27 @@ def main() -> int:
         report = (run_merge if args.merge else run)(job, args.output, args.overwrite)
     _print(report, None if args.check else args.output)
     return 0
+
+
+def _table(args: argparse.Namespace) -> Table | None:
+    """The published table, its videos downloaded where that is asked for. Raises UserError for flags that don't go together."""
+    if args.metadata is None:
+        if args.videos is not None or args.download:
+            raise UserError("--videos and --download belong to --metadata=CSV, the authors' table: give it, too")
+        if args.input is None:
+            raise UserError(
+                "--input is missing: give ROOT, or --metadata=CSV and --videos=FOLDER for a published table"
+            )
+        return None
+    if args.videos is None or args.input is not None or args.boxes is not None:
+        raise UserError(
+            "--metadata goes with --videos=FOLDER and without --input and --boxes: the table names clips and boxes"
+        )
+    table = read_table(args.metadata)
+    if args.download:
+        for sentence in download(table, args.videos):
+            print(sentence, flush=True)
+    return table
 
 
 def _print(report: dict[str, Any], output: Path | None) -> None:
@@ -83,11 +123,15 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
             f"(the first: {first['clip']} to {float(Fraction(first['fps'])):g} frames a second)"
         )
     if report["skipped"]:
-        listed = f" (also listed in {output / REPORT})" if output else ""
+        listed = f" (also listed in {shown(output / REPORT)})" if output else ""
         print(f"left out {len(report['skipped'])} clips{listed}:")
-        for skip in report["skipped"]:
+        for skip in report["skipped"][:_SHOWN]:
             print(f"  {skip['split'] or '-'}: {skip['reason']}")
-    print(f"wrote {output}" if output else "checked; nothing was written")
+        if len(report["skipped"]) > _SHOWN:
+            print(f"  and {len(report['skipped']) - _SHOWN} more")
+    for sentence in sentences(report["published"]) if "published" in report else ():
+        print(sentence)
+    print(f"wrote {shown(output)}" if output else "checked; nothing was written")
 
 
 def _worker(text: str) -> tuple[int, int]:
@@ -100,16 +144,38 @@ def _worker(text: str) -> tuple[int, int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.prepare",
-        description="Turns ROOT/train, ROOT/test and, if it is there, ROOT/validation (mp4, mov, avi, webm, gif, folders of png or jpg frames, "
-        "or one long image of square frames side by side; identity before #) into shards to train on. "
+        description="Turns ROOT/train, ROOT/test and, if it is there, ROOT/validation (mp4, m4v, mov, mkv, avi, webm, ts, mts, gif, "
+        "folders of png or jpg frames, or one long image of square frames side by side; identity before #) into shards to train on. "
         "What is finished is kept when the command is stopped or killed: start it again to go on.",
     )
     add = parser.add_argument
-    add("--input", required=True, type=Path, metavar="ROOT", help="folder that holds train/ and test/")
-    add("--output", type=Path, metavar="SHARDS", help="folder to write; must not exist")
-    add("--name", default="video_folder", help=f"name of the set: {', '.join(SETS)} (default video_folder)")
+    add("--input", type=user_path, metavar="ROOT", help="folder that holds train/ and test/")
+    add(
+        "--metadata",
+        type=user_path,
+        metavar="CSV",
+        help="instead of --input: the authors' table of Tai-Chi-HD, VoxCeleb or UvA-NEMO, which says what to cut from the videos",
+    )
+    add("--videos", type=user_path, metavar="FOLDER", help="of --metadata: folder of the videos, ID.mp4 each")
+    add(
+        "--download",
+        action="store_true",
+        help="of --metadata: get missing videos with yt-dlp, or write their addresses",
+    )
+    add(
+        "--output",
+        type=path_or_bucket,
+        metavar="SHARDS",
+        help="folder to write, also gs://BUCKET/SHARDS; must not exist",
+    )
+    add("--name", help=f"name of the set: {', '.join(SETS)} (default video_folder, or what the table is of)")
     add("--size", type=int, default=256, help="side of the square frames in pixels (default 256)")
-    add("--boxes", type=Path, metavar="CSV", help="keep these parts: clip,start,end,x0,y0,x1,y1 (default: centre crop)")
+    add(
+        "--boxes",
+        type=user_path,
+        metavar="CSV",
+        help="keep these parts: clip,start,end,x0,y0,x1,y1 (default: centre crop)",
+    )
     add("--encoding", default="jpeg", choices=("jpeg", "png"), help="jpeg (default), or png: lossless")
     add("--quality", type=int, default=95, help="jpeg quality, 1 to 100 (default 95)")
     add("--min_frames", type=int, default=2, help="leave out clips with fewer frames (default 2)")

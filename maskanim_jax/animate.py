@@ -8,13 +8,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from maskanim_jax.animation.jobs import named, plan, render
 from maskanim_jax.errors import check_at_least, exit_with_sentence
 from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.utils.paths import path_or_bucket, user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.workdir.renamed_fields import refuse_old_names
 
@@ -33,19 +33,27 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         required=True,
-        type=Path,
+        type=path_or_bucket,
         metavar="DIR",
-        help="workdir of a training, a checkpoint in it, or puppets: the one that comes with the package",
+        help="workdir of a training, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or puppets: "
+        "the one that comes with the package",
     )
-    add("--source", metavar="IMAGE", help="image to animate; of a video the first frame; puppets: a drawn one")
+    add(
+        "--source",
+        type=user_text,
+        metavar="IMAGE",
+        help="image to animate; of a video the first frame; puppets: a drawn one",
+    )
     add(
         "--driving",
+        type=user_text,
         metavar="VIDEO",
         help="video, gif, or folder of frames, of any size and length; puppets: a drawn one",
     )
     add(
         "--output",
         required=True,
+        type=user_text,
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
     )
@@ -62,10 +70,15 @@ def parser() -> argparse.ArgumentParser:
         default="crop",
         help="make frames square by a centre crop or by padding",
     )
-    add("--save_intermediates", metavar="OUT", help="also write all intermediate pictures side by side")
+    add("--save_intermediates", type=user_text, metavar="OUT", help="also write all intermediate pictures side by side")
     add("--batch", type=int, default=8, metavar="N", help="frames at once (default 8)")
-    add("--pairs", metavar="CSV", help="columns source,driving: one result a row; --output is then a folder")
-    add("--data", type=Path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
+    add(
+        "--pairs",
+        type=user_text,
+        metavar="CSV",
+        help="columns source,driving: one result a row; --output is then a folder",
+    )
+    add("--data", type=user_path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
     return flags
 
 
@@ -76,10 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_at_least("--batch", args.batch)
     jobs = plan(args)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
 
-    setup.prepare(saved_config(args.checkpoint))
-    run = load_run(args.checkpoint)
+    checkpoint = run_of(args.checkpoint)
+    setup.prepare(saved_config(checkpoint))
+    run = load_run(checkpoint)
     given = {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     options = run.system.animation_options(given)
     for number, job in enumerate(jobs, 1):

@@ -8,18 +8,12 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from maskanim_jax.conversion.exporting import export_checkpoint
 from maskanim_jax.conversion.importing import import_checkpoint
 from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
+from maskanim_jax.utils.paths import user_path
 from maskanim_jax.workdir.config_files import load_config
-
-if TYPE_CHECKING:
-    pass
-
-DEFAULT_CONFIG = "configs/taichi.py:released"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,11 +27,13 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--input",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="IN",
         help="FILE.pth.tar; with --to=torch a workdir or WORKDIR/checkpoints/STEP",
     )
-    add("--output", required=True, type=Path, metavar="OUT", help="new workdir; with --to=torch a new FILE.pth.tar")
+    add(
+        "--output", required=True, type=user_path, metavar="OUT", help="new workdir; with --to=torch a new FILE.pth.tar"
+    )
     add(
         "--to",
         choices=("run", "torch"),
@@ -47,7 +43,8 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--config",
         metavar="FILE[:ARG]",
-        help=f"the config that the checkpoint was trained with (default {DEFAULT_CONFIG}); of FOMM configs/fomm_voxceleb_adv.py and so on",
+        help="the config that the checkpoint was trained with, such as configs/fomm_voxceleb_adv.py or configs/taichi.py:released "
+        "(default: what the file's tensors tell)",
     )
     add("--steps_per_epoch", type=int, metavar="N", help="steps of an epoch of your data; needed to go on training")
     add("--without_optimizer", action="store_true", help="leave the optimiser's state in the file")
@@ -71,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = export_checkpoint(args.input, args.output)
     else:
         check_at_least("--steps_per_epoch", args.steps_per_epoch)
-        config = load_config(args.config or DEFAULT_CONFIG)
+        config = load_config(args.config) if args.config else None
         said = import_checkpoint(
             args.input, args.output, config, args.steps_per_epoch, not args.without_optimizer, not args.as_config
         )

@@ -16,6 +16,7 @@ from input_pipeline.preparation.boxes import COLUMNS, Box, key_of
 from input_pipeline.preparation.cropping import PICTURE_FORMATS, output_names, write_boxes, write_crop
 from input_pipeline.preparation.subject import Finder, Found, find_parts
 from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.video.writer import check_writable
 
 
@@ -34,13 +35,21 @@ def parser() -> argparse.ArgumentParser:
         description="Finds the subject of videos or pictures, writes the square crop and the table of boxes that prepare takes.",
     )
     add = flags.add_argument
-    add("--input", type=Path, nargs="+", required=True, metavar="IN", help="videos, gifs, folders of frames, pictures")
+    add(
+        "--input",
+        type=user_path,
+        nargs="+",
+        required=True,
+        metavar="IN",
+        help="videos, gifs, folders of frames, pictures",
+    )
     add(
         "--output",
+        type=user_text,
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, FOLDER/ of png, or *.png of a picture; a folder for several inputs",
     )
-    add("--csv", type=Path, metavar="CSV", help=f"table of boxes: {','.join(COLUMNS)}")
+    add("--csv", type=user_path, metavar="CSV", help=f"table of boxes: {','.join(COLUMNS)}")
     add(
         "--finder",
         choices=get_args(Finder),

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskanim_jax.errors import check_at_least, exit_with_sentence
-from maskanim_jax.web.serve import SHIPPED, _end, serve, workdirs
+from maskanim_jax.utils.paths import user_path, user_text
+from maskanim_jax.web.serve import SHIPPED, _end, bundled_checkpoints, serve, workdirs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,11 +25,13 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         action="append",
+        type=user_text,
         default=[],
         metavar="DIR",
-        help=f"workdir of a training, or a checkpoint in it; may be given several times (default: {SHIPPED}, which comes with the project)",
+        help="workdir of a training, a checkpoint in it, or the name of a bundled one; may be given several times "
+        f"(default: all bundled ones, {SHIPPED} first)",
     )
-    add("--checkpoints", type=Path, metavar="FOLDER", help="offer every workdir in this folder")
+    add("--checkpoints", type=user_path, metavar="FOLDER", help="offer every workdir in this folder")
     add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine alone)")
     add("--port", type=int, help="port (default: the first free one from 7860)")
     add(
@@ -56,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory(prefix="maskanim-demo-") as root:
         os.environ["GRADIO_TEMP_DIR"] = root  # uploads and results; Gradio asks for it when the page is built
-        serve(checkpoints or [SHIPPED], Path(root), args)
+        serve(checkpoints or bundled_checkpoints(), Path(root), args)
     return 0
 
 

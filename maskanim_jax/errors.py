@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import stat
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 RESTART = 75
 """Exit status: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)."""
@@ -19,6 +22,9 @@ class UserError(Exception):
 
     Names and reasons in it may come from strangers' files: line breaks, terminal codes and the like are written as escapes.
     """
+
+    status = 2
+    """Exit status of a command that ends with it."""
 
     def __init__(self, sentence: str) -> None:
         super().__init__(printable(sentence))
@@ -59,14 +65,15 @@ ENDINGS: list[Callable[[int, str], object]] = []
 
 
 def exit_with_sentence(main: Callable[[], int | None]) -> None:
-    """Runs `main` and ends the process: 0 on success, 2 on a `UserError`, 130 on Ctrl-C.
+    """Runs `main` and ends the process: 0 on success, 2 on a `UserError` (75 where the same command will do later), 130 on Ctrl-C.
 
     Other exceptions are defects of this project and keep their traceback (exit status 1).
     """
+    make_tolerant()
     try:
         status, sentence = main() or 0, ""
     except UserError as error:
-        status, sentence = 2, f"error: {error}"
+        status, sentence = error.status, f"error: {error}"
     except KeyboardInterrupt:
         status, sentence = 130, "stopped by the keyboard"
     except SystemExit as error:
@@ -82,3 +89,53 @@ def exit_with_sentence(main: Callable[[], int | None]) -> None:
     if sentence:
         print(sentence, file=sys.stderr)
     sys.exit(status)
+
+
+def make_tolerant() -> None:
+    """Prepares stdout and stderr of this process; called once, before a command does anything.
+
+    Closed descriptors 0 to 2 are opened on the null device: the next file that is opened would get their number, and messages of C
+    libraries would be written into it. Names that are not UTF-8 are printed with escapes. What stderr does not take is dropped.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115 (it stays open)
+        if isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr = _Tolerant(sys.stderr)
+
+
+class _Tolerant:
+    """A stream whose reader may go away: from then on nothing is written to it."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            self._drop()
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._drop()
+
+    def _drop(self) -> None:
+        """Lets the descriptor, which C libraries share, end at the null device; what is still buffered goes there."""
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 2)
+            os.close(null)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from maskanim_jax.errors import check_at_least, exit_with_sentence
 from maskanim_jax.evaluation.published import FRAMES, as_text, evaluate_set, write
 from maskanim_jax.evaluation.published_panels import find_sets
 from maskanim_jax.pretrained import backends
+from maskanim_jax.utils.paths import user_path
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -18,8 +18,10 @@ def main(arguments: list[str] | None = None) -> None:
         description="Measures videos of eleven panels as the authors of Perturbed Masks published them: pose against the driver, "
         "identity against the source, background kept (docs/published-outputs.md).",
     )
-    parser.add_argument("folder", type=Path, help="videos, or folders of videos: one set each")
-    parser.add_argument("--output", type=Path, help="folder that gets published.json and published.csv; default: none")
+    parser.add_argument("folder", type=user_path, help="videos, or folders of videos: one set each")
+    parser.add_argument(
+        "--output", type=user_path, help="folder that gets published.json and published.csv; default: none"
+    )
     parser.add_argument(
         "--frames", type=int, default=FRAMES, help=f"evenly spread frames of each clip; default: {FRAMES}"
     )

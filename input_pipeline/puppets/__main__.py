@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from input_pipeline.puppets.dataset import VERSIONS, write_dataset
 from maskanim_jax.errors import exit_with_sentence
+from maskanim_jax.utils.paths import user_path
 
 
 def main() -> None:
@@ -15,7 +15,7 @@ def main() -> None:
         prog="python -m input_pipeline.puppets",
         description="Draws videos of articulated figures: folders of PNG frames in ROOT/train, ROOT/validation, ROOT/test.",
     )
-    parser.add_argument("--output", type=Path, required=True, help="ROOT, the folder to make")
+    parser.add_argument("--output", type=user_path, required=True, help="ROOT, the folder to make")
     parser.add_argument("--size", type=int, default=64, help="side of a frame, 32 to 512 pixels (default 64)")
     parser.add_argument("--train_identities", type=int, default=200, help="figures to train with (default 200)")
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
+import uuid
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -22,6 +22,7 @@ from input_pipeline.puppets.draw import JOINT_NAMES, SIZES, Rendering, render
 from input_pipeline.puppets.identity import Identity, draw_identity
 from input_pipeline.puppets.pose import FRAME_RATE, trajectory
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import hidden_beside
 
 FIRST_IDENTITY = {"train": 0, "validation": 10000, "test": 5000}
 """Identities of a split are numbered from here: splits are disjoint, whatever their lengths."""
@@ -154,7 +155,8 @@ def write_dataset(
     beside: Path | None = None
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+        beside = hidden_beside(root, uuid.uuid4().hex[:12])
+        beside.mkdir()
         partial = beside / root.name
         partial.mkdir()
         with tqdm(total=sum(map(len, splits.values())) * frames, desc="puppets", unit="frame") as bar:

@@ -29,6 +29,7 @@ from maskanim_jax.animation.inputs import (
 )
 from maskanim_jax.animation.jobs import write_animation
 from maskanim_jax.errors import UserError, check_at_least
+from maskanim_jax.utils.paths import path_or_bucket, user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -40,16 +41,17 @@ if TYPE_CHECKING:
 
 
 def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
-    """The trained system of a workdir ("best" or "last" checkpoint) or of a folder WORKDIR/checkpoints/STEP.
+    """The trained system of a workdir ("best" or "last" checkpoint), of a folder WORKDIR/checkpoints/STEP, or of a file of the released code.
 
     Raises UserError when there is none or it cannot be read.
     """
     if which not in ("best", "last"):
         raise UserError(f"which={which!r} cannot be: give 'best' or 'last'")
     from maskanim_jax.checkpoints.loading import load_run, saved_config
+    from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
 
-    path = Path(checkpoint)
+    path = run_of(path_or_bucket(checkpoint))
     setup.prepare(saved_config(path))
     return Animator(load_run(path, which))
 
@@ -131,10 +133,11 @@ class Animator:
         if output is None and fps is not None:
             raise UserError("fps is that of a file: give output=, or leave fps away")
         if output is not None:
+            output = user_text(output)
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
             if isinstance(driving, str | os.PathLike):
-                driving = open_frames(Path(driving))  # the times of its frames come with them
+                driving = open_frames(user_path(driving))  # the times of its frames come with them
         shown = self.pictures(
             source, driving, names=(result,), batch=batch, fit=fit, find_best_frame=find_best_frame, **options
         )
@@ -170,7 +173,7 @@ class Animator:
                 "find_best_frame reads the driving twice: give a path, a list or an array instead of a generator"
             )
         if isinstance(driving, str | os.PathLike):
-            open_frames(Path(driving)).close()  # says now what is wrong with it
+            open_frames(user_path(driving)).close()  # says now what is wrong with it
         return self._pictures(still, driving, chosen, wanted, batch, fit, find_best_frame)
 
     def _pictures(

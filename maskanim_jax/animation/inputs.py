@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import user_path
 from maskanim_jax.video.images import to_rgb
 from maskanim_jax.video.reader import FOLDER_FPS, FrameSource, first_frame, open_frames
 from maskanim_jax.video.timing import Timing
@@ -34,7 +35,7 @@ def read_picture(given: Picture) -> np.ndarray:
     if isinstance(given, Image.Image):
         return to_rgb(given)
     if isinstance(given, str | os.PathLike):
-        return first_frame(Path(given))
+        return first_frame(user_path(given))
     return checked(given)
 
 
@@ -52,7 +53,7 @@ def checked(frame: np.ndarray) -> np.ndarray:
 def read_frames(driving: Driving, stack: ExitStack) -> Iterator[np.ndarray]:
     """The driving's frames, checked as they come; `stack` closes the file."""
     if isinstance(driving, str | os.PathLike):
-        return iter(stack.enter_context(open_frames(Path(driving))))
+        return iter(stack.enter_context(open_frames(user_path(driving))))
     return (checked(frame) for frame in driving)
 
 
@@ -73,9 +74,9 @@ def exact_rate(fps: float | Fraction) -> Fraction:
 
 def refuse_inputs(output: str | os.PathLike[str], *given: object) -> None:
     """Raises UserError when the output is one of the given paths or holds one."""
-    target = Path(output).resolve()
+    target = user_path(output).resolve()
     for path in given:
         if isinstance(path, str | os.PathLike):
-            resolved = Path(path).resolve()
+            resolved = user_path(path).resolve()
             if target in (resolved, *resolved.parents):
                 raise UserError(f"{output} is or holds an input; choose another output, so that nothing is lost")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,57 @@ class Pair:
 
     def output_name(self, number: int) -> str:
         """A file name that no other row has, whatever the rows share."""
-        return f"{number:04d}-{_shortened(self.source.stem)}-{_shortened(self.driving.stem)}.mp4"
+        return f"{number:04d}-{shortened(self.source.stem)}-{shortened(self.driving.stem)}.mp4"
+
+
+@dataclass(frozen=True)
+class ClipPair:
+    """Two clips of a split by their numbers, and the frame from which the driver is used."""
+
+    source: int
+    driving: int
+    frame: int = 0
+
+
+def read_clip_pairs(path: Path, names: Sequence[str]) -> tuple[list[ClipPair], int]:
+    """The pairs of a published list, with the columns source, driving and perhaps frame, and how many of its pairs are not here.
+
+    `names` are the clips of a split; the list names them with or without their suffix. A pair with a clip that is missing is passed over,
+    since many videos of the published sets are gone. Raises UserError for a file that is no such list, and when no pair is here.
+    """
+    number = {name: index for index, name in enumerate(names)}
+    pairs, absent = [], 0
+    for line, row in _rows(path):
+        clips = [(row[column] or "").strip() for column in COLUMNS]
+        found = [number.get(clip, number.get(clip.removesuffix(Path(clip).suffix))) for clip in clips]
+        frame = (row.get("frame") or "0").strip()
+        if not frame.isdecimal():
+            raise UserError(f"{path} line {line} has the frame '{frame[:20]}': give a number from 0")
+        if found[0] is None or found[1] is None:
+            absent += 1
+        else:
+            pairs.append(ClipPair(found[0], found[1], int(frame)))
+    if not pairs:
+        raise UserError(
+            f"{path} has no pair of two clips of the test split: give the list that belongs to these shards"
+        )
+    return pairs, absent
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """The rows of a CSV with the columns `source` and `driving`, each with its line; raises UserError."""
+    try:
+        check_size(path, MAX_BYTES)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise UserError(f"{path} has no column '{missing[0]}'; its first line must be source,driving")
+            for row in reader:
+                yield reader.line_num, row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        raise UserError(f"{path} cannot be read ({reason}); give a CSV with the columns source,driving") from error
 
 
 def read_pairs(path: Path, data: Path | None) -> list[Pair]:
@@ -35,30 +86,15 @@ def read_pairs(path: Path, data: Path | None) -> list[Pair]:
     A path is absolute, or relative to `data` or to the CSV's folder. Raises UserError, with the line number,
     for a row whose files do not exist, and for a CSV that is missing, empty or without the columns.
     """
-    try:
-        check_size(path, MAX_BYTES)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise UserError(f"{path} has no column '{missing[0]}'; its first line must be source,driving")
-            roots = [root for root in (data, path.parent) if root is not None]
-            pairs = [
-                Pair(
-                    reader.line_num,
-                    *(_find(path, reader.line_num, name, row[name], roots) for name in COLUMNS),
-                )
-                for row in reader
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
-        raise UserError(f"{path} cannot be read ({reason}); give a CSV with the columns source,driving") from error
+    roots = [root for root in (data, path.parent) if root is not None]
+    pairs = [Pair(line, *(_find(path, line, name, row[name], roots) for name in COLUMNS)) for line, row in _rows(path)]
     if not pairs:
         raise UserError(f"{path} lists no pairs; add a line such as image.png,video.mp4 below source,driving")
     return pairs
 
 
-def _shortened(stem: str) -> str:
+def shortened(stem: str) -> str:
+    """A name that leaves room for others beside it, whole characters of at most NAME_LENGTH bytes."""
     whole = os.fsencode(stem)
     return whole[:NAME_LENGTH].decode("utf-8", "ignore") if len(whole) > NAME_LENGTH else stem
 
@@ -67,7 +103,7 @@ def _find(path: Path, line: int, column: str, name: str | None, roots: list[Path
     if not name or not name.strip():
         raise UserError(f"{path} line {line} has no {column}; give a path there")
     for root in roots:
-        found = root / name.strip()  # an absolute name stays as it is
+        found = root / os.path.expanduser(name.strip())  # an absolute name stays as it is
         with suppress(OSError, ValueError):  # too long, or no name at all
             if found.exists():
                 return found

@@ -79,6 +79,17 @@ def example(path: Path, file: str) -> Path:
     return FOLDER / path / file if is_shipped(path) and (FOLDER / path / file).is_file() else path
 
 
+def examples(name: str) -> list[tuple[Path, Path]]:
+    """(source, driving) pairs that come with the checkpoint: source.png and driving.mp4 first, then source-2.png and driving-2.mp4, ..."""
+    folder = FOLDER / name
+    first, numbered = folder / SOURCE, sorted(folder.glob("source-*.png"))
+    pairs = [
+        (source, folder / source.name.replace("source", "driving").replace(".png", ".mp4"))
+        for source in (first, *numbered)
+    ]
+    return [pair for pair in pairs if all(path.is_file() for path in pair)]
+
+
 def _verified(path: Path, card: dict[str, Any]) -> Path:
     """The path, when the file's hash is the card's."""
     try:

@@ -7,17 +7,112 @@ one whether or not a config trains it, but published files may be without.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import ModuleType
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import (
+    fomm_bair,
+    fomm_fashion,
+    fomm_mgif,
+    fomm_nemo,
+    fomm_taichi,
+    fomm_taichi_adv,
+    fomm_voxceleb,
+    fomm_voxceleb_adv,
+)
 from maskanim_jax.conversion import layout as released_format
+from maskanim_jax.conversion import sizes
 from maskanim_jax.conversion.layers import Rows, affine, block, blur, conv, encoder_decoder, residual, spectral_conv
 from maskanim_jax.conversion.layout import Place, Shapes, Unused
+from maskanim_jax.conversion.recognition import Found, Recognized, assumption
 from maskanim_jax.systems.interface import Variables
 
 MAY_LACK = ("discriminator",)
 """Modules that a file may be without: they begin afresh."""
+_PLAIN = {"vox": fomm_voxceleb, "taichi": fomm_taichi, "fashion": fomm_fashion}
+_KEYPOINTS_IN = {"vox": fomm_voxceleb_adv, "taichi": fomm_taichi_adv}
+_SPECTRAL_NORM = {"bair": fomm_bair, "nemo": fomm_nemo}
+_ONE_JACOBIAN = {"mgif": fomm_mgif}
+_DISCRIMINATOR = "discriminator.discs.1.down_blocks"  # the only scale of the released configs
+_LOW_SIDE = 64  # of what keypoint detector and dense motion see in every released config
+
+
+def recognize(found: Found) -> Recognized | None:
+    """The config of a file with FOMM's tensors; the discriminator's and the Jacobians' form tell the released configs apart."""
+    given = found.shapes
+    inside = "generator.dense_motion_network."
+    if not all(any(name.startswith(start) for name in given) for start in (inside, "kp_detector.")):
+        return None
+    options = _configs(found)
+    named = [name for name in options if name in found.name]
+    chosen = named[0] if named else next(iter(options))
+    config = options[chosen].get_config()
+    _set_sizes(config, given)
+    _set_discriminator(config, found)
+    others = [f"configs/{module.__name__.rpartition('.')[2]}.py" for name, module in options.items() if name != chosen]
+    assumed = assumption(chosen, others, bool(named), "for training")
+    if config.frame_size != 256:
+        assumed.append(
+            f"the tensors don't tell the frames' size: {config.frame_size} pixels assumed, since keypoints are found at 1/"
+            f"{round(1 / config.keypoints.scale)} of it"
+        )
+    return Recognized(f"FOMM ({chosen}{'-adv' * (options is _KEYPOINTS_IN)})", config, assumed)
+
+
+def _configs(found: Found) -> dict[str, ModuleType]:
+    """The released configs that have networks of this form, by data set, the likeliest first."""
+    given, first = found.shapes, f"{_DISCRIMINATOR}.0.conv"
+    if sizes.outputs(given, "kp_detector.jacobian") == 4 and sizes.outputs(given, "kp_detector.kp") > 1:
+        return _ONE_JACOBIAN
+    if f"{first}.weight_orig" in given:
+        # BAIR is trained for 20 epochs, counted from 0, and Nemo for 100.
+        return dict(reversed(_SPECTRAL_NORM.items())) if (found.epoch or 0) >= 20 else _SPECTRAL_NORM
+    if sizes.inputs(given, first) > 3 or (first not in given and "adv" in found.name):
+        return _KEYPOINTS_IN
+    # Every file has a discriminator, but of these only Fashion's is trained.
+    return dict(reversed(_PLAIN.items())) if "discriminator" in found.updated else _PLAIN
+
+
+def _set_sizes(config: ConfigDict, given: Shapes) -> None:
+    """Sizes, and parts that a file has or lacks, as far as the file tells them."""
+    inside = "generator.dense_motion_network"
+    steps = []
+    for section, prefix, body in (
+        (config.keypoints, "kp_detector", "predictor"),
+        (config.motion, inside, "hourglass"),
+    ):
+        if found := sizes.encoder_decoder(given, f"{prefix}.{body}"):
+            section.update(found)
+            section.scale = 1 / sizes.downscale(given, f"{prefix}.down")
+            steps.append(round(1 / section.scale))
+    if count := sizes.outputs(given, "kp_detector.kp"):
+        config.keypoints.num_keypoints = count
+        jacobian = sizes.outputs(given, "kp_detector.jacobian")
+        config.keypoints.jacobian = bool(jacobian)
+        config.keypoints.single_jacobian = jacobian == 4 and count > 1
+    if sizes.outputs(given, f"{inside}.mask"):
+        config.motion.occlusion = bool(sizes.outputs(given, f"{inside}.occlusion"))
+    if width := sizes.outputs(given, "generator.first.conv"):
+        config.generator.width = width
+    if blocks := sizes.count(given, "generator.down_blocks."):
+        last = sizes.outputs(given, f"generator.down_blocks.{blocks - 1}.conv")
+        config.generator.down_blocks = blocks
+        config.generator.max_width = last if last < width << blocks else max(512, last)
+        config.generator.residual_blocks = sizes.count(given, "generator.bottleneck.r")
+    if steps and steps[0] > 1:
+        config.frame_size = _LOW_SIDE * steps[0]
+        config.loss.pyramid_sizes = tuple(config.frame_size >> i for i in range(4))
+
+
+def _set_discriminator(config: ConfigDict, found: Found) -> None:
+    if row := sizes.doubling(found.shapes, f"{_DISCRIMINATOR}.{{}}.conv", 512, first=2):
+        config.discriminator.update(row)
+        config.discriminator.keypoints = sizes.inputs(found.shapes, f"{_DISCRIMINATOR}.0.conv") > 3
+        config.discriminator.spectral_norm = f"{_DISCRIMINATOR}.0.conv.weight_orig" in found.shapes
+        if "discriminator" in found.updated:
+            config.discriminator.enabled = True
 
 
 def _generator(config: ConfigDict) -> Rows:

@@ -6,7 +6,6 @@ Only tensors and plain values are read from the file; nothing in it is ever exec
 from __future__ import annotations
 
 import copy
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -15,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskanim_jax.conversion.foreign import method_of, refuse_foreign
 from maskanim_jax.errors import UserError
-from maskanim_jax.serialization.torch_reader import MAX_BYTES, read_tensors
+from maskanim_jax.serialization.torch_reader import MAX_BYTES, read_tensors, strings_in
+from maskanim_jax.utils.paths import hidden_beside
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
@@ -33,15 +34,16 @@ UNUSED = "unused_tensors.npz"
 def import_checkpoint(
     path: Path,
     workdir: Path,
-    config: ConfigDict,
+    config: ConfigDict | None = None,
     steps_per_epoch: int | None = None,
     with_optimizer: bool = True,
     as_published: bool = True,
 ) -> list[str]:
     """Makes a workdir from a released checkpoint; returns what there is to say about it.
 
-    The run has the config's sizes, and with `as_published` the settings that the system's published files were trained with. Its step is
-    that of the file's optimiser; `steps_per_epoch` is needed to go on training. Raises UserError when the file is not plain tensors, does
+    Without `config`, system, sizes and settings are those that the file's tensors tell. The run has the config's sizes, and with
+    `as_published` the settings that the system's published files were trained with. Its step is that of the file's optimiser;
+    `steps_per_epoch` is needed to go on training. Raises UserError when the file is not plain tensors, does
     not fit the config, or the workdir is there already.
     """
     import jax
@@ -51,14 +53,22 @@ def import_checkpoint(
     from maskanim_jax.conversion.adam_state import place_moments
     from maskanim_jax.conversion.contents import read_contents, read_moments
     from maskanim_jax.conversion.layout import Unused, released, shapes, to_variables
+    from maskanim_jax.conversion.recognition import recognize, refuse_other_methods
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import TrainState
     from maskanim_jax.workdir.config import write_config
+    from maskanim_jax.workdir.provenance import write_departures
 
     _check_absent(workdir, "folder")
-    config = copy.deepcopy(config)
+    tree, recognized = _read(path), None
+    if config is None:
+        recognized = recognize(path, tree)
+        config = recognized.config
+    else:
+        refuse_other_methods(path, tree)
+        config = copy.deepcopy(config)
     settings = released(config).as_published(config) if as_published else []
-    system, tree = build(config), read_tensors(path, _most_bytes(path))
+    system = build(config)
     layout, lacking = _without_lacking(released(config).MAY_LACK, _layout(config, given := shapes(tree)), given)
     tree = {key: value for key, value in tree.items() if str(key).removeprefix("optimizer_") not in lacking}
     like = jax.eval_shape(system.init, jax.random.key(0))
@@ -77,12 +87,12 @@ def import_checkpoint(
     if steps_per_epoch:
         info["steps_per_epoch"] = steps_per_epoch
 
-    temporary = workdir.absolute().with_name(f".{workdir.name[:100]}.{os.getpid()}.part")
+    temporary = hidden_beside(workdir, str(os.getpid()))
     try:
         write_config(temporary, config)
-        (temporary / "departures.json").write_text(json.dumps(system.departures(), indent=2))  # for the report
+        write_departures(temporary, system.departures())
         kept = {
-            name: contents.tensors[name]
+            name: contents.tensors[name].astype(at.default.dtype)
             for name, at in layout.items()
             if isinstance(at, Unused) and name in contents.tensors
         }
@@ -97,6 +107,8 @@ def import_checkpoint(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     said = [f"{workdir}: {len(contents.tensors)} tensors of {path.name}, at step {step}"]
+    if recognized is not None:
+        said += [f"{path.name} is a checkpoint of {recognized.method}, config {config.name}", *recognized.assumed]
     said += [f"{sentence}; --as_config leaves the config as it is" for sentence in settings]
     said += [f"{path.name} has no {module}: it begins afresh, which matters only to training" for module in lacking]
     if not moments:
@@ -104,6 +116,17 @@ def import_checkpoint(
     elif not steps_per_epoch:
         said.append("to go on training, convert again with --steps_per_epoch=N, the steps of an epoch of your data")
     return said
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    """The file's dict; raises UserError that says what the file is, where that is known."""
+    refuse_foreign(path)
+    try:
+        return read_tensors(path, _most_bytes(path))
+    except UserError as error:
+        if what := method_of(strings_in(path)):
+            raise UserError(f"{path} {what}") from error
+        raise
 
 
 def _without_lacking(may_lack: Sequence[str], layout: Layout, given: Shapes) -> tuple[Layout, list[str]]:

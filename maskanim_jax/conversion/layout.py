@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -17,6 +17,9 @@ from ml_collections import ConfigDict
 from maskanim_jax.conversion.adam_state import Moments
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import PyTree, Variables
+
+if TYPE_CHECKING:
+    from maskanim_jax.conversion.recognition import Found, Recognized
 
 
 class Place(NamedTuple):
@@ -56,6 +59,10 @@ class Released(Protocol):
     MAY_LACK: Sequence[str]
     """Modules that a file may be without; their networks then begin afresh."""
 
+    def recognize(self, found: Found) -> Recognized | None:
+        """The config that a file was trained with, when its tensors are this system's; None for another's."""
+        ...
+
     def layout(self, config: ConfigDict, given: Shapes | None = None) -> Layout:
         """The tensors of a file with the config's sizes; `given` is what a file has, for parts that only some files have."""
         ...
@@ -71,13 +78,20 @@ class Released(Protocol):
 
 def released(config: ConfigDict) -> Released:
     """The file of the config's system; raises UserError when it has none."""
-    name = f"maskanim_jax.conversion.{config.system}"
+    if (module := released_of(config.system)) is None:
+        raise UserError(f"config.system={config.system} has no released checkpoints to convert: give another config")
+    return module
+
+
+def released_of(system: str) -> Released | None:
+    """The file of the system of that name; None when it has none."""
+    name = f"maskanim_jax.conversion.{system}"
     try:
         return cast(Released, importlib.import_module(name))
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"config.system={config.system} has no released checkpoints to convert: give another config"
-        ) from error
+        if error.name is None or not name.startswith(error.name):
+            raise  # a package that the module needs
+        return None
 
 
 def shapes(tree: Mapping[Any, Any]) -> Shapes:

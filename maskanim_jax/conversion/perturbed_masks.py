@@ -10,13 +10,50 @@ from collections.abc import Mapping
 import numpy as np
 from ml_collections import ConfigDict
 
+from configs import bair, taichi, voxceleb
 from maskanim_jax.conversion import layout as released_format
+from maskanim_jax.conversion import sizes
 from maskanim_jax.conversion.layers import Rows, block, blur, conv, encoder_decoder, residual
 from maskanim_jax.conversion.layout import Place, Shapes, Unused
+from maskanim_jax.conversion.recognition import Found, Recognized, assumption
 from maskanim_jax.systems.interface import Variables
 
 MAY_LACK = ()
 """Modules that a file may be without: every file has both."""
+_CONFIGS = {"taichi": taichi, "bair": bair, "vox": voxceleb}
+
+
+def recognize(found: Found) -> Recognized | None:
+    """The config of a file with Perturbed Masks' tensors, which are the same for all three data sets."""
+    given = found.shapes
+    if not any(name.startswith("mask_generator.") for name in given):
+        return None
+    named = [name for name in _CONFIGS if name in found.name]
+    chosen = named[0] if named else "taichi"
+    config = _CONFIGS[chosen].get_config("released")
+    _set_sizes(config, given)
+    others = [
+        f"configs/{module.__name__.rpartition('.')[2]}.py:released"
+        for name, module in _CONFIGS.items()
+        if name != chosen
+    ]
+    matters = f"for training and for the threshold, {config.perturb.test_threshold} of 255 here"
+    return Recognized(f"Perturbed Masks ({chosen})", config, assumption(chosen, others, bool(named), matters))
+
+
+def _set_sizes(config: ConfigDict, given: Shapes) -> None:
+    """Sizes, as far as the file tells them."""
+    for section, prefix in (
+        (config.mask, "mask_generator.predictor"),
+        (config.refine, "generator.mask_fix_net"),
+        (config.fine, "generator.hourglass"),
+    ):
+        section.update(sizes.encoder_decoder(given, prefix))
+    if width := sizes.outputs(given, "generator.first.conv"):
+        config.coarse.width = width
+    if ups := sizes.count(given, "generator.up_blocks."):
+        config.mask.size = config.frame_size >> ups
+        config.coarse.residual_blocks = sizes.count(given, "generator.bottleneck.r")
 
 
 def _never_run(theirs: str, inputs: int, outputs: int) -> Rows:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
 
 
-REFERENCES = ("repeating the source", "the driver itself")
+REFERENCES = ("copying the source", "the driver itself")
 
 OF_ANY_FRAME = ("l1", "l1_figure", "ssim", "leak", "leak_background")
 """Measures that say something of a frame that is not even meant to be before the source's background."""
@@ -38,7 +38,7 @@ DEFINITIONS = {
     "leak": "how much of the driver's looks is on the figure, beyond that of an uninvolved identity: 0 none, 1 the driver itself",
     "leak_background": "the same of the driver's background, outside the figures",
     "shape_leak": "of the pixels that only one of the two figures covers in this pose, the share in which the result sides with the driver's",
-    "known_joint_error": "of repeating the source and of the driver itself: the drawn joints' true distance in pixels of a frame of 64",
+    "known_joint_error": "of copying the source and of the driver itself: the drawn joints' true distance in pixels of a frame of 64",
 }
 
 

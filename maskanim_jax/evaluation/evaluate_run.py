@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,12 +18,15 @@ from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
 from maskanim_jax.animation.generate import animate
 from maskanim_jax.animation.jobs import write_animation
+from maskanim_jax.animation.pairs import ClipPair, read_clip_pairs, shortened
+from maskanim_jax.buckets.local_paths import in_working_copy
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import choose
+from maskanim_jax.utils.paths import user_path
 from maskanim_jax.video.writer import VideoWriter
 from maskanim_jax.workdir.config import read_config, write_config
 from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
@@ -35,6 +39,7 @@ def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
     return load_run(workdir, config.reconstruct.checkpoint)
 
 
+@in_working_copy()
 def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir.
 
@@ -73,7 +78,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     write_figures(workdir / f"{stem}.json", figures)
     print(
         f"L1 {figures['l1']:.4f} over {figures['frames']} frames; "
-        f"repeating the source {figures['l1_copy_source']:.4f}; ratio {figures['ratio']:.3f}"
+        f"copying the source {figures['l1_copy_source']:.4f}; ratio {figures['ratio']:.3f}"
     )
     print("; ".join(f"{key} {figures[key]:.4f}" for key in chosen.descriptions if key in figures))
     for key, reason in not_measured.items():
@@ -98,6 +103,23 @@ def _written(frames: Iterable[np.ndarray], writer: VideoWriter) -> Iterator[np.n
         yield frame
 
 
+def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
+    """What `animate_test` animates: the pairs of a published list, or the first few of other identities."""
+    if not config.animate.pairs_csv:
+        return [ClipPair(*pair) for pair in test_pairs(split, config.animate.pairs)]
+    path = user_path(config.animate.pairs_csv)
+    pairs, absent = read_clip_pairs(path, [clip.name for clip in split.clips])
+    if late := [pair for pair in pairs if pair.frame >= split.clips[pair.driving].count]:
+        name = split.clips[late[0].driving].name
+        raise UserError(f"{path} begins {name} at frame {late[0].frame}, which it does not have: correct the list")
+    tqdm.write(
+        f"{len(pairs)} of the {len(pairs) + absent} pairs of {path} are in the test split"
+        + (": clips of the others are missing" if absent else "")
+    )
+    return pairs
+
+
+@in_working_copy()
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`.
 
@@ -108,7 +130,7 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     folder = workdir / ANIMATION
     (folder / INPUTS).mkdir(parents=True, exist_ok=True)
     options = run.system.animation_options({key: str(value) for key, value in config.animate.options.items()})
-    pairs = list(test_pairs(split, config.animate.pairs))
+    pairs = _pairs(config, split)
     if not pairs:
         raise UserError(
             f"{split.shards} has no two test clips of different identities: add some, or use `python -m maskanim_jax.animate` on files"
@@ -116,17 +138,18 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     made: list[Path] = []
     captions: dict[str, str] = {}
     warnings: list[str] = []
-    for source, driving in tqdm(pairs, desc="animate", unit="pair"):
-        name = f"{split.clips[source].name}-by-{split.clips[driving].name}"
+    for pair in tqdm(pairs, desc="animate", unit="pair"):
+        source, driving = pair.source, pair.driving
+        name = f"{shortened(split.clips[source].name)}-by-{shortened(split.clips[driving].name)}"
+        name += f"-from-{pair.frame}" if pair.frame else ""
         fps = split.clips[driving].fps
         paths = [folder / f"{name}.mp4", folder / f"{name}.gif", folder / f"{name}-strip.mp4"]
         still = split.frame(source, 0)
         inputs = inputs_of(folder, name)
         Image.fromarray(still).save(inputs.source)
         with VideoWriter(inputs.driving, fps) as driver:
-            shown = animate(
-                run.system, run.variables, still, _written(split.frames(driving), driver), options, warn=warnings.append
-            )
+            frames = _written(itertools.islice(split.frames(driving), pair.frame, None), driver)
+            shown = animate(run.system, run.variables, still, frames, options, warn=warnings.append)
             side = max(128, run.system.frame_size)
             write_animation(run.system, shown, paths[:2], paths[2], fps=fps, strip_side=side)
         made += paths

@@ -1,4 +1,4 @@
-"""How well are held-out clips reconstructed? The paper's protocol (section 4.1), and what it says beside repeating the source.
+"""How well are held-out clips reconstructed? The paper's protocol (section 4.1), and what it says beside copying the source.
 
 The first frame of a test clip is the source, all others are driving frames; L1 is the mean absolute difference of all pixels and channels
 in [0, 1], over all reconstructed frames. Source and driver are one identity, so a system leaves out what is there to separate two.

@@ -6,13 +6,14 @@ import datetime
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.utils.atomic_files import sha256_of
+from maskanim_jax.utils.paths import hidden_beside
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -76,6 +77,7 @@ def export(
 ) -> dict[str, Any]:
     """Writes the folder `output`, whole or not at all, and returns its metadata, which is also in export.json.
 
+    Before the folder gets its name its files are run, and three frames are compared with the project's own: `compared` in the metadata.
     `options` is what `system.animation_options` returned; `batch` None leaves the number of frames open where that can be. Raises UserError.
     """
     check_export(output, format, platforms, batch)
@@ -85,7 +87,7 @@ def export(
         )
     import jax
 
-    from maskanim_jax.exporting import functions, jax_files, onnx_files
+    from maskanim_jax.exporting import functions, jax_files, onnx_files, verification
     from maskanim_jax.nn.kernels.native.build import disable_native
 
     system = run.system
@@ -96,7 +98,8 @@ def export(
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
+        folder = hidden_beside(output, uuid.uuid4().hex[:12])
+        folder.mkdir()
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
     try:
@@ -105,7 +108,7 @@ def export(
                 about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
             else:
                 about = onnx_files.write_onnx(folder, made, system.frame_size, batch or 1)
-        info = {
+        info: dict[str, Any] = {
             "format": format,
             "system": system.name,
             "config": run.config.name,
@@ -122,6 +125,9 @@ def export(
         (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
         shutil.copy(Path(functions.__file__).with_name(RUNNER), folder / RUNNER)
         (folder / "README.md").write_text(_readme(info))
+        with disable_native():
+            info["compared"] = verification.verify(folder, run, options)
+        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
         folder.chmod(0o755)
         os.rename(folder, output)
     except OSError as error:

@@ -22,9 +22,10 @@ AS_ON = "cpu"
 
 
 def check_ready() -> None:
-    """Raises UserError when the converter is not installed."""
-    if importlib.util.find_spec("jax2onnx") is None:
-        raise UserError("--format=onnx needs the converter jax2onnx: pip install 'maskanim_jax[onnx]'")
+    """Raises UserError when the converter, or what runs its files afterwards, is not installed."""
+    for package in ("jax2onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"--format=onnx needs the package {package}: pip install 'maskanim_jax[onnx]'")
 
 
 def write_onnx(folder: Path, made: Functions, size: int, batch: int) -> dict[str, Any]:

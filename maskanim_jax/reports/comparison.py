@@ -17,7 +17,7 @@ from maskanim_jax.metrics.bootstrap import DRAWS, SHARE, interval
 from maskanim_jax.reports.page_parts import at
 from maskanim_jax.reports.runs import Run, describe
 
-REPEAT = "repeating the source"
+REPEAT = "copying the source"
 HIGHER = ("ssim", "psnr", "csim", "iou", "mask_iou")
 """Figures of which more is better."""
 NEUTRAL = ("mask_mean", "mask_space", "mask_time", "known_joint_error", "leak", "leak_background")
@@ -71,9 +71,9 @@ def _set(members: Sequence[Run]) -> dict[str, Any]:
     """The reconstruction of runs on the same test data."""
     clips = {run.label: _members(run.figures.get("clips"), ("name",)) for run in members}
     metrics = _metrics(row for rows in clips.values() for row in rows.values())
-    own = [metric for metric in metrics if not metric.endswith("_repeat_source")]
+    own = [metric for metric in metrics if not metric.endswith("_copy_source")]
     rows = [{"run": run.label, "figures": _figures(clips[run.label], own)} for run in members]
-    repeated = {m.removesuffix("_repeat_source"): m for m in metrics if m.endswith("_repeat_source")}
+    repeated = {m.removesuffix("_copy_source"): m for m in metrics if m.endswith("_copy_source")}
     first = clips[members[0].label]
     rows.append(
         {"run": REPEAT, "figures": {m: e for m, key in repeated.items() for e in _figures(first, [key]).values()}}
@@ -137,7 +137,7 @@ def _truth(members: Sequence[Run]) -> dict[str, Any]:
 
 
 def _from_repeating(entries: Sequence[Entry], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """The first variant of each run against repeating the source from the same start."""
+    """The first variant of each run against copying the source from the same start."""
     found = []
     repeated = {start: pairs for label, _, start, _, pairs in entries if label == REPEAT}
     first: dict[str, str] = {}

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import hidden_beside
 
 _STORAGES = {
     "f8": "DoubleStorage",
@@ -45,7 +46,7 @@ def write_tensors(path: Path, tree: Mapping[Any, Any]) -> None:
     buffer.write(pickle.PROTO + b"\x02")
     _write(buffer, tree, arrays)
     buffer.write(pickle.STOP)
-    temporary = path.absolute().with_name(f".{path.name[:100]}.{os.getpid()}.part")
+    temporary = hidden_beside(path, str(os.getpid()))
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:

@@ -1,4 +1,4 @@
-"""How is a system trained? Read from top to bottom: data, system, state, step, loop.
+"""How is a system trained? Read from top to bottom: what the config names, the folder, the state, then the loop.
 
 The loop's order is: step, log, evaluate, save, then the next batch. Nothing is saved before the log found the steps since the last
 checkpoint finite. A run is a pure function of config, seed and data; killed at any step
@@ -11,11 +11,13 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from maskanim_jax.buckets.local_paths import in_words, opened
 from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import agreed, local
 from maskanim_jax.errors import UserError
@@ -30,10 +32,18 @@ from maskanim_jax.training.metric_window import Clock, Window
 from maskanim_jax.training.nonfinite import explained
 from maskanim_jax.training.preemption import Stop
 from maskanim_jax.training.step import StepFunction, make_step
-from maskanim_jax.training.warm_start import INITIAL, read_initial, sentences
-from maskanim_jax.workdir.config import check_config_unchanged, diff_config, write_config
-from maskanim_jax.workdir.logs import RunLog
-from maskanim_jax.workdir.provenance import add_start, write_departures
+from maskanim_jax.training.warm_start import INITIAL, Initial, read_initial, sentences
+from maskanim_jax.workdir.workdir import Workdir
+
+
+class Run(NamedTuple):
+    """What the loop works with; the state of the training is not in it."""
+
+    setting: Setting
+    folder: Workdir
+    checkpoints: Checkpoints
+    clock: Clock
+    window: Window
 
 
 def train(
@@ -45,103 +55,125 @@ def train(
     A workdir whose config or data are others is refused (UserError) unless `allow_config_change`; each start is written to `run.json`.
     Told to stop (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
     """
-    with Stop() as stop:
-        return _train(config, workdir, allow_config_change, restore_step, stop)
+    with (
+        Stop() as stop,
+        opened(workdir, training=True) as workdir,
+        contextlib.ExitStack() as stack,
+    ):
+        began = time.perf_counter()
+        # Everything that can be wrong is found out before the folder is touched.
+        setting = set_up(config)
+        initial = _read_initial(setting, workdir)
+        read = {} if initial is None else {"initial networks": initial.record["sha256"]}
+        agree(config, setting.info, workdir=in_words(workdir), allow_config_change=allow_config_change, **read)
 
+        folder = Workdir(workdir, leader=jax.process_index() == 0)
+        folder.claim(config, allow_config_change)
+        check_shared(workdir)
+        folder.describe(setting.system.departures())
 
-def _train(
-    config: ConfigDict, workdir: Path, allow_config_change: bool, restore_step: int | None, stop: Stop
-) -> TrainState:
-    began = time.perf_counter()
-    setting = set_up(config)  # everything that can be wrong is found out before the workdir is touched
-    # A run that has a checkpoint does not read again what it started from, which may be gone by then.
-    begun = bool(Checkpoints(workdir, read_only=True).steps())
-    initial = None if begun else read_initial(config, setting.system)
-    read = {} if initial is None else {"initial networks": initial.record["sha256"]}
-    agree(config, setting.info, workdir=str(workdir), allow_config_change=allow_config_change, **read)
-    leader = jax.process_index() == 0
-    changed, harmless = diff_config(workdir, config)
-    check_config_unchanged(workdir, [] if allow_config_change else changed)
-    if not changed:  # else the workdir keeps its config until the state was restored with the new one
-        write_config(workdir, config)
-    check_shared(workdir)
-    if leader:
-        write_departures(workdir, setting.system)
-
-    with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
         state = start(setting, checkpoints, restore_step, allow_config_change=allow_config_change, initial=initial)
-        if changed:
-            write_config(workdir, config, allow_config_change)
+        folder.settle(config)
         if initial is not None:  # saved at once: a run killed before its first checkpoint starts from the same networks
             checkpoints.save(state, setting.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
             checkpoints.wait()
             agreed(True)  # the first process makes it visible
         first = int(state.step)
-        saved = checkpoints.info(first) if first in checkpoints.steps() else {}
         put_aside = checkpoints.set_aside(first) if restore_step is not None else []
-        log = stack.enter_context(RunLog(workdir, first)) if leader else None
-        if log is not None:
-            started = {INITIAL: saved[INITIAL]} if first == 0 and INITIAL in saved else {}
-            others = add_start(workdir, record_of_start(setting, first, checkpoints, [*changed, *harmless]) | started)
-            told = [f"changed since the last start: {what}" for what in (*changed, *harmless, *others)] + put_aside
-            told += sentences(saved[INITIAL]) if started else []
-            for line in opening(setting, state, first, checkpoints) + told:
-                log.text(first, line)
-        stack.enter_context(explained(workdir, config.seed, setting.stream, setting.clips, checkpoints, log))
-        clock = Clock(config.optim.max_minutes, checkpoints)
-        steps = first if clock.over() else setting.steps
-        step_function = make_step(
-            setting.system,
-            config.seed,
-            setting.stream.steps_per_epoch,
-            setting.mesh,
-            config.optim.grad_accum_steps,
-            config.optim.ema,
-        )
-        pairs = stack.enter_context(contextlib.closing(batches(setting, first)))
-        window = Window(setting.system, setting.stream.steps_per_epoch, saved.get("window"))
-        bar = tqdm(total=setting.steps, initial=first, desc="train", unit="step", disable=None if leader else True)
-        stack.enter_context(bar)
+        saved = checkpoints.info(first) if first in checkpoints.steps() else {}
 
+        stack.enter_context(folder.opened(first))
+        _say_start(setting, folder, checkpoints, state, saved, put_aside)
+        stack.enter_context(explained(workdir, config.seed, setting.stream, setting.clips, checkpoints, folder.log))
+        clock = Clock(config.optim.max_minutes, checkpoints)
+        window = Window(setting.system, setting.stream.steps_per_epoch, saved.get("window"))
+        return _loop(Run(setting, folder, checkpoints, clock, window), state, stop, began)
+
+
+def _read_initial(setting: Setting, workdir: Path) -> Initial | None:
+    """The networks that `config.init_from` names. A run that has a checkpoint doesn't read them again: they may be gone by then."""
+    begun = bool(Checkpoints(workdir, read_only=True).steps())
+    return None if begun else read_initial(setting.config, setting.system)
+
+
+def _say_start(
+    setting: Setting,
+    folder: Workdir,
+    checkpoints: Checkpoints,
+    state: TrainState,
+    saved: Mapping[str, Any],
+    put_aside: list[str],
+) -> None:
+    """Writes this start to run.json, and what there is to say about it to the log."""
+    if not folder.leader:
+        return
+    first = int(state.step)
+    started = {INITIAL: saved[INITIAL]} if first == 0 and INITIAL in saved else {}
+    folder.begin(record_of_start(setting, first, checkpoints, list(folder.changed)) | started, state.params)
+    folder.text(first, *opening(setting, state, first, checkpoints))
+    folder.text(first, *(f"changed since the last start: {what}" for what in folder.changed), *put_aside)
+    folder.text(first, *(sentences(saved[INITIAL]) if started else []))
+
+
+def _loop(run: Run, state: TrainState, stop: Stop, began: float) -> TrainState:
+    """The steps from `state` to the end of the config or of its time; returns the last state."""
+    setting, folder, checkpoints, clock, window = run
+    config, first = setting.config, int(state.step)
+    steps = first if clock.over() else setting.steps
+    step_function = make_step(
+        setting.system,
+        config.seed,
+        setting.stream.steps_per_epoch,
+        setting.mesh,
+        config.optim.grad_accum_steps,
+        config.optim.ema,
+    )
+    with (
+        contextlib.closing(batches(setting, first)) as pairs,
+        tqdm(
+            total=setting.steps,
+            initial=first,
+            desc="train",
+            unit="step",
+            disable=None if folder.leader else True,
+        ) as bar,
+    ):
         for step in range(first + 1, steps + 1):
             try:
                 if step == first + 1:
                     with FirstStep(began) as watched:
                         state = jax.block_until_ready(one_step(step_function, state, setting.frozen, pairs, window))
                     stop.armed()
-                    if log is not None:
-                        log.text(step, watched.sentence())
+                    folder.text(step, watched.sentence())
                 else:
                     state = one_step(step_function, state, setting.frozen, pairs, window)
             except UserError:  # the data failed before the step began: what was learned so far is whole
                 window.check(step - 1)
                 if jax.process_count() == 1:  # all write a checkpoint together, and others are still training
-                    _save_at_once(setting, state, checkpoints, clock, window, log)
+                    _save_at_once(run, state)
                 raise
             bar.update()
             last = step == steps or (step % 10 == 0 and clock.over())
             if step % config.train.log_every == 0 or last:
-                _write_figures(log, setting, step, window.close(step))
-            if log is not None and (step % config.train.image_every == 0 or last or step == 1):
+                _write_figures(run, step)
+            if folder.leader and (step % config.train.image_every == 0 or last or step == 1):
                 variables = local(state.averaged)
-                log.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
+                folder.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
             if step % config.train.checkpoint_every == 0 or last:
-                _evaluate_and_save(setting, state, step, checkpoints, clock, log)
+                _evaluate_and_save(run, state, step)
                 window.restart()
             if last:
                 break
             if stop.asked(step):
                 window.check(step)
-                _save_at_once(setting, state, checkpoints, clock, window, log)
-                if log is not None:
-                    log.text(step, stop.sentence(step))
+                _save_at_once(run, state)
+                folder.text(step, stop.sentence(step))
                 stop.leave()
             if checkpoints.failed:
                 checkpoints.wait()
         checkpoints.wait()
-        if log is not None:
-            log.text(int(state.step), f"finished at step {int(state.step)} of {steps}")
+        folder.text(int(state.step), f"finished at step {int(state.step)} of {steps}")
     return state
 
 
@@ -161,37 +193,29 @@ def one_step(
     return state
 
 
-def _write_figures(log: RunLog | None, setting: Setting, step: int, figures: Mapping[str, float]) -> None:
+def _write_figures(run: Run, step: int) -> None:
     """Figures of the training steps, what was skipped of the data, and an alarm where something goes wrong."""
-    faults = setting.stream.faults
-    if log is not None:
-        log.scalars(step, {**figures, **faults.figures()})
-        for sentence in [*faults.news(), *(f"ALARM: {alarm}" for alarm in setting.system.alarms(figures))]:
-            log.text(step, sentence)
+    figures, faults = run.window.close(step), run.setting.stream.faults
+    if run.folder.leader:
+        run.folder.scalars(step, {**figures, **faults.figures()})
+        run.folder.text(step, *faults.news(), *(f"ALARM: {alarm}" for alarm in run.setting.system.alarms(figures)))
 
 
-def _save_at_once(
-    setting: Setting, state: TrainState, checkpoints: Checkpoints, clock: Clock, window: Window, log: RunLog | None
-) -> None:
+def _save_at_once(run: Run, state: TrainState) -> None:
     """Saves without measuring: there is no time for it, or the held-out clips are gone. All processes must be at the same step.
 
     The figures of the steps since the last log line are kept, too: the next line will be that of a run which was not interrupted.
     """
-    if log is not None:
-        log.sync()
-    checkpoints.save(
-        state,
-        setting.info | {"minutes": clock.minutes(), "window": window.unlogged()},
-        float("inf"),
-    )  # nothing where the step was just saved
-    checkpoints.wait()
+    run.folder.sync()
+    info = run.setting.info | {"minutes": run.clock.minutes(), "window": run.window.unlogged()}
+    run.checkpoints.save(state, info, float("inf"))  # nothing where the step was just saved
+    run.checkpoints.wait()
     agreed(True)  # the first process verifies: nobody leaves, and thereby ends the others, before it is done
 
 
-def _evaluate_and_save(
-    setting: Setting, state: TrainState, step: int, checkpoints: Checkpoints, clock: Clock, log: RunLog | None
-) -> None:
+def _evaluate_and_save(run: Run, state: TrainState, step: int) -> None:
     """Measures held-out clips, then saves; every process does both, since a checkpoint is written by all of them."""
+    setting, folder = run.setting, run.folder
     settings = setting.config.train
     measured = reconstruct(
         setting.system,
@@ -201,11 +225,10 @@ def _evaluate_and_save(
         frames=settings.eval_frames,
         silhouettes=setting.silhouettes,
     )
-    if log is not None:
+    if folder.leader:
         probed, alarms = held_out_probe(setting.system, local(state.averaged), setting.held_out)
-        log.scalars(step, held_out_figures(measured) | probed)
-        for alarm in alarms:
-            log.text(step, f"ALARM: {alarm}")
-        log.sync()
+        folder.scalars(step, held_out_figures(measured) | probed)
+        folder.text(step, *(f"ALARM: {alarm}" for alarm in alarms))
+        folder.sync()
     l1 = measured["l1"] if measured["l1"] is not None else float("inf")
-    checkpoints.save(state, setting.info | {"minutes": clock.minutes()}, l1)
+    run.checkpoints.save(state, setting.info | {"minutes": run.clock.minutes()}, l1)

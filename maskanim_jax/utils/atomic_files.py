@@ -9,12 +9,14 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from maskanim_jax.utils.paths import hidden_beside
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to: it takes `path`'s place when the block ends well, and is removed when not. Raises OSError."""
     # Not a process' number: on a disk that machines share two of them may have the same.
-    temporary = path.absolute().with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.part")
+    temporary = hidden_beside(path, uuid.uuid4().hex[:12])
     try:
         yield temporary
         os.replace(temporary, path)

@@ -6,6 +6,7 @@ what was there.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.paths import hidden_beside
 from maskanim_jax.video.encoders import H264Sink
 from maskanim_jax.video.gif import GifSink
 from maskanim_jax.video.timing import Timing
@@ -26,6 +28,8 @@ from maskanim_jax.video.timing import Timing
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 MADE = "made with maskanim_jax: a still image animated by a driving video"
 """The comment in the metadata of every animation, so that a program can tell it from a recording. It doesn't name the system: studies are blind."""
+CLIP = "clip.json"
+"""In a folder of frames: their rate, {"fps": "30000/1001"}."""
 NUMBERED = re.compile(r"\d{6}\.png")
 
 
@@ -147,6 +151,9 @@ class PngSink:
     def finish(self) -> None:
         if not self.timing.constant:
             self._repeat(self.timing.stop(self.count))
+        # As a driver the folder then has the rate that it was made with.
+        rate = self.timing.rate if self.timing.constant else self.timing.steady
+        (self.folder / CLIP).write_text(json.dumps({"fps": f"{rate.numerator}/{rate.denominator}"}) + "\n")
 
     def abort(self) -> None:
         pass
@@ -187,10 +194,10 @@ def _reserve(path: str | Path) -> Path:
     if not folder and target.suffix.lower() not in {*CONTAINERS, ".gif"}:
         raise UserError(f"{path} is no kind of output; end it with .mp4, .mov, .gif, or / for a folder of png files")
     if folder and target.is_dir():
-        others = [p.name for p in _entries(target) if not NUMBERED.fullmatch(p.name)]
+        others = [p.name for p in _entries(target) if p.name != CLIP and not NUMBERED.fullmatch(p.name)]
         if others:
             raise UserError(f"{path} holds other files ({min(others)}); give a new folder")
-    temporary = target.absolute().parent / f".{target.name[:100]}.{os.getpid()}.part"
+    temporary = hidden_beside(target, str(os.getpid()))
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         _remove(temporary)  # of a process that died and had the same number

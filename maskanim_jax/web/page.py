@@ -5,14 +5,9 @@ from __future__ import annotations
 import html
 import os
 import secrets
-import shutil
-import tempfile
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, get_args
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported, too
@@ -20,81 +15,36 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 
 import gradio as gr
 
-from maskanim_jax.animation.animator import Animator, load
-from maskanim_jax.checkpoints import bundled
+from maskanim_jax.animation.animator import Animator
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import Fit
+from maskanim_jax.web.checkpoints import Shelf, preview
 from maskanim_jax.web.controls import MEASURED_FROM_A_FRAME, Control, controls, flags, for_animator
 from maskanim_jax.web.job import Asked, make
+from maskanim_jax.web.sessions import Sessions
+from maskanim_jax.workdir.results import InputPair
 
-LOADED = 2
-"""Checkpoints that are held in memory."""
+COLUMN, HEIGHT = 280, 340
+"""Least width of a column and height of pictures and videos, in pixels."""
+CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
+"""What the browser is asked for: of a larger picture a slow machine records a few frames only, and checkpoints see a few hundred pixels."""
 SWEEP = (60, 3600)
 """Every so many seconds, files older than so many seconds are removed."""
 FITS = {"crop": "crop the centre", "pad": "show the whole frame"}
 TITLE = "Animate a picture"
-TEXT = """Choose a picture and a driving video, or take both with the camera, and press Animate. Both should show one object of the kind that the
-checkpoint was trained on, filling a square alike. Animate people only with their consent, and mark results as made."""
-
-
-class Shelf:
-    """The checkpoints that the page offers, by label; the last few that were used stay loaded."""
-
-    def __init__(self, checkpoints: Sequence[str | Path]) -> None:
-        self.paths = _labels(checkpoints)
-        self._lock, self._load = Lock(), lru_cache(LOADED)(load)
-
-    def animator(self, label: object) -> Animator:
-        """The checkpoint behind a label, loaded; raises UserError when there is none or it cannot be read."""
-        if not isinstance(label, str) or label not in self.paths:
-            raise UserError("there is no such checkpoint: choose one of the list")
-        with self._lock:
-            return self._load(self.paths[label])
-
-    def example(self, label: str) -> list[Path]:
-        """The picture and the driving video that come with a shipped checkpoint; none with others."""
-        path = Path(self.paths.get(label, ""))
-        found = [bundled.example(path, file) for file in (bundled.SOURCE, bundled.DRIVING)]
-        return [] if path in found else found
-
-
-def _labels(checkpoints: Sequence[str | Path]) -> dict[str, str]:
-    """Paths by a label each: the last name, or the whole path where two have the same last name."""
-    paths = list(dict.fromkeys(os.fspath(path) for path in checkpoints))
-    names = [Path(path).name or path for path in paths]
-    return {name if names.count(name) == 1 else path: path for name, path in zip(names, paths, strict=True)}
-
-
-class Sessions:
-    """Which files in the server's folder belong to which visitor, so that they go when the page is closed."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self._files = root.resolve(), defaultdict[str, set[Path]](set)
-        self._folders: dict[str, Path] = {}
-
-    def uploaded(self, session: str, given: object) -> Path | None:
-        """The path of what was uploaded, noted as the session's; raises UserError for what did not come by an upload."""
-        if given is None:
-            return None
-        path = Path(str(given.get("path", ""))) if isinstance(given, Mapping) else Path(str(given))
-        if self.root not in path.resolve().parents:
-            raise UserError("what was given is no upload: choose the file again")
-        if not path.exists():
-            raise UserError(f"{path.name} was removed after a while: choose the file again")
-        self._files[session].add(path)
-        return path
-
-    def folder(self, session: str) -> Path:
-        """The session's own folder, for results."""
-        if session not in self._folders:
-            self._folders[session] = Path(tempfile.mkdtemp(prefix="session-", dir=self.root))
-        return self._folders[session]
-
-    def close(self, session: str) -> None:
-        """Removes the session's results, and its uploads but for those that another session uses, too."""
-        shutil.rmtree(self._folders.pop(session, self.root / "none"), ignore_errors=True)
-        for path in self._files.pop(session, set()).difference(*self._files.values()):
-            path.unlink(missing_ok=True)
+TEXT = """Press Animate to see the example move. Or choose a picture and a driving video of your own, or take both with the camera.
+Both should show one object of the kind that the checkpoint was trained on, filling a square alike. Animate people only with their consent, and
+mark results as made."""
+CSS = """
+#source img { width: 100%; height: 100%; object-fit: contain; }
+#driving video { max-height: 285px; }
+#examples .grid-wrap { min-height: 0; height: auto; max-height: none; }
+#examples .grid-container { grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); height: auto; }
+#examples .thumbnail-item { aspect-ratio: 2 / 1; }
+#strip .wrap { overflow-x: auto; justify-content: flex-start; }
+#strip video { min-width: 640px; }
+"""
+"""Small pictures fill their place, and strips can be read on a phone."""
 
 
 def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
@@ -104,52 +54,88 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
     """
     shelf.animator(next(iter(shelf.paths)))
     sessions = Sessions(root)
+    labels = list(shelf.paths)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=SWEEP) as page:
         gr.Markdown(f"# {TITLE}\n{TEXT}")
         with gr.Row():
-            with gr.Column():
-                source = gr.Image(label="picture", type="filepath", image_mode=None, buttons=[], elem_id="source")
-                with gr.Tab("Video or camera"):
-                    driving = gr.Video(label="driving video", buttons=[], elem_id="driving")
-                with gr.Tab("GIF or other file"):
-                    other = gr.File(label="driving file", elem_id="other")
-                example = gr.Button("Take the example", size="sm", visible=False, elem_id="example")
-            with gr.Column():
-                labels = list(shelf.paths)
-                checkpoint = gr.Dropdown(labels, value=labels[0], label="checkpoint", elem_id="checkpoint")
-                fit = gr.Radio(
-                    [(FITS[name], name) for name in get_args(Fit)],
-                    value="crop",
-                    label="make frames square",
-                    elem_id="fit",
+            with gr.Column(min_width=COLUMN):
+                source = gr.Image(
+                    label="picture", type="filepath", image_mode=None, buttons=[], height=HEIGHT, elem_id="source"
                 )
-                known = controls()
-                best = gr.Checkbox(
-                    False,
-                    label="best first frame",
-                    info="measure relative motion from the driving frame that is nearest to the picture's pose",
-                    elem_id="best-frame",
-                    visible=False,
+                checkpoint = gr.Dropdown(labels, value=labels[0], label="checkpoint", elem_id="checkpoint")
+            with gr.Column(min_width=COLUMN):
+                driving = gr.Video(
+                    label="driving video",
+                    buttons=[],
+                    loop=True,
+                    height=HEIGHT,
+                    webcam_options=gr.WebcamOptions(constraints=CAMERA),
+                    elem_id="driving",
                 )
                 button = gr.Button("Animate", variant="primary", elem_id="animate")
-        result = gr.Video(label="result", interactive=False, autoplay=True, loop=True, elem_id="result")
-        strip = gr.Video(label="how it came about", interactive=False, autoplay=True, loop=True, elem_id="strip")
-        notes = gr.Textbox(label="notes", interactive=False, elem_id="notes")
+            with gr.Column(min_width=COLUMN):
+                result = gr.Video(
+                    label="result", interactive=False, autoplay=True, loop=True, height=HEIGHT, elem_id="result"
+                )
+                notes = gr.Textbox(label="notes", interactive=False, elem_id="notes")
+        with gr.Column(visible=False) as examples:
+            gr.Markdown("### Examples\nA picture and a driver each. Click one to take it.")
+            gallery = gr.Gallery(
+                label="examples",
+                show_label=False,
+                columns=4,
+                height="auto",
+                object_fit="cover",
+                allow_preview=False,
+                interactive=False,
+                buttons=[],
+                elem_id="examples",
+            )
+        with gr.Accordion("Expert settings", open=False, elem_id="expert"):
+            fit = gr.Radio(
+                [(FITS[name], name) for name in get_args(Fit)], value="crop", label="make frames square", elem_id="fit"
+            )
+            known = controls()
+            best = gr.Checkbox(
+                False,
+                label="best first frame",
+                info="measure relative motion from the driving frame that is nearest to the picture's pose",
+                elem_id="best-frame",
+                visible=False,
+            )
+        with gr.Accordion("Driver from a GIF or another file", open=False, elem_id="other-driver"):
+            other = gr.File(label="driving file", elem_id="other")
+        gr.Markdown("### How it came about", elem_id="strip-title")
+        strip = gr.Video(
+            label="intermediate pictures",
+            show_label=False,
+            interactive=False,
+            autoplay=True,
+            loop=True,
+            elem_id="strip",
+        )
 
         parts = [part for control in known.values() for part in control.parts]
         for component in (source, driving, other):
             _only_uploads(component)
 
-        def choose(label: str) -> list[Any]:
+        def choose(label: str, picture: object, video: object, request: gr.Request) -> list[Any]:
             with _told():
                 animator = shelf.animator(label)
                 measured = MEASURED_FROM_A_FRAME in flags(animator.run.config.system)
-                there = gr.update(visible=bool(shelf.example(label)))
-                return [*for_animator(animator, known), gr.update(visible=measured, value=False), there]
+                pairs = shelf.examples(label)
+                shown = [
+                    gr.update(visible=bool(pairs)),
+                    gr.update(value=[preview(pair) for pair in pairs], selected_index=None),
+                ]
+                taken: list[Any] = [gr.skip(), gr.skip()]
+                if pairs and sessions.may_replace(picture) and sessions.may_replace(video):
+                    taken = _shown(sessions, request, pairs[0])
+                return [*for_animator(animator, known), gr.update(visible=measured, value=False), *shown, *taken]
 
-        def show_example(label: str, request: gr.Request) -> list[str]:
-            folder = sessions.folder(str(request.session_hash))
-            return [str(shutil.copy(path, folder / path.name)) for path in shelf.example(label)]
+        def take(label: str, event: gr.SelectData, request: gr.Request) -> list[str]:
+            with _told():
+                return _shown(sessions, request, shelf.examples(label)[int(event.index)])
 
         def animate(
             given: dict[Any, Any],
@@ -178,10 +164,11 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
         def leave(request: gr.Request) -> None:
             sessions.close(str(request.session_hash))
 
-        updated = [*parts, best, example]
-        page.load(choose, checkpoint, updated, show_progress="hidden", api_visibility="private")
-        checkpoint.change(choose, checkpoint, updated, show_progress="hidden", api_visibility="private")
-        example.click(show_example, checkpoint, [source, driving], api_visibility="private")
+        given, updated = [checkpoint, source, driving], [*parts, best, examples, gallery, source, driving]
+        quiet: dict[str, Any] = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
+        page.load(choose, given, updated, **quiet)
+        checkpoint.change(choose, given, updated, **quiet)
+        gallery.select(take, checkpoint, [source, driving], **quiet)
         button.click(
             animate,
             {checkpoint, source, driving, other, fit, best, *parts},
@@ -192,6 +179,10 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
         )
         page.unload(leave)
     return page
+
+
+def _shown(sessions: Sessions, request: gr.Request, pair: InputPair) -> list[str]:
+    return [str(path) for path in sessions.copy_example(str(request.session_hash), pair)]
 
 
 def launch(page: gr.Blocks, host: str, port: int | None, share: bool, megabytes: int) -> None:
@@ -214,6 +205,7 @@ def launch(page: gr.Blocks, host: str, port: int | None, share: bool, megabytes:
             enable_monitoring=False,
             mcp_server=False,
             ssr_mode=False,
+            css=CSS,
             pwa=False,
         )
     except OSError as error:

@@ -13,9 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import configs
 from maskanim_jax.errors import UserError, check_size
 from maskanim_jax.systems import SYSTEMS
 from maskanim_jax.utils import json_files
+from maskanim_jax.utils.paths import user_path
 from maskanim_jax.workdir.renamed_fields import upgrade_config
 
 if TYPE_CHECKING:
@@ -31,19 +33,55 @@ _MOST = 1 << 40
 """Of any number; what is as large as that only serves to make a loop or an array endless."""
 
 
+def find_config(text: str) -> str:
+    """`FILE.py[:ARGUMENT]` with the path where the file is: the user's own, or the package's of the name `[configs/]NAME[.py]`.
+
+    Raises UserError when there is none, so that every command says the same.
+    """
+    path, argument = _located(text)
+    return f"{path}:{argument}" if argument else str(path)
+
+
+def find_config_flag(argv: list[str]) -> None:
+    """`find_config` for the value of --config in `argv`, in place."""
+    for at, argument in enumerate(argv):
+        name, given, value = argument.partition("=")
+        if argument.startswith("-") and name.lstrip("-") == "config":
+            if given:
+                argv[at] = f"{name}={find_config(value)}"
+            elif at + 1 < len(argv):
+                argv[at + 1] = find_config(argv[at + 1])
+
+
+def _located(text: str) -> tuple[Path, str]:
+    name, _, argument = text.partition(":")
+    path = user_path(name)
+    if not path.is_file():
+        own = Path(str(configs.__file__)).parent / f"{path.stem}.py"
+        if path.parent not in (Path("."), Path("configs")) or not own.is_file() or path.stem in ("__init__", ""):
+            raise UserError(
+                f"--config={text} is no config: there is no file {path}, and the package has {', '.join(package_configs())}"
+            )
+        path = own
+    return path, argument
+
+
+def package_configs() -> list[str]:
+    """The names of the configs that come with the package and can be run."""
+    bases = ("__init__", "common", "small", "perturbed_masks", "fomm_base")
+    folder = Path(str(configs.__file__)).parent
+    return [f"configs/{path.name}" for path in sorted(folder.glob("*.py")) if path.stem not in bases]
+
+
 def load_config(text: str) -> ConfigDict:
     """`FILE.py[:ARGUMENT]` as --config of `main` takes it; raises UserError. The package's own configs are found from everywhere."""
-    name, _, argument = text.partition(":")
-    path = Path(name)
+    path, argument = _located(text)
     try:
-        if path.is_file():
-            spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(module)
-        else:
-            module = importlib.import_module(f"configs.{path.stem}")
+        spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
         config = module.get_config(argument) if argument else module.get_config()
         if not hasattr(config, "to_dict"):
             raise TypeError(f"its get_config gives a {type(config).__name__}")

@@ -1,21 +1,20 @@
-"""With what was a run made? `run.json` of the workdir: config, package versions, data and git revision of each start."""
+"""With what was a run made? `run.json` of the workdir (config, package versions, data, git revision of each start), and files beside it."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.systems.interface import System
 from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import replacing
 
-RUN = "run.json"
+RUN, DEPARTURES, PARAMETERS = "run.json", "departures.json", "parameters.txt"
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -95,11 +94,7 @@ def add_start(workdir: Path, start: Mapping[str, Any]) -> list[str]:
     """
     starts = read_starts(workdir)
     path = Path(workdir) / RUN
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps({"starts": [*starts, start]}, indent=2))
-    except OSError as error:
-        raise UserError(f"{path} can't be written ({error.strerror}): free it or give another --workdir") from error
+    _write(path, json.dumps({"starts": [*starts, start]}, indent=2))
     if not starts:
         return []
     before = starts[-1]
@@ -110,11 +105,21 @@ def add_start(workdir: Path, start: Mapping[str, Any]) -> list[str]:
     return [f"{name} was {was.get(name)} and is {now[name]}" for name in now if was.get(name) != now[name]]
 
 
-def write_departures(workdir: Path, system: System) -> None:
-    """For the report."""
-    path = workdir / "departures.json"
+def write_departures(workdir: Path, departures: Sequence[str]) -> None:
+    """Writes departures.json: what the run departs from the paper, a sentence each, for the report."""
+    _write(workdir / DEPARTURES, json.dumps(list(departures), indent=2))
+
+
+def write_parameters(workdir: Path, params: Mapping[str, Any]) -> None:
+    """Writes parameters.txt: name, shape, type and size of every array of the networks, as a table."""
+    from clu import parameter_overview  # imports much
+
+    _write(workdir / PARAMETERS, parameter_overview.get_parameter_overview(params, include_stats=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
     try:
         with replacing(path) as temporary:
-            temporary.write_text(json.dumps(system.departures(), indent=2))
+            temporary.write_text(text)
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}): free it or give another --workdir") from error

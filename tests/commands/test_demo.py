@@ -41,7 +41,7 @@ def demo(tmp_path_factory):
 def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
     last = demo[0].strip().splitlines()[-6:]
     assert "report.html" in last[-1]
-    for figure in ("loss_coarse", "loss_fine", "held-out L1", "repeating the source", "over time", "IoU"):
+    for figure in ("loss_coarse", "loss_fine", "held-out L1", "copying the source", "over time", "IoU"):
         assert figure in "".join(last)
 
 

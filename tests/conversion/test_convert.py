@@ -29,7 +29,7 @@ from maskanim_jax.workdir.logs import read_log
 
 @needed
 def test_names_shapes_and_order_are_those_of_the_released_file():
-    config = convert.load_config(convert.DEFAULT_CONFIG)
+    config = convert.load_config("configs/taichi.py:released")
     like = jax.eval_shape(build(config).init, jax.random.key(0))
     ours = {name: list(_shape(at, like)) for name, at in layout(config).items()}
     theirs = {f"{m}.{name}": shape for m in ("generator", "mask_generator") for name, shape in keys()[m].items()}
@@ -179,7 +179,7 @@ def test_released_weights_converted_animate_as_the_released_code_does(tmp_path):
         module: {name: fill(f"{module}.{name}", tuple(shape)) for name, shape in keys()[module].items()}
         for module in ("generator", "mask_generator")
     }
-    places = layout(convert.load_config(convert.DEFAULT_CONFIG))
+    places = layout(convert.load_config("configs/taichi.py:released"))
     for module, state in tree.items():
         for name in state:
             if name.endswith(("num_batches_tracked", "down.weight")):  # not by the formula

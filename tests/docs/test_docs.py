@@ -35,7 +35,6 @@ RUN = {
     "input_pipeline.prepare": {"--size=256": "--size=32", "--size=64": "--size=32"},
     "input_pipeline.inspect": {},
     "maskanim_jax.user_study": {},
-    "scripts.launch_tpu": {"--project=PROJECT": "--project=some-project"},
 }
 """Commands that are run where they need nothing, and what is made smaller for it."""
 ONE_PROCESS = {"input_pipeline.prepare": ["--workers=1"]}
@@ -155,7 +154,7 @@ def test_the_commands_own_parser_takes_it(fence, words, place, monkeypatch, caps
     elif module == "pytest" or (words[0] == "python" and words[1].endswith(".py")):
         assert (ROOT / words[-1 if module else 1]).exists(), f"{fence}: {words}"
     else:
-        assert words[0] in {".", "source", "ruff", "mypy", "tensorboard"}, f"{fence}: what is {words[0]}?"
+        assert words[0] in {".", "gcloud", "source", "ruff", "mypy", "tensorboard"}, f"{fence}: what is {words[0]}?"
 
 
 def parse(module, arguments, monkeypatch, capsys, where):

@@ -64,7 +64,7 @@ def test_a_small_model_is_trained_measured_and_shown(tmp_path):
     settings = {name: value for name, value in SHRUNK.items() if not name.startswith(("optim.", "frame_size"))}
     text, shown = run("train.ipynb", tmp_path, STEPS=4, SIZE=32, SETTINGS=settings | LIGHTER)
     assert re.search(r"loss \d.* at step 4", text)
-    assert "repeating the source" in text
+    assert "copying the source" in text
     assert shown == {"Html": 1, "Video": 3, "Picture": 1}
     assert {"config.json", "log.jsonl", "report.html", "reconstruction.json"} <= {
         path.name for path in (tmp_path / "runs/notebook").iterdir()

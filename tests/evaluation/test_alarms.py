@@ -10,7 +10,8 @@ import pytest
 from maskanim_jax.evaluation.probe import DRIVERS, SOURCES, choose, probe, probe_alarms
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.training import loop
-from maskanim_jax.workdir.logs import RunLog, read_log
+from maskanim_jax.workdir.logs import read_log
+from maskanim_jax.workdir.workdir import Workdir
 
 NOTHING = Variables({}, {})
 
@@ -127,11 +128,10 @@ def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatc
         info={},
         mesh=None,
     )
-    saved = SimpleNamespace(save=lambda *_, **__: None)
-    with RunLog(tmp_path) as log:
-        loop._evaluate_and_save(
-            setting, SimpleNamespace(variables=NOTHING), 7, saved, SimpleNamespace(minutes=lambda: 1.0), log
-        )
+    saved, clock = SimpleNamespace(save=lambda *_, **__: None), SimpleNamespace(minutes=lambda: 1.0)
+    folder = Workdir(tmp_path)
+    with folder.opened(0):
+        loop._evaluate_and_save(loop.Run(setting, folder, saved, clock, None), SimpleNamespace(averaged=NOTHING), 7)
     records = read_log(tmp_path)
     assert records[0]["probe_leak"] == pytest.approx(1, abs=1e-4)
     assert records[0]["test_l1"] == 0.1

@@ -14,7 +14,7 @@ from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation import evaluate_run
 from maskanim_jax.systems.interface import Variables
-from maskanim_jax.training.loop import set_up
+from maskanim_jax.training.experiment import set_up
 
 
 def real_clips(root, names):

@@ -199,7 +199,12 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(runs, tmp_path, flags, 
 
 @pytest.mark.parametrize(
     ("name", "given"),
-    [("perturbed_masks", {}), ("fomm", {"motion": "relative"}), ("fomm", {"motion": "absolute"})],
+    [
+        ("perturbed_masks", {}),
+        ("fomm", {"motion": "relative"}),
+        ("fomm", {"motion": "relative", "adapt_scale": "true"}),
+        ("fomm", {"motion": "absolute"}),
+    ],
 )
 def test_onnx_gives_the_same_frames(runs, tmp_path, name, given):
     pytest.importorskip("jax2onnx", reason="the extra `onnx` is not installed")
@@ -210,3 +215,37 @@ def test_onnx_gives_the_same_frames(runs, tmp_path, name, given):
     export(run, there, options, format="onnx", batch=2)
     found = alone(there, folder, 2, "jax", "jaxlib", "jax2onnx")[run.system.result]
     np.testing.assert_allclose(found, own(run, options, folder)[run.system.result], atol=1e-4)
+
+
+# -- run before it is called written -------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_is_compared_with_the_projects_own_result(exported):
+    _, _, there, _ = exported
+    compared = json.loads((there / "export.json").read_text())["compared"]
+    assert compared["frames"] == 3
+    assert 0 <= compared["mean_difference"] <= compared["largest_difference"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("broken", "sentence"),
+    [
+        (lambda begun, driving: 1 / 0, "don't run .division by zero"),
+        (lambda begun, driving: {"fine": np.zeros((len(driving), SIZE, SIZE, 3), np.float32)}, "other frames"),
+        (lambda begun, driving: {"fine": np.full((len(driving), SIZE, SIZE, 3), np.nan, np.float32)}, "other frames"),
+    ],
+)
+def test_an_export_that_does_not_do_the_same_is_not_written(runs, tmp_path, monkeypatch, broken, sentence):
+    from maskanim_jax.exporting import run_exported
+
+    monkeypatch.setattr(run_exported, "_jax", lambda folder: (lambda source, first: {}, broken))
+    run = runs[0]["perturbed_masks"]
+    with pytest.raises(UserError, match=sentence):
+        export(run, tmp_path / "out", run.system.animation_options({}), platforms=("cpu",), batch=2)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_for_other_machines_says_that_it_was_not_run(runs, tmp_path):
+    run = runs[0]["perturbed_masks"]
+    info = export(run, tmp_path / "out", run.system.animation_options({}), platforms=("tpu",), batch=2)
+    assert info["compared"] is None

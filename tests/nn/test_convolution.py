@@ -41,7 +41,7 @@ def both(ours, theirs, *inputs):
 @pytest.mark.parametrize("outputs", [1, 3, 16], ids=["thin", "three", "wide"])
 def test_values_and_gradients_are_those_of_the_plain_convolution(monkeypatch, padding, size, outputs):
     monkeypatch.setattr(convolution, "BLOCK_BYTES", 5000)  # several blocks, the last one shorter
-    monkeypatch.setattr(convolution, "BLOCKED_PIXELS", 1)
+    monkeypatch.setattr(convolution, "BLOCKING_MIN_PIXELS", 1)
     x, kernel = some(2, 22, 9, 12), some(size, size, 12, outputs, seed=1)
     found, wanted = both(lambda x, k: conv2d(x, k, padding), lambda x, k: plain(x, k, padding), x, kernel)
     for ours, theirs in zip(found, wanted, strict=True):
@@ -52,7 +52,7 @@ def test_values_and_gradients_are_those_of_the_plain_convolution(monkeypatch, pa
 @pytest.mark.parametrize("small", [0, 10**6], ids=["convolutions", "one product"])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (9, 7), (8, 13), (3, 1)])
 def test_half_of_the_multiplications_give_the_plain_convolution_and_its_gradients(monkeypatch, small, height, width):
-    monkeypatch.setattr(winograd, "SMALL", small)
+    monkeypatch.setattr(winograd, "EINSUM_MAX_PIXELS", small)
     x, kernel = some(2, height, width, 12), some(3, 3, 12, 10, seed=1)
     value, pull = jax.vjp(plain, x, kernel)
     g = some(*value.shape, seed=9)

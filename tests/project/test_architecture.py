@@ -15,9 +15,10 @@ GROUND = {"errors", "utils"}
 MAY_IMPORT = {
     # files, pictures, settings
     "serialization": "",
+    "buckets": "",
     "video": "",
     "configs": "",
-    "input_pipeline": "video configs",
+    "input_pipeline": "video configs buckets",
     # networks, methods and what measures them
     "nn": "",
     "distributed": "nn",
@@ -26,16 +27,16 @@ MAY_IMPORT = {
     "metrics": "nn serialization pretrained",
     "systems": "configs nn distributed losses",
     # a run and its folder
-    "workdir": "configs systems",
-    "checkpoints": "serialization distributed systems workdir",
+    "workdir": "configs systems buckets",
+    "checkpoints": "serialization distributed systems workdir buckets",
     # what is done with a run
-    "animation": "video distributed systems checkpoints",
-    "conversion": "serialization nn distributed systems workdir checkpoints",
+    "conversion": "serialization configs nn distributed systems workdir checkpoints",
+    "animation": "video distributed systems checkpoints conversion",
     "exporting": "nn systems checkpoints animation",
-    "evaluation": "video input_pipeline nn distributed pretrained metrics systems workdir checkpoints animation",
-    "training": "video input_pipeline nn distributed pretrained losses metrics systems workdir checkpoints evaluation",
-    "reports": "video configs input_pipeline metrics systems workdir checkpoints animation evaluation",
-    "web": "video systems checkpoints animation",
+    "evaluation": "buckets video input_pipeline nn distributed pretrained metrics systems workdir checkpoints animation",
+    "training": "buckets video input_pipeline nn distributed pretrained losses metrics systems workdir checkpoints evaluation",
+    "reports": "buckets video configs input_pipeline metrics systems workdir checkpoints animation evaluation",
+    "web": "video systems workdir checkpoints animation",
 }
 """Each folder (of `maskanim_jax`, or beside it) with the folders that it may import. It stands above all of them, so no row names a later one."""
 

@@ -64,7 +64,7 @@ def truth(variants, shift=0.0, pairs=6):
         return {"start": start, "variant": name, "reference": reference, "pairs": found}
 
     rows = [
-        *(row("repeating the source", start, True, 0.5) for start in ("own", "driver")),
+        *(row("copying the source", start, True, 0.5) for start in ("own", "driver")),
         *(row(name, start, False, level + shift) for name, level in variants.items() for start in ("own", "driver")),
     ]
     return {"data": {"seed": 0}, "seed": 0, "frame_size": 64, "definitions": {"l1": "mean difference"}, "rows": rows}
@@ -113,8 +113,8 @@ def test_runs_that_are_the_same_are_not_told_apart(tmp_path):
 
 def test_repeating_the_source_is_a_row_and_every_run_is_set_against_it(runs):
     found = comparison.compare(compare_runs.read_runs(runs))["sets"][0]
-    assert found["rows"][-1]["run"] == "repeating the source"
-    assert [d["run"] for d in found["differences"] if d["against"] == "repeating the source"] == ["pm", "fomm"]
+    assert found["rows"][-1]["run"] == "copying the source"
+    assert [d["run"] for d in found["differences"] if d["against"] == "copying the source"] == ["pm", "fomm"]
     assert "l1_copy_source" not in found["metrics"]
 
 
@@ -122,8 +122,8 @@ def test_runs_on_other_data_are_never_set_against_each_other(tmp_path):
     pair = [make_run(tmp_path / "a"), make_run(tmp_path / "b", fingerprint="g")]
     sets = comparison.compare(compare_runs.read_runs(pair))["sets"]
     assert [[row["run"] for row in found["rows"]] for found in sets] == [
-        ["a", "repeating the source"],
-        ["b", "repeating the source"],
+        ["a", "copying the source"],
+        ["b", "copying the source"],
     ]
 
 
@@ -143,9 +143,9 @@ def test_the_truth_sets_every_variant_against_the_method(runs):
     found = comparison.compare(compare_runs.read_runs(runs))["truth"][0]
     assert found["pairs"] == 6
     assert [row["variant"] for row in found["rows"] if row["start"] == "own"] == [
-        *("repeating the source", "full", "no_id", "relative")
+        *("copying the source", "full", "no_id", "relative")
     ]
-    repeated = [d for d in found["differences"] if d["against"] == "repeating the source" and d["metric"] == "l1"]
+    repeated = [d for d in found["differences"] if d["against"] == "copying the source" and d["metric"] == "l1"]
     assert [(d["run"], d["start"]) for d in repeated] == [
         *(("pm: full", "own"), ("fomm: relative", "own"), ("pm: full", "driver"), ("fomm: relative", "driver"))
     ]
@@ -209,7 +209,7 @@ def test_markdown_has_a_table_of_each_kind(runs):
     assert text.count("\n### ") == 2
     for line in [line for line in text.splitlines() if line.startswith("|")]:
         assert line.endswith("|")
-    assert "| repeating the source |" in text
+    assert "| copying the source |" in text
 
 
 def test_plots_share_one_scale_and_bars_begin_at_zero():

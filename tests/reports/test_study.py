@@ -62,10 +62,10 @@ def test_both_systems_are_trained_measured_and_set_side_by_side(done):
     assert [run["steps"] for run in figures["runs"]] == [2, 2]
     assert all(run["untrained_vgg"] for run in figures["runs"])
     (found,) = figures["sets"]  # the same data for both
-    assert [row["run"] for row in found["rows"]] == ["tiny-perturbed_masks", "tiny-fomm", "repeating the source"]
+    assert [row["run"] for row in found["rows"]] == ["tiny-perturbed_masks", "tiny-fomm", "copying the source"]
     (truth,) = figures["truth"]
     assert {row["variant"] for row in truth["rows"]} == {
-        *("repeating the source", "the driver itself", "full", "no_pert", "no_ref", "no_id", "relative", "absolute")
+        *("copying the source", "the driver itself", "full", "no_pert", "no_ref", "no_id", "relative", "absolute")
     }
     assert list((folder / "tiny-fomm" / "animation").glob("*.mp4"))
     assert (folder / "report" / "index.html").is_file()

@@ -88,6 +88,23 @@ def test_a_run_in_two_pieces_is_the_whole_run_bit_for_bit_and_goes_on_after_its_
     assert_equal_states(whole, train(longer, tmp_path / "parts"))
 
 
+def test_a_run_that_broke_off_between_two_checkpoints_goes_on_bit_for_bit(small, tiny_shards, tmp_path):
+    """Step 4 fails after checkpoint 2, as a kill there would leave it; the same command again makes steps 3 and 4 anew."""
+    whole, one_step, made = train(config_with(tiny_shards, 0.5), tmp_path / "whole"), train_module.one_step, []
+
+    def breaks_off(*arguments):
+        made.append(arguments)
+        if len(made) == 4:
+            raise KeyError("killed")
+        return one_step(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(train_module, "one_step", breaks_off)
+        with pytest.raises(KeyError):
+            train(config_with(tiny_shards, 0.5), tmp_path / "broken")
+    assert_equal_states(whole, train(config_with(tiny_shards, 0.5), tmp_path / "broken"))
+
+
 def test_what_was_averaged_is_measured_loaded_and_warned_of_nothing(small, tiny_shards, tmp_path):
     state = train(config_with(tiny_shards, 0.5), tmp_path)
     run = load_run(tmp_path, "last")

@@ -100,7 +100,7 @@ def test_a_dying_mask_is_told_with_the_config_that_keeps_it_alive_unless_it_is_t
     dead = {"mask_space": 0.001, "mask_mean": 0.002, "mask_time": 0.0}
     (alarm,) = build(voxceleb.get_config()).alarms(dead)
     assert "configs/voxceleb.py:stable" in alarm
-    assert "docs/masks-that-live.md" in alarm
+    assert "docs/avoiding-mask-collapse.md" in alarm
     (alarm,) = build(taichi.get_config()).alarms(dead | {"mask_space": 0.1})
     assert "configs/taichi.py:stable" in alarm
     (alarm,) = build(taichi.get_config("stable")).alarms(dead)

@@ -45,8 +45,10 @@ def soak_config(shards, steps):
     return config
 
 
-def child(shards, folder, system, steps):
+def child(shards, folder, system, steps, workdir=None, environment=()):
     """One start of the training; its batches go to `order.txt`, and when it is finished its state to `state.npz`."""
+    os.environ.update(environment)
+    workdir = workdir or folder / "run"
     os.nice(int(os.environ.get("SOAK_NICE", "0")))
     output = os.open(folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -54,6 +56,7 @@ def child(shards, folder, system, steps):
     import jax
     from small_system import SmallSystem
 
+    from maskanim_jax.buckets.local_paths import opened
     from maskanim_jax.checkpoints.manager import Checkpoints
     from maskanim_jax.distributed import setup
     from maskanim_jax.errors import exit_with_sentence
@@ -76,10 +79,10 @@ def child(shards, folder, system, steps):
 
     def main():
         loop.batches = recorded
-        state = loop.train(config, folder / "run")
+        state = loop.train(config, workdir)
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
         np.savez(folder / "state.npz", **{name: np.asarray(leaf) for name, leaf in leaves.items()})
-        with Checkpoints(folder / "run", read_only=True) as checkpoints:
+        with opened(workdir) as local, Checkpoints(local, read_only=True) as checkpoints:
             (folder / "best.json").write_text(json.dumps([checkpoints.best(), checkpoints.last()]))
 
     exit_with_sentence(main)
@@ -212,7 +215,7 @@ def compare(one, other):
         assert "orbax" not in path.name, f"{path} was left behind"
 
 
-def soak(shards, folder, kinds, rng, system="perturbed_masks", steps=40, say=print):
+def soak(shards, folder, kinds, rng, system="perturbed_masks", steps=40, say=print, make=Run):
     """Kills runs in the ways of `kinds`, one after the other, and compares each with a whole one. Raises AssertionError at a difference."""
     whole = Run(shards, folder / "whole", system, steps)
     began = time.monotonic()
@@ -221,7 +224,7 @@ def soak(shards, folder, kinds, rng, system="perturbed_masks", steps=40, say=pri
     left, runs, met = list(kinds), 0, Counter()
     while left:
         runs += 1
-        run, finished = Run(shards, folder / f"run{runs}", system, steps), False
+        run, finished = make(shards, folder / f"run{runs}", system, steps), False
         while left and not finished:
             found = run.disturb(left[0], rng)
             finished = found is None

@@ -78,7 +78,7 @@ def test_a_run_leaves_checkpoints_log_pictures_and_config(whole):
         "mask_time",
         "learning_rate_mask",
     } <= names
-    assert {"steps_per_second", "data_wait_share", "test_l1", "test_l1_repeat_source", "test_mask_iou"} <= names
+    assert {"steps_per_second", "data_wait_share", "test_l1", "test_l1_copy_source", "test_mask_iou"} <= names
     assert list((workdir / "pictures").glob("*.png"))
     assert list((workdir / "tensorboard").iterdir())
     assert "parameters:" in json.dumps(log)

@@ -133,6 +133,39 @@ def test_a_profile_is_converted_to_srgb_in_every_mode(tmp_path):
     assert (seen[24:] == 255).all()
 
 
+def made_profile(kind, space, connection, tags):
+    """An ICC profile with these tags, which Pillow can't make."""
+    white = b"XYZ " + bytes(4) + b"".join(round(value * 65536).to_bytes(4, "big") for value in (0.9642, 1, 0.8249))
+    table, body = b"", b""
+    for name, data in {b"wtpt": white, **tags}.items():
+        offset = 128 + 4 + 12 * (len(tags) + 1) + len(body)
+        table += name + offset.to_bytes(4, "big") + len(data).to_bytes(4, "big")
+        body += data + bytes(-len(data) % 4)
+    head = bytes(8) + (0x02400000).to_bytes(4, "big") + kind + space + connection + bytes(12) + b"acsp" + bytes(28)
+    head += white[8:] + bytes(48)
+    whole = head + (len(tags) + 1).to_bytes(4, "big") + table + body
+    return len(whole).to_bytes(4, "big") + whole[4:]
+
+
+def test_profiles_of_grey_and_of_ink_are_used_and_one_of_other_colours_is_not(tmp_path):
+    linear = made_profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": b"curv" + bytes(8)})
+    levels = np.arange(0, 256, 5, dtype=np.uint8)[None].repeat(8, 0)
+    Image.fromarray(levels).save(tmp_path / "grey.png", icc_profile=linear)
+    right = np.interp(levels / 255, to_linear(np.arange(256)), np.arange(256))
+    assert np.abs(read_image(tmp_path / "grey.png")[:, 2:, 0] - right[:, 2:]).max() <= 2  # near black tables are coarse
+    corners = [bytes([0 if any(ink) else 255, 128, 128]) for ink in np.ndindex(2, 2, 2, 2)]  # any ink is black
+    same = bytes(range(256))
+    one = [0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x10000]
+    head = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + b"".join(value.to_bytes(4, "big") for value in one)
+    ink = made_profile(b"prtr", b"CMYK", b"Lab ", {b"A2B0": head + same * 4 + b"".join(corners) + same * 3})
+    for inks, shown in (((0, 0, 0, 0), 255), ((255, 0, 0, 0), 0), ((0, 0, 0, 255), 0)):
+        Image.new("CMYK", (8, 8), inks).save(tmp_path / "ink.tif", icc_profile=ink)
+        assert np.abs(read_image(tmp_path / "ink.tif").astype(int) - shown).max() <= 2
+    for wrong in (linear, ink):
+        Image.fromarray(QUARTERS).save(tmp_path / "rgb.png", icc_profile=wrong)
+        assert (read_image(tmp_path / "rgb.png") == QUARTERS).all()
+
+
 def test_a_profile_of_srgb_itself_one_that_is_broken_and_one_of_other_colours_change_nothing(tmp_path):
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     image = Image.fromarray(QUARTERS)

@@ -1,15 +1,8 @@
-"""Does the demo animate what is uploaded to it, in a real browser too, and does it keep to itself: local, limited, nothing left behind?"""
+"""Does the demo animate what is uploaded to it, and does it keep to itself: local, limited, nothing left behind?"""
 
 import builtins
-import importlib.util
-import json
-import os
-import re
-import shutil
 import socket
-import subprocess
 import sys
-import time
 import urllib.request
 from fractions import Fraction
 from pathlib import Path
@@ -21,32 +14,25 @@ from clips import clip, save
 from echo_system import ONE, Echo
 from PIL import Image
 from timed_clips import timed, times
+from web_demo_server import FRAMES, HAS_GRADIO, PATIENCE, RATE, SIZE, Server, needs_gradio, write_files
 
 from maskanim_jax.animation.animator import Animator
 from maskanim_jax.checkpoints.bundled import names
 from maskanim_jax.demo import main, parser
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.reader import open_frames
+from maskanim_jax.web.checkpoints import Shelf, preview
 from maskanim_jax.web.job import Asked, make
-from maskanim_jax.web.serve import workdirs
+from maskanim_jax.web.serve import bundled_checkpoints, workdirs
+from maskanim_jax.web.sessions import Sessions
+from maskanim_jax.workdir.results import InputPair, inputs_of
 
-ROOT = Path(__file__).parents[2]
 ECHO = Animator(SimpleNamespace(config=None, system=Echo(), variables=ONE, step=7))
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-HAS_GRADIO = importlib.util.find_spec("gradio") is not None
-needs_gradio = pytest.mark.skipif(not HAS_GRADIO, reason="Gradio is not installed: pip install 'maskanim_jax[demo]'")
-PATIENCE = 120  # seconds for the slowest machine; nothing here waits that long on another
-FRAMES, RATE, SIZE = 11, Fraction(12), 32
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A picture, a driving video, a file that is no picture and a text that is no video."""
-    folder = tmp_path_factory.mktemp("files")
-    Image.fromarray(clip(1, 40, 60)[0]).save(folder / "photo.png")
-    save(folder / "driving.mp4", clip(FRAMES, 48, 48), RATE)
-    (folder / "broken<b>.png").write_bytes((folder / "photo.png").read_bytes()[:90])
-    return folder
+    return write_files(tmp_path_factory.mktemp("files"))
 
 
 def asked(files, **fields):
@@ -103,6 +89,42 @@ def test_a_length_that_no_file_states_is_found_out_while_reading(files, tmp_path
     assert make(ECHO, asked(files, most=FRAMES), tmp_path, "x", lambda *_: None).frames == FRAMES
 
 
+def test_a_bundled_checkpoint_has_examples_and_a_run_offers_what_it_animated(tmp_path):
+    run = tmp_path / "run"
+    (run / "animation/inputs").mkdir(parents=True)
+    shelf = Shelf([*names(), run, run / "checkpoints/7", tmp_path / "none"])
+    assert shelf.examples("run") == []
+    pair = inputs_of(run / "animation", "a-by-b")
+    Image.fromarray(clip(1, 20, 30)[0]).save(pair.source)
+    assert shelf.examples("run") == []  # half a pair is none
+    save(pair.driving, clip(3, 16, 16))
+    assert shelf.examples("run") == shelf.examples("7") == [pair]
+    assert preview(pair, 16).shape == (16, 32, 3)
+    assert shelf.examples("none") == shelf.examples("no label") == []
+    for name in names():
+        assert len(shelf.examples(name)) >= 1
+        assert all(path.is_file() for one in shelf.examples(name) for path in one)
+
+
+def test_examples_are_copied_and_never_replace_a_visitors_own_file(tmp_path):
+    sessions = Sessions(tmp_path)
+    (tmp_path / "source.png").write_bytes(b"one")
+    (tmp_path / "driving.mp4").write_bytes(b"two")
+    copied = sessions.copy_example("me", InputPair(tmp_path / "source.png", tmp_path / "driving.mp4"))
+    assert [path.read_bytes() for path in copied] == [b"one", b"two"]
+    assert sessions.may_replace(None)
+    assert sessions.may_replace({"path": str(copied.source)})
+    assert not sessions.may_replace({"path": str(tmp_path / "source.png")})
+    sessions.close("me")
+    assert not copied.source.exists()
+    assert (tmp_path / "source.png").exists()
+
+
+def test_without_a_checkpoint_all_bundled_ones_are_offered_puppets_first(monkeypatch):
+    monkeypatch.setattr("maskanim_jax.checkpoints.bundled.names", lambda: ["faces", "puppets", "zebras"])
+    assert bundled_checkpoints() == ["puppets", "faces", "zebras"]
+
+
 def test_it_listens_on_this_machine_alone_and_shares_nothing_unless_told():
     args = parser().parse_args([])
     assert args.host == "127.0.0.1"
@@ -132,71 +154,11 @@ def test_what_cannot_be_served_is_a_sentence(tmp_path, monkeypatch):
         main(["--checkpoint=run"])
 
 
-WATCH = """import os, sys
-def seen(event, given):
-    if event == "socket.connect" and isinstance(given[1], tuple) and given[1][0] not in ("127.0.0.1", "localhost", "::1"):
-        open(os.environ["WATCHED"], "a").write(f"connects to {given[1]}\\n")
-    if event == "socket.getaddrinfo" and given[0] not in ("127.0.0.1", "localhost", "::1", None, b"127.0.0.1"):
-        open(os.environ["WATCHED"], "a").write(f"asks for {given[0]}\\n")
-sys.addaudithook(seen)
-"""
-
-
-class Server:
-    """`python -m maskanim_jax.demo` with two checkpoints, its temporary files in a folder of their own."""
-
-    def __init__(self, folder, *flags):
-        from untrained_run import two_systems
-
-        self.temporary = folder / "temporary"
-        self.temporary.mkdir()
-        masks, keypoints = two_systems(folder)
-        self.errors, self.watched = folder / "errors.txt", folder / "watched.txt"
-        (folder / "watch").mkdir()
-        (folder / "watch/sitecustomize.py").write_text(WATCH)
-        watch = {"PYTHONPATH": str(folder / "watch"), "WATCHED": str(self.watched)}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "maskanim_jax.demo", f"--checkpoint={masks}", f"--checkpoint={keypoints}", *flags],
-            cwd=ROOT,
-            env={**os.environ, "TMPDIR": str(self.temporary), **watch},
-            stdout=subprocess.PIPE,
-            stderr=self.errors.open("w"),
-            text=True,
-        )
-        line = self.process.stdout.readline()
-        assert line.startswith("open http://127.0.0.1:"), self.errors.read_text()[-3000:]
-        self.url = re.search(r"http://\S+", line)[0]
-        self.port = int(re.search(r":(\d+)", self.url.removeprefix("http:"))[1])
-
-    def files(self):
-        return sorted(path.name for path in self.temporary.rglob("*") if path.is_file())
-
-    def post(self, path, content):
-        request = urllib.request.Request(f"{self.url}gradio_api/{path}", json.dumps(content).encode(), method="POST")
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.loads(answer.read())
-
-    def events(self, event):
-        """What the server says of a call, as one text."""
-        with urllib.request.urlopen(f"{self.url}gradio_api/call/animate/{event}", timeout=PATIENCE) as answer:
-            return answer.read().decode()
-
-    def end(self):
-        self.process.terminate()
-        return self.process.wait(PATIENCE)
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     if not HAS_GRADIO:
         pytest.skip("Gradio is not installed: pip install 'maskanim_jax[demo]'")
-    running = Server(
-        tmp_path_factory.mktemp("server"),
-        "--max_upload=1",
-        "--max_frames=100",
-        *(f"--checkpoint={name}" for name in names()),
-    )
+    running = Server(tmp_path_factory.mktemp("server"), "--max_upload=1", "--max_frames=100")
     yield running
     running.end()
 
@@ -294,127 +256,6 @@ def test_no_other_machine_can_reach_it(server):
     assert {at for at in listening if at.endswith(f":{server.port:04X}")} == {f"0100007F:{server.port:04X}"}
     with pytest.raises(OSError), socket.create_connection(("::1", server.port), timeout=5):
         pass
-
-
-LOOK = """() => [...document.querySelectorAll("#result video, #strip video")].map((video) => {
-  const canvas = document.createElement("canvas");
-  [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
-  const pen = canvas.getContext("2d");
-  if (!canvas.width) return {ready: video.readyState};
-  pen.drawImage(video, 0, 0);
-  const values = pen.getImageData(0, 0, canvas.width, canvas.height).data;
-  return {ready: video.readyState, width: canvas.width, seconds: video.duration, spread: Math.max(...values.filter((v, i) => i % 4 < 3)) -
-    Math.min(...values.filter((v, i) => i % 4 < 3)), error: video.error && video.error.message};
-})"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium with a camera that shows a test picture."""
-    if CHROMIUM is None:
-        pytest.skip("no chromium on this machine")
-    driver = pytest.importorskip("playwright.sync_api", reason="Playwright, which drives the browser, is not installed")
-    with driver.sync_playwright() as started:
-        opened = started.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"],
-        )
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def page(server, browser):
-    """The page in the browser, with the addresses it asked for in `page.asked`."""
-    context = browser.new_context(viewport={"width": 1300, "height": 1600}, permissions=["camera"])
-    context.set_default_timeout(PATIENCE * 1000)
-    opened = context.new_page()
-    opened.asked = []
-    opened.on("request", lambda request: opened.asked.append(request.url))
-    opened.goto(server.url)
-    opened.locator("#option-threshold").wait_for()
-    yield opened
-    context.close()
-
-
-def animated(page):
-    """Clicks, waits until both videos have a frame, and looks at them."""
-    page.locator("#animate").click()
-    page.wait_for_function(
-        "() => [...document.querySelectorAll('#result video, #strip video')].filter(v => v.readyState > 1).length == 2"
-    )
-    return page.evaluate(LOOK)
-
-
-def within(seconds, true):
-    end = time.monotonic() + seconds
-    while not true() and time.monotonic() < end:
-        time.sleep(0.2)
-    return true()
-
-
-@needs_gradio
-def test_in_a_browser_a_picture_is_uploaded_animated_and_seen_and_goes_with_the_page(page, server, files):
-    before = server.files()
-    page.locator("#source input[type=file]").set_input_files(files / "photo.png")
-    page.locator("#source img").wait_for()
-    page.locator("#driving input[type=file]").set_input_files(files / "driving.mp4")
-    page.locator("#driving video").wait_for()
-    result, strip = animated(page)
-    assert (result["error"], strip["error"]) == (None, None)
-    assert result["width"] == SIZE
-    assert strip["width"] >= 5 * SIZE
-    assert result["seconds"] == pytest.approx(FRAMES / RATE, abs=0.1)
-    assert strip["spread"] > 50  # the picture and its captions are in it
-    assert page.locator("#notes textarea").input_value().startswith(f"{FRAMES} frames by perturbed_masks")
-    hosts = {address.split("/")[2].split(":")[0] for address in page.asked if address.startswith(("http", "ws"))}
-    assert hosts == {"127.0.0.1"}
-    assert len(server.files()) > len(before)
-    page.close()
-    assert within(60, lambda: server.files() == before), set(server.files()) - set(before)
-
-
-@needs_gradio
-def test_in_a_browser_only_the_options_of_the_chosen_checkpoint_are_there(page):
-    assert not page.locator("#option-motion").is_visible()
-    assert page.locator("#option-threshold-median").is_visible()
-    assert page.locator("#option-mask_scale input[type=range]").is_visible()
-    assert page.locator("#option-smooth input[type=range]").is_visible()
-    page.locator("#checkpoint input").click()
-    page.get_by_role("option", name="keypoints").click()
-    page.locator("#option-motion").wait_for()
-    assert page.locator("#option-adapt_scale").is_visible()
-    assert page.locator("#best-frame").is_visible()
-    assert not page.locator("#option-threshold").is_visible()
-
-
-@needs_gradio
-@pytest.mark.skipif("puppets" not in names(), reason="no checkpoint comes with this copy")
-def test_in_a_browser_the_example_of_the_shipped_checkpoint_is_one_click_away(page):
-    assert not page.locator("#example").is_visible()
-    page.locator("#checkpoint input").click()
-    page.get_by_role("option", name="puppets").click()
-    page.locator("#example").click()
-    page.wait_for_function("() => document.querySelector('#source img')?.naturalWidth > 0")
-    page.wait_for_function("() => document.querySelector('#driving video')?.videoWidth > 0")
-
-
-@needs_gradio
-def test_in_a_browser_a_mistake_is_a_sentence_and_the_camera_drives(page, files):
-    page.locator("#source input[type=file]").set_input_files(files / "photo.png")
-    page.locator("#source img").wait_for()
-    page.locator("#animate").click()
-    page.get_by_text("there is no driving video yet").wait_for()
-    page.locator("#driving button[aria-label*=ebcam], #driving button[aria-label*=amera]").first.click()
-    page.locator("#driving").get_by_text("Click to Access Webcam").click()
-    record = page.locator("#driving button[aria-label='start recording']")
-    record.click()
-    page.wait_for_timeout(1500)
-    record.click()  # the same button ends it
-    page.locator("#driving video[src*=gradio_api]").wait_for()  # the recording was sent
-    result, _ = animated(page)
-    assert result["width"] == SIZE
-    assert result["seconds"] > 0.7  # not thousands of frames a second, as recorders put in the header
 
 
 @needs_gradio

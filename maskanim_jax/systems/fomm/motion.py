@@ -52,35 +52,37 @@ def gaussians(points: jax.Array, grid: jax.Array, variance: float) -> jax.Array:
 
 
 def hull_area(points: jax.Array) -> jax.Array:
-    """Area of the convex hull of (..., K, 2) points: (...,). Gift wrapping; K is small."""
-    if points.ndim > 2:
-        return jax.vmap(hull_area)(points)
+    """Area of the convex hull of (..., K, 2) points: (...,). Gift wrapping, every point at once and no loop; K is small.
 
-    def turn(corner: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-        """Twice the signed area of the triangle; negative when b lies to the right of the way from `corner` to a."""
-        a, b = a - corner, b - corner
-        return a[0] * b[1] - a[1] * b[0]
-
-    def next_corner(corner: jax.Array) -> jax.Array:
-        """The point that leaves no other to the right; the farthest of those in line."""
-
-        def better(best: jax.Array, point: jax.Array) -> tuple[jax.Array, None]:
-            side = turn(corner, best, point)
-            farther = jnp.square(point - corner).sum() > jnp.square(best - corner).sum()
-            return jnp.where((side < 0) | ((side == 0) & farther), point, best), None
-
-        return jax.lax.scan(better, corner, points)[0]
-
-    start = points[jnp.lexsort((points[:, 0], points[:, 1]))[0]]
-
-    def step(state: tuple[jax.Array, jax.Array, jax.Array], _: None) -> tuple[tuple, None]:
-        corner, twice, closed = state
-        following = next_corner(corner)
-        twice = jnp.where(closed, twice, twice + turn(start, corner, following))
-        return (following, twice, closed | (following == start).all()), None
-
-    (_, twice, _), _ = jax.lax.scan(step, (start, jnp.float32(0), jnp.bool_(False)), None, length=points.shape[0])
+    Loops and sorting would be fewer operations, but ONNX Runtime runs neither as the converter writes them.
+    """
+    x, y = points[..., 0], points[..., 1]
+    lower = (y[..., None, :] < y[..., :, None]) | (
+        (y[..., None, :] == y[..., :, None]) & (x[..., None, :] < x[..., :, None])
+    )
+    start = corner = _least(lower, points)
+    twice, closed = jnp.zeros(points.shape[:-2]), jnp.zeros(points.shape[:-2], bool)
+    for _ in range(points.shape[-2]):
+        way = points - corner[..., None, :]
+        # The next corner leaves no other point to its right; of those in line it is the farthest.
+        side, far = _turn(way[..., :, None, :], way[..., None, :, :]), jnp.square(way).sum(-1)
+        better = (side < 0) | ((side == 0) & (far[..., None, :] > far[..., :, None]))
+        following = _least(better, points)
+        twice = twice + jnp.where(closed, 0.0, _turn(corner - start, following - start))
+        closed |= (following == start).all(-1)
+        corner = following
     return twice / 2
+
+
+def _turn(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Twice the signed area between two ways (..., 2); negative when b lies to the right of a."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _least(better: jax.Array, points: jax.Array) -> jax.Array:
+    """The first point that the fewest others are better than: (..., K, K), where [j, k] says that k is better than j, to (..., 2)."""
+    chosen = jnp.argmin(better.sum(-1), -1, keepdims=True) == jnp.arange(points.shape[-2])
+    return jnp.where(chosen[..., None], points, 0).sum(-2)
 
 
 def pose_size(points: jax.Array) -> jax.Array:

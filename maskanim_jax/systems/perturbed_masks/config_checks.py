@@ -71,7 +71,7 @@ def advice(config: ConfigDict) -> str:
     if config.mask.temperature >= 0.3 and config.optim.mask_lr_multiplier <= 0.1:
         return ""
     known = config.name if config.name in STABLE else "taichi"
-    return f"; it does not come back, so start again with the settings of configs/{known}.py:stable, which docs/masks-that-live.md explains"
+    return f"; it does not come back, so start again with the settings of configs/{known}.py:stable, which docs/avoiding-mask-collapse.md explains"
 
 
 def departures(config: ConfigDict) -> list[str]:

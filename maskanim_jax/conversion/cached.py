@@ -1,0 +1,57 @@
+"""Which run is meant when `--checkpoint` names a file of the released code? The file, converted once and kept in the cache."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sys
+import uuid
+from pathlib import Path
+
+from maskanim_jax.conversion.foreign import refuse_foreign
+from maskanim_jax.errors import UserError
+from maskanim_jax.utils.atomic_files import sha256_of
+
+VERSION = 1
+"""Part of the folder's name: raise it when a conversion comes out otherwise."""
+
+
+def run_of(path: Path) -> Path:
+    """`path` itself when it is no file; otherwise the workdir in the cache that the file was converted to.
+
+    Converts when that was not done before and says so in one line on stderr. Two processes may do it at once: the first to finish
+    counts. Raises UserError like `convert`, and for a folder that is an unpacked file.
+    """
+    if path.is_dir() and any((inner / "data.pkl").is_file() for inner in (path, path / "archive")):
+        refuse_foreign(path)
+    if not path.is_file():
+        return path
+    from maskanim_jax.conversion.importing import import_checkpoint
+    from maskanim_jax.utils.cache import default_cache
+
+    refuse_foreign(path)
+    folder = default_cache() / "converted"
+    try:
+        # The name is part of it because it hints at the data set; another file of that name has another hash.
+        target = folder / f"{path.name.split('.')[0][:40]}-{sha256_of(path)[:24]}-{VERSION}"
+        if (target / "config.json").is_file():
+            return target
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{path} can't be converted into {folder} ({error.strerror}): set MASKANIM_CACHE to a folder that can be written, or run "
+            f"`python -m maskanim_jax.convert --input={path} --output=WORKDIR`"
+        ) from error
+    made = folder / f"{target.name}.{uuid.uuid4().hex[:12]}.part"
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells what it does
+    try:
+        said = import_checkpoint(path, made, with_optimizer=False)
+        with contextlib.suppress(OSError):  # another process was first, with the same result
+            os.rename(made, target)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    what = "; ".join(sentence.removeprefix(f"{path.name} is ") for sentence in said[1:-1])
+    print(f"{path} was converted to the run {target}: {what}", file=sys.stderr)
+    return target

@@ -1,0 +1,70 @@
+"""Do exported files run, and do they give what this project gives? Asked before an export is called written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.exporting.run_exported import load
+
+if TYPE_CHECKING:
+    from maskanim_jax.checkpoints.run import LoadedRun
+
+FRAMES = 3
+LARGEST_MEAN = 1 / 255
+"""Mean difference of the results, in [0, 1], from which on they are not the same. Single pixels may differ by more where a mask lies at
+its threshold."""
+
+
+def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
+    """Loads the export in `folder` as its users do, animates three frames and compares them with the project's own.
+
+    Returns the number of frames with the mean and largest difference, in [0, 1]; None when the export is for platforms that are not here.
+    Raises UserError when it does not run or gives something else.
+    """
+    from maskanim_jax.animation.generate import animate
+
+    source, driving = _frames(run.system.frame_size)
+    try:
+        animation = load(folder)
+        platforms = animation.info.get("platforms")
+        if platforms is not None and not {jax.default_backend(), *_alias(jax.default_backend())} & set(platforms):
+            return None
+        found = [pictures[run.system.result] for pictures in animation.pictures(source, driving)]
+    except Exception as error:  # a runtime of others: whatever it raises, the files don't run
+        reason = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
+        raise UserError(
+            f"the exported files don't run ({reason}), so nothing was written: use another --format or other options, or report this"
+        ) from error
+    batch = animation.info["batch"] or FRAMES
+    own = animate(run.system, run.variables, source, driving, options, batch=batch, names=(run.system.result,))
+    wanted = [pictures[run.system.result] for pictures in own]
+    difference = np.abs(np.stack(found) - np.stack(wanted))
+    mean, largest = float(difference.mean()), float(difference.max())
+    if not mean <= LARGEST_MEAN:
+        raise UserError(
+            f"the exported files give other frames than this project (on average {255 * mean:.2g} of 255 grey levels), so nothing was "
+            "written: use another --format or other options, or report this"
+        )
+    return {"frames": FRAMES, "mean_difference": mean, "largest_difference": largest}
+
+
+def _alias(backend: str) -> tuple[str, ...]:
+    """JAX calls its NVIDIA and AMD backends "gpu", and exports name them apart."""
+    return ("cuda", "rocm") if backend == "gpu" else ()
+
+
+def _frames(size: int) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A source (S, S, 3) uint8 and driving frames in which a bright spot moves over stripes."""
+    y, x = np.mgrid[:size, :size] / size
+    colours = np.stack([0.5 + 0.4 * np.sin(9 * x), 0.3 + 0.3 * y, 0.4 + 0.3 * np.cos(7 * (x + y))], -1)
+
+    def frame(left: float, top: float) -> np.ndarray:
+        spot = np.exp(-((x - left) ** 2 + (y - top) ** 2) / 0.02)[..., None]
+        return np.rint(255 * np.clip(colours * (1 - spot) + spot, 0, 1)).astype(np.uint8)
+
+    return frame(0.4, 0.5), [frame(0.4 + 0.08 * number, 0.5 - 0.04 * number) for number in range(FRAMES)]

@@ -1,0 +1,80 @@
+"""Which path does a user mean? `~` is the home folder wherever a path is taken, and an address such as s3://... is refused at once.
+
+This is the only place that knows which addresses can be opened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from maskanim_jax.errors import UserError
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+# As pathlib writes an address: one slash is gone.
+_COLLAPSED = re.compile(r"(gs|s3|https?|ftp|hdfs|azure|file):/(?!/)")
+_MENDS = {
+    "gs": "copy it here with `gcloud storage cp -r` and give that path",
+    "s3": "copy it here with `aws s3 cp --recursive` and give that path",
+    "http": "download it and give the file",
+    "https": "download it and give the file",
+    "ftp": "download it and give the file",
+    "file": "leave out 'file://'",
+}
+_BUCKET = re.compile(r"gs:/+[^/]")
+IN_BUCKETS = ("workdir", "config.data.shards", "config.init_from")
+"""Flags of the main command that may be in Google Cloud Storage."""
+_NAME_BYTES = 120  # of a name that others are made of: file systems allow 255 together
+
+
+def user_path(given: str | os.PathLike[str]) -> Path:
+    """What the user means by `given`, with `~` as the home folder. Raises UserError for an address instead of a path."""
+    return Path(user_text(given))
+
+
+def user_text(given: str | os.PathLike[str]) -> str:
+    """Like `user_path`, but a text in which a slash at the end is kept."""
+    text = os.fspath(given)
+    if scheme := _ADDRESS.match(text) or _COLLAPSED.match(text):
+        mend = _MENDS.get(scheme[1].lower(), "copy the files to this machine and give their path")
+        raise UserError(f"{text} is an address and not a path on this machine: {mend}")
+    return os.path.expanduser(text)
+
+
+def path_or_bucket(given: str | os.PathLike[str]) -> Path:
+    """Like `user_path`, but an address in Google Cloud Storage passes, for those that can open one (see `buckets`)."""
+    return Path(text_or_bucket(given))
+
+
+def text_or_bucket(given: str | os.PathLike[str]) -> str:
+    """Like `user_text`, but an address in Google Cloud Storage passes."""
+    text = os.fspath(given)
+    return text if _BUCKET.match(text) else user_text(text)
+
+
+def expand_flags(argv: list[str], names: Sequence[str], sections: Sequence[str]) -> None:
+    """`user_text` for the values of the flags `names` in `argv`, in place, as --name=VALUE and --name VALUE.
+
+    `sections` are the prefixes of flags (such as "config.") of which only those with a `~` or an address are paths.
+    """
+    for at, argument in enumerate(argv):
+        name, given, value = argument.partition("=")
+        flag = name.lstrip("-")
+        if not argument.startswith("-"):
+            continue
+        is_path = flag in names
+        if flag.startswith(tuple(sections)):
+            is_path = value == "~" or value.startswith("~/") or _ADDRESS.match(value) is not None
+        expanded = text_or_bucket if flag in IN_BUCKETS else user_text
+        if is_path and given:
+            argv[at] = f"{name}={expanded(value)}"
+        elif is_path and at + 1 < len(argv):
+            argv[at + 1] = expanded(argv[at + 1])
+
+
+def hidden_beside(path: Path, tag: str) -> Path:
+    """A hidden name in the folder of `path` for work in progress, short enough whatever the length of its name: `.NAME.TAG.part`."""
+    name = os.fsencode(path.name)[:_NAME_BYTES].decode("utf-8", "ignore")
+    return path.absolute().with_name(f".{name}.{tag}.part")

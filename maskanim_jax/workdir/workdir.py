@@ -1,0 +1,85 @@
+"""What does a training write into its folder, beside checkpoints? Config, log, record of starts, departures: one object has all of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, SupportsFloat
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from maskanim_jax.workdir.config import check_config_unchanged, diff_config, write_config
+from maskanim_jax.workdir.logs import RunLog
+from maskanim_jax.workdir.provenance import add_start, write_departures, write_parameters
+
+
+class Workdir:
+    """The folder of a run that trains.
+
+    All processes of a run have one. The first, the leader, writes; what the others log goes nowhere. Every method raises UserError when the
+    folder can't be written.
+    """
+
+    def __init__(self, path: Path, leader: bool = True) -> None:
+        self.path, self.leader = path, leader
+        self.log: RunLog | None = None
+        """The leader's, while it is `opened`."""
+        self.changed: list[str] = []
+        """Clauses on what is otherwise than at the last start: fields of the config, later versions and git revision."""
+        self._unsettled = False
+
+    def claim(self, config: ConfigDict, allow_config_change: bool = False) -> None:
+        """Makes the folder this config's own; raises UserError for another run's, unless `allow_config_change`.
+
+        An accepted config that computes something else is written by `settle`: until then the folder keeps the one that fits its checkpoints.
+        """
+        differ, harmless = diff_config(self.path, config)
+        check_config_unchanged(self.path, [] if allow_config_change else differ)
+        self.changed, self._unsettled = [*differ, *harmless], bool(differ)
+        if not differ:
+            write_config(self.path, config)
+
+    def settle(self, config: ConfigDict) -> None:
+        """Writes a changed config, now that the state was restored with it."""
+        if self._unsettled:
+            write_config(self.path, config, allow_config_change=True)
+
+    def describe(self, departures: Sequence[str]) -> None:
+        """Writes in what the run departs from the paper, for the report."""
+        if self.leader:
+            write_departures(self.path, departures)
+
+    @contextlib.contextmanager
+    def opened(self, step: int) -> Iterator[None]:
+        """The log, which goes on after `step`; closed at the end of the `with`."""
+        with RunLog(self.path, step) if self.leader else contextlib.nullcontext() as self.log:
+            yield
+
+    def begin(self, start: Mapping[str, Any], params: Mapping[str, Any]) -> None:
+        """Adds this start to run.json, and lists the parameters of all networks in parameters.txt."""
+        if self.leader:
+            self.changed += add_start(self.path, start)
+            write_parameters(self.path, params)
+
+    def text(self, step: int, *lines: str) -> None:
+        """Logs sentences."""
+        if self.log is not None:
+            for line in lines:
+                self.log.text(step, line)
+
+    def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
+        """Logs numbers by name."""
+        if self.log is not None:
+            self.log.scalars(step, values)
+
+    def pictures(self, step: int, named: Mapping[str, np.ndarray]) -> None:
+        """Logs (H, W, 3) uint8 pictures by name."""
+        if self.log is not None:
+            self.log.pictures(step, named)
+
+    def sync(self) -> None:
+        """Returns when all that was logged is on the disk."""
+        if self.log is not None:
+            self.log.sync()
