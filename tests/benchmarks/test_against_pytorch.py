@@ -10,7 +10,7 @@ import pytest
 from tiny import tiny_config
 from untrained_run import tiny_fomm
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.comparison import engines, start, table
 from benchmarks.comparison.ours import OurSide
