@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.gcs_server import BUCKET
+from gcs_server import BUCKET
 from tiny import tiny_config
 
 from input_pipeline import inspect, prepare, shard_cache
