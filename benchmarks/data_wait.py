@@ -60,10 +60,42 @@ def reading_speed(stream, batches):
         return batches / (time.perf_counter() - since)
 
 
+@contextlib.contextmanager
+def on_a_bucket(shards, latency, cache):
+    """The address of a copy of the shards on a server of this machine that answers later."""
+    from tests.helpers.gcs_server import BUCKET, GcsServer, Proxy, emulated
+
+    with GcsServer() as server, Proxy(server, latency) as proxy:
+        server.put_folder(shards, "shards")
+        os.environ.update(emulated({}, proxy, cache))
+        yield f"gs://{BUCKET}/shards"
+
+
+def first_epoch(setting, since):
+    """Says how long the shards were on their way, and what the reader waited for until then."""
+    from input_pipeline.shard_cache import fetching
+
+    cache = fetching(setting.held_out.shards)
+    with contextlib.closing(setting.stream.batches()) as read:
+        next(read)
+    first = time.perf_counter() - since
+    cache.wait_for_all()
+    size = sum(path.stat().st_size for path in cache.folder.glob("*array_record*"))
+    print(
+        f"{size / 1e6:.1f} MB of shards from {cache.address}: the first batch after {first:.2f} s, "
+        f"all after {time.perf_counter() - since:.2f} s"
+    )
+
+
 def main(argv=None):
     """Prints the shares."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--shards", default="", help="prepared shards of 64 x 64 frames; without it puppets are drawn")
+    flags.add_argument(
+        "--latency",
+        type=float,
+        help="read the shards from a bucket, on a server of this machine with so many seconds added",
+    )
     flags.add_argument("--batch", type=int, default=16, help="batch size (default 16)")
     flags.add_argument("--steps", type=int, default=10, help="steps a round (default 10)")
     flags.add_argument("--rounds", type=int, default=3, help="rounds of each way (default 3)")
@@ -73,12 +105,17 @@ def main(argv=None):
     config = puppets.get_config()
     config.batch_size, config.loss.vgg = given.batch, "untrained"
     config.data.puppets.train_identities, config.data.puppets.test_identities = 12, 2
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         config.data.shards = given.shards or str(Path(folder) / "puppets")
         config.data.num_repeats = 1000  # an epoch that lasts
         setup.prepare(config)
-        ensure_shards(config)
+        shards = ensure_shards(config)
+        if given.latency is not None:
+            config.data.shards = stack.enter_context(on_a_bucket(shards, given.latency, Path(folder) / "cache"))
+        since = time.perf_counter()
         setting = experiment.set_up(config)
+        if given.latency is not None:
+            first_epoch(setting, since)
         reader = reading_speed(setting.stream, 20)
         found = shares(setting, given.rounds, given.steps)
     print("| | share of waiting, each round | steps a second |\n| --- | --- | --- |")

@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline.shards import Split, open_split, read_index
+from maskanim_jax.buckets.address import address_of
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.paths import user_path
 
@@ -22,12 +23,17 @@ _OTHER_DRAWING = 12.0
 def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
     """The folder of the config's shards; draws and prepares the puppets when the config has them and the folder is missing.
 
+    Those in a bucket are fetched to a folder of the local cache.
     Of the processes of a run, `process` 0 draws; the others wait for it. Raises UserError.
     """
     if not config.data.shards:
         raise UserError(
             "config.data.shards is empty: give --config.data.shards=SHARDS, a folder that `python -m input_pipeline.prepare` wrote"
         )
+    if (address := address_of(config.data.shards)) is not None:
+        from input_pipeline.shard_cache import fetch_shards
+
+        return fetch_shards(address)
     shards = user_path(config.data.shards)
     puppets = config.data.puppets
     if not shards.exists() and puppets.train_identities and process:

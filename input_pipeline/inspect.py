@@ -17,8 +17,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
+from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
-from maskanim_jax.utils.paths import hidden_beside, user_path
+from maskanim_jax.utils.paths import hidden_beside, path_or_bucket, user_path
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
 _CAPTION = 16
@@ -103,7 +104,10 @@ def main() -> int:
         description="Prints what lies in a folder of shards and draws a contact sheet of it.",
     )
     parser.add_argument(
-        "shards", type=user_path, metavar="SHARDS", help="folder that python -m input_pipeline.prepare wrote"
+        "shards",
+        type=path_or_bucket,
+        metavar="SHARDS",
+        help="what python -m input_pipeline.prepare wrote: a folder, or gs://BUCKET/SHARDS",
     )
     parser.add_argument(
         "--sheet", type=user_path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)"
@@ -114,11 +118,16 @@ def main() -> int:
     args = parser.parse_args()
     check_at_least("--clips", args.clips)
     check_at_least("--frames", args.frames)
-    shards: Path = args.shards
+    shards, target = args.shards, args.sheet
+    if (address := address_of(shards)) is not None:
+        from input_pipeline.shard_cache import fetch_shards
+
+        shards = fetch_shards(address)  # those that are looked into are fetched, with --verify all
+        target = target or Path(f"{args.shards.name}-contact.png")
     for line in describe(shards):
-        print(line)
+        print(line.replace(str(shards), shown(args.shards)))
     sheet = contact_sheet([open_split(shards, name) for name in read_index(shards)["splits"]], args.clips, args.frames)
-    target = args.sheet or shards.absolute().with_name(f"{shards.absolute().name}-contact.png")
+    target = target or shards.absolute().with_name(f"{shards.absolute().name}-contact.png")
     try:
         partial = hidden_beside(target, str(os.getpid()))
         sheet.save(partial, "PNG")

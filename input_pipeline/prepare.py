@@ -18,8 +18,9 @@ from input_pipeline.preparation.pipeline import Job, run, run_check, run_merge, 
 from input_pipeline.preparation.published_tables import Table, read_table, sentences
 from input_pipeline.preparation.shard_jobs import Settings
 from input_pipeline.preparation.workers import Beam, cores
+from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 _SHOWN = 100
 """So many reasons are printed; report.json has all."""
@@ -70,6 +71,15 @@ def main() -> int:
         report = run_check(job)
     elif args.output is None:
         raise UserError("--output is missing: give the folder to write, or --check to write nothing")
+    elif (address := address_of(args.output)) is not None:
+        from input_pipeline.preparation.bucket_output import run_to_bucket
+
+        if args.worker is not None or args.merge:
+            raise UserError(
+                f"--output={address} cannot be shared by workers: let them use a folder on a disk that all share, then copy it with "
+                "`gcloud storage rsync`"
+            )
+        report = run_to_bucket(job, address, args.overwrite)
     elif args.worker is not None:
         print(run_share(job, args.output, args.overwrite, _worker(args.worker)))
         return 0
@@ -113,7 +123,7 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
             f"(the first: {first['clip']} to {float(Fraction(first['fps'])):g} frames a second)"
         )
     if report["skipped"]:
-        listed = f" (also listed in {output / REPORT})" if output else ""
+        listed = f" (also listed in {shown(output / REPORT)})" if output else ""
         print(f"left out {len(report['skipped'])} clips{listed}:")
         for skip in report["skipped"][:_SHOWN]:
             print(f"  {skip['split'] or '-'}: {skip['reason']}")
@@ -121,7 +131,7 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
             print(f"  and {len(report['skipped']) - _SHOWN} more")
     for sentence in sentences(report["published"]) if "published" in report else ():
         print(sentence)
-    print(f"wrote {output}" if output else "checked; nothing was written")
+    print(f"wrote {shown(output)}" if output else "checked; nothing was written")
 
 
 def _worker(text: str) -> tuple[int, int]:
@@ -152,7 +162,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="of --metadata: get missing videos with yt-dlp, or write their addresses",
     )
-    add("--output", type=user_path, metavar="SHARDS", help="folder to write; must not exist")
+    add(
+        "--output",
+        type=path_or_bucket,
+        metavar="SHARDS",
+        help="folder to write, also gs://BUCKET/SHARDS; must not exist",
+    )
     add("--name", help=f"name of the set: {', '.join(SETS)} (default video_folder, or what the table is of)")
     add("--size", type=int, default=256, help="side of the square frames in pixels (default 256)")
     add(

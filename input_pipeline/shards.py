@@ -7,12 +7,13 @@ import hashlib
 import itertools
 import os
 import re
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,9 @@ from input_pipeline.bad_records import BadRecord, ShardLost
 from input_pipeline.record import decode, unpack
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
+
+if TYPE_CHECKING:
+    from input_pipeline.shard_cache import ShardCache
 
 INDEX = "clips.json"
 INDEX_VERSION = 1
@@ -56,15 +60,16 @@ class Split:
         self._ends: list[int] = []
         self._files: list[Path] = []
         self._bytes: dict[str, int] = index["shards"]
+        self._cache = _cache_of(shards)
 
     def __repr__(self) -> str:
         return f"Split({str(self.shards)!r}, {self.name!r}, {len(self.clips)} clips)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_source")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_lock", "_source", "_cache")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, _lock=threading.Lock(), _source=None)
+        self.__dict__.update(state, _lock=threading.Lock(), _source=None, _cache=_cache_of(state["shards"]))
 
     def frame(self, clip_number: int, index: int, out: np.ndarray | None = None) -> np.ndarray:
         """Frame `index` of a clip as (S, S, 3) uint8 RGB, in `out` if one is given: one record is read.
@@ -96,6 +101,8 @@ class Split:
         clip = self.clips[clip_number]
         number = clip.first + index
         file = self._file(number)
+        if self._cache is not None:
+            self._cache.wait(file.name)
         self._still_there(file, clip, index)
         try:
             return source[number]
@@ -145,6 +152,12 @@ class Split:
         return BadRecord(sentence, clip_number, index)
 
 
+def _cache_of(shards: Path) -> ShardCache | None:
+    """Who fetches the shards from a bucket; None for those that were prepared or copied here."""
+    module = sys.modules.get("input_pipeline.shard_cache")
+    return None if module is None else module.fetching(shards)
+
+
 def _clip(entry: dict[str, Any]) -> ClipInfo:
     """Raises ValueError, KeyError, TypeError or ZeroDivisionError for what is no clip."""
     name, identity, first, count, fps = (entry[key] for key in ("name", "identity", "first", "count", "fps"))
@@ -168,8 +181,11 @@ def open_split(shards: Path, split: str) -> Split:
     if split not in index["splits"]:
         has = ", ".join(index["splits"])
         raise UserError(f"{shards} has no {split} split (it has {has}); prepare a ROOT with readable clips in {split}/")
+    cache = _cache_of(shards)
     for name, size in index["shards"].items():
         path = shards / name
+        if cache is not None and cache.expects(name, size):
+            continue
         if not path.is_file():
             raise UserError(f"{path} is missing; prepare the shards again")
         if path.stat().st_size != size:

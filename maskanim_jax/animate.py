@@ -14,7 +14,7 @@ from maskanim_jax.animation.jobs import named, plan, render
 from maskanim_jax.errors import check_at_least, exit_with_sentence
 from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.memory import with_huge_pages
-from maskanim_jax.utils.paths import user_path, user_text
+from maskanim_jax.utils.paths import path_or_bucket, user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.workdir.renamed_fields import refuse_old_names
 
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         required=True,
-        type=user_path,
+        type=path_or_bucket,
         metavar="DIR",
         help="workdir of a training, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or puppets: "
         "the one that comes with the package",

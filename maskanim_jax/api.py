@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING
 
 from maskanim_jax.animation.animator import Animator, Session, load
-from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.paths import path_or_bucket
 from maskanim_jax.workdir import config_files
 
 if TYPE_CHECKING:
@@ -46,5 +46,5 @@ def run_training(config: ConfigDict | str, workdir: str | os.PathLike[str]) -> A
     if isinstance(config, str):
         config = load_config(config)
     setup.prepare(config)
-    loop.train(config, user_path(workdir))
+    loop.train(config, path_or_bucket(workdir))
     return load(workdir)

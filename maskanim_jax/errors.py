@@ -23,6 +23,9 @@ class UserError(Exception):
     Names and reasons in it may come from strangers' files: line breaks, terminal codes and the like are written as escapes.
     """
 
+    status = 2
+    """Exit status of a command that ends with it."""
+
     def __init__(self, sentence: str) -> None:
         super().__init__(printable(sentence))
 
@@ -62,7 +65,7 @@ ENDINGS: list[Callable[[int, str], object]] = []
 
 
 def exit_with_sentence(main: Callable[[], int | None]) -> None:
-    """Runs `main` and ends the process: 0 on success, 2 on a `UserError`, 130 on Ctrl-C.
+    """Runs `main` and ends the process: 0 on success, 2 on a `UserError` (75 where the same command will do later), 130 on Ctrl-C.
 
     Other exceptions are defects of this project and keep their traceback (exit status 1).
     """
@@ -70,7 +73,7 @@ def exit_with_sentence(main: Callable[[], int | None]) -> None:
     try:
         status, sentence = main() or 0, ""
     except UserError as error:
-        status, sentence = 2, f"error: {error}"
+        status, sentence = error.status, f"error: {error}"
     except KeyboardInterrupt:
         status, sentence = 130, "stopped by the keyboard"
     except SystemExit as error:

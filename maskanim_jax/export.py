@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.exporting.export import FORMATS, PLATFORMS, check_export, export
 from maskanim_jax.systems.options import system_flags
-from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 if TYPE_CHECKING:
     pass
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         required=True,
-        type=user_path,
+        type=path_or_bucket,
         metavar="DIR",
         help="workdir of a training, or a checkpoint in it",
     )

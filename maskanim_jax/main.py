@@ -15,6 +15,7 @@ from pathlib import Path
 from absl import flags, logging
 from ml_collections import config_flags
 
+from maskanim_jax.buckets.address import shown
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.utils.memory import with_huge_pages
 from maskanim_jax.utils.paths import expand_flags
@@ -26,7 +27,9 @@ HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/, with an argument behind a colon if it has one", lock_config=True
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run: checkpoints, log, results, report")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "folder of the run, also gs://BUCKET/RUN: checkpoints, log, results, report"
+)
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
@@ -111,7 +114,7 @@ def main() -> None:
             step(CONFIG.value, workdir)
     page = run_page.write_report(workdir)
     print(
-        f"\n{run_page.summary(workdir)}\nLook at {page}; videos are in {workdir}/reconstruction and {workdir}/animation."
+        f"\n{run_page.summary(workdir)}\nLook at {shown(page)}; videos are in {shown(workdir)}/reconstruction and {shown(workdir)}/animation."
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from maskanim_jax.buckets.address import shown
 from maskanim_jax.errors import UserError, exit_with_sentence
 from maskanim_jax.reports.run_page import write_report
-from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -16,8 +17,10 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m maskanim_jax.report",
         description="Writes one HTML page on a run: curves, pictures, figures, settings; or, of several runs, their figures side by side.",
     )
-    parser.add_argument("runs", type=user_path, nargs="*", metavar="RUN", help="folders of runs to set side by side")
-    parser.add_argument("--workdir", type=user_path, help="folder of one run, for the page on it alone")
+    parser.add_argument(
+        "runs", type=path_or_bucket, nargs="*", metavar="RUN", help="folders of runs to set side by side"
+    )
+    parser.add_argument("--workdir", type=path_or_bucket, help="folder of one run, for the page on it alone")
     parser.add_argument(
         "--output",
         type=user_path,
@@ -27,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     if bool(given.runs) == bool(given.workdir):
         raise UserError("give --workdir=RUN for the page on one run, or the folders of several runs")
     if given.workdir:
-        print(f"the report is {write_report(given.workdir, given.output)}")
+        print(f"the report is {shown(write_report(given.workdir, given.output))}")
         return
     from maskanim_jax.reports import comparison_page
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from maskanim_jax.buckets.local_paths import in_words, opened
 from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 from maskanim_jax.reports.study import REPORT, SETS, chosen_sets, plan, run_study
-from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 
 def parser() -> argparse.ArgumentParser:
@@ -18,7 +19,9 @@ def parser() -> argparse.ArgumentParser:
         "Flags --config.a.b=c are handed to every training.",
         allow_abbrev=False,
     )
-    flags.add_argument("--workdir", type=user_path, required=True, help="folder of the study: SET-SYSTEM/, report/")
+    flags.add_argument(
+        "--workdir", type=path_or_bucket, required=True, help="folder of the study: SET-SYSTEM/, report/"
+    )
     flags.add_argument("--sets", default=",".join(SETS), help=f"comma separated (default: {','.join(SETS)})")
     flags.add_argument("--name", default="own", help="name of the set that --config makes (default: own)")
     flags.add_argument(
@@ -30,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument(
         "--data",
-        type=user_path,
+        type=path_or_bucket,
         metavar="FOLDER",
         help="folder with the shards puppets64v2, mgif64, faces64 (default: data)",
     )
@@ -58,14 +61,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, value, least in (("steps", args.steps, 1), ("pairs", args.pairs, 1), ("frames", args.frames, 2)):
         check_at_least(f"--{name}", value, least)
     runs = plan(args.workdir, chosen_sets(args), data=args.data, steps=args.steps, seeds=seeds, overrides=rest)
-    folders = run_study(runs, pairs=args.pairs, frames=args.frames)
+    run_study(runs, pairs=args.pairs, frames=args.frames)
     from maskanim_jax.reports import comparison_page, study_page
 
-    written = comparison_page.write_comparison(folders, args.workdir / REPORT)
-    print(f"the report is {written.page}; its figures are in {written.csv} and {written.json}")
-    if args.page:
-        study_page.renew(args.page, folders, written.figures)
-        print(f"renewed {args.page}")
+    with opened(args.workdir) as workdir:  # in a bucket: all runs in one copy, since the page links to their videos
+        folders = [workdir / run.name for run in runs]
+        written = comparison_page.write_comparison(folders, workdir / REPORT)
+        page, csv, json = (in_words(path) for path in (written.page, written.csv, written.json))
+        print(f"the report is {page}; its figures are in {csv} and {json}")
+        if args.page:
+            study_page.renew(args.page, folders, written.figures)
+            print(f"renewed {args.page}")
     return 0
 
 

@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from maskanim_jax.buckets.local_paths import in_words, opened
 from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
 from maskanim_jax.evaluation.cross_identity import measure_truth, table
-from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 if TYPE_CHECKING:
     pass
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Animates held-out puppets by others and measures against the true rendering; writes truth.json into the run's folder.",
     )
     flags.add_argument(
-        "--workdir", type=user_path, required=True, help="folder of a run on puppets, or a checkpoint in it"
+        "--workdir", type=path_or_bucket, required=True, help="folder of a run on puppets, or a checkpoint in it"
     )
     flags.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs of a source and a driver (default 20)")
     flags.add_argument(
@@ -75,31 +76,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     from maskanim_jax.evaluation import puppet_worlds
     from maskanim_jax.evaluation.reconstruction import write_figures
 
-    setup.prepare(saved_config(args.workdir))
-    run = load_run(args.workdir)
-    figures = measure_truth(
-        run,
-        pairs=args.pairs,
-        frames=args.frames,
-        seed=args.seed,
-        more=more,
-        split=args.split,
-        world=args.world,
-        progress=True,
-    )
-    shown = table(figures) if args.world is None else puppet_worlds.table(figures)
-    print(f"{shown}\n{len(figures['rows'][0]['pairs'])} pairs, the checkpoint of step {run.step}")
-    if args.output is None and is_shipped(args.workdir):
+    with opened(args.workdir) as args.workdir:
+        setup.prepare(saved_config(args.workdir))
+        run = load_run(args.workdir)
+        figures = measure_truth(
+            run,
+            pairs=args.pairs,
+            frames=args.frames,
+            seed=args.seed,
+            more=more,
+            split=args.split,
+            world=args.world,
+            progress=True,
+        )
+        shown = table(figures) if args.world is None else puppet_worlds.table(figures)
+        print(f"{shown}\n{len(figures['rows'][0]['pairs'])} pairs, the checkpoint of step {run.step}")
+        if args.output is None and is_shipped(args.workdir):
+            return 0
+        other = "" if args.split == "test" else f"_{args.split}"
+        other = other if args.world is None else f"_world{args.world}"
+        output = args.output or (args.workdir / FILE.replace(".json", f"{other}.json"))
+        try:
+            write_figures(output, figures)
+        except OSError as error:
+            raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
+        print(f"written to {in_words(output)}")
         return 0
-    other = "" if args.split == "test" else f"_{args.split}"
-    other = other if args.world is None else f"_world{args.world}"
-    output = args.output or (args.workdir / FILE.replace(".json", f"{other}.json"))
-    try:
-        write_figures(output, figures)
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
-    print(f"written to {output}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from maskanim_jax.animation.inputs import (
 )
 from maskanim_jax.animation.jobs import write_animation
 from maskanim_jax.errors import UserError, check_at_least
-from maskanim_jax.utils.paths import user_path, user_text
+from maskanim_jax.utils.paths import path_or_bucket, user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -51,7 +51,7 @@ def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
     from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
 
-    path = run_of(user_path(checkpoint))
+    path = run_of(path_or_bucket(checkpoint))
     setup.prepare(saved_config(path))
     return Animator(load_run(path, which))
 

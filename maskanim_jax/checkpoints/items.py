@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint._src.handlers.composite_checkpoint_handler import CompositeOptions
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.checksums import Damaged
@@ -18,13 +19,26 @@ from maskanim_jax.utils.checksums import Damaged
 logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
 
 
-def items(state: Any = None) -> ocp.CompositeCheckpointHandler:
-    """What reads and writes each item; `state`: another handler for the arrays."""
+def items(
+    state: Any = None, processes: ocp.options.MultiprocessingOptions | None = None
+) -> ocp.CompositeCheckpointHandler:
+    """What reads and writes each item; `state`: another handler for the arrays; `processes`: those that take part (default: all)."""
+    options = processes or ocp.options.MultiprocessingOptions()
     return ocp.CompositeCheckpointHandler(
-        state=state or ocp.StandardCheckpointHandler(),
-        info=ocp.JsonCheckpointHandler(),
-        metrics=ocp.JsonCheckpointHandler(filename="metrics"),
+        state=state or ocp.StandardCheckpointHandler(multiprocessing_options=options),
+        info=ocp.JsonCheckpointHandler(multiprocessing_options=options),
+        metrics=ocp.JsonCheckpointHandler(filename="metrics", multiprocessing_options=options),
+        composite_options=CompositeOptions(multiprocessing_options=options),
     )
+
+
+def lone_saver() -> ocp.AsyncCheckpointer:
+    """What writes NumPy arrays from this process alone, whatever the others do."""
+    me = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix="save_alone"
+    )
+    return ocp.AsyncCheckpointer(items(processes=alone), multiprocessing_options=alone)
 
 
 def restored(path: Path, **wanted: Any) -> Any:

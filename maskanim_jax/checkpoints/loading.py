@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from maskanim_jax.buckets.local_paths import fetched, naming_addresses
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.checkpoints.items import finite_or_refused
 from maskanim_jax.checkpoints.manager import FOLDER, Checkpoints
@@ -21,11 +22,13 @@ from maskanim_jax.systems import build
 from maskanim_jax.workdir.config import CONFIG, read_config
 
 
+@naming_addresses()
 def saved_config(path: Path) -> ConfigDict:
     """The config of the run that `load_run` would load; JAX is not used yet. Raises UserError when there is none."""
-    if bundled.is_shipped(Path(path)):
+    path = fetched(path)
+    if bundled.is_shipped(path):
         return bundled.config_of(str(path))
-    return read_config(_find(Path(path))[0])
+    return read_config(_find(path)[0])
 
 
 def _find(path: Path) -> tuple[Path, int | None]:
@@ -39,14 +42,16 @@ def _find(path: Path) -> tuple[Path, int | None]:
     return path.parent if path.name == FOLDER else path, None
 
 
+@naming_addresses()
 def load_run(path: Path, which: str = "best") -> LoadedRun:
     """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none.
 
-    A path that is not there may be the name of a checkpoint that comes with the package.
+    Both may be in a bucket. A path that is not there may be the name of a checkpoint that comes with the package.
     """
-    if bundled.is_shipped(Path(path)):
+    path = fetched(path)
+    if bundled.is_shipped(path):
         return bundled.load(str(path))
-    workdir, wanted = _find(Path(path))
+    workdir, wanted = _find(path)
     config = read_config(workdir)
     if not (workdir / FOLDER).is_dir():
         raise UserError(f"{workdir} has no checkpoint yet: train it first with --mode=train")

@@ -21,7 +21,8 @@ import jax
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
-from maskanim_jax.checkpoints.items import compare, copied, items, read_back, read_info, reason, restored
+from maskanim_jax.buckets.local_paths import remote_checkpoints
+from maskanim_jax.checkpoints.items import compare, copied, items, lone_saver, read_back, read_info, reason, restored
 from maskanim_jax.distributed.sharding import replicated
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Variables
@@ -55,10 +56,13 @@ class Checkpoints:
         self._finisher: threading.Thread | None = None
         self._checked: set[int] = set()
         self._saver: ocp.AsyncCheckpointer | None = None
+        self._remote = remote_checkpoints(workdir)
+        # Without a shared folder process 0 writes the arrays alone: all of them are replicated.
+        self._alone = self._remote is not None and jax.process_count() > 1
         if not read_only:
             self._claim()
             self._taken = set(self.steps())
-            self._saver = ocp.AsyncCheckpointer(items())
+            self._saver = ocp.AsyncCheckpointer(items()) if not self._alone else lone_saver() if self._leader else None
 
     def _claim(self) -> None:
         try:
@@ -69,6 +73,8 @@ class Checkpoints:
                 for path in self.folder.iterdir():
                     if path.name.endswith((PART, OLD)) or ORBAX_PART in path.name:
                         shutil.rmtree(path)
+                if self._remote is not None:
+                    self._remote.sweep()
         except OSError as error:
             why = error.strerror or error
             raise UserError(f"{self.folder} can't be written ({why}): free it or give another --workdir") from error
@@ -124,15 +130,15 @@ class Checkpoints:
 
     def save(self, state: TrainState, info: Mapping[str, Any], l1: float) -> None:
         """Writes in the background; raises UserError when this or the save before it went wrong."""
-        assert self._saver is not None
         step = int(state.step)
-        if step in self._taken:
+        if step in self._taken or (self._alone and not self._leader):
             return
+        assert self._saver is not None
         self.wait()
         self._taken.add(step)
         copy = jax.tree.map(copied, state.saved()) if self._leader else None
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state.saved()),
+            state=ocp.args.StandardSave(copy if self._alone else state.saved()),
             info=ocp.args.JsonSave({**info, "sums": True}),
             metrics=ocp.args.JsonSave({"l1": l1}),
         )
@@ -163,12 +169,16 @@ class Checkpoints:
             check_sums(part)
             part.rename(self.folder / str(step))
             sync(self.folder)
+            if self._remote is not None:
+                self._remote.publish(step)
         except BaseException as error:  # whatever it is, it is the loop's to see
             self._failure = self._unwritten(step, error)
             self.failed = True
             return
         try:
             self._prune()
+        except UserError as error:
+            self._failure, self.failed = error, True
         except OSError as error:
             self._failure = UserError(
                 f"{self.folder}: older checkpoints can't be removed ({error}): the one of step {step} is whole; remove them and start again"
@@ -204,6 +214,8 @@ class Checkpoints:
                 old = self.folder / f"{step}{OLD}"
                 (self.folder / str(step)).rename(old)  # never visible with half of its files
                 shutil.rmtree(old)
+                if self._remote is not None:
+                    self._remote.drop(step)
 
     def wait(self) -> None:
         """Until everything is on the disk and verified; raises UserError when a save went wrong, once."""
@@ -217,10 +229,15 @@ class Checkpoints:
     def set_aside(self, after: int) -> list[str]:
         """Moves checkpoints later than step `after` into the workdir's `set_aside/`; returns what was done, a sentence each."""
         done = []
+        taken = self._remote.set_aside_names() if self._remote is not None and self._leader else set()
         for step in [each for each in self.steps() if each > after] if self._leader else []:
             number = 0
-            while (target := self.workdir / SET_ASIDE / (f"{step}.{number}" if number else str(step))).exists():
+            while (target := self.workdir / SET_ASIDE / (f"{step}.{number}" if number else str(step))).exists() or (
+                target.name in taken
+            ):
                 number += 1
+            if self._remote is not None:
+                self._remote.move_aside(step, target.name)
             try:
                 target.parent.mkdir(exist_ok=True)
                 (self.folder / str(step)).rename(target)
@@ -236,6 +253,8 @@ class Checkpoints:
         """Raises UserError, with what to do instead, when a file of the step is not what was saved."""
         if step in self._checked:
             return
+        if self._remote is not None:
+            self._remote.fetch(step)
         path = self.folder / str(step)
         try:
             if not check_sums(path):
@@ -252,6 +271,8 @@ class Checkpoints:
         """What to do without the checkpoint of `step`, as a clause."""
         for other in reversed([each for each in self.steps() if each < step]):
             with contextlib.suppress(Damaged):
+                if self._remote is not None:
+                    self._remote.fetch(other)
                 check_sums(self.folder / str(other))
                 return (
                     f"the newest whole one before it is {self.folder / str(other)}: "

@@ -19,6 +19,7 @@ from input_pipeline.shards import Split
 from maskanim_jax.animation.generate import animate
 from maskanim_jax.animation.jobs import write_animation
 from maskanim_jax.animation.pairs import ClipPair, read_clip_pairs, shortened
+from maskanim_jax.buckets.local_paths import in_working_copy
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
@@ -38,6 +39,7 @@ def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
     return load_run(workdir, config.reconstruct.checkpoint)
 
 
+@in_working_copy()
 def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir.
 
@@ -117,6 +119,7 @@ def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
     return pairs
 
 
+@in_working_copy()
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`.
 

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from maskanim_jax.buckets.local_paths import fetched, in_words, in_working_copy
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports import page_parts, players
 from maskanim_jax.reports.headline import Health, headline, health
@@ -35,6 +36,7 @@ _SUMMARY = {
 }
 
 
+@in_working_copy()
 def write_report(workdir: Path, output: Path | None = None) -> Path:
     """Writes the page of a workdir to `output` (default: `workdir/report.html`) and returns its path.
 
@@ -58,6 +60,7 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
 
 def summary(workdir: Path) -> str:
     """What the run reached, in a few lines for the console; what is missing is left out."""
+    workdir = fetched(workdir)
     lines = []
     records = read_log(workdir)
     log = [record for record in records if "loss" in record]
@@ -106,8 +109,8 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
     clips = figures.get("clips")
     mask = _dict(figures.get("mask"))
     return {
-        "title": str(config.get("name") or workdir.resolve().name),
-        "workdir": str(workdir),
+        "title": str(config.get("name") or Path(in_words(workdir.resolve())).name),
+        "workdir": in_words(workdir),
         "headline": headline(workdir, figures, health(workdir, records, mask)),
         "reference": {"paper": "the paper's text", "released": "the authors' released code"}.get(
             str(config.get("reference")), "not recorded"

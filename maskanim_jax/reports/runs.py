@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from maskanim_jax.buckets.local_paths import fetched
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports.page_parts import at, read_json
 from maskanim_jax.workdir.logs import read_log
@@ -32,6 +33,7 @@ class Run(NamedTuple):
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Reads workdirs; raises UserError for one that is none, or that was not reconstructed yet."""
     names = [folder.absolute().name or str(folder) for folder in folders]  # a link's own name, not what it points to
+    folders = [fetched(folder) for folder in folders]
     runs = []
     for folder, name in zip(folders, names, strict=True):
         if not folder.is_dir():

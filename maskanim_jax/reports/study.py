@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from maskanim_jax.buckets.address import address_of, shown
+from maskanim_jax.buckets.local_paths import fetched
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
 from maskanim_jax.workdir import config_files
@@ -56,7 +58,7 @@ def plan(
             config = config_files.load_config(config_name)
             shards = Path(config.data.shards) if data is None else data / Path(config.data.shards).name
             drawn = bool(config.data.puppets.test_identities)
-            if not drawn and not shards.exists():
+            if not drawn and address_of(shards) is None and not shards.exists():
                 raise UserError(
                     f"{shards}, the shards of the set '{name}', isn't there: prepare it with `python -m input_pipeline.prepare "
                     f"--input=ROOT --output={shards} --size={config.frame_size}`, give --data=FOLDER, or leave it away with --sets"
@@ -94,7 +96,7 @@ def _shorter(steps: int | None) -> list[str]:
 def run_study(runs: Sequence[Planned], *, pairs: int = 20, frames: int = 8) -> list[Path]:
     """Does what is missing of each run, one after the other, and returns their folders. Raises UserError when a command fails."""
     for number, run in enumerate(runs, 1):
-        print(f"[{number}/{len(runs)}] {run.name}: {run.workdir}", flush=True)
+        print(f"[{number}/{len(runs)}] {run.name}: {shown(run.workdir)}", flush=True)
         moved = f"--config.data.shards={run.shards}"
         if not is_finished(run):
             config = f"--config={config_files.find_config(run.config)}"
@@ -122,17 +124,19 @@ def call(run: Planned, what: str, module: str, *arguments: str) -> None:
 
 def is_finished(run: Planned) -> bool:
     """Whether the run was trained to the end of these steps, or of its time, and has a checkpoint."""
+    workdir = fetched(run.workdir, may_lack=True)
     try:
-        saved = json_files.read(run.workdir / "config.json")["optim"]["max_steps"]
-        texts = [str(record["text"]) for record in read_log(run.workdir) if "text" in record]
+        saved = json_files.read(workdir / "config.json")["optim"]["max_steps"]
+        texts = [str(record["text"]) for record in read_log(workdir) if "text" in record]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     ended = bool(texts) and texts[-1].startswith("finished at step ")
-    return ended and saved == run.steps and any((run.workdir / "checkpoints").glob("[0-9]*"))
+    return ended and saved == run.steps and any((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def is_fresh(workdir: Path, file: str) -> bool:
     """Whether the figures of `file` are of a checkpoint that is still there, and younger than every checkpoint."""
+    workdir = fetched(workdir, may_lack=True)
     try:
         step = json_files.read(workdir / file)["checkpoint_step"]
         written = (workdir / file).stat().st_mtime

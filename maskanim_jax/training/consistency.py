@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from maskanim_jax.buckets.local_paths import copy_of
 from maskanim_jax.checkpoints.loading import FOLDER
 from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError
@@ -80,6 +81,9 @@ def check_shared(workdir: Path) -> None:
     peers = hosts.current()
     if peers is None:
         return
+    if copy_of(workdir) is not None:  # each process has a copy of its own of the same address, see `agree`
+        _refuse_other_folders(workdir, peers.gather([True, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))]))
+        return
     mark = workdir / f".shared.{uuid.uuid4().hex}"
     try:
         if peers.index == 0:
@@ -96,6 +100,11 @@ def check_shared(workdir: Path) -> None:
         ) from error
     finally:
         mark.unlink(missing_ok=True)
+    _refuse_other_folders(workdir, found)
+
+
+def _refuse_other_folders(workdir: Path, found: list[list[Any]]) -> None:
+    """`found`: of each process, whether it sees process 0's mark, and the checkpoints that it sees."""
     for index, (here, steps) in enumerate(found):
         if not here or steps != found[0][1]:
             raise UserError(

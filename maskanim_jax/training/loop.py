@@ -17,6 +17,7 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from maskanim_jax.buckets.local_paths import in_words, opened
 from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.distributed.sharding import agreed, local
 from maskanim_jax.errors import UserError
@@ -54,13 +55,17 @@ def train(
     A workdir whose config or data are others is refused (UserError) unless `allow_config_change`; each start is written to `run.json`.
     Told to stop (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
     """
-    with Stop() as stop, contextlib.ExitStack() as stack:
+    with (
+        Stop() as stop,
+        opened(workdir, training=True) as workdir,
+        contextlib.ExitStack() as stack,
+    ):
         began = time.perf_counter()
         # Everything that can be wrong is found out before the folder is touched.
         setting = set_up(config)
         initial = _read_initial(setting, workdir)
         read = {} if initial is None else {"initial networks": initial.record["sha256"]}
-        agree(config, setting.info, workdir=str(workdir), allow_config_change=allow_config_change, **read)
+        agree(config, setting.info, workdir=in_words(workdir), allow_config_change=allow_config_change, **read)
 
         folder = Workdir(workdir, leader=jax.process_index() == 0)
         folder.claim(config, allow_config_change)

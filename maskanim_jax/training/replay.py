@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from tqdm import tqdm
 
+from maskanim_jax.buckets.local_paths import in_working_copy
 from maskanim_jax.checkpoints.loading import FOLDER
 from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
@@ -37,6 +38,7 @@ REPLAY = "replay"
 SHOWN_PAIRS = 16
 
 
+@in_working_copy()
 def replay(config: ConfigDict, workdir: Path, step: int) -> str:
     """Makes the steps from the checkpoint before `step` to `step` again; writes `replay/STEP/`, changes nothing else.
 

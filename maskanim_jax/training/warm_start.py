@@ -20,7 +20,7 @@ from maskanim_jax.distributed.sharding import everywhere, replicated
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import SCHEDULED, System, Variables
 from maskanim_jax.systems.train_state import TrainState, with_averages
-from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.paths import path_or_bucket
 from maskanim_jax.workdir.config import flat_config
 
 INITIAL = "initial_networks"
@@ -50,7 +50,7 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
         if config.init_skip:
             raise UserError(f"config.init_skip={tuple(config.init_skip)} has no effect without config.init_from")
         return None
-    path = user_path(config.init_from)
+    path = path_or_bucket(config.init_from)
     if path.is_file():
         raise UserError(
             f"config.init_from={path} is a file: convert a checkpoint of the released code with `python -m maskanim_jax.convert "

@@ -59,6 +59,15 @@ def check_sums(folder: Path, only: str | None = None) -> bool:
     return True
 
 
+def listed_sums(folder: Path) -> dict[str, str]:
+    """Name to SHA-256 of a folder's `SHA256SUMS`, as far as it can be read."""
+    try:
+        lines = (folder / SUMS).read_bytes().decode().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    return {match[2]: match[1] for line in lines if (match := _LINE.fullmatch(line))}
+
+
 def sync(path: Path) -> None:
     """Returns when a file, or a folder's list of names, is on the disk. Raises OSError."""
     number = os.open(path, os.O_RDONLY)

@@ -23,6 +23,9 @@ _MENDS = {
     "ftp": "download it and give the file",
     "file": "leave out 'file://'",
 }
+_BUCKET = re.compile(r"gs:/+[^/]")
+IN_BUCKETS = ("workdir", "config.data.shards", "config.init_from")
+"""Flags of the main command that may be in Google Cloud Storage."""
 _NAME_BYTES = 120  # of a name that others are made of: file systems allow 255 together
 
 
@@ -40,6 +43,17 @@ def user_text(given: str | os.PathLike[str]) -> str:
     return os.path.expanduser(text)
 
 
+def path_or_bucket(given: str | os.PathLike[str]) -> Path:
+    """Like `user_path`, but an address in Google Cloud Storage passes, for those that can open one (see `buckets`)."""
+    return Path(text_or_bucket(given))
+
+
+def text_or_bucket(given: str | os.PathLike[str]) -> str:
+    """Like `user_text`, but an address in Google Cloud Storage passes."""
+    text = os.fspath(given)
+    return text if _BUCKET.match(text) else user_text(text)
+
+
 def expand_flags(argv: list[str], names: Sequence[str], sections: Sequence[str]) -> None:
     """`user_text` for the values of the flags `names` in `argv`, in place, as --name=VALUE and --name VALUE.
 
@@ -53,10 +67,11 @@ def expand_flags(argv: list[str], names: Sequence[str], sections: Sequence[str])
         is_path = flag in names
         if flag.startswith(tuple(sections)):
             is_path = value == "~" or value.startswith("~/") or _ADDRESS.match(value) is not None
+        expanded = text_or_bucket if flag in IN_BUCKETS else user_text
         if is_path and given:
-            argv[at] = f"{name}={user_text(value)}"
+            argv[at] = f"{name}={expanded(value)}"
         elif is_path and at + 1 < len(argv):
-            argv[at + 1] = user_text(argv[at + 1])
+            argv[at + 1] = expanded(argv[at + 1])
 
 
 def hidden_beside(path: Path, tag: str) -> Path:

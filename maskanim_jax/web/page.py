@@ -26,6 +26,8 @@ from maskanim_jax.workdir.results import InputPair
 
 COLUMN, HEIGHT = 280, 340
 """Least width of a column and height of pictures and videos, in pixels."""
+CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
+"""What the browser is asked for: of a larger picture a slow machine records a few frames only, and checkpoints see a few hundred pixels."""
 SWEEP = (60, 3600)
 """Every so many seconds, files older than so many seconds are removed."""
 FITS = {"crop": "crop the centre", "pad": "show the whole frame"}
@@ -62,7 +64,14 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
                 )
                 checkpoint = gr.Dropdown(labels, value=labels[0], label="checkpoint", elem_id="checkpoint")
             with gr.Column(min_width=COLUMN):
-                driving = gr.Video(label="driving video", buttons=[], loop=True, height=HEIGHT, elem_id="driving")
+                driving = gr.Video(
+                    label="driving video",
+                    buttons=[],
+                    loop=True,
+                    height=HEIGHT,
+                    webcam_options=gr.WebcamOptions(constraints=CAMERA),
+                    elem_id="driving",
+                )
                 button = gr.Button("Animate", variant="primary", elem_id="animate")
             with gr.Column(min_width=COLUMN):
                 result = gr.Video(

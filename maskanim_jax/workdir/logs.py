@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, SupportsFloat
 
 import numpy as np
 
+from maskanim_jax.buckets.local_paths import copy_of
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import replacing
@@ -40,6 +41,7 @@ class RunLog:
         self.workdir = Path(workdir)
         self.start_step = start_step
         self._board_error = "its thread has ended"
+        self._copy = copy_of(self.workdir)
 
     def __enter__(self) -> RunLog:
         from tensorboardX import SummaryWriter
@@ -122,6 +124,8 @@ class RunLog:
         for name, value in numbers.items():
             self._on_board().add_scalar(name, value, step)
         _say(f"step {step:>7}  " + "  ".join(f"{name} {value:<9.4g}" for name, value in numbers.items()).rstrip())
+        if self._copy is not None:
+            self._copy.push_soon()
 
     def pictures(self, step: int, named: Mapping[str, np.ndarray]) -> None:
         """Writes (H, W, 3) uint8 RGB pictures as `pictures/<name>_<step>.png`.
@@ -144,6 +148,8 @@ class RunLog:
 
     def text(self, step: int, sentence: str) -> None:
         """Logs a sentence, as `text` in log.jsonl."""
+        if self._copy is not None:
+            sentence = self._copy.in_words(sentence)
         self._line(step, {"text": sentence})
         self._on_board().add_text("log", sentence, step)
         _say(f"step {step:>7}  {sentence}")

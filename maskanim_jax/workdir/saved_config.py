@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from maskanim_jax.buckets.local_paths import fetched_file
+
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
@@ -32,7 +34,7 @@ def take_saved_config(argv: list[str]) -> None:
         return
     at = names.index("workdir")
     _, given, value = argv[at].partition("=")
-    workdir = Path(value if given else argv[at + 1] if at + 1 < len(argv) else "")
+    workdir = fetched_file(value if given else argv[at + 1] if at + 1 < len(argv) else "", "config.json")
     if (workdir / "config.json").exists():
         get_config(str(workdir))  # in ml_collections' hands an error would lose its sentence
         argv.insert(1, f"--config={__file__}:{workdir}")

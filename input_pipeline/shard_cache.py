@@ -1,0 +1,279 @@
+"""How do shards in a bucket reach the reader? They are fetched into a local cache, ahead of it.
+
+Small files come first, shards in the background, several at a time; a reader that needs one which is not there yet waits for it, and it is
+fetched next. A shard appears under its name when its size, the bucket's hash and the hashes of its clips in the index are right. Processes of
+a machine share the cache and the work; what an ended process has begun is resumed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from input_pipeline.record import unpack
+from maskanim_jax.buckets.address import Address
+from maskanim_jax.buckets.client import Bucket, Stored
+from maskanim_jax.buckets.connection import cache_folder, cache_name
+from maskanim_jax.errors import UserError
+
+LIMIT = "MASKANIM_SHARD_CACHE_GB"
+"""Environment variable: 10^9 bytes that all sets of shards in the cache may take; 200 without it."""
+DOWNLOADS = 4
+"""Shards that are fetched at the same time."""
+POLL_S = 0.2
+SMALL = ("clips.json", "dataset_info.json", "features.json")
+_USED = ".used"
+_fetching: dict[Path, ShardCache] = {}
+
+
+def fetch_shards(address: Address) -> Path:
+    """The local folder that the shards at `address` are being fetched to; returns when the index is there.
+
+    Raises UserError when there are no shards, or more than the cache or the disk may hold.
+    """
+    known = next((cache for cache in _fetching.values() if cache.address == address), None)
+    if known is None:
+        known = ShardCache(address)
+        _fetching[known.folder] = known
+    return known.folder
+
+
+def fetching(folder: Path) -> ShardCache | None:
+    """Who fetches the shards of this folder; None for a folder that is complete or not in the cache."""
+    return _fetching.get(Path(folder))
+
+
+class ShardCache:
+    """The shards of one address, on their way to `folder`. Threads may share it."""
+
+    def __init__(self, address: Address) -> None:
+        self.address, self._bucket = address, Bucket(address.bucket)
+        listed = {
+            name.removeprefix(address.prefix): stored for name, stored in self._bucket.list(address.prefix).items()
+        }
+        if SMALL[0] not in listed:
+            raise UserError(
+                f"{address} holds no shards (it has no {SMALL[0]}): prepare them with `python -m input_pipeline.prepare --input=ROOT "
+                f"--output={address} --size=256`"
+            )
+        self.folder = self._claim(listed[SMALL[0]])
+        with (self.folder / ".index.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the run may be at it
+            for name in SMALL:
+                if name in listed and not (self.folder / name).is_file():
+                    self._bucket.download(address.prefix + name, self.folder / name, listed[name])
+        from input_pipeline.shards import read_index
+
+        index = read_index(self.folder)
+        self._sizes: dict[str, int] = index["shards"]
+        for name, size in self._sizes.items():
+            if name not in listed or listed[name].size != size:
+                there = f"has {listed[name].size} bytes instead of {size}" if name in listed else "is missing"
+                raise UserError(f"{address / name} {there}: prepare or upload the shards again")
+        self._clips = _clips_of_shards(self.folder, index)
+        self._listed = listed
+        self._changed = threading.Condition()
+        self._missing = [name for name in self._sizes if not self._is_there(name)]
+        self._failure: Exception | None = None
+        if self._missing:
+            self._make_room()
+            _import_readers()
+            here = sum(self._sizes[name] for name in self._sizes if name not in self._missing)
+            self._bar = tqdm(
+                total=sum(self._sizes.values()),
+                initial=here,
+                desc=f"fetch {address}",
+                unit="B",
+                unit_scale=True,
+                leave=False,
+            )
+            for _ in range(min(DOWNLOADS, len(self._missing))):
+                threading.Thread(target=self._work, name="shards", daemon=True).start()
+
+    def expects(self, name: str, size: int) -> bool:
+        """Whether a shard is still on its way, with that size."""
+        return self._sizes.get(name) == size and not self._is_there(name)
+
+    def wait(self, name: str) -> None:
+        """Returns when the shard is there; it is fetched before others. Raises UserError when it cannot be fetched."""
+        if name not in self._sizes or self._is_there(name):
+            return
+        with self._changed:
+            if name in self._missing:
+                self._missing.remove(name)
+                self._missing.insert(0, name)
+            while not self._is_there(name):
+                if self._failure is not None:
+                    raise self._failure
+                self._changed.wait(POLL_S)
+
+    def wait_for_all(self) -> None:
+        """Returns when all shards are there. Raises UserError when one cannot be fetched."""
+        for name in self._sizes:
+            self.wait(name)
+
+    def _is_there(self, name: str) -> bool:
+        try:
+            return os.stat(self.folder / name).st_size == self._sizes[name]
+        except OSError:
+            return False
+
+    def _claim(self, index: Stored) -> Path:
+        """The folder of this version of the set, marked as used while this process lives."""
+        folder = cache_folder() / "shards" / cache_name(self.address, index.md5, index.generation)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._used = (folder / _USED).open("w")  # its time says when the set was used last
+            fcntl.flock(self._used, fcntl.LOCK_SH)
+        except OSError as error:
+            raise UserError(
+                f"{folder} can't be written ({error.strerror}): free it, or set MASKANIM_BUCKET_CACHE to another disk"
+            ) from error
+        return folder
+
+    def _make_room(self) -> None:
+        """Removes sets that were not used for the longest time. Raises UserError where that is not enough."""
+        total, missing = sum(self._sizes.values()), sum(self._sizes[name] for name in self._missing)
+        limit = _limit()
+        if total > limit:
+            raise UserError(
+                f"{self.address} has {total / 1e9:.1f} GB of shards, more than the {limit / 1e9:g} GB of the cache: set {LIMIT} higher, "
+                "or copy them to a disk and give that folder"
+            )
+        others = [
+            folder for folder in self.folder.parent.iterdir() if folder != self.folder and (folder / _USED).exists()
+        ]
+        others.sort(key=lambda folder: (folder / _USED).stat().st_mtime)
+        held = {folder: sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) for folder in others}
+        for folder in others:
+            if sum(held.values()) + total <= limit and shutil.disk_usage(self.folder).free >= missing:
+                break
+            if _remove_unused(folder):
+                del held[folder]
+        if (free := shutil.disk_usage(self.folder).free) < missing:
+            raise UserError(
+                f"{self.folder} has room for {free / 1e9:.1f} GB, and {missing / 1e9:.1f} GB of {self.address} are missing: free some, or "
+                "set MASKANIM_BUCKET_CACHE to another disk"
+            )
+
+    def _work(self) -> None:
+        """In a thread: fetches what is missing and nobody else fetches."""
+        while True:
+            with self._changed:
+                self._missing = [name for name in self._missing if not self._is_there(name)]
+                missing = list(self._missing)
+            if not missing or self._failure is not None:
+                self._bar.close()
+                return
+            try:
+                if not any(self._fetch(name) for name in missing):
+                    time.sleep(POLL_S)  # other threads or processes have them in hand
+            except OSError as error:
+                self._failure = UserError(
+                    f"{self.folder} can't be written ({error.strerror or error}): free space, then start again"
+                )
+            except Exception as error:  # whatever it is, it is the reader's to see
+                self._failure = error
+            with self._changed:
+                self._changed.notify_all()
+
+    def _fetch(self, name: str) -> bool:
+        """Fetches and verifies one shard, unless it is there or in other hands; whether it did."""
+        with (self.folder / f".{name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            if self._is_there(name):
+                return False
+            arrived = self.folder / f".{name}.arrived"
+            self._bucket.download(self.address.prefix + name, arrived, self._listed[name], self._bar.update)
+            if (clip := _damaged_clip(arrived, self._clips.get(name, []))) is not None:
+                arrived.unlink()
+                raise UserError(f"{self.address / name} is damaged at clip {clip}: prepare or upload the shards again")
+            os.replace(arrived, self.folder / name)
+            return True
+
+
+def _limit() -> float:
+    text = os.environ.get(LIMIT, "200")
+    try:
+        if (gigabytes := float(text)) > 0:
+            return gigabytes * 1e9
+    except ValueError:
+        pass
+    raise UserError(f"{LIMIT}={text} is not a number of GB above 0")
+
+
+def _remove_unused(folder: Path) -> bool:
+    with (folder / _USED).open("a") as used:
+        try:
+            fcntl.flock(used, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
+
+
+def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tuple[int, dict[str, Any]]]]:
+    """Shard to the clips that lie wholly in it: number of the first record there, entry of the index."""
+    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    try:
+        described = json.loads((folder / "dataset_info.json").read_text())["splits"]
+        for split in described:
+            lengths, first = [int(length) for length in split["shardLengths"]], 0
+            for number, length in enumerate(lengths):
+                ending = f"-{split['name']}.array_record-{number:05d}-of-{len(lengths):05d}"
+                name = next((each for each in index["shards"] if each.endswith(ending)), ending)
+                found[name] = [
+                    (clip["first"] - first, clip)
+                    for clip in index["splits"][split["name"]]["clips"]
+                    if first <= clip["first"] and clip["first"] + clip["count"] <= first + length
+                ]
+                first += length
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} holds no description of shards that can be read ({error}); prepare the shards again"
+        ) from error
+    return found
+
+
+def _import_readers() -> None:
+    """In this thread: tensorflow_datasets imports parts of itself when they are asked for, and several threads that do wait for each other."""
+
+    with contextlib.suppress(ValueError):
+        unpack(b"no record")
+
+
+def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str | None:
+    """The first clip whose encoded frames do not have the hash that was taken when they were written."""
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    clip: dict[str, Any] = {"name": "?"}
+    try:
+        with contextlib.closing(ArrayRecordReader(str(shard), "readahead_buffer_size:0")) as reader:
+            for first, clip in clips:
+                digest = hashlib.sha256()
+                for record in _records(reader, first, clip["count"]):
+                    digest.update(unpack(record).picture)
+                if "sha256" in clip and digest.hexdigest() != clip["sha256"]:
+                    return str(clip["name"])
+    except Exception:  # array_record raises whatever its reader met, and each of them means damage
+        return str(clip["name"])
+    return None
+
+
+def _records(reader: Any, first: int, count: int, at_once: int = 64) -> Iterator[bytes]:
+    for start in range(first, first + count, at_once):
+        yield from reader.read(list(range(start, min(start + at_once, first + count))))
