@@ -29,7 +29,7 @@ from benchmarks.comparison.measure import BATCHES, ROUNDS, Comparison
 from benchmarks.comparison.start import CONFIGS, STEP_BATCHES, SYSTEMS
 from benchmarks.comparison.table import table
 from benchmarks.comparison.worker import COMPILED, OURS, PYTORCH, export
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 
 TASKS = ("step", "animation", "memory")
 HUGE = {"ours": ["ours"], "both": ["ours", "others"], "none": []}
