@@ -122,11 +122,11 @@ class PairStream:
         """Of the data (see Split), not of the order."""
         if self.steps_per_epoch == 0:
             unit = "identities" if by_identity else "clips"
-            mend = "data.num_repeats" if by_identity else "the number of clips"
+            hint = "data.num_repeats" if by_identity else "the number of clips"
             raise UserError(
                 f"{split.shards} gives {self.pairs_per_epoch} pairs an epoch "
                 f"({len(groups)} {unit} x {repeats}), fewer than a batch of {batch_size}; "
-                f"lower batch_size or raise {mend}"
+                f"lower batch_size or raise {hint}"
             )
         counts = [clip.count for clip in split.clips]
         self.faults = Faults(max_bad_fraction, sum(counts))

@@ -83,8 +83,8 @@ def test_paths_give_what_arrays_give(tmp_path):
     driving.mkdir()
     for i, frame in enumerate(numbered(5)):
         Image.fromarray(frame).save(driving / f"{i}.png")
-    by_path = list(ECHO.pictures(tmp_path / "source.png", str(driving)))
-    by_array = list(ECHO.pictures(Image.fromarray(SOURCE), np.stack(numbered(5))))
+    by_path = list(ECHO.outputs(tmp_path / "source.png", str(driving)))
+    by_array = list(ECHO.outputs(Image.fromarray(SOURCE), np.stack(numbered(5))))
     for one, other in zip(by_path, by_array, strict=True):
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name], other[name]) for name in one)
@@ -129,8 +129,8 @@ def test_a_session_gives_frame_by_frame_what_animate_gives():
     together = list(chosen().animate(SOURCE, frames, batch=3, mask_scale=0.5))
     assert np.array_equal(one_by_one, together)
     assert one_by_one[0].dtype == np.uint8
-    assert set(session.pictures(frames[0])) > {"mask", "fine"}
-    assert set(session.pictures(frames[0], ["mask"])) == {"mask"}
+    assert set(session.outputs(frames[0])) > {"mask", "fine"}
+    assert set(session.outputs(frames[0], ["mask"])) == {"mask"}
 
 
 def test_the_best_frame_is_the_one_from_which_motion_is_measured():
@@ -142,11 +142,11 @@ def test_the_best_frame_is_the_one_from_which_motion_is_measured():
 
 
 def test_intermediate_pictures_make_a_strip():
-    shown = next(ECHO.pictures(SOURCE, numbered(1)))
+    shown = next(ECHO.outputs(SOURCE, numbered(1)))
     assert ECHO.strip(shown).shape == (SIZE + CAPTION_HEIGHT, 4 * SIZE, 3)
-    assert set(next(ECHO.pictures(SOURCE, numbered(1), names=["mask"]))) == {"mask"}
+    assert set(next(ECHO.outputs(SOURCE, numbered(1), names=["mask"]))) == {"mask"}
     with pytest.raises(UserError, match="mask"):
-        ECHO.pictures(SOURCE, numbered(1), names=["masks"])
+        ECHO.outputs(SOURCE, numbered(1), names=["masks"])
 
 
 def test_what_the_system_has_to_say_is_a_warning():
