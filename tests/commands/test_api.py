@@ -101,7 +101,8 @@ def test_an_output_has_the_drivings_frame_rate_or_the_one_given(tmp_path):
     with open_frames(tmp_path / "out.mp4") as frames:
         assert frames.fps == Fraction(25, 2)
     ECHO.animate(SOURCE, numbered(3), output=f"{tmp_path}/frames/", progress=False)
-    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == ["000000.png", "000001.png", "000002.png", "clip.json"]
 
 
 def test_options_are_numbers_or_text_and_checked_by_the_system_at_the_call():
