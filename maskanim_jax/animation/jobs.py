@@ -22,7 +22,7 @@ from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.timing import Timing
-from maskanim_jax.video.writer import MADE, VideoWriter, check_writable, is_folder
+from maskanim_jax.video.writer import PROVENANCE_COMMENT, VideoWriter, check_writable, is_folder
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -40,7 +40,7 @@ class Job:
     where: str = ""
 
 
-def plan(args: argparse.Namespace) -> list[Job]:
+def jobs_from_args(args: argparse.Namespace) -> list[Job]:
     """What the flags ask for, checked before any work: inputs can be opened, outputs can be written.
 
     Raises UserError.
@@ -192,7 +192,7 @@ def write_animation(
     """
     with ExitStack() as stack:
         results, side_by_side = (
-            [stack.enter_context(VideoWriter(path, fps, sound, MADE)) for path in paths]
+            [stack.enter_context(VideoWriter(path, fps, sound, PROVENANCE_COMMENT)) for path in paths]
             for paths in (outputs, [strips] if strips else [])
         )
         for shown in pictures:
@@ -200,7 +200,7 @@ def write_animation(
             for writer in results:
                 writer.write(result)
             for writer in side_by_side:
-                writer.write(strip(shown, system.picture_order, strip_side or system.frame_size, captions=True))
+                writer.write(strip(shown, system.output_names, strip_side or system.frame_size, captions=True))
     for writer in (*results, *side_by_side):
         if writer.note:
             tqdm.write(f"{writer.path}: {writer.note}")
