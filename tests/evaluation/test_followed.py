@@ -25,15 +25,16 @@ def test_the_bundled_checkpoint_follows_the_driver(bundled):
     assert found.sentence.startswith("The driver was followed: in 3 animations")
 
 
-def test_a_result_that_ignores_the_driver_is_not_followed(bundled, monkeypatch):
-    system = type(bundled.system)
+def test_a_result_that_ignores_the_driver_is_not_followed(monkeypatch):
+    run = load_run("puppets")  # a system of its own, for which nothing is compiled yet
+    system = type(run.system)
     real = system.animate
 
     def ignoring(self, variables, begun, driving, *arguments, **options):
         return real(self, variables, begun, 0 * driving + begun["source"], *arguments, **options)
 
     monkeypatch.setattr(system, "animate", ignoring)
-    found = followed.verdict(measured(bundled))
+    found = followed.verdict(measured(run))
     assert not found.followed
     assert "NOT followed" in found.sentence
 
