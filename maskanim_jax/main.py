@@ -16,8 +16,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from maskanim_jax.buckets.address import shown
-from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.errors import UserError, run_main
+from maskanim_jax.utils.memory import reexec_with_huge_pages
 from maskanim_jax.utils.paths import expand_flags
 from maskanim_jax.workdir.config_files import find_config_flag
 from maskanim_jax.workdir.renamed_fields import refuse_old_names
@@ -121,5 +121,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with_huge_pages()
-    exit_with_sentence(main)
+    reexec_with_huge_pages()
+    run_main(main)

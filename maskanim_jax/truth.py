@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from maskanim_jax.buckets.local_paths import in_words, opened
-from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
-from maskanim_jax.evaluation.cross_identity import measure_truth, table
+from maskanim_jax.errors import UserError, check_at_least, run_main
+from maskanim_jax.evaluation.cross_identity import measure_cross_identity, table
 from maskanim_jax.utils.paths import path_or_bucket, user_path
 from maskanim_jax.workdir.results import TRUTH
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with opened(args.workdir) as args.workdir:
         setup.prepare(saved_config(args.workdir))
         run = load_run(args.workdir)
-        figures = measure_truth(
+        figures = measure_cross_identity(
             run,
             pairs=args.pairs,
             frames=args.frames,
@@ -104,4 +104,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -18,12 +18,12 @@ from maskanim_jax.animation.generate import animate, nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.timing import Timing
-from maskanim_jax.video.writer import MADE, VideoWriter, check_writable, is_folder
+from maskanim_jax.video.writer import PROVENANCE_COMMENT, VideoWriter, check_writable, is_folder
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -41,7 +41,7 @@ class Job:
     where: str = ""
 
 
-def plan(args: argparse.Namespace) -> list[Job]:
+def jobs_from_args(args: argparse.Namespace) -> list[Job]:
     """What the flags ask for, checked before any work: inputs can be opened, outputs can be written.
 
     Raises UserError.
@@ -87,7 +87,7 @@ def example_job(args: argparse.Namespace) -> list[Job]:
     folder.mkdir(parents=True, exist_ok=True)
     copies = [folder / bundled.SOURCE, folder / bundled.DRIVING]
     for original, copy in zip(found[0], copies, strict=True):
-        with replacing(copy) as temporary:
+        with atomic_write(copy) as temporary:
             temporary.write_bytes(original.read_bytes())
     return [Job(*copies, str(folder / "out.mp4"), str(folder / "strip.mp4"))]
 
@@ -212,7 +212,7 @@ def write_animation(
     """
     with ExitStack() as stack:
         results, side_by_side = (
-            [stack.enter_context(VideoWriter(path, fps, sound, MADE)) for path in paths]
+            [stack.enter_context(VideoWriter(path, fps, sound, PROVENANCE_COMMENT)) for path in paths]
             for paths in (outputs, [strips] if strips else [])
         )
         for shown in pictures:
@@ -220,7 +220,7 @@ def write_animation(
             for writer in results:
                 writer.write(result)
             for writer in side_by_side:
-                writer.write(strip(shown, system.picture_order, strip_side or system.frame_size, captions=True))
+                writer.write(strip(shown, system.output_names, strip_side or system.frame_size, captions=True))
     for writer in (*results, *side_by_side):
         if writer.note:
             tqdm.write(f"{writer.path}: {writer.note}")

@@ -86,7 +86,7 @@ def _similarity() -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
         return None
 
 
-def measure_truth(
+def measure_cross_identity(
     run: LoadedRun,
     *,
     pairs: int = 20,

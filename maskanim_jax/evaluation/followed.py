@@ -54,7 +54,7 @@ def measure_followed(config: ConfigDict, workdir: Path) -> Verdict | None:
         return None
     run = load_run(workdir, config.reconstruct.checkpoint)
     variant = next(iter(run.system.variants))
-    figures = cross_identity.measure_truth(
+    figures = cross_identity.measure_cross_identity(
         run, pairs=PAIRS, frames=FRAMES, starts=(START,), variants=(variant,), progress=True
     )
     write_figures(workdir / TRUTH, figures)

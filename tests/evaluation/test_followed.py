@@ -16,7 +16,9 @@ def bundled():
 
 def measured(run):
     variant = next(iter(run.system.variants))
-    return cross_identity.measure_truth(run, pairs=3, frames=3, world=5, starts=(followed.START,), variants=(variant,))
+    return cross_identity.measure_cross_identity(
+        run, pairs=3, frames=3, world=5, starts=(followed.START,), variants=(variant,)
+    )
 
 
 def test_the_bundled_checkpoint_follows_the_driver(bundled):
