@@ -18,6 +18,7 @@ from maskanim_jax.animation.generate import animate, nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -45,6 +46,8 @@ def jobs_from_args(args: argparse.Namespace) -> list[Job]:
 
     Raises UserError.
     """
+    if args.output is None:
+        raise UserError("--output is missing; give a file such as out.mp4, or a folder that ends with /")
     if args.pairs is None:
         if args.source is None or args.driving is None:
             raise UserError("--source and --driving are missing; give both, or --pairs=CSV")
@@ -70,6 +73,23 @@ def jobs_from_args(args: argparse.Namespace) -> list[Job]:
         with named(job):
             _check(job)
     return jobs
+
+
+def example_job(args: argparse.Namespace) -> list[Job]:
+    """The example of the bundled checkpoint `args.checkpoint`, copied into the folder `args.example`. Raises UserError."""
+    if args.source or args.driving or args.output or args.pairs:
+        raise UserError("--example cannot be combined with --source, --driving, --output or --pairs: omit those")
+    found = bundled.examples(str(args.checkpoint)) if bundled.is_shipped(Path(args.checkpoint)) else []
+    if not found:
+        raise UserError(f"--checkpoint={args.checkpoint} has no example: give the name of a bundled checkpoint")
+    folder = Path(args.example)
+    check_writable(str(folder / "out.mp4"))
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = [folder / bundled.SOURCE, folder / bundled.DRIVING]
+    for original, copy in zip(found[0], copies, strict=True):
+        with atomic_write(copy) as temporary:
+            temporary.write_bytes(original.read_bytes())
+    return [Job(*copies, str(folder / "out.mp4"), str(folder / "strip.mp4"))]
 
 
 def _check(job: Job) -> None:
