@@ -137,7 +137,7 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
 def _worker(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UserError(f"--worker={text} cannot be: give i/n with i from 0 to n - 1, for example 0/4")
+        raise UserError(f"--worker={text} must be i/n with i from 0 to n - 1, for example 0/4")
     return int(index), int(count)
 
 

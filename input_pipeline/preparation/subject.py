@@ -85,7 +85,7 @@ def find_parts(
     if finder not in get_args(Finder):
         raise UserError(f"finder is {', '.join(get_args(Finder))}, not {finder!r}")
     if not 0 <= margin <= 2:
-        raise UserError(f"a margin of {margin} cannot be: give a share of the subject from 0 to 2")
+        raise UserError(f"a margin of {margin} must be a share of the subject from 0 to 2")
     with open_frames(path) as frames:
         if detect is None and box is None and finder != "motion":
             detect = _face_back_end(path, required=finder == "face", picture=frames.count == 1)
