@@ -46,6 +46,15 @@ def compiled_programs_go():
         give_back_memory()
 
 
+@pytest.fixture(scope="module")
+def shared_programs():
+    """For files whose runs have few different configs; see the helper."""
+    from shared_programs import shared
+
+    with shared():
+        yield
+
+
 @pytest.fixture(scope="session")
 def browser():
     """A headless Chromium with a camera that shows a test picture; skips where there is none."""

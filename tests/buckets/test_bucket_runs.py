@@ -24,6 +24,8 @@ from maskanim_jax.training import experiment, loop
 from maskanim_jax.workdir.logs import read_log
 from maskanim_jax.workdir.saved_config import take_saved_config
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 NOT_COMPARED = ("time", "steps_per_second", "data_wait_share", "text")
 
 

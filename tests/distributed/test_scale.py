@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from collectives import collectives, counted
 from small_system import SmallSystem
-from tiny import tiny_config
+from tiny import smallest_config, tiny_config
 
 from maskanim_jax.distributed.setup import prepare
 from maskanim_jax.distributed.sharding import make_mesh, to_devices
@@ -116,16 +116,6 @@ def test_a_batch_that_cannot_be_parted_is_a_sentence(batch, parts):
 
 
 # -- talk ------------------------------------------------------------------------------------------------------------------------------
-
-
-def smallest_config():
-    """Perturbed Masks with every kind of layer once: the number of operations does not depend on the sizes."""
-    config = tiny_config()
-    config.frame_size, config.mask.size, config.loss.vgg_layers = 16, 8, ("relu1_1",)
-    config.loss.pyramid_sizes = config.loss.coarse_pyramid_sizes = (16,)
-    for network in (config.mask, config.refine, config.fine):
-        network.num_blocks = 1
-    return config
 
 
 def talk_of_a_step(devices=4):

@@ -22,6 +22,8 @@ from maskanim_jax.training.loop import train
 from maskanim_jax.training.step import make_step
 from maskanim_jax.workdir.logs import read_log
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def config_with(shards, ema, steps=6):
     config = tiny_config(shards)

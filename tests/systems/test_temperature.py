@@ -16,6 +16,8 @@ from maskanim_jax.training.warm_start import read_initial
 from maskanim_jax.workdir.config import diff_config, read_config
 from maskanim_jax.workdir.logs import read_log
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def cooling(shards=""):
     config = tiny_config(shards)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import smallest_config
 
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
@@ -15,10 +15,10 @@ UPDATES = {"mask": {"refine"}, "coarse": {"coarse", "mask"}, "fine": {"fine"}}
 
 @pytest.fixture(scope="module")
 def setting():
-    system = build(tiny_config())
+    system = build(smallest_config())
     variables = system.init(jax.random.key(0))
     vgg = {name: jnp.asarray(value) for name, value in untrained_vgg19(0).items()}
-    frames = jax.random.uniform(jax.random.key(1), (2, 4, 32, 32, 3))
+    frames = jax.random.uniform(jax.random.key(1), (2, 2, 16, 16, 3))
     return system, variables, vgg, frames
 
 

@@ -22,6 +22,8 @@ from maskanim_jax.training.loop import train
 from maskanim_jax.utils.checksums import check_sums
 from maskanim_jax.workdir.logs import RunLog
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 HERE = Path(__file__).parent
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from small_system import SmallSystem
 from states import assert_equal_states, leaves
-from tiny import tiny_config
+from tiny import one_step_config, tiny_config
 
 from input_pipeline.pairs import PairStream
 from maskanim_jax.checkpoints.loading import load_run
@@ -31,6 +31,8 @@ from maskanim_jax.training.metric_window import Window
 from maskanim_jax.training.prefetch import prefetch
 from maskanim_jax.training.step import make_step
 from maskanim_jax.workdir.logs import read_log
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -128,17 +130,11 @@ def test_a_finished_run_started_again_is_left_as_it_is(whole, tiny_shards):
     assert sorted((whole[1] / "checkpoints").iterdir()) == before
 
 
-def one_step_config(shards):
-    config = tiny_config(shards)
-    config.optim.max_steps, config.refine.start_epoch = 1, 0
-    return config
-
-
 def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny_shards, tmp_path):
     """Adam's first moments after one step are the gradients; parameters would show rounding noise in sensitive directions only."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import jax, numpy as np; from pathlib import Path; from states import one_step_config; from maskanim_jax.training.loop import train\n"
+        "import jax, numpy as np; from pathlib import Path; from tiny import one_step_config; from maskanim_jax.training.loop import train\n"
         "assert jax.device_count() == 8\n"
         "state = train(one_step_config(sys.argv[2]), Path(sys.argv[3]))\n"
         "np.savez(sys.argv[3] + '/leaves.npz', *[np.asarray(leaf) for leaf in jax.tree.leaves((state.stats, state.opt_state))])"
