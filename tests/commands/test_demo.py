@@ -38,6 +38,7 @@ def demo(tmp_path_factory):
     return done.stdout, folder / "out"
 
 
+@pytest.mark.subprocess
 def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
     last = demo[0].strip().splitlines()[-6:]
     assert "report.html" in last[-1]
@@ -45,12 +46,14 @@ def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
         assert figure in "".join(last)
 
 
+@pytest.mark.subprocess
 def test_the_loss_falls(demo):
     losses = [line["loss_coarse"] + line["loss_fine"] for line in read_log(demo[1]) if "loss" in line]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.subprocess
 def test_it_leaves_figures_videos_and_a_page(demo):
     workdir = demo[1]
     figures = json.loads((workdir / "reconstruction.json").read_text())
@@ -69,6 +72,7 @@ def test_it_leaves_figures_videos_and_a_page(demo):
         assert wanted in page
 
 
+@pytest.mark.subprocess
 def test_the_animate_command_takes_the_demos_checkpoint(demo, tmp_path):
     driving = tmp_path / "driving"
     driving.mkdir()
@@ -85,6 +89,7 @@ def test_the_animate_command_takes_the_demos_checkpoint(demo, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.png", "000001.png", "000002.png"]
 
 
+@pytest.mark.subprocess
 def test_reconstructing_again_writes_over_the_first_result(demo):
     """The released code dies when its folder exists."""
     settings = [f"--config.{name}={value}" for name, value in SHRUNK.items()]

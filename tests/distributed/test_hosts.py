@@ -39,6 +39,7 @@ def alone(tiny_shards, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("before", "victim", "after"), [(2, 0, 1), (4, 2, 2)])
 def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
     tiny_shards, alone, tmp_path, before, victim, after
@@ -90,12 +91,14 @@ for _ in range(20):
 """
 
 
+@pytest.mark.subprocess
 def test_of_two_threads_at_the_end_one_says_it_and_nothing_comes_after():
     done = subprocess.run([sys.executable, "-c", TWO_AT_THE_END], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["75 the sentence"] * 20
 
 
+@pytest.mark.subprocess
 def test_processes_with_different_commands_do_not_start(tiny_shards, tmp_path):
     with Processes(2, tiny_shards, tmp_path / "run", of_last=["seed=1"]) as run:
         for status, said in run.ends():
@@ -308,10 +311,12 @@ def watched(*roles, also=None):
             process.kill()
 
 
+@pytest.mark.subprocess
 def test_processes_that_end_well_wait_for_each_other():
     assert watched("ends", "late", "ends") == [(0, "")] * 3
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_an_error_of_one_ends_the_others_with_its_sentence_and_status(at):
     roles = ["waits"] * 3
@@ -324,6 +329,7 @@ def test_an_error_of_one_ends_the_others_with_its_sentence_and_status(at):
         )
 
 
+@pytest.mark.subprocess
 def test_a_defect_of_one_has_its_traceback_there_and_a_line_elsewhere():
     (first, here), (second, there) = watched("waits", "defect")
     assert (first, second) == (1, 1)
@@ -331,16 +337,19 @@ def test_a_defect_of_one_has_its_traceback_there_and_a_line_elsewhere():
     assert here.strip() == "error: process 1 of 2 ended with an error: ValueError: a defect"
 
 
+@pytest.mark.subprocess
 def test_processes_that_have_the_same_error_say_it_once_each():
     for status, said in watched("user error", "user error"):
         assert status == 2
         assert said.count("error: DIR is not there: give another\n") >= 1
 
 
+@pytest.mark.subprocess
 def test_processes_that_were_told_to_stop_say_so_by_their_status():
     assert watched("told to stop", "told to stop", "told to stop") == [(75, "")] * 3
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_stands_still_is_lost(victim):
     """As when its machine or the network is gone: its connections stay open, but nothing comes."""

@@ -61,6 +61,7 @@ def losses_by_devices():
     }
 
 
+@pytest.mark.subprocess
 def test_one_two_four_and_eight_devices_give_the_same_losses_with_and_without_parts():
     found = in_subprocess("losses_by_devices()", EIGHT)
     for name, losses in found.items():
@@ -136,6 +137,7 @@ def talk_of_a_step(devices=4):
     return collectives(lowered.compile().as_text()), norms, numbers
 
 
+@pytest.mark.subprocess
 def test_a_step_sends_gradients_and_batch_statistics_and_no_activations():
     found, norms, parameters = in_subprocess("talk_of_a_step()", EIGHT)
     from collectives import Collective

@@ -52,6 +52,7 @@ def test_it_is_kept_without_outputs_and_installs_from_one_address(path):
     assert [cell["metadata"].get("tags") for cell in cells(path)].count(["parameters"]) == 1
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif("puppets" not in names(), reason="no checkpoint comes with this copy")
 def test_the_shipped_model_is_animated_and_its_masks_are_shown(tmp_path):
     _, shown = run("animate.ipynb", tmp_path)
@@ -60,6 +61,7 @@ def test_the_shipped_model_is_animated_and_its_masks_are_shown(tmp_path):
     assert (tmp_path / "animation.mp4").stat().st_size > 0
 
 
+@pytest.mark.subprocess
 def test_a_small_model_is_trained_measured_and_shown(tmp_path):
     settings = {name: value for name, value in SHRUNK.items() if not name.startswith(("optim.", "frame_size"))}
     text, shown = run("train.ipynb", tmp_path, STEPS=4, SIZE=32, SETTINGS=settings | LIGHTER)

@@ -84,6 +84,7 @@ def test_three_processes_write_the_same_bytes_as_one(root, reference, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shards"]
 
 
+@pytest.mark.subprocess
 def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root, reference, tmp_path, trapped):
     (tmp_path / "root").mkdir()
     for split in ("train", "test"):
@@ -120,6 +121,7 @@ def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root,
     assert not partial.exists()
 
 
+@pytest.mark.subprocess
 def test_no_process_outlives_a_killed_preparation(tmp_path, trapped):
     (tmp_path / "root/train").mkdir(parents=True)
     for number in range(2):

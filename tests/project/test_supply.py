@@ -101,6 +101,7 @@ def test_no_marker_leaves_a_dependency_out_where_the_project_runs(version, syste
     assert direct <= there
 
 
+@pytest.mark.subprocess
 def test_make_installs_from_the_locks_with_their_hashes_alone():
     done = subprocess.run(
         ["make", "--dry-run", "--always-make", "demo", "test"], cwd=ROOT, capture_output=True, text=True, check=True
@@ -164,6 +165,7 @@ def test_an_archive_with_another_hash_is_refused_before_it_is_opened(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "other.tar.gz"]  # nothing beside its folder
 
 
+@pytest.mark.subprocess
 def test_pip_is_told_the_hash_and_asked_for_nothing_else(tmp_path, monkeypatch):
     commands = []
 
@@ -213,6 +215,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.subprocess
 def test_training_and_its_report_ask_nothing_of_the_network(tiny_shards, tmp_path):
     command = [sys.executable, "-c", OFFLINE, str(tiny_shards), str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)

@@ -103,6 +103,7 @@ def test_a_run_in_two_pieces_is_the_whole_run_bit_for_bit(whole, tiny_shards, tm
     assert steps == [2, 4, 6]
 
 
+@pytest.mark.subprocess
 def test_a_killed_run_goes_on_to_the_same_parameters_bit_for_bit(whole, tiny_shards, tmp_path):
     """SIGKILL as soon as the first checkpoint is there, wherever the run then is; then the same command again."""
     code = (
@@ -130,6 +131,7 @@ def test_a_finished_run_started_again_is_left_as_it_is(whole, tiny_shards):
     assert sorted((whole[1] / "checkpoints").iterdir()) == before
 
 
+@pytest.mark.subprocess
 def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny_shards, tmp_path):
     """Adam's first moments after one step are the gradients; parameters would show rounding noise in sensitive directions only."""
     code = (
