@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,8 @@ def test_what_a_killed_process_has_begun_is_resumed(gcs, shards, tiny_shards, tm
 @pytest.mark.subprocess
 def test_many_that_fetch_at_once_fetch_each_shard_once(gcs, shards, tiny_shards):
     _, proxy = gcs
-    caches = [shard_cache.ShardCache(address_of(shards)) for _ in range(3)]  # as those of three processes
+    with ThreadPoolExecutor(3) as pool:  # as three processes
+        caches = list(pool.map(shard_cache.ShardCache, [address_of(shards)] * 3))
     for cache in caches:
         cache.wait_for_all()
     fetched = [path for _, path in proxy.seen if "array_record" in path and "alt=media" in path]

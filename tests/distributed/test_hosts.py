@@ -1,5 +1,6 @@
 """Do several processes train as one does, and does the end of one end the others, in words?"""
 
+import json
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from input_pipeline.from_config import ensure_shards
 from input_pipeline.pairs import PairStream
 from input_pipeline.shards import open_split
 from maskanim_jax.distributed.rendezvous import meet
+from maskanim_jax.distributed.secret import answer, run_secret
 from maskanim_jax.distributed.setup import prepare
 from maskanim_jax.errors import UserError
 from maskanim_jax.training import consistency
@@ -217,7 +219,7 @@ def test_a_process_that_died_while_it_waited_may_come_again():
     port, found = free_port(), {}
     zero = threading.Thread(target=lambda: found.update(zero=meet("localhost", port, 3, 0, 20.0)))
     zero.start()
-    _call(port, b'{"maskanim": 1, "count": 3, "index": 1, "run": ""}\n', 0.2)
+    _known(port, 3, 1).close()
     others = [
         threading.Thread(target=lambda i=i: found.update({i: meet("localhost", port, 3, i, 20.0)})) for i in (1, 2)
     ]
@@ -231,27 +233,19 @@ def test_a_process_that_died_while_it_waited_may_come_again():
             connection.close()
 
 
-def test_strangers_at_the_port_are_ignored():
-    port = free_port()
-    thread = threading.Thread(
-        target=lambda: [_call(port, said) for said in (b"GET / HTTP/1.1\r\n\r\n", b"[]\n", b"\xff\n")]
-    )
-    thread.start()
-    assert meeting(port, (2, 0), (2, 1)) == [[1], [0]]
-    thread.join()
-
-
-def _call(port, said, patience=5):
+def _known(port, count, index):
+    """A connection that has said who it is, as a process of this user's run does."""
     for _ in range(100):
         try:
-            with socket.create_connection(("localhost", port), timeout=5) as connection:
-                connection.sendall(said)
-                connection.settimeout(patience)
-                return connection.recv(1)
-        except TimeoutError:
-            return None
+            connection = socket.create_connection(("localhost", port), timeout=5)
         except OSError:
             time.sleep(0.02)
+            continue
+        question = json.loads(connection.makefile().readline())["question"]
+        mine = answer(run_secret(), "process", question, "mine", str(count), str(index))
+        said = {"index": index, "count": count, "question": "mine", "answer": mine}
+        connection.sendall(json.dumps(said).encode() + b"\n")
+        return connection
 
 
 @pytest.mark.parametrize("value", ["localhost:1,2", "localhost:0,2,0", "localhost:1,0,0", ":1,2,0"])

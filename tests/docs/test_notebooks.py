@@ -5,9 +5,11 @@ import os
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 from shrunk import SHRUNK
 
 from maskanim_jax.checkpoints.bundled import names
@@ -48,8 +50,21 @@ def test_it_is_kept_without_outputs_and_installs_from_one_address(path):
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells(path))
     assert len({cell["id"] for cell in whole["cells"]}) == len(whole["cells"])
     code = "\n".join("".join(cell["source"]) for cell in cells(path))
-    assert re.findall(r"%pip .*", code) == ['%pip install --quiet "maskanim_jax @ git+{REPOSITORY}"']
+    command = '%pip install --quiet --constraint no_older_than.txt "maskanim_jax @ git+{REPOSITORY}"'
+    assert re.findall(r"%pip .*", code) == [command]
     assert [cell["metadata"].get("tags") for cell in cells(path)].count(["parameters"]) == 1
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_pip_gets_every_installed_version_as_a_lower_bound(path, tmp_path, monkeypatch):
+    (install,) = ("".join(cell["source"]) for cell in cells(path) if "%pip" in "".join(cell["source"]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    exec(install.replace("%pip", "ran = 'pip'  # %pip"), {})
+    bounds = [Requirement(line) for line in (tmp_path / "no_older_than.txt").read_text().splitlines()]
+    assert {"jax", "numpy"} <= {bound.name for bound in bounds}
+    for bound in bounds:
+        assert bound.specifier.contains(version(bound.name).split("+")[0], prereleases=True), bound
 
 
 @pytest.mark.subprocess
