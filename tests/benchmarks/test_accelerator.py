@@ -21,6 +21,8 @@ from benchmarks.accelerator.report import Report  # noqa: E402
 from benchmarks.accelerator.supervisor import Supervisor  # noqa: E402
 from maskanim_jax.errors import UserError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--small", "--frame_size=64", "--batches=2", "--animation_batches=1,3", "--precision=float32"]
 LACKING = "grain clu av tensorflow_datasets array_record tqdm h5py jinja2 tensorboardX simplejpeg skimage torch imageio"
 BLOCKED = f"""

@@ -11,6 +11,8 @@ from processes import EIGHT_STEPS, Processes, losses, state_at
 
 from maskanim_jax.buckets.local_paths import fetched
 
+pytestmark = pytest.mark.slow
+
 ROUNDING = 2e-5
 
 

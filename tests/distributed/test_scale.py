@@ -137,6 +137,7 @@ def talk_of_a_step(devices=4):
     return collectives(lowered.compile().as_text()), norms, numbers
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_a_step_sends_gradients_and_batch_statistics_and_no_activations():
     found, norms, parameters = in_subprocess("talk_of_a_step()", EIGHT)

@@ -14,6 +14,8 @@ from shrunk import SHRUNK
 
 from maskanim_jax.checkpoints.bundled import names
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LIGHTER = {"train.log_every": 2, "loss.vgg_layers": ["relu1_1"], "num_cpu_devices": 1, "train.num_eval_clips": 1}
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles in half the time

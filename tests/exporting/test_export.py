@@ -20,6 +20,8 @@ from maskanim_jax.exporting.functions import frames_of, functions_of
 from maskanim_jax.nn.kernels.native.build import disable_native
 from maskanim_jax.video.strips import to_uint8
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("flatbuffers", reason="JAX writes exported functions only with flatbuffers: the extra `export`")
 
 SIZE = 32

@@ -45,6 +45,7 @@ def calls_in(function, *inputs):
     return jax.jit(function).lower(*inputs).as_text().count("@" + build.load().prefix)
 
 
+@pytest.mark.slow
 @without
 @pytest.mark.parametrize(
     ("picture", "channels"),
@@ -68,6 +69,7 @@ def test_values_and_gradients_of_3x3(picture, channels):
     check(conv2d, plain, x, kernel)
 
 
+@pytest.mark.slow
 @without
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 7])
@@ -77,6 +79,7 @@ def test_values_and_gradients_of_other_kernels(padding, size, channels):
     check(lambda x, k: conv2d(x, k, padding), lambda x, k: plain(x, k, padding), x, kernel)
 
 
+@pytest.mark.slow
 @without
 @pytest.mark.parametrize(
     ("picture", "channels"),

@@ -55,6 +55,7 @@ def done(tmp_path_factory):
     return folder, *printed
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_both_systems_are_trained_measured_and_set_side_by_side(done):
     folder = done[0] / "out"
@@ -72,6 +73,7 @@ def test_both_systems_are_trained_measured_and_set_side_by_side(done):
     assert (folder / "report" / "index.html").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_a_second_call_trains_nothing_again(done):
     assert done[2].count("trained and reconstructed already") == 2
@@ -79,6 +81,7 @@ def test_a_second_call_trains_nothing_again(done):
     assert "finished at step" not in done[2]
 
 
+@pytest.mark.slow
 @pytest.mark.subprocess
 def test_the_page_has_tables_curves_and_strips_between_its_marks(done):
     page = (done[0] / "page.md").read_text()

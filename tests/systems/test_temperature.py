@@ -31,6 +31,7 @@ def test_the_temperature_falls_by_the_same_factor_each_step_and_stays_at_its_end
     np.testing.assert_allclose(found, [0.4, 0.4 * 4**-0.25, 0.2, 0.1, 0.1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trained_checkpoint_has_the_temperature_that_its_step_had_reached(tiny_shards, tmp_path):
     """Step 3 is made at 0.4 / 2; what is loaded animates with it, and the log tells it."""
     config = cooling(tiny_shards)

@@ -10,6 +10,8 @@ from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.optimizers import learning_rate
 
+pytestmark = pytest.mark.slow
+
 UPDATES = {"mask": {"refine"}, "coarse": {"coarse", "mask"}, "fine": {"fine"}}
 
 

@@ -32,7 +32,7 @@ from maskanim_jax.training.prefetch import prefetch
 from maskanim_jax.training.step import make_step
 from maskanim_jax.workdir.logs import read_log
 
-pytestmark = pytest.mark.usefixtures("shared_programs")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_programs")]
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 

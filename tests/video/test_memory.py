@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SHORT, LONG = 400, 4000
 BOUND = 30.0
 """MB. Kept as they are decoded, 3,600 frames more would be 177 MB, as float32 at the system's size 44 MB and more."""
