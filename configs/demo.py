@@ -1,4 +1,7 @@
-"""What `make demo` trains: puppets, at most ten minutes on two cores. Shows the whole path, not the best result: that is configs/puppets.py."""
+"""What does `make demo` train? Puppets, for at most ten minutes on two cores.
+
+It shows every step of the workflow, not the best result; for that use configs/puppets.py.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,13 @@ from ml_collections import ConfigDict
 from configs import puppets
 
 
-def get_config(reading: str = "paper") -> ConfigDict:
-    """The puppets config, shorter."""
-    return run(puppets.get_config(reading))
+def get_config(variant: str = "paper") -> ConfigDict:
+    """The puppets config, shortened."""
+    return demo_run(puppets.get_config(variant))
 
 
-def run(c: ConfigDict) -> ConfigDict:
-    """Shortens a puppets config, whatever the system."""
+def demo_run(c: ConfigDict) -> ConfigDict:
+    """Shortens a puppets config of any system."""
     c.name = "demo"
     c.data.shards = "data/demo64v2"
     c.data.puppets.train_identities = 200

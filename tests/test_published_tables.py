@@ -59,16 +59,16 @@ def prepared(monkeypatch, *flags):
 )
 def test_frames_are_those_of_the_same_times(tmp_path, rate, frames):
     row = read_table(table(tmp_path / "taichi.csv", "abc,10,20,8-4-40-44,29.97,64,48,train")).rows[0]
-    piece = row.piece(rate, 64, 48)
-    assert (piece.start, piece.end) == frames
+    clip_range = row.clip_range(rate, 64, 48)
+    assert (clip_range.start, clip_range.end) == frames
     assert all(10 * round(float(rate), 2) <= i * 29.97 + 1e-9 < 20 * round(float(rate), 2) for i in range(*frames))
     assert not 10 * round(float(rate), 2) <= (frames[0] - 1) * 29.97 + 1e-9
 
 
 def test_the_box_is_scaled_to_the_video_and_truncated(tmp_path):
     row = read_table(table(tmp_path / "taichi.csv", "abc,10,20,9-5-41-45,25,64,48,train")).rows[0]
-    assert row.piece(Fraction(25), 64, 48).box == (9, 5, 41, 45)
-    assert row.piece(Fraction(25), 96, 120).box == (13, 12, 61, 112)
+    assert row.clip_range(Fraction(25), 64, 48).box == (9, 5, 41, 45)
+    assert row.clip_range(Fraction(25), 96, 120).box == (13, 12, 61, 112)
 
 
 def test_names_and_identities_are_those_of_the_authors_tool(tmp_path):
@@ -156,7 +156,7 @@ def test_a_published_table_becomes_shards(videos, tmp_path, monkeypatch, capsys)
     assert about["papers"]["FOMM"]["train"] == {"clips": 3049, "here": 2}
     said = capsys.readouterr().out
     assert "2 videos of the table are missing, and with them 1 of 3 train clips, 1 of 2 test clips" in said
-    assert "here are 2 of 3,016 train and 1 of 125 test" in said
+    assert "here there are 2 of 3,016 train and 1 of 125 test" in said
 
 
 def test_flags_that_do_not_go_together_are_a_sentence(videos, tmp_path, monkeypatch):
