@@ -32,7 +32,7 @@ lint: $(VENV)/tested
 
 # Kills a training 50 times and compares it with one that was left alone.
 soak: $(VENV)/tested
-	$(BIN)/python tests/soak.py --kills=50
+	$(BIN)/python tests/tools/soak.py --kills=50
 
 # The build tools are installed first and used as they are: otherwise pip would fetch its own choice of them, unlocked.
 $(VENV)/installed: pyproject.toml $(LOCKS)/build.lock $(LOCKS)/core.lock

@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # the formula weights are the tests'
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/helpers")]  # the formula weights are the tests'
 
 import parity  # noqa: E402
 

@@ -69,9 +69,11 @@ class ShardCache:
                 f"--output={address} --size=256`"
             )
         self.folder = self._claim(listed[SMALL[0]])
-        for name in SMALL:
-            if name in listed and not (self.folder / name).is_file():
-                self._bucket.download(address.prefix + name, self.folder / name, listed[name])
+        with (self.folder / ".index.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the run may be at it
+            for name in SMALL:
+                if name in listed and not (self.folder / name).is_file():
+                    self._bucket.download(address.prefix + name, self.folder / name, listed[name])
         from input_pipeline.shards import read_index
 
         index = read_index(self.folder)
@@ -87,6 +89,7 @@ class ShardCache:
         self._failure: Exception | None = None
         if self._missing:
             self._make_room()
+            _import_readers()
             here = sum(self._sizes[name] for name in self._sizes if name not in self._missing)
             self._bar = tqdm(
                 total=sum(self._sizes.values()),
@@ -243,6 +246,13 @@ def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tupl
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder}/dataset_info.json cannot be read ({error}); prepare the shards again") from error
     return found
+
+
+def _import_readers() -> None:
+    """In this thread: tensorflow_datasets imports parts of itself when they are asked for, and several threads that do wait for each other."""
+
+    with contextlib.suppress(ValueError):
+        unpack(b"no record")
 
 
 def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str | None:

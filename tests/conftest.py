@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # subprocesses and tests share the helpers beside this file
+SHARED_FOLDERS = [str(Path(__file__).parent / folder) for folder in ("helpers", "tools", "../benchmarks")]
+sys.path[:0] = SHARED_FOLDERS
+# Subprocesses import the helpers, too.
+os.environ["PYTHONPATH"] = os.pathsep.join([*SHARED_FOLDERS, *filter(None, [os.environ.get("PYTHONPATH")])])
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Set before JAX is imported, and inherited by the workers of a parallel run.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

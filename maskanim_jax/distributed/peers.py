@@ -34,6 +34,9 @@ GRACE = 15.0
 ARRIVAL = 900.0
 """Seconds that the others may take to the same point of the program."""
 
+MAX_MESSAGE = 16 << 20
+"""Bytes of a message: all configs of a run are one."""
+
 _current: Peers | None = None
 
 
@@ -167,8 +170,13 @@ class Peers:
             return False
         self._heard[number] = time.monotonic()
         *lines, self._unread[number] = (self._unread[number] + data).split(b"\n")
-        for line in lines:
-            self._take(number, json.loads(line))
+        if len(self._unread[number]) > MAX_MESSAGE:
+            return False
+        try:
+            for line in lines:
+                self._take(number, json.loads(line))
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # no message of this program
+            return False
         return True
 
     def _take(self, number: int, said: dict[str, Any]) -> None:

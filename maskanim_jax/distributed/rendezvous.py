@@ -1,7 +1,12 @@
 """How do the processes of a run find each other? All connect to process 0 before JAX does, so that who is missing is named.
 
-JAX itself waits for its processes in C++ and aborts when one is missing. Process 0 listens on the very port that JAX takes afterwards; the
-connections stay, and peers.py watches over them.
+JAX itself waits for its processes in C++ and aborts, without a name, when one is missing. Process 0 listens on the very port that JAX takes
+afterwards, at its own address and no other; the connections stay, and peers.py watches over them. Nobody gets one who does not know the
+run's secret (secret.py):
+
+    process 0  {"maskanim": 2, "question": Q0}
+    another    {"index": I, "count": N, "question": Q1, "answer": HMAC(secret, "process", Q0, Q1, N, I)}
+    process 0  {"welcome": true, "answer": HMAC(secret, "welcome", Q1, Q0)}   when all are there, or {"refused": ..., "answer": ...}
 """
 
 from __future__ import annotations
@@ -9,126 +14,254 @@ from __future__ import annotations
 import contextlib
 import json
 import select
+import selectors
 import socket
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+from maskanim_jax.distributed.secret import SECRET, answer, drawn, right, run_secret
 from maskanim_jax.errors import UserError
 
-_LONGEST = 1 << 16  # bytes of a line
+VERSION = 2
+"""Of what the processes say to each other."""
+MAX_LINE = 1 << 14
+"""Bytes of a line; a stranger's longer one is not read on."""
+MAX_GUESTS = 256
+"""Connections that have not answered yet; when more come, the oldest is closed."""
+ANSWER_S = 5.0
+"""Seconds to answer process 0's question, and to wait for it."""
 
 
-def meet(host: str, port: int, count: int, index: int, patience: float, run: str = "") -> dict[int, socket.socket]:
+def meet(
+    host: str, port: int, count: int, index: int, patience: float, secret: str | None = None
+) -> dict[int, socket.socket]:
     """Connections to all others for process 0, to process 0 for the others, once all `count` processes are there.
 
-    `run`: a word that all of them know, if there is one. Raises UserError after `patience` seconds, naming who did not come.
+    `secret` is the run's, `run_secret()` if None. Raises UserError after `patience` seconds, naming who did not come.
     """
-    greeting = {"maskanim": 1, "count": count, "index": index, "run": run}
+    secret = run_secret() if secret is None else secret
     if index == 0:
-        return receive(listen(port, patience), count, patience, greeting)
-    return {0: _go_to(host, port, greeting, patience)}
+        return receive(listen(host, port, patience), count, patience, secret)
+    return {0: _go_to(host, port, count, index, patience, secret)}
 
 
-def listen(port: int, patience: float = 0.0) -> socket.socket:
-    """A socket that listens on all addresses; raises UserError when the port stays taken for `patience` seconds."""
+def listen(host: str, port: int, patience: float = 0.0) -> list[socket.socket]:
+    """Sockets that listen at all that `host` means on this machine, and nowhere else; port 0: one that is free, the same for all.
+
+    Raises UserError when that is no address of this machine, or the port stays taken for `patience` seconds.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise UserError(
+            f"{host} is not known ({error.strerror}): give process 0's address by which others reach it"
+        ) from error
+    addresses = list(dict.fromkeys((family, address[0]) for family, _, _, _, address in found))
     until = time.monotonic() + patience
-    dual = socket.has_dualstack_ipv6()
     while True:
-        try:
-            return socket.create_server(
-                ("", port), family=socket.AF_INET6 if dual else socket.AF_INET, backlog=1024, dualstack_ipv6=dual
-            )
-        except OSError as error:
-            if time.monotonic() > until:
-                raise UserError(
-                    f"port {port} cannot be listened on ({error.strerror}): give another port to all processes"
-                ) from error
-            time.sleep(0.5)
+        servers: list[socket.socket] = []
+        failed: OSError | None = None
+        for family, address in addresses:
+            try:
+                there = servers[0].getsockname()[1] if servers else port
+                servers.append(socket.create_server((address, there), family=family, backlog=1024))
+            except OSError as error:  # a name may stand for an address that is not there, such as IPv6's
+                failed = failed or error
+        if servers:
+            return servers
+        if time.monotonic() > until:
+            assert failed is not None
+            raise UserError(
+                f"{host}:{port} cannot be listened on ({failed.strerror}): give an address of process 0's own machine, or "
+                "another port, to all processes"
+            ) from failed
+        time.sleep(0.5)
 
 
-def receive(server: socket.socket, count: int, patience: float, mine: dict[str, Any]) -> dict[int, socket.socket]:
-    """Process 0's side: waits for the greetings of all others, then tells them that all are there; closes `server`."""
-    here: dict[int, socket.socket] = {}
+class _Guest(NamedTuple):
+    """A connection that has not answered yet."""
+
+    connection: socket.socket
+    question: str
+    until: float
+    said: bytearray
+
+
+class _Member(NamedTuple):
+    """A process of this run, and its question."""
+
+    connection: socket.socket
+    asked: str
+    question: str
+
+
+def receive(servers: list[socket.socket], count: int, patience: float, secret: str) -> dict[int, socket.socket]:
+    """Process 0's side: takes in all who know the secret, tells them when all are there; closes `servers`.
+
+    Raises UserError after `patience` seconds, naming who did not come.
+    """
+    here: dict[int, _Member] = {}
+    guests: dict[socket.socket, _Guest] = {}
+    strangers = 0
     until = time.monotonic() + patience
-    with server:
-        server.settimeout(0.5)
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for server in servers:
+            stack.enter_context(server).setblocking(False)
+            selector.register(server, selectors.EVENT_READ)
+
+        def drop(guest: _Guest, close: bool = True) -> None:
+            selector.unregister(guest.connection)
+            del guests[guest.connection]
+            if close:
+                guest.connection.close()
+
+        def close_guests() -> None:
+            for guest in guests.values():
+                guest.connection.close()
+
+        stack.callback(close_guests)
         while len(here) < count - 1:
             if time.monotonic() > until:
-                missing = ", ".join(str(number) for number in range(1, count) if number not in here)
-                sentence = (
-                    f"of {count} processes these did not come to process 0 within {patience:.0f} s: {missing}; "
-                    "start all of them, with the same address, and look at their own errors"
-                )
-                _refuse(list(here.values()), sentence)
-                raise UserError(sentence)
-            try:
-                connection, _ = server.accept()
-            except TimeoutError:
-                continue
-            greeting = _line(connection, 5.0)
-            for number in [number for number, connection in here.items() if _ended(connection)]:
-                here.pop(number).close()  # it may be the one that comes again
-            if greeting is None or "maskanim" not in greeting:
-                connection.close()  # a stranger
-                continue
-            wrong = _wrong(greeting, mine, here)
-            if wrong is None:
-                here[greeting["index"]] = connection
-            else:
-                _refuse([connection], wrong)
-        for connection in here.values():
-            with contextlib.suppress(OSError):  # gone in this moment: the first look at the connection will tell
-                connection.sendall(b'{"welcome": true}\n')
-    return here
-
-
-def _wrong(greeting: dict[str, Any], mine: dict[str, Any], here: dict[int, socket.socket]) -> str | None:
-    """What keeps a process from this run."""
-    number = greeting.get("index")
-    for key, what in (("maskanim", "version of this program"), ("count", "number of processes"), ("run", "run")):
-        if greeting.get(key) != mine[key]:
-            return (
-                f"process {number} has another {what} ({greeting.get(key)}) than process 0 ({mine[key]}): "
-                "start all processes with the same"
+                _give_up(here, count, patience, secret, strangers)
+            for key, _ in selector.select(0.5):
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                if connection in servers:
+                    for oldest in list(guests.values())[: max(0, len(guests) - MAX_GUESTS + 1)]:
+                        drop(oldest)
+                    if (new := _ask(connection)) is not None:
+                        guests[new.connection] = new
+                        selector.register(new.connection, selectors.EVENT_READ)
+                    continue
+                guest = guests.get(connection)
+                line = None if guest is None else _answered(guest)
+                if guest is None or line is None:
+                    continue
+                known = _known(line, guest, secret)
+                strangers += known is None
+                drop(guest, close=known is None)
+                if known is not None:
+                    _admit(known, guest, here, count, secret)
+            for late in [guest for guest in guests.values() if time.monotonic() > guest.until]:
+                drop(late)
+        for member in here.values():
+            _say(
+                member.connection, {"welcome": True, "answer": answer(secret, "welcome", member.asked, member.question)}
             )
-    if number not in range(1, mine["count"]) or number in here:
-        return f"there is a process {number} of this run already: give each process an index of its own"
+    return {index: member.connection for index, member in here.items()}
+
+
+def _ask(server: socket.socket) -> _Guest | None:
+    """Accepts a connection and asks it who it is; None when it is gone already."""
+    with contextlib.suppress(OSError):
+        connection, _ = server.accept()
+        connection.setblocking(False)
+        question = drawn()
+        connection.send(json.dumps({"maskanim": VERSION, "question": question}).encode() + b"\n")
+        return _Guest(connection, question, time.monotonic() + ANSWER_S, bytearray())
     return None
 
 
-def _go_to(host: str, port: int, greeting: dict[str, Any], patience: float) -> socket.socket:
+def _answered(guest: _Guest) -> bytes | None:
+    """The guest's line, empty when it will say none; None while it may still come."""
+    try:
+        data = guest.connection.recv(MAX_LINE)
+    except BlockingIOError:
+        return None
+    except OSError:
+        return b""
+    guest.said.extend(data)
+    if data and not guest.said.endswith(b"\n") and len(guest.said) < MAX_LINE:
+        return None
+    return bytes(guest.said) if guest.said.endswith(b"\n") and len(guest.said) <= MAX_LINE else b""
+
+
+def _known(line: bytes, guest: _Guest, secret: str) -> dict[str, Any] | None:
+    """What a process of this run says of itself; None for a stranger, who is told no more than that the answer is wrong."""
+    said = _parsed(line)
+    parts = () if said is None else (said.get("question"), said.get("count"), said.get("index"))
+    if said is not None and right(said.get("answer"), secret, "process", guest.question, *map(str, parts)):
+        return said
+    _say(guest.connection, {"stranger": True})
+    return None
+
+
+def _admit(said: dict[str, Any], guest: _Guest, here: dict[int, _Member], count: int, secret: str) -> None:
+    """Takes a process in, or refuses it with a sentence."""
+    guest.connection.setblocking(True)
+    guest.connection.settimeout(ANSWER_S)
+    member = _Member(guest.connection, str(said["question"]), guest.question)
+    for number in [number for number, other in here.items() if _ended(other.connection)]:
+        here.pop(number).connection.close()  # it may be the one that comes again
+    index = said["index"]
+    if said["count"] != count:
+        wrong = f"process {index} has another number of processes ({said['count']}) than process 0 ({count}): start all processes with the same"
+    elif index not in range(1, count) or index in here:
+        wrong = f"there is a process {index} of this run already: give each process an index of its own"
+    else:
+        here[index] = member
+        return
+    _refuse([member], wrong, secret)
+
+
+def _give_up(here: dict[int, _Member], count: int, patience: float, secret: str, strangers: int) -> None:
+    """Tells all who are there who is not, and raises UserError."""
+    missing = ", ".join(str(number) for number in range(1, count) if number not in here)
+    others = (
+        f" ({strangers} connections did not know the run's secret: {SECRET} must be the same in all)"
+        if strangers
+        else ""
+    )
+    sentence = (
+        f"of {count} processes these did not come to process 0 within {patience:.0f} s: {missing}{others}; "
+        "start all of them, with the same address, and look at their own errors"
+    )
+    _refuse(list(here.values()), sentence, secret)
+    raise UserError(sentence)
+
+
+def _go_to(host: str, port: int, count: int, index: int, patience: float, secret: str) -> socket.socket:
     """The other side: until process 0 has said that all are there."""
-    until, answered = time.monotonic() + patience, False
+    until, seen = time.monotonic() + patience, "did not answer within {:.0f} s as process 0"
     while (left := until - time.monotonic()) > 0:
+        connection: socket.socket | None = None
         try:
             connection = socket.create_connection((host, port), timeout=min(left, 10.0))
-            connection.sendall(json.dumps(greeting).encode() + b"\n")
+            asked = _line(connection, min(left, ANSWER_S))
+            if asked is None or asked.get("maskanim") != VERSION or not isinstance(asked.get("question"), str):
+                raise ConnectionError
+            question = drawn()
+            mine = answer(secret, "process", asked["question"], question, str(count), str(index))
+            _say(connection, {"index": index, "count": count, "question": question, "answer": mine})
             # Process 0 began to wait later than this one, and says who is missing.
-            said = _line(connection, left + patience)
+            said = _line(connection, left + patience) or {}
         except OSError:
+            if connection is not None:
+                connection.close()
+                seen = "answers, but not as process 0 of this run"
             time.sleep(0.3)
             continue
-        if said is not None and "refused" in said:
-            raise UserError(str(said["refused"]))
-        if said is not None and "welcome" in said:
+        if "welcome" in said and right(said.get("answer"), secret, "welcome", question, asked["question"]):
             return connection
         connection.close()
-        answered = True
+        if right(said.get("answer"), secret, "refused", question, str(said.get("refused"))):
+            raise UserError(str(said["refused"]))
+        seen = (
+            f"is process 0 of a run with another secret: give the same {SECRET} to all processes, as they do not share a home folder"
+            if said.get("stranger")
+            else "answers, but not as process 0 of this run"
+        )
         time.sleep(0.3)
-    sentence = (
-        "answers, but not as process 0 of this run"
-        if answered
-        else f"did not answer within {patience:.0f} s as process 0"
-    )
     raise UserError(
-        f"{host}:{port} {sentence}: start process 0 there, or correct the address of process {greeting['index']}"
+        f"{host}:{port} {seen.format(patience)}: start process 0 there, or correct the address of process {index}"
     )
 
 
 def _line(connection: socket.socket, patience: float) -> dict[str, Any] | None:
     """One JSON object, read byte by byte so that what follows stays in the connection; None for anything else."""
     until, line = time.monotonic() + patience, b""
-    while len(line) < _LONGEST and not line.endswith(b"\n"):
+    while len(line) < MAX_LINE and not line.endswith(b"\n"):
         connection.settimeout(max(0.01, until - time.monotonic()))
         try:
             byte = connection.recv(1)
@@ -137,17 +270,26 @@ def _line(connection: socket.socket, patience: float) -> dict[str, Any] | None:
         if not byte:
             return None
         line += byte
-    with contextlib.suppress(ValueError):
+    return _parsed(line)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    with contextlib.suppress(ValueError, RecursionError):
         said = json.loads(line)
         return said if isinstance(said, dict) else None
     return None
 
 
-def _refuse(connections: list[socket.socket], sentence: str) -> None:
-    for connection in connections:
-        with contextlib.suppress(OSError):
-            connection.sendall(json.dumps({"refused": sentence}).encode() + b"\n")
-        connection.close()
+def _say(connection: socket.socket, said: dict[str, Any]) -> None:
+    """One who is gone in this moment will be found out at the next look."""
+    with contextlib.suppress(OSError):
+        connection.sendall(json.dumps(said).encode() + b"\n")
+
+
+def _refuse(members: list[_Member], sentence: str, secret: str) -> None:
+    for member in members:
+        _say(member.connection, {"refused": sentence, "answer": answer(secret, "refused", member.asked, sentence)})
+        member.connection.close()
 
 
 def _ended(connection: socket.socket) -> bool:

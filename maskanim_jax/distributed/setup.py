@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import uuid
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 
 from maskanim_jax.distributed import peers
 from maskanim_jax.distributed.rendezvous import listen, meet, receive
+from maskanim_jax.distributed.secret import drawn
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.kernels.native import build
 from maskanim_jax.utils.cache import default_cache
@@ -81,7 +81,7 @@ def _join(others: str) -> None:
 
 
 def _watch_found(patience: float) -> None:
-    """The same where JAX found the others by itself: process 0 tells its port through JAX's own service."""
+    """The same where JAX found the others by itself: process 0 tells its port and a secret through JAX's own service."""
     try:
         from jax._src.distributed import global_state
 
@@ -93,15 +93,13 @@ def _watch_found(patience: float) -> None:
             return
         client: Any = global_state.client
         host = str(global_state.coordinator_address).rpartition(":")[0].strip("[]")
-        run = uuid.uuid4().hex
         if index == 0:
-            server = listen(0)
-            client.key_value_set(_KEY, f"{server.getsockname()[1]} {run}")
-            greeting = {"maskanim": 1, "count": count, "index": 0, "run": run}
-            connections = receive(server, count, patience, greeting)
+            servers, secret = listen(host, 0), drawn()
+            client.key_value_set(_KEY, f"{servers[0].getsockname()[1]} {secret}")
+            connections = receive(servers, count, patience, secret)
         else:
-            port, run = client.blocking_key_value_get(_KEY, round(1000 * patience)).split()
-            connections = meet(host, int(port), count, index, patience, run)
+            port, secret = client.blocking_key_value_get(_KEY, round(1000 * patience)).split()
+            connections = meet(host, int(port), count, index, patience, secret)
     except (ImportError, AttributeError, TypeError, UserError) as error:
         # The run can do without: then JAX notices a lost process, later and in its own words.
         print(f"the processes are not watched: {error}", file=sys.stderr)

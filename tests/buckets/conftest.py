@@ -1,7 +1,7 @@
 """A server of Google Cloud Storage's API for this folder's tests, which skip where its package is not installed."""
 
 import pytest
-from helpers.gcs_server import PACKAGE, GcsServer, Proxy, emulated, server_binary
+from gcs_server import PACKAGE, GcsServer, Proxy, emulated, server_binary
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from helpers.gcs_server import BUCKET
+from gcs_server import BUCKET
 
 from maskanim_jax.buckets import connection
 from maskanim_jax.buckets.address import Address, address_of, shown

@@ -6,8 +6,8 @@ import signal
 import jax
 import numpy as np
 import pytest
-from helpers.gcs_server import BUCKET
-from test_hosts import EIGHT_STEPS, Processes, losses, state_at
+from gcs_server import BUCKET
+from processes import EIGHT_STEPS, Processes, losses, state_at
 
 from maskanim_jax.buckets.local_paths import fetched
 

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from helpers.gcs_server import BUCKET
+from gcs_server import BUCKET
 
 from maskanim_jax.buckets import lock
 from maskanim_jax.buckets.address import Address

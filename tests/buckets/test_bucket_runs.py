@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soak
 import soak_bucket
-from helpers.gcs_server import BUCKET, Proxy
+from gcs_server import BUCKET, Proxy
 from small_system import SmallSystem
 from small_train import small_config
 

@@ -4,11 +4,12 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.gcs_server import BUCKET
+from gcs_server import BUCKET
 from tiny import tiny_config
 
 from input_pipeline import inspect, prepare, shard_cache
@@ -107,7 +108,8 @@ def test_what_a_killed_process_has_begun_is_resumed(gcs, shards, tiny_shards, tm
 
 def test_many_that_fetch_at_once_fetch_each_shard_once(gcs, shards, tiny_shards):
     _, proxy = gcs
-    caches = [shard_cache.ShardCache(address_of(shards)) for _ in range(3)]  # as those of three processes
+    with ThreadPoolExecutor(3) as pool:  # as three processes
+        caches = list(pool.map(shard_cache.ShardCache, [address_of(shards)] * 3))
     for cache in caches:
         cache.wait_for_all()
     fetched = [path for _, path in proxy.seen if "array_record" in path and "alt=media" in path]

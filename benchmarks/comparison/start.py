@@ -1,0 +1,117 @@
+"""What do all sides start from? Config, frames, weights as a file of the released format, and the same animation as ONNX models."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SYSTEMS = ("perturbed_masks", "fomm")
+CONFIGS = {
+    "perturbed_masks": {256: "configs/taichi.py:released", 64: "configs/puppets.py"},
+    "fomm": {256: "configs/fomm_taichi.py", 64: "configs/fomm_puppets.py"},
+}
+"""System and side of the frames to the config that is compared."""
+STEP_BATCHES = {256: (2,), 64: (4, 8)}
+
+
+def config_of(system: str, size: int) -> Any:
+    """The config that is compared."""
+    from maskanim_jax.convert import load_config
+
+    return load_config(CONFIGS[system][size])
+
+
+def lively(params: Any) -> Any:
+    """Fresh parameters with wider kernels: in evaluation mode the initial ones let every signal die out, and all frames look alike."""
+    import jax
+
+    def wider(path: Any, leaf: Any) -> Any:
+        at = jax.tree_util.keystr(path)
+        if leaf.ndim < 4 or "jacobian" in at:  # Jacobians stay the identity: keypoints that turn over are no motion
+            return leaf
+        return leaf * (5 if "last" in at or "'kp'" in at or "'mask'" in at else 6**0.5)
+
+    return jax.tree_util.tree_map_with_path(wider, params)
+
+
+def lively_variables(system: Any, seed: int) -> Any:
+    """What all sides start from."""
+    import jax
+
+    def start(key: Any) -> Any:
+        fresh = system.init(key)
+        return fresh._replace(params=lively(fresh.params))
+
+    return jax.jit(start)(jax.random.key(seed))
+
+
+def unit(frames: np.ndarray) -> np.ndarray:
+    """uint8 to float32 in [0, 1]."""
+    return frames.astype(np.float32) / 255
+
+
+def drawn_frames(count: int, side: int, seed: int) -> np.ndarray:
+    """(count, side, side, 3) uint8: coloured squares with noise."""
+    rng = np.random.default_rng(seed)
+    squares = rng.integers(0, 200, (count, 8, 8, 3)).repeat(side // 8, 1).repeat(side // 8, 2)
+    return (squares + rng.integers(0, 56, squares.shape)).astype(np.uint8)
+
+
+def random_numbers(config: Any, batch: int) -> dict[str, np.ndarray]:
+    """What a step would draw, the same for all sides: r's input "perturbed" (N, L, L, 1), or the warp "theta" (N, 2, 3), "params" (N, 1, P^2)."""
+    rng = np.random.default_rng(3)
+    if config.system == "fomm":
+        settings = config.equivariance
+        noise = rng.standard_normal((batch, 2, 3)).astype(np.float32)
+        params = rng.standard_normal((batch, 1, settings.tps_points**2)).astype(np.float32)
+        # Fresh keypoints lie about the middle, where the spline's |x - c| of the middle row and column has its kink: rounding decides there.
+        away = np.abs(np.linspace(-1, 1, settings.tps_points)) > 1e-6
+        params *= np.outer(away, away).ravel()
+        theta = np.eye(2, 3, dtype=np.float32) + np.float32(settings.affine_sigma) * noise
+        return {"theta": theta, "params": np.float32(settings.tps_sigma) * params}
+    levels = rng.integers(0, 256, (batch, config.mask.size, config.mask.size, 1))
+    return {"perturbed": levels.astype(np.float32) / 255}
+
+
+def export_weights(folder: Path, config: Any, untrained: bool) -> None:
+    """Writes fresh weights as a file of the released format, and VGG-19.
+
+    The file is the exporter's own (`file_tree`, `write_tensors`) also where the released code could not follow the config, as it lacks the
+    small recipe's temperatures and border: tensors and names are the same, and the PyTorch writing knows these settings.
+    """
+    import jax
+
+    from maskanim_jax.conversion.layout import file_tree, modules, released
+    from maskanim_jax.losses.vgg import used_weights
+    from maskanim_jax.serialization.torch_writer import write_tensors
+    from maskanim_jax.systems import build
+    from maskanim_jax.training.experiment import vgg_weights
+
+    if untrained:
+        config.loss.vgg = "untrained"
+    np.savez(folder / "vgg.npz", **used_weights(vgg_weights(config), config.loss.vgg_layers))  # type: ignore[arg-type, unused-ignore]
+    layout, system = released(config).layout(config), build(config)
+    variables = jax.device_get(lively_variables(system, config.seed))
+    write_tensors(
+        folder / "weights.pth.tar",
+        file_tree(variables, {}, {}, layout, 0, {module: {} for module in modules(layout)}),
+    )
+
+
+def export_onnx(folder: Path, config: Any, batch: int) -> None:
+    """Writes the animation of the same weights as `FOLDER/onnx-BATCH/{begin,animate}.onnx`, as `python -m maskanim_jax.export` does."""
+    from maskanim_jax.exporting import functions, onnx_files
+    from maskanim_jax.nn.kernels.native.build import disable_native
+    from maskanim_jax.systems import build
+
+    there = folder / f"onnx-{batch}"
+    system: Any = build(config)
+    with disable_native():
+        options = system.animation_options({})
+        made = functions.functions_of(system, lively_variables(system, config.seed), options, (system.result,))
+        there.mkdir()
+        with contextlib.redirect_stdout(None):
+            onnx_files.write_onnx(there, made, system.frame_size, batch)

@@ -1,0 +1,75 @@
+"""Who may join a run? Whoever can answer a random question with the run's secret, which never goes over the wire.
+
+Both sides ask: process 0 must know the secret as well. Where JAX finds the processes, process 0 draws a secret and JAX's own key-value store passes
+it on; otherwise it is an environment variable or, without that, a file in the user's cache that only the user can read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from maskanim_jax.errors import UserError
+from maskanim_jax.utils.cache import default_cache
+
+SECRET = "MASKANIM_DISTRIBUTED_SECRET"
+"""Environment variable: the same word in all processes of a run, where they share no home folder."""
+SHORTEST = 16
+"""Characters of a secret."""
+
+
+def drawn() -> str:
+    """A new secret, or a new question."""
+    return secrets.token_hex(32)
+
+
+def run_secret() -> str:
+    """The secret of MASKANIM_DISTRIBUTED_SECRET, else that of the user's cache, which is made at the first use; raises UserError."""
+    given = os.environ.get(SECRET)
+    if given is None:
+        return _of_user(default_cache() / "distributed_secret")
+    if len(given) < SHORTEST:
+        raise UserError(f"{SECRET} must have at least {SHORTEST} characters: `openssl rand -hex 32` makes one")
+    return given
+
+
+def _of_user(path: Path) -> str:
+    mend = f"give a secret in {SECRET} to all processes"
+    try:
+        if not path.exists():
+            _write(path)
+        about = path.stat()
+        text = path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError as error:
+        raise UserError(f"{path} can't be read or made ({error.strerror}): {mend}") from error
+    if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or about.st_uid != os.getuid() or len(text) < SHORTEST:
+        raise UserError(f"{path} is not a secret that only this user can read: delete it, or {mend}")
+    return text
+
+
+def _write(path: Path) -> None:
+    """Puts a new secret there, whole and unreadable for others; of several processes the first one's stays."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(drawn() + "\n")
+        with contextlib.suppress(FileExistsError):
+            os.link(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def answer(secret: str, *said: str) -> str:
+    """What only somebody who knows the secret can say to this: an HMAC-SHA-256 of the parts, which have no line breaks."""
+    return hmac.new(secret.encode(), "\n".join(said).encode(), hashlib.sha256).hexdigest()
+
+
+def right(found: object, secret: str, *said: str) -> bool:
+    """Whether `found` is that answer; takes the same time whatever is wrong with it."""
+    return isinstance(found, str) and hmac.compare_digest(found.encode(), answer(secret, *said).encode())

@@ -1,0 +1,75 @@
+"""Several processes of one training on this machine, and what they leave."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from small_system import SmallSystem
+
+from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.distributed.sharding import make_mesh
+from maskanim_jax.systems.train_state import abstract_state
+from maskanim_jax.workdir.logs import read_log
+
+HELPERS = Path(__file__).parent
+
+
+EIGHT_STEPS = ["optim.max_steps=8", "train.checkpoint_every=4"]
+
+
+def free_port():
+    """A port of this machine that nobody uses."""
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        return listening.getsockname()[1]
+
+
+class Processes:
+    """So many processes of one training; ends them all when the block ends."""
+
+    def __init__(self, count, shards, workdir, *fields, of_last=()):
+        port, self.started = free_port(), []
+        for index in range(count):
+            env = os.environ | {"MASKANIM_DISTRIBUTED_WAIT": "120"}
+            if count > 1:
+                env["MASKANIM_DISTRIBUTED"] = f"localhost:{port},{count},{index}"
+            last = of_last if index == count - 1 else ()
+            command = [sys.executable, str(HELPERS / "hosts_train.py"), str(shards), str(workdir), *fields, *last]
+            self.started.append(
+                subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for process in self.started:
+            process.kill()
+
+    def ends(self):
+        """(status, stderr) of each."""
+        said = [process.communicate(timeout=300)[1] for process in self.started]
+        return list(zip([process.returncode for process in self.started], said, strict=True))
+
+    def until(self, happened):
+        """Waits until `happened()`, while all are alive."""
+        while not happened():
+            assert all(process.poll() is None for process in self.started), self.ends()
+            time.sleep(0.1)
+
+
+def state_at(workdir, step):
+    """Numbers of a checkpoint, all arrays of the state in one."""
+    like = abstract_state(SmallSystem(), 0, 3)
+    with Checkpoints(workdir, read_only=True) as checkpoints:
+        state = checkpoints.restore(step, like, make_mesh(8, devices=jax.devices()[:1]))
+    return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(state)])
+
+
+def losses(workdir):
+    return {line["step"]: line["loss"] for line in read_log(workdir) if "loss" in line}

@@ -1,0 +1,154 @@
+"""Is a run that is killed and told to stop again and again the run that was left alone? A short soak; `make soak` is the long one."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soak
+from small_train import small_config
+
+from maskanim_jax.training.preemption import Stop
+from maskanim_jax.workdir.logs import read_log
+
+HERE = Path(__file__).parent
+
+
+def test_after_each_kind_of_kill_nothing_differs(tiny_shards, tmp_path):
+    said = []
+    kinds = ["save", "term", "kill", "term, kill"]
+    runs, met = soak.soak(tiny_shards, tmp_path, kinds, random.Random(1), "small", 10, said.append)
+    assert len(said) == 1 + 4 + runs
+    assert met.total() == 4
+    assert met["saved and left with 75"] >= 1
+    stopped = [line.get("text", "") for run in tmp_path.glob("run*") for line in read_log(run / "run")]
+    assert any(line.startswith("stopped by SIGTERM after step ") for line in stopped)
+
+
+def test_a_difference_is_found(tiny_shards, tmp_path):
+    """The comparison itself: a state, a batch and a figure that are otherwise."""
+    soak.Run(tiny_shards, tmp_path / "one", "small", 4).finish()
+    soak.Run(tiny_shards, tmp_path / "two", "small", 4).finish()
+    soak.compare(tmp_path / "one", tmp_path / "two")
+    log = tmp_path / "two" / "run" / "log.jsonl"
+    lines = log.read_text().splitlines()
+    log.write_text("\n".join([*lines, next(line for line in lines if '"loss"' in line)]) + "\n")
+    with pytest.raises((AssertionError, ValueError)):  # a record more
+        soak.compare(tmp_path / "one", tmp_path / "two")
+    log.write_text("\n".join(lines) + "\n")
+    order = tmp_path / "two" / "order.txt"
+    order.write_text(order.read_text().replace("1 ", "9 ", 1))
+    with pytest.raises(AssertionError, match="batches"):
+        soak.compare(tmp_path / "one", tmp_path / "two")
+
+
+def in_process(code):
+    """Exit status and output of a process that sends itself signals."""
+    command = [
+        sys.executable,
+        "-c",
+        f"import os, signal, time\nfrom maskanim_jax.training.preemption import Stop\n{code}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_before_the_first_step_a_signal_ends_at_once_whatever_goes_on(name, status):
+    code = f"with Stop():\n    os.kill(os.getpid(), signal.{name}); time.sleep(60); print('late')"
+    found, output = in_process(code)
+    assert found == status
+    assert f"stopped by {name}" in output
+    assert "late" not in output
+
+
+def test_then_the_first_signal_is_noted_and_the_second_ends_at_once():
+    code = (
+        "with Stop() as stop:\n"
+        "    stop.armed(); assert not stop.asked(1)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); assert stop.asked(1); print(stop.sentence(1), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(60); print('late')"
+    )
+    status, output = in_process(code)
+    assert status == -signal.SIGTERM
+    assert "stopped by SIGTERM after step 1, which is saved" in output
+    assert "late" not in output
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_the_status_says_restart_me_or_interrupted(name, status):
+    code = (
+        "from maskanim_jax.errors import exit_with_sentence\n"
+        "def main():\n"
+        "    with Stop() as stop:\n"
+        f"        stop.armed(); os.kill(os.getpid(), signal.{name}); stop.asked(1); stop.leave()\n"
+        "exit_with_sentence(main)"
+    )
+    assert in_process(code)[0] == status
+
+
+def test_handlers_are_put_back():
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with Stop():
+        assert signal.getsignal(signal.SIGTERM) != before[0]
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def two_processes_train():
+    """Many steps of the small system, until a signal comes."""
+    from small_system import SmallSystem
+
+    from maskanim_jax.distributed import setup
+    from maskanim_jax.errors import exit_with_sentence
+    from maskanim_jax.training import experiment, loop
+
+    config = small_config(sys.argv[1])
+    config.optim.max_steps, config.train.checkpoint_every, config.train.image_every = 3000, 3000, 3000
+
+    def main():
+        setup.prepare(config)
+        experiment.build = lambda config: SmallSystem()
+        loop.train(config, Path(sys.argv[2]))
+
+    exit_with_sentence(main)
+
+
+def test_of_two_processes_one_is_told_and_both_stop_at_the_same_step(tiny_shards, tmp_path):
+    with socket.socket() as listening:
+        listening.bind(("localhost", 0))
+        address = f"localhost:{listening.getsockname()[1]}"
+    code = "from test_soak import two_processes_train; two_processes_train()"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, str(tiny_shards), str(tmp_path)],
+            env=os.environ
+            | {
+                "PYTHONPATH": os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]]),
+                "MASKANIM_DISTRIBUTED": f"{address},2,{index}",
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for index in range(2)
+    ]
+    try:
+        deadline = time.monotonic() + 600
+        while not any("loss" in line for line in read_log(tmp_path)) and time.monotonic() < deadline:
+            assert started[0].poll() is None, started[0].communicate()[1][-3000:]
+            time.sleep(0.1)
+        started[1].terminate()
+        errors = [process.communicate(timeout=600)[1][-3000:] for process in started]
+        assert [process.returncode for process in started] == [75, 75], errors
+    finally:
+        for process in started:
+            process.kill()
+    steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    last = [line for line in read_log(tmp_path) if "text" in line][-1]
+    assert last["step"] == max(steps) < 3000
+    assert last["text"].startswith("stopped by SIGTERM")
