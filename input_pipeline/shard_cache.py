@@ -252,7 +252,7 @@ def _import_readers() -> None:
     """In this thread: tensorflow_datasets imports parts of itself when they are asked for, and several threads that do wait for each other."""
 
     with contextlib.suppress(ValueError):
-        unpack(b"no record")
+        parse(b"no record")
 
 
 def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str | None:

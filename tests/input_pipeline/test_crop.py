@@ -141,7 +141,7 @@ def test_pictures_need_a_face_or_a_box(tmp_path, monkeypatch):
     picture = tmp_path / "photo.png"
     Image.fromarray(clip(1, 60, 90)[0]).save(picture)
     monkeypatch.setattr(faces, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"photo.png is a picture.*maskanim_jax\[face\].*--box"):
+    with pytest.raises(UserError, match=r"photo.png is a single image.*maskanim_jax\[face\].*--box"):
         find_parts(picture)
     with pytest.raises(UserError, match="nothing moves"):
         find_parts(picture, "motion")

@@ -110,7 +110,7 @@ def test_a_shard_cut_short_is_refused_at_the_start_with_the_clips_in_it(shards, 
     shard = shard_of(shards, 0)
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2 if cut == "half" else 0])
-    with pytest.raises(UserError, match=r"instead of .* cut short .*clips?, from a#1 to .*; prepare") as raised:
+    with pytest.raises(UserError, match=r"instead of .* truncated .*clips?, from a#1 to .*; prepare") as raised:
         open_split(shards, "train")
     assert shard.name in str(raised.value)
 

@@ -204,7 +204,7 @@ def test_bad_clips_are_left_out_and_listed_and_the_rest_is_prepared(root, tmp_pa
         "text.mp4": "is not a video",
         "short#1": "1 frame",
         "gone.mp4": "link to nothing",
-        "notes.txt": "known kind",
+        "notes.txt": "supported kind",
         "empty": "holds no frames",
         "odd.png": "not a row of square frames",
     }

@@ -188,7 +188,7 @@ def test_a_column_of_identities_is_obeyed(tmp_path):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("a,x,2,,,,", "no number"),
+        ("a,x,2,,,,", "not a number"),
         ("a,5,5,,,,", "empty range of frames"),
         ("a,-1,5,,,,", "empty range of frames"),
         (",0,5,,,,", "names no clip"),
