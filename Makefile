@@ -13,6 +13,7 @@ STUDY ?= study
 .PHONY: demo study test lint soak lock clean
 
 demo: $(VENV)/installed
+	$(BIN)/python -m maskanim_jax.animate --checkpoint=puppets --example=$(DEMO)/first_minute
 	$(BIN)/python -m maskanim_jax.weights vgg19
 	$(BIN)/python -m maskanim_jax.main --config=configs/demo.py --workdir=$(DEMO) --mode=all
 

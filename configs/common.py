@@ -78,7 +78,7 @@ def get_config() -> ConfigDict:
     train.log_every = 50  # steps
     train.image_every = 1000
     train.num_eval_clips = 16  # held-out clips evaluated before each checkpoint
-    train.eval_frames = 8  # frames of each held-out clip
+    train.eval_frames = 8  # frames of each held-out clip held-out clip
     train.checkpoint_every = 1000
     train.max_to_keep = 2  # newest checkpoints kept, in addition to the best
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
 from maskanim_jax.buckets.address import address_of, shown
-from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, run_main
 from maskanim_jax.utils.paths import hidden_beside, path_or_bucket, user_path
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
@@ -150,4 +150,4 @@ def _encoded(record: dict[str, Any]) -> bytes:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

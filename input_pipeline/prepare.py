@@ -19,7 +19,7 @@ from input_pipeline.preparation.published_tables import Table, messages, read_ta
 from input_pipeline.preparation.shard_jobs import Settings
 from input_pipeline.preparation.workers import Beam, cores
 from maskanim_jax.buckets.address import address_of, shown
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 _SHOWN = 100
@@ -204,4 +204,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import maskanim_jax
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 
 PACKAGES = ("maskanim_jax", "input_pipeline")
 
@@ -53,4 +53,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

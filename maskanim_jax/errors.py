@@ -60,11 +60,11 @@ def check_at_least(name: str, value: float | None, least: float = 1) -> None:
         raise UserError(f"{name}={value} must be at least {least}")
 
 
-ENDINGS: list[Callable[[int, str], object]] = []
+EXIT_HOOKS: list[Callable[[int, str], object]] = []
 """Called with status and sentence (or traceback) when a command ends with an error; a process of many tells the others, and ends there."""
 
 
-def exit_with_sentence(main: Callable[[], int | None]) -> None:
+def run_main(main: Callable[[], int | None]) -> None:
     """Runs `main` and ends the process: 0 on success, 2 on a `UserError` (75 where the same command will do later), 130 on Ctrl-C.
 
     Other exceptions are defects of this project and keep their traceback (exit status 1).
@@ -78,13 +78,13 @@ def exit_with_sentence(main: Callable[[], int | None]) -> None:
         status, sentence = 130, "stopped by the keyboard"
     except SystemExit as error:
         status, sentence = error.code if isinstance(error.code, int) else int(error.code is not None), ""
-        if not (status and ENDINGS):
+        if not (status and EXIT_HOOKS):
             raise
     except Exception:
-        if not ENDINGS:
+        if not EXIT_HOOKS:
             raise
         status, sentence = 1, traceback.format_exc()
-    for ending in ENDINGS if status else ():
+    for ending in EXIT_HOOKS if status else ():
         ending(status, sentence)
     if sentence:
         print(sentence, file=sys.stderr)

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.exporting.export import FORMATS, PLATFORMS, check_export, export
 from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.paths import path_or_bucket, user_path
@@ -79,4 +79,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from input_pipeline.preparation.boxes import COLUMNS, crop_square
 from input_pipeline.preparation.subject import Found, Part
 from maskanim_jax.errors import UserError
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.images import is_image
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.writer import VideoWriter, is_folder
@@ -53,7 +53,7 @@ def write_boxes(output: Path, found: dict[str, Found]) -> None:
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        with atomic_write(output) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
             for name, clip in found.items():
@@ -67,7 +67,7 @@ def write_boxes(output: Path, found: dict[str, Found]) -> None:
 def _write_picture(picture: np.ndarray, output: Path) -> None:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as temporary:
+        with atomic_write(output) as temporary:
             Image.fromarray(picture).save(temporary, format=PICTURE_FORMATS[output.suffix.lower()], quality=95)
     except OSError as error:
         raise UserError(f"{output} cannot be written ({error.strerror}); give another --output") from error

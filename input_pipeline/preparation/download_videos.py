@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from input_pipeline.preparation.published_tables import Table, find_videos
 from maskanim_jax.errors import UserError
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 
 TOOL = "yt-dlp"
 ADDRESSES = "addresses.txt"
@@ -45,7 +45,7 @@ def download(table: Table, folder: Path) -> list[str]:
         if not ids:
             return _nothing(wanted, gone)
         if shutil.which(TOOL) is None:
-            with replacing(folder / ADDRESSES) as temporary:
+            with atomic_write(folder / ADDRESSES) as temporary:
                 temporary.write_text("".join(f"{address(video)}\n" for video in ids))
             return [
                 f"{TOOL} is not installed: the addresses of {len(ids)} videos are in {folder / ADDRESSES}; `pip install {TOOL}` and start again, "
@@ -80,7 +80,7 @@ def _fetch(ids: Sequence[str], folder: Path, gone: dict[str, str]) -> list[str]:
         )
         if _FOR_GOOD.search(reason):
             failures, gone[video] = 0, reason[:300]
-            with replacing(folder / GONE) as temporary:
+            with atomic_write(folder / GONE) as temporary:
                 temporary.write_text(json.dumps(gone, indent=2))
             continue
         failures += 1

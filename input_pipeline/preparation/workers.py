@@ -63,6 +63,7 @@ def make_shards_on_beam(specs: Sequence[ShardSpec], settings: Settings, folder: 
     """Makes all shards in an Apache Beam pipeline, by default on the local runner.
 
     The runner's workers need this package and the same absolute paths for the input and `folder`.
+    The runner's workers need this package and the same absolute paths for the input and `folder`.
     Raises UserError when Beam is not installed or the pipeline fails.
     """
     try:

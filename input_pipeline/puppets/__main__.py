@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from input_pipeline.puppets.dataset import VERSIONS, write_dataset
-from maskanim_jax.errors import exit_with_sentence
+from maskanim_jax.errors import run_main
 from maskanim_jax.utils.paths import user_path
 
 
@@ -46,4 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from tqdm import tqdm
 
-from maskanim_jax.animation.compiled import compiled, step_for_a_video, unit
+from maskanim_jax.animation.compiled import compiled, make_video_step, to_float_square
 from maskanim_jax.animation.generate import animate, nearest_frame
 from maskanim_jax.animation.inputs import (
     Driving,
@@ -209,14 +209,14 @@ class Animator:
 
     def strip(self, pictures: Mapping[str, np.ndarray]) -> np.ndarray:
         """What `pictures` yielded for a frame side by side, with captions: one (H, W, 3) uint8 picture."""
-        return strip(pictures, self.run.system.picture_order, self.frame_size, captions=True)
+        return strip(pictures, self.run.system.output_names, self.frame_size, captions=True)
 
-    def stream(self, source: Picture, *, fit: Fit = "crop", **options: Option) -> Session:
+    def stream(self, source: Picture, *, fit: Fit = "crop", **options: Option) -> AnimationStream:
         """A session that takes one driving frame at a time, as from a camera; UserError like `animate`."""
-        return Session(self, read_picture(source), fit, self._options(options))
+        return AnimationStream(self, read_picture(source), fit, self._options(options))
 
     def _names(self, names: Sequence[str]) -> tuple[str, ...]:
-        known = self.run.system.picture_order
+        known = self.run.system.output_names
         for name in names:
             if name not in known:
                 raise UserError(f"there is no picture {name!r}: this system has {', '.join(known)}")
@@ -227,15 +227,15 @@ class Animator:
         return self.run.system.animation_options(texts)
 
 
-class Session:
+class AnimationStream:
     """Animates a source frame by frame: `frame = session(driving_frame)`; relative motion is measured from the first one."""
 
     def __init__(self, animator: Animator, source: np.ndarray, fit: Fit, options: Any) -> None:
         self._animator, self._system, self._fit, self._options = animator, animator.run.system, fit, options
         self._compiled = compiled(self._system, animator.run.variables, 1)
-        self._step = step_for_a_video(self._compiled, options)
-        self._source = unit(source, self._system.frame_size, fit)[None]
-        self._begun: Any = None
+        self._step = make_video_step(self._compiled, options)
+        self._source = to_float_square(source, self._system.frame_size, fit)[None]
+        self._source_state: Any = None
 
     def __call__(self, driving: Picture) -> np.ndarray:
         """The source in the pose of `driving`, (H, W, 3) uint8 of any size: (S, S, 3) uint8."""
@@ -243,12 +243,12 @@ class Session:
 
     def pictures(self, driving: Picture, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """All intermediate pictures of one driving frame by name, or those of `names`: (H, W, 3) uint8."""
-        frame = unit(read_picture(driving), self._system.frame_size, self._fit)[None]
-        if self._begun is None:
-            self._begun = self._compiled.begin(self._source, frame)
-            if sentences := self._system.warnings(self._begun, self._options):
+        frame = to_float_square(read_picture(driving), self._system.frame_size, self._fit)[None]
+        if self._source_state is None:
+            self._source_state = self._compiled.begin(self._source, frame)
+            if sentences := self._system.warnings(self._source_state, self._options):
                 _warn("; ".join(sentences))
-        shown = self._step(self._begun, frame, self._options, self._animator._names(names))
+        shown = self._step(self._source_state, frame, self._options, self._animator._names(names))
         return {name: to_uint8(np.asarray(values, np.float32)[0]) for name, values in shown.items()}
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.shards import Split
-from maskanim_jax.evaluation.probe import choose, probe, probe_alarms
+from maskanim_jax.evaluation.probe import probe, probe_pairs, probe_warnings
 from maskanim_jax.systems.interface import System, Variables
 from maskanim_jax.video.strips import grid, strip, to_uint8
 
@@ -35,8 +35,8 @@ def held_out_pictures(system: System, variables: Variables, split: Split, seed: 
     shown = jax.device_get(_shown(system, variables, jnp.asarray(sources), jnp.asarray(drivings), jax.random.key(seed)))
     rows = [
         strip(
-            {name: shown[name][i] for name in system.picture_order},
-            system.picture_order,
+            {name: shown[name][i] for name in system.output_names},
+            system.output_names,
             max(96, system.frame_size),
             captions=i == 0,
         )
@@ -47,11 +47,11 @@ def held_out_pictures(system: System, variables: Variables, split: Split, seed: 
 
 def held_out_probe(system: System, variables: Variables, split: Split) -> tuple[dict[str, float], list[str]]:
     """Does the system animate by pose? (figures of `probe` for the log, alarms in words); nothing when there are no two identities."""
-    batch = choose(split)
+    batch = probe_pairs(split)
     if batch is None:
         return {}, []
     figures = probe(system, variables, batch)
-    return figures, probe_alarms(figures)
+    return figures, probe_warnings(figures)
 
 
 def _show(

@@ -75,7 +75,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
     return result
 
 
-def find_vgg19(cache: Path | None = None, only: Container[str] | None = None) -> Vgg:
+def load_vgg19(cache: Path | None = None, only: Container[str] | None = None) -> Vgg:
     """VGG-19 with ImageNet weights from the cache, all arrays or `only` some; UserError when it isn't there or was changed since."""
     folder = cache or default_cache()
     path, note = folder / "vgg19.npz", folder / "vgg19.json"
@@ -104,7 +104,7 @@ def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
     folder = cache or default_cache()
     if input is None:
         try:
-            find_vgg19(folder)
+            load_vgg19(folder)
             return folder / "vgg19.npz"
         except UserError:
             pass  # absent or damaged: it is made again

@@ -29,9 +29,9 @@ class Chosen(Echo):
 
     __hash__ = object.__hash__
 
-    def animate(self, variables, begun, driving, options):
-        shown = super().animate(variables, begun, driving, options)
-        return shown | {"fine": float(dict(options).get("mask_scale", 1)) * driving + begun["first"]}
+    def animate(self, variables, source_state, driving, options):
+        shown = super().animate(variables, source_state, driving, options)
+        return shown | {"fine": float(dict(options).get("mask_scale", 1)) * driving + source_state["first"]}
 
 
 def levels(frames):
@@ -225,10 +225,10 @@ from small_train import small_config
 class Moving(SmallSystem):
     def animation_options(self, given): return ()
     def for_inference(self, variables): return variables
-    def begin_animation(self, variables, source, first): return source
-    def warnings(self, begun, options): return []
+    def encode_source(self, variables, source, first): return source
+    def warnings(self, source_state, options): return []
     def pose_distance(self, variables, source, driving): return driving.mean((1, 2, 3))
-    def animate(self, variables, begun, driving, options): return self.reconstruct(variables, driving, driving)
+    def animate(self, variables, source_state, driving, options): return self.reconstruct(variables, driving, driving)
 
 experiment.build = loading.build = lambda config: Moving()
 animator = maskanim_jax.run_training(small_config({str(tiny_shards)!r}), {str(tmp_path / "run")!r})

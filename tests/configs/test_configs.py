@@ -52,7 +52,7 @@ def test_the_papers_reading_of_taichi():
     )
     assert (c.loss.perceptual, c.loss.mask, c.perturb.noise, c.perturb.strips) == (10, 100, 20, 6)
     assert (c.perturb.threshold, c.perturb.test_threshold, c.perturb.test_scale) == ("median", "median", 0.75)
-    assert build(c).departures() == []
+    assert build(c).paper_deviations() == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_released_readings(module, batch, taps, threshold):
     c = module.get_config("released")
     assert (c.batch_size, len(c.loss.vgg_layers), c.perturb.threshold, c.optim.beta2) == (batch, taps, threshold, 0.999)
     assert tuple(c.loss.pyramid_sizes) == (256, 128, 64, 32)
-    assert build(c).departures() == []
+    assert build(c).paper_deviations() == []
 
 
 def test_an_epoch_is_the_papers():
@@ -136,7 +136,7 @@ def test_fomms_released_settings(module, epochs, milestones, repeats, batch, adv
     assert (critic.enabled, critic.keypoints, critic.spectral_norm) == (adversarial, keypoints, spectral)
     assert (c.optim.learning_rate, c.optim.beta1, c.optim.beta2) == (2e-4, 0.5, 0.999)
     assert (tuple(c.loss.pyramid_sizes), len(c.loss.vgg_layers), c.align_corners) == ((256, 128, 64, 32), 5, False)
-    assert build(c).departures() == []
+    assert build(c).paper_deviations() == []
 
 
 def test_moving_gifs_have_one_jacobian_and_another_augmentation():

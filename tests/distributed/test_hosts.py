@@ -249,7 +249,7 @@ def test_an_address_that_cannot_be_is_a_sentence(monkeypatch, value):
 WATCHED = """
 import sys, time
 from maskanim_jax.distributed import peers as hosts
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.distributed.rendezvous import meet
 hosts.BEAT, hosts.SILENCE, hosts.GRACE = 0.3, 3.0, 2.0
 port, count, index, role = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -267,7 +267,7 @@ def main():
     if role == "waits":
         print("waiting", flush=True)
         time.sleep(120)
-exit_with_sentence(main)
+run_main(main)
 """
 
 

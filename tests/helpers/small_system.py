@@ -13,7 +13,7 @@ class SmallSystem:
     """Recolours the source into the driving frame; `batch_norm=False`: plain least squares on what the pixels are."""
 
     name, result, mask_picture = "small", "answer", None
-    picture_order = ("source", "driving", "answer")
+    output_names = ("source", "driving", "answer")
     frame_size = 32
 
     def __init__(self, batch_norm=True):
@@ -60,14 +60,14 @@ class SmallSystem:
     def animation_options(self, given):
         return ()
 
-    def begin_animation(self, variables, source, first_driving):
+    def encode_source(self, variables, source, first_driving):
         return source
 
-    def animate(self, variables, begun, driving, options):
-        return self.reconstruct(variables, begun + 0 * driving, driving)
+    def animate(self, variables, source_state, driving, options):
+        return self.reconstruct(variables, source_state + 0 * driving, driving)
 
-    def alarms(self, metrics):
+    def collapse_warnings(self, metrics):
         return []
 
-    def departures(self):
+    def paper_deviations(self):
         return []

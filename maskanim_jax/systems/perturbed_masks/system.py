@@ -23,7 +23,7 @@ from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, random_negative
 from maskanim_jax.systems.interface import Gradients, Pictures, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
-from maskanim_jax.systems.perturbed_masks.config_checks import advice, check, departures, shape_settings
+from maskanim_jax.systems.perturbed_masks.config_checks import advice, check, paper_deviations, shape_settings
 from maskanim_jax.systems.perturbed_masks.networks import (
     TEMPERATURE,
     CoarseGenerator,
@@ -48,7 +48,7 @@ class PerturbedMasks:
     result = "fine"
     mask_picture = "driving_mask"
     variants = VARIANTS
-    picture_order = ("source", "source_mask", "driving", "driving_mask", "perturbed", "refined", "coarse", "fine")
+    output_names = ("source", "source_mask", "driving", "driving_mask", "perturbed", "refined", "coarse", "fine")
 
     def __init__(self, config: ConfigDict) -> None:
         check(config)
@@ -202,10 +202,10 @@ class PerturbedMasks:
     def shape_settings(self) -> dict[str, Any]:
         return shape_settings(self.config)
 
-    def departures(self) -> list[str]:
-        return departures(self.config)
+    def paper_deviations(self) -> list[str]:
+        return paper_deviations(self.config)
 
-    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+    def collapse_warnings(self, metrics: Mapping[str, float]) -> list[str]:
         """Sentences for the log when masks have died, and which config keeps them alive where this one is known not to."""
         help = advice(self.config)
         if metrics["mask_space"] < DEAD_SPACE:
@@ -259,7 +259,7 @@ class PerturbedMasks:
     def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
         return parse_options(given, self.config.perturb)
 
-    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
+    def encode_source(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
         del first_driving  # masks are absolute: no frame of the driver is special
         return {
             "source": source,
@@ -271,10 +271,10 @@ class PerturbedMasks:
         return self._run(variables, "mask", driving)
 
     def animate(
-        self, variables: Variables, begun: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
+        self, variables: Variables, source_state: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
     ) -> Pictures:
         source, small, source_mask = (
-            jnp.broadcast_to(begun[name], (driving.shape[0], *begun[name].shape[1:]))
+            jnp.broadcast_to(source_state[name], (driving.shape[0], *source_state[name].shape[1:]))
             for name in ("source", "small", "mask")
         )
         mask = self.pose(variables, driving) if pose is None else pose
@@ -298,7 +298,7 @@ class PerturbedMasks:
             "fine": fine,
         }
 
-    def warnings(self, begun: PyTree, options: Any) -> list[str]:
+    def warnings(self, source_state: PyTree, options: Any) -> list[str]:
         return []  # masks are absolute: source and first driving frame need not be alike
 
     def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:
