@@ -15,6 +15,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 .PHONY: demo study test test-fast lint soak lock clean
 
 demo: $(VENV)/installed
+	$(BIN)/python -m maskanim_jax.animate --checkpoint=puppets --example=$(DEMO)/first_minute
 	$(BIN)/python -m maskanim_jax.weights vgg19
 	$(BIN)/python -m maskanim_jax.main --config=configs/demo.py --workdir=$(DEMO) --mode=all
 

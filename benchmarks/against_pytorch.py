@@ -29,7 +29,7 @@ from benchmarks.comparison.measure import BATCHES, ROUNDS, Comparison
 from benchmarks.comparison.start import CONFIGS, STEP_BATCHES, SYSTEMS
 from benchmarks.comparison.table import table
 from benchmarks.comparison.worker import COMPILED, OURS, PYTORCH, export
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 
 TASKS = ("step", "animation", "memory")
 HUGE = {"ours": ["ours"], "both": ["ours", "others"], "none": []}
@@ -117,4 +117,4 @@ def _write(path: Path | None, about: dict, done: Sequence[Comparison]) -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -15,7 +15,7 @@ from input_pipeline.from_config import held_out_split, open_data
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.manager import EMA, FOLDER, Checkpoints
 from maskanim_jax.distributed.sharding import make_mesh
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.evaluation.reconstruction import reconstruct
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.systems.train_state import abstract_state
@@ -60,4 +60,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from configs import puppets  # noqa: E402
 from input_pipeline.from_config import ensure_shards  # noqa: E402
 from maskanim_jax.distributed import setup  # noqa: E402
-from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.errors import UserError, run_main  # noqa: E402
 from maskanim_jax.systems.train_state import fresh_state  # noqa: E402
 from maskanim_jax.training import experiment, loop  # noqa: E402
 from maskanim_jax.training.metric_window import Window  # noqa: E402
@@ -131,4 +131,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

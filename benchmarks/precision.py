@@ -22,7 +22,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/helpers")]  # the formula weights a
 
 import parity  # noqa: E402
 
-from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.errors import UserError, run_main  # noqa: E402
 from maskanim_jax.nn.resize import bilinear  # noqa: E402
 from maskanim_jax.systems import build  # noqa: E402
 from maskanim_jax.systems.perturbed_masks import system as system_module  # noqa: E402
@@ -112,4 +112,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

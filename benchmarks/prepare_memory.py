@@ -20,7 +20,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.errors import UserError, run_main  # noqa: E402
 
 SIDE = 256
 REPEATED = 250  # frames
@@ -92,4 +92,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

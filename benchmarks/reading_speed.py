@@ -24,7 +24,7 @@ from tqdm import tqdm
 from input_pipeline.pairs import PairStream
 from input_pipeline.prepare import prepare
 from input_pipeline.shards import open_split
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.writer import VideoWriter
 
@@ -149,4 +149,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

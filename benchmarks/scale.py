@@ -26,7 +26,7 @@ from collectives import collectives, counted  # noqa: E402
 from configs import puppets  # noqa: E402
 from maskanim_jax.distributed import setup  # noqa: E402
 from maskanim_jax.distributed.sharding import everywhere, make_mesh, replicated, to_devices  # noqa: E402
-from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.errors import UserError, run_main  # noqa: E402
 from maskanim_jax.losses.vgg import used_weights  # noqa: E402
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19  # noqa: E402
 from maskanim_jax.systems import build  # noqa: E402
@@ -85,4 +85,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -20,7 +20,7 @@ from input_pipeline.shards import open_split
 from maskanim_jax.animation.generate import animate
 from maskanim_jax.checkpoints.loading import load_run, saved_config
 from maskanim_jax.distributed import setup
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 
 STILL_FRAMES = 16
 AS_TRUTH = ({"ablation": "no_id"}, {"motion": "absolute"})
@@ -106,4 +106,4 @@ def main():
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.errors import UserError, run_main  # noqa: E402
 
 LINE = re.compile(r"first step after ([\d.]+) s \(compile cache (\w+), compiled and done in ([\d.]+) s\)")
 
@@ -98,4 +98,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

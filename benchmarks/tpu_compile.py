@@ -33,7 +33,7 @@ os.environ |= {
 import hlo_traffic  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
-from maskanim_jax.errors import UserError, exit_with_sentence  # noqa: E402
+from maskanim_jax.errors import UserError, run_main  # noqa: E402
 
 TOPOLOGIES = ("v5e:2x2", "v5e:2x4", "v5e:4x4")
 BATCHES = (16, 64, 256)
@@ -264,4 +264,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -15,8 +15,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from input_pipeline.puppets.dataset import Clip, clips, render_clip, true_animation
-from maskanim_jax.errors import exit_with_sentence
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.errors import run_main
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.strips import CAPTION_HEIGHT, strip
 
 HERE = Path(__file__).parent / "pictures"
@@ -65,9 +65,9 @@ class Painter:
     ) -> dict[str, np.ndarray]:
         """All pictures of one driving frame (S, S, 3); with `invert` as if m had drawn the driver's mask in negative."""
         chosen = self.system.animation_options(options)
-        begun = self.system.begin_animation(self.variables, source[None], driving[None])
+        source_state = self.system.encode_source(self.variables, source[None], driving[None])
         pose = self.system.pose(self.variables, driving[None])
-        shown = self.system.animate(self.variables, begun, driving[None], chosen, 1 - pose if invert else pose)
+        shown = self.system.animate(self.variables, source_state, driving[None], chosen, 1 - pose if invert else pose)
         pictures = {name: np.asarray(values[0], np.float32) for name, values in shown.items()}
         return {**pictures, "result": pictures["fine"], "truth": truth}
 
@@ -183,10 +183,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: {case.label}: L1 {case.distance:.4f}")
     args.output.mkdir(parents=True, exist_ok=True)
     for name, page in pages.items():
-        with replacing(args.output / f"{name}.png") as temporary:
+        with atomic_write(args.output / f"{name}.png") as temporary:
             page.save(temporary, format="PNG", optimize=True)
     return 0
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

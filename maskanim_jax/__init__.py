@@ -9,15 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from maskanim_jax.animation.animator import Animator, Session, load
+    from maskanim_jax.animation.animator import AnimationStream, Animator, load
     from maskanim_jax.api import load_config, run_training
     from maskanim_jax.errors import UserError
 
     __version__: str
 
-__all__ = ["Animator", "Session", "UserError", "__version__", "load", "load_config", "run_training"]
+__all__ = ["AnimationStream", "Animator", "UserError", "__version__", "load", "load_config", "run_training"]
 LAZY = {"UserError": "maskanim_jax.errors"} | dict.fromkeys(
-    ("Animator", "Session", "load", "load_config", "run_training"), "maskanim_jax.api"
+    ("Animator", "AnimationStream", "load", "load_config", "run_training"), "maskanim_jax.api"
 )
 """Names that are imported when they are first asked for, with the module that has them."""
 

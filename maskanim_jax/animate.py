@@ -10,10 +10,10 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, get_args
 
-from maskanim_jax.animation.jobs import named, plan, render
-from maskanim_jax.errors import check_at_least, exit_with_sentence
+from maskanim_jax.animation.jobs import example_job, jobs_from_args, named, render
+from maskanim_jax.errors import check_at_least, run_main
 from maskanim_jax.systems.options import system_flags
-from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.utils.memory import reexec_with_huge_pages
 from maskanim_jax.utils.paths import path_or_bucket, user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.workdir.renamed_fields import refuse_old_names
@@ -52,7 +52,6 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--output",
-        required=True,
         type=user_text,
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
@@ -69,6 +68,12 @@ def parser() -> argparse.ArgumentParser:
         choices=get_args(Fit),
         default="crop",
         help="make frames square by a centre crop or by padding",
+    )
+    add(
+        "--example",
+        type=user_text,
+        metavar="FOLDER",
+        help="animate the example that comes with a bundled checkpoint: source.png, driving.mp4, out.mp4 and strip.mp4 in FOLDER",
     )
     add("--save_intermediates", type=user_text, metavar="OUT", help="also write all intermediate pictures side by side")
     add("--batch", type=int, default=8, metavar="N", help="frames at once (default 8)")
@@ -87,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_old_names(sys.argv[1:] if argv is None else argv)
     args = parser().parse_args(argv)
     check_at_least("--batch", args.batch)
-    jobs = plan(args)
+    jobs = example_job(args) if args.example else jobs_from_args(args)
     from maskanim_jax.checkpoints.loading import load_run, saved_config
     from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
@@ -108,5 +113,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    with_huge_pages()
-    exit_with_sentence(main)
+    reexec_with_huge_pages()
+    run_main(main)

@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from maskanim_jax.animation.animator import Animator, Session, load
+from maskanim_jax.animation.animator import AnimationStream, Animator, load
 from maskanim_jax.utils.paths import path_or_bucket
 from maskanim_jax.workdir import config_files
 
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-__all__ = ["Animator", "Session", "load", "load_config", "run_training"]
+__all__ = ["AnimationStream", "Animator", "load", "load_config", "run_training"]
 
 
 def load_config(name: str) -> ConfigDict:

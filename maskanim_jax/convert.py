@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from maskanim_jax.conversion.exporting import export_checkpoint
 from maskanim_jax.conversion.importing import import_checkpoint
-from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, run_main
 from maskanim_jax.utils.paths import user_path
 from maskanim_jax.workdir.config_files import load_config
 
@@ -77,4 +77,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -15,7 +15,7 @@ from typing import get_args
 from input_pipeline.preparation.boxes import COLUMNS, Box, key_of
 from input_pipeline.preparation.cropping import PICTURE_FORMATS, output_names, write_boxes, write_crop
 from input_pipeline.preparation.subject import Finder, Found, find_parts
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.video.writer import check_writable
 
@@ -112,4 +112,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

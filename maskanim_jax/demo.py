@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from maskanim_jax.errors import check_at_least, exit_with_sentence
+from maskanim_jax.errors import check_at_least, run_main
 from maskanim_jax.utils.paths import user_path, user_text
 from maskanim_jax.web.serve import SHIPPED, _end, bundled_checkpoints, serve, workdirs
 
@@ -64,4 +64,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

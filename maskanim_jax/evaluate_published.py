@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from maskanim_jax.errors import check_at_least, exit_with_sentence
+from maskanim_jax.errors import check_at_least, run_main
 from maskanim_jax.evaluation.published import FRAMES, as_text, evaluate_set, write
 from maskanim_jax.evaluation.published_panels import find_sets
 from maskanim_jax.pretrained import backends
@@ -56,4 +56,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

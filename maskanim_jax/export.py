@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.exporting.export import FORMATS, PLATFORMS, check_export, export
 from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.paths import path_or_bucket, user_path
@@ -38,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
     add("--platforms", metavar="LIST", help=f"of jax: where it shall run (default {PLATFORMS})")
     add("--batch", type=int, metavar="N", help="frames at once; default: any number (jax), 1 (onnx)")
     add("--pictures", action="store_true", help="export all intermediate pictures, not only the result")
-    for name, sentence in system_flags().items():
-        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=sentence.replace("%", "%%"))
+    for name, message in system_flags().items():
+        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=message.replace("%", "%%"))
     return flags
 
 
@@ -79,4 +79,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -16,8 +16,8 @@ from absl import flags, logging
 from ml_collections import config_flags
 
 from maskanim_jax.buckets.address import shown
-from maskanim_jax.errors import UserError, exit_with_sentence
-from maskanim_jax.utils.memory import with_huge_pages
+from maskanim_jax.errors import UserError, run_main
+from maskanim_jax.utils.memory import reexec_with_huge_pages
 from maskanim_jax.utils.paths import expand_flags
 from maskanim_jax.workdir.config_files import find_config_flag
 from maskanim_jax.workdir.renamed_fields import refuse_old_names
@@ -93,7 +93,7 @@ def main() -> None:
     parse(sys.argv)
     logging.set_verbosity(logging.WARNING)
     from maskanim_jax.distributed import setup
-    from maskanim_jax.evaluation import evaluate_run
+    from maskanim_jax.evaluation import evaluate_run, followed
     from maskanim_jax.reports import run_page
     from maskanim_jax.training import loop
 
@@ -106,18 +106,20 @@ def main() -> None:
         return
     steps: dict[str, Callable[..., object]] = {
         "train": functools.partial(loop.train, allow_config_change=ACCEPT.value, restore_step=FROM_STEP.value),
+        "before": followed.measure_before,
         "reconstruct": evaluate_run.reconstruct_test,
         "animate": evaluate_run.animate_test,
+        "followed": followed.measure_followed,
     }
-    for name, step in steps.items():
-        if MODE.value in (name, "all"):
-            step(CONFIG.value, workdir)
+    done = {name: step(CONFIG.value, workdir) for name, step in steps.items() if MODE.value in (name, "all")}
     page = run_page.write_report(workdir)
     print(
         f"\n{run_page.summary(workdir)}\nLook at {shown(page)}; videos are in {shown(workdir)}/reconstruction and {shown(workdir)}/animation."
     )
+    if isinstance(verdict := done.get("followed"), followed.Verdict):
+        print(verdict.sentence)
 
 
 if __name__ == "__main__":
-    with_huge_pages()
-    exit_with_sentence(main)
+    reexec_with_huge_pages()
+    run_main(main)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from maskanim_jax.buckets.address import shown
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.reports.run_page import write_report
 from maskanim_jax.utils.paths import path_or_bucket, user_path
 
@@ -39,4 +39,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from maskanim_jax.buckets.local_paths import in_words, opened
-from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
+from maskanim_jax.errors import UserError, check_at_least, run_main
 from maskanim_jax.reports.study import REPORT, SETS, chosen_sets, plan, run_study
 from maskanim_jax.utils.paths import path_or_bucket, user_path
 
@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--frames", type=int, default=8, metavar="N", help="frames of each pair (default 8)")
     flags.add_argument(
-        "--page", type=user_path, metavar="FILE.md", help="also renew the tables, curves and strips of this page"
+        "--page", type=user_path, metavar="FILE.md", help="also regenerate the tables, curves and strips of this page"
     )
     return flags
 
@@ -70,10 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         page, csv, json = (in_words(path) for path in (written.page, written.csv, written.json))
         print(f"the report is {page}; its figures are in {csv} and {json}")
         if args.page:
-            study_page.renew(args.page, folders, written.figures)
+            study_page.regenerate(args.page, folders, written.figures)
             print(f"renewed {args.page}")
     return 0
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from maskanim_jax.buckets.local_paths import in_words, opened
-from maskanim_jax.errors import UserError, check_at_least, exit_with_sentence
-from maskanim_jax.evaluation.cross_identity import measure_truth, table
+from maskanim_jax.errors import UserError, check_at_least, run_main
+from maskanim_jax.evaluation.cross_identity import measure_cross_identity, table
 from maskanim_jax.utils.paths import path_or_bucket, user_path
+from maskanim_jax.workdir.results import TRUTH
 
 if TYPE_CHECKING:
     pass
-
-FILE = "truth.json"
 
 
 def parse_more(given: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument(
         "--output",
         type=user_path,
-        help=f"default: {FILE} in the run's folder, with another split or world in its name; nothing is written for a bundled checkpoint",
+        help=f"default: {TRUTH} in the run's folder, with another split or world in its name; nothing is written for a bundled checkpoint",
     )
     args = flags.parse_args(argv)
     for name, least in (("pairs", 1), ("frames", 2), ("seed", 0), ("world", 0)):
@@ -79,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with opened(args.workdir) as args.workdir:
         setup.prepare(saved_config(args.workdir))
         run = load_run(args.workdir)
-        figures = measure_truth(
+        figures = measure_cross_identity(
             run,
             pairs=args.pairs,
             frames=args.frames,
@@ -95,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         other = "" if args.split == "test" else f"_{args.split}"
         other = other if args.world is None else f"_world{args.world}"
-        output = args.output or (args.workdir / FILE.replace(".json", f"{other}.json"))
+        output = args.output or (args.workdir / TRUTH.replace(".json", f"{other}.json"))
         try:
             write_figures(output, figures)
         except OSError as error:
@@ -105,4 +104,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

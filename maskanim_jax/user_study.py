@@ -8,7 +8,7 @@ import io
 import json
 from collections.abc import Sequence
 
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.evaluation.user_study import Cell, _write, read_trials, table, tally, write_study
 from maskanim_jax.utils.paths import user_path
 
@@ -88,4 +88,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

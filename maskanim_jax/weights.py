@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from maskanim_jax.errors import exit_with_sentence
+from maskanim_jax.errors import run_main
 from maskanim_jax.pretrained.vgg19 import install_vgg19
 from maskanim_jax.utils.cache import default_cache
 from maskanim_jax.utils.paths import user_path
@@ -49,4 +49,4 @@ def _install_for_metrics(name: str, input: Path | None, cache: Path | None) -> N
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from maskanim_jax.checkpoints.bundled import CARD, CONFIG, DRIVING, FOLDER, LARGEST, SOURCE, VARIABLES, VERSION, key
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.utils import json_files
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 
 EXAMPLES = 4
 
@@ -51,7 +51,7 @@ def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in content.items():
-        with replacing(folder / file) as temporary:
+        with atomic_write(folder / file) as temporary:
             temporary.write_bytes(data)
     if run.config.data.puppets.test_identities:
         _draw_example(run, folder)
@@ -114,7 +114,7 @@ def _draw_example(run: LoadedRun, folder: Path) -> None:
         suffix = f"-{number + 1}" if number else ""
         source, driving = (folder / name.replace(".", f"{suffix}.") for name in (SOURCE, DRIVING))
         still = next(render_clip(held_out[number], run.system.frame_size)).frame
-        with replacing(source) as temporary:
+        with atomic_write(source) as temporary:
             Image.fromarray(still).save(temporary, format="PNG", optimize=True)
         with VideoWriter(driving, FRAME_RATE) as video:
             for drawn in render_clip(held_out[-1 - number], run.system.frame_size):
@@ -139,4 +139,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

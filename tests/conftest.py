@@ -49,11 +49,11 @@ def compiled_programs_go():
     if "jax" in sys.modules:
         import jax
 
-        from maskanim_jax.utils.memory import give_back_memory
+        from maskanim_jax.utils.memory import trim_host_memory
 
         jax.clear_caches()
         gc.collect()
-        give_back_memory()
+        trim_host_memory()
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from benchmarks.accelerator import __doc__ as told
 from benchmarks.accelerator import parts
 from benchmarks.accelerator.report import Report
 from benchmarks.accelerator.supervisor import Stopped, Supervisor
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 
 KINDS = ("device", "parity", "training", "animation", "learning", "pytorch")
 STOPPED = 143
@@ -96,4 +96,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

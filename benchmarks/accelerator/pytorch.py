@@ -100,12 +100,12 @@ def _animation(config: Any, batch: int, device: str, seconds: float = 2.0) -> fl
     model = _model(config, device).eval()
     source, driving = (_frames(repeated(each, batch), device) for each in pairs(DRAWN, config.frame_size, 1))
     with _autocast(config, device):
-        begun = model.begin(source[:1], driving[:1])
+        source_state = model.begin(source[:1], driving[:1])
 
     def run(count: int) -> _Done:
         for _ in range(count):
             with _autocast(config, device):
-                model.frames(begun, driving)
+                model.frames(source_state, driving)
         return _Done(device)
 
     return timed(run, seconds)[0]

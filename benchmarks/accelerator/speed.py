@@ -103,7 +103,7 @@ def training(configs: Callable[[], Any], batches: list[int], seconds: float) -> 
 
 def animation(configs: Callable[[], Any], batches: list[int], seconds: float) -> Iterator[Row]:
     """A row for each batch: frames a second on the device alone, and with frames fetched as `maskanim_jax.animate` does."""
-    from maskanim_jax.animation.compiled import Compiled
+    from maskanim_jax.animation.compiled import JittedModel
 
     config = configs()
     system: Any = build(config)
@@ -112,22 +112,26 @@ def animation(configs: Callable[[], Any], batches: list[int], seconds: float) ->
     frames = [each.astype(np.float32) / 255 for each in pairs(DRAWN, config.frame_size, 1)]
     for batch in sorted(batches):
         row = {"system": config.system, "precision": config.precision, "size": config.frame_size, "batch": batch}
-        ready, driving = Compiled(system, variables, batch), repeated(frames[1], batch)
-        begun = ready.begin(frames[0][:1], frames[1][:1])
+        ready, driving = JittedModel(system, variables, batch), repeated(frames[1], batch)
+        source_state = ready.begin(frames[0][:1], frames[1][:1])
         began = time.perf_counter()
         try:
             placed = jax.block_until_ready(jax.device_put(driving))
-            jax.block_until_ready(ready.step(begun, placed, options, (system.result,)))
+            jax.block_until_ready(ready.step(source_state, placed, options, (system.result,)))
             compile_s = time.perf_counter() - began
 
-            def on_device(count: int, placed: Any = placed, ready: Any = ready, begun: Any = begun) -> Any:
+            def on_device(
+                count: int, placed: Any = placed, ready: Any = ready, source_state: Any = source_state
+            ) -> Any:
                 for _ in range(count):
-                    found = ready.step(begun, placed, options, (system.result,))
+                    found = ready.step(source_state, placed, options, (system.result,))
                 return found
 
-            def fetched(count: int, driving: Any = driving, ready: Any = ready, begun: Any = begun) -> Any:
+            def fetched(
+                count: int, driving: Any = driving, ready: Any = ready, source_state: Any = source_state
+            ) -> Any:
                 for _ in range(count):
-                    found = ready.step(begun, driving, options, (system.result,))
+                    found = ready.step(source_state, driving, options, (system.result,))
                     np.asarray(found[system.result], np.float32)
 
             device_s, calls = timed(on_device, seconds / 2)
@@ -138,7 +142,9 @@ def animation(configs: Callable[[], Any], batches: list[int], seconds: float) ->
             yield row | {"note": "does not fit into the device's memory"}
             return
         flops = devices.flops_of(
-            jax.jit(lambda v, b, d: system.animate(v, b, d, options)[system.result]).lower(variables, begun, driving)
+            jax.jit(lambda v, b, d: system.animate(v, b, d, options)[system.result]).lower(
+                variables, source_state, driving
+            )
         )
         yield row | {
             "frames_per_s": batch / device_s,

@@ -52,10 +52,10 @@ def _narrow(config: Any, system: str) -> None:
 def features_of(config: Any) -> tuple[dict[str, np.ndarray], str]:
     """VGG-19's arrays that the loss needs, and whether they are "imagenet" or, where none were downloaded, "untrained"."""
     from maskanim_jax.losses.vgg import used_names, used_weights
-    from maskanim_jax.pretrained.vgg19 import find_vgg19, untrained_vgg19
+    from maskanim_jax.pretrained.vgg19 import load_vgg19, untrained_vgg19
 
     try:
-        return find_vgg19(only=used_names(config.loss.vgg_layers)), "imagenet"
+        return load_vgg19(only=used_names(config.loss.vgg_layers)), "imagenet"
     except UserError:
         return used_weights(untrained_vgg19(config.seed), config.loss.vgg_layers), "untrained"
 

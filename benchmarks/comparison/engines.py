@@ -67,14 +67,14 @@ class EngineSide:
         begin, animate = self.models[batch]
         began, found = time.perf_counter(), []
         first = _unit(video[:1])
-        begun = {
+        source_state = {
             name.removesuffix("_out"): value.copy()
             for name, value in begin({"source": _unit(source[None]), "first": first}).items()
         }
         for start in range(0, len(video), batch):
             driving = _unit(video[start : start + batch])
             filled = np.concatenate([driving, *[driving[-1:]] * (batch - len(driving))])
-            (frames,) = animate({"driving": filled, **begun}).values()
+            (frames,) = animate({"driving": filled, **source_state}).values()
             found.append(np.array(frames[: len(driving)]))
         return (time.perf_counter() - began) / len(video), np.concatenate(found)
 

@@ -31,7 +31,7 @@ class Begun(NamedTuple):
     """What is computed once for a video: the source, its keypoints, those of the first driving frame."""
 
     source: Tensor
-    at_source: Keypoints
+    kp_source: Keypoints
     first: Keypoints
 
 
@@ -98,22 +98,22 @@ class DenseMotion(nn.Module):
             config.align_corners,
         )
 
-    def forward(self, source: Tensor, at_source: Keypoints, wanted: Keypoints) -> tuple[Tensor, Tensor | None]:
+    def forward(self, source: Tensor, kp_source: Keypoints, wanted: Keypoints) -> tuple[Tensor, Tensor | None]:
         """The deformation (N, L, L, 2) and the occlusion (N, 1, L, L)."""
         n, k = wanted.value.shape[:2]
         small = self.down(source)
         height, width = small.shape[2:]
         places = grid(height, width, source.device)
         moved = places - wanted.value[:, :, None, None]
-        if wanted.jacobian is not None and at_source.jacobian is not None:
-            change = at_source.jacobian @ inverse(wanted.jacobian)
+        if wanted.jacobian is not None and kp_source.jacobian is not None:
+            change = kp_source.jacobian @ inverse(wanted.jacobian)
             moved = (change[:, :, None, None] @ moved[..., None]).squeeze(-1)
-        moved = moved + at_source.value[:, :, None, None]
+        moved = moved + kp_source.value[:, :, None, None]
         motions = torch.cat([places.expand(n, 1, -1, -1, -1), moved], 1)  # (N, K + 1, L, L, 2)
         stacked = motions.view(n, (k + 1) * height, width, 2)
         warped = F.grid_sample(small.expand(n, -1, -1, -1), stacked, align_corners=self.corners)
         warped = warped.view(n, 3, k + 1, height, width).transpose(1, 2)
-        heat = gaussians(wanted.value, places, self.variance) - gaussians(at_source.value, places, self.variance)
+        heat = gaussians(wanted.value, places, self.variance) - gaussians(kp_source.value, places, self.variance)
         heat = F.pad(heat, (0, 0, 0, 0, 1, 0))  # none for the background
         x = self.hourglass(torch.cat([heat[:, :, None], warped], 2).flatten(1, 2))
         masks = self.mask(x).softmax(1)
@@ -141,12 +141,12 @@ class Generator(nn.Module):
         self.final = nn.Conv2d(widths[0], 3, 7, padding=3)
         self.dense_motion_network, self.corners = DenseMotion(config), config.align_corners
 
-    def forward(self, source: Tensor, at_source: Keypoints, wanted: Keypoints) -> Tensor:
+    def forward(self, source: Tensor, kp_source: Keypoints, wanted: Keypoints) -> Tensor:
         """Source (N or 1, 3, S, S) and keypoints to (N, 3, S, S); one source for many poses is encoded once."""
         x = self.first(source)
         for block in self.down_blocks:
             x = block(x)
-        deformation, occlusion = self.dense_motion_network(source, at_source, wanted)
+        deformation, occlusion = self.dense_motion_network(source, kp_source, wanted)
         side = x.shape[-1]
         field = resize(deformation.permute(0, 3, 1, 2), side).permute(0, 2, 3, 1)
         x = F.grid_sample(x.expand(len(field), -1, -1, -1), field, align_corners=self.corners)
@@ -223,17 +223,17 @@ class Model(nn.Module):
     ) -> dict[str, Tensor]:
         """The weighted losses of one batch; the warp is drawn if none is given."""
         weights = self.config.loss
-        at_source, at_driving = self.kp_detector(source), self.kp_detector(driving)
-        prediction = self.generator(source, at_source, at_driving)
+        kp_source, kp_driving = self.kp_detector(source), self.kp_detector(driving)
+        prediction = self.generator(source, kp_source, kp_driving)
         losses = {"perceptual": weights.perceptual * perceptual({"fine": prediction}, target)["fine"]}
         warp = Warp.drawn(len(driving), self.config, driving.device) if warp is None else warp
         at_warped = self.kp_detector(warp.frames(driving, self.config.align_corners).detach())
         if weights.equivariance_value:
-            distance = (at_driving.value - warp(at_warped.value)).abs().mean()
+            distance = (kp_driving.value - warp(at_warped.value)).abs().mean()
             losses["equivariance_value"] = weights.equivariance_value * distance
-        if weights.equivariance_jacobian and at_driving.jacobian is not None and at_warped.jacobian is not None:
+        if weights.equivariance_jacobian and kp_driving.jacobian is not None and at_warped.jacobian is not None:
             carried = warp.jacobian(at_warped.value) @ at_warped.jacobian
-            change = inverse(at_driving.jacobian) @ carried
+            change = inverse(kp_driving.jacobian) @ carried
             distance = (torch.eye(2, device=change.device) - change).abs().mean()
             losses["equivariance_jacobian"] = weights.equivariance_jacobian * distance
         return losses
@@ -252,12 +252,12 @@ class Model(nn.Module):
         """Source and first driving frame, one each."""
         return Begun(source, self.kp_detector(source), self.kp_detector(first))
 
-    def frames(self, begun: Begun, driving: Tensor) -> Tensor:
+    def frames(self, source_state: Begun, driving: Tensor) -> Tensor:
         """The source moved as the driver moved since its first frame: (N, 3, S, S)."""
-        at_driving = self.kp_detector(driving)
-        value = begun.at_source.value + at_driving.value - begun.first.value
+        kp_driving = self.kp_detector(driving)
+        value = source_state.kp_source.value + kp_driving.value - source_state.first.value
         jacobian = None
-        if at_driving.jacobian is not None:
-            assert begun.first.jacobian is not None
-            jacobian = at_driving.jacobian @ inverse(begun.first.jacobian) @ begun.at_source.jacobian
-        return self.generator(begun.source, begun.at_source, Keypoints(value, jacobian))
+        if kp_driving.jacobian is not None:
+            assert source_state.first.jacobian is not None
+            jacobian = kp_driving.jacobian @ inverse(source_state.first.jacobian) @ source_state.kp_source.jacobian
+        return self.generator(source_state.source, source_state.kp_source, Keypoints(value, jacobian))

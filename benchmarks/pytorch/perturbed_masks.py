@@ -153,10 +153,10 @@ class Model(nn.Module):
         """Source (1, 3, S, S) and its mask; the first driving frame does not matter."""
         return Begun(source, self.mask_generator(source))
 
-    def frames(self, begun: Begun, driving: Tensor) -> Tensor:
+    def frames(self, source_state: Begun, driving: Tensor) -> Tensor:
         """Fine frames for a batch of driving frames (N, 3, S, S)."""
         config = self.config
-        source, source_mask = (x.expand(len(driving), -1, -1, -1) for x in begun)
+        source, source_mask = (x.expand(len(driving), -1, -1, -1) for x in source_state)
         perturbed = p_test(self.mask_generator(driving), config.perturb.test_threshold, config.perturb.test_scale)
         small = resize(source, config.mask.size)
         refined = self.generator.refine(small, source_mask, perturbed)

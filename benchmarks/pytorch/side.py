@@ -95,11 +95,11 @@ class TorchSide:
     def animate(self, source: np.ndarray, video: np.ndarray, way: str) -> tuple[float, np.ndarray]:
         """(seconds for a frame, frames): "released", frame by frame, or in batches of `way`."""
         self.model.eval()
-        began, found, begun = time.perf_counter(), [], None
+        began, found, source_state = time.perf_counter(), [], None
         size = 1 if way == "released" else int(way)
         for first in range(0, len(video), size):
             driving = self.frames(video[first : first + size])
-            if begun is None or (way == "released" and self.model.SOURCE_EACH_FRAME):
-                begun = self.model.begin(self.frames(source[None]), self.frames(video[:1]))
-            found.append(self.model.frames(begun, driving).permute(0, 2, 3, 1).numpy())
+            if source_state is None or (way == "released" and self.model.SOURCE_EACH_FRAME):
+                source_state = self.model.begin(self.frames(source[None]), self.frames(video[:1]))
+            found.append(self.model.frames(source_state, driving).permute(0, 2, 3, 1).numpy())
         return (time.perf_counter() - began) / len(video), np.concatenate(found)

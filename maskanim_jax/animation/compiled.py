@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from maskanim_jax.systems.interface import System, Variables
 
 
-def unit(frame: np.ndarray, size: int, fit: Fit) -> np.ndarray:
+def to_float_square(frame: np.ndarray, size: int, fit: Fit) -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3) float32 in [0, 1]."""
     return square(frame, size, fit).astype(np.float32) / 255
 
 
-class Same:
+class IdentityKey:
     """Compares systems by identity, whatever they say of equality and hashing."""
 
     def __init__(self, system: System) -> None:
@@ -30,7 +30,7 @@ class Same:
         return id(self.system)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and self.system is other.system
+        return isinstance(other, IdentityKey) and self.system is other.system
 
 
 class Functions(NamedTuple):
@@ -44,46 +44,46 @@ class Functions(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _functions(same: Same, mesh: Any) -> Functions:
+def _functions(same: IdentityKey, mesh: Any) -> Functions:
     """Jitted once for each system, so that the second video of a list does not compile again."""
     import jax
 
     system, on_mesh = same.system, partial(jax.sharding.use_abstract_mesh, mesh.abstract_mesh)
 
-    def step(variables: Any, begun: Any, driving: Any, options: Any, names: tuple[str, ...]) -> Any:
+    def step(variables: Any, source_state: Any, driving: Any, options: Any, names: tuple[str, ...]) -> Any:
         with on_mesh():
-            shown = system.animate(variables, begun, driving, options)
-        return {name: shown[name] for name in names or shown}  # what nobody wants is neither computed nor fetched
+            outputs = system.animate(variables, source_state, driving, options)
+        return {name: outputs[name] for name in names or outputs}  # what nobody wants is neither computed nor fetched
 
     def smoothed_step(
-        variables: Any, begun: Any, before: Any, first: Any, driving: Any, options: Any, names: tuple[str, ...]
+        variables: Any, source_state: Any, before: Any, first: Any, driving: Any, options: Any, names: tuple[str, ...]
     ) -> Any:
         with on_mesh():
             pose, last = smooth(system.pose(variables, driving), before, first, options.smooth)
-            shown = system.animate(variables, begun, driving, options, pose)
-        return {name: shown[name] for name in names or shown}, last
+            outputs = system.animate(variables, source_state, driving, options, pose)
+        return {name: outputs[name] for name in names or outputs}, last
 
     return Functions(
         jax.jit(system.for_inference),
-        jax.jit(system.begin_animation),
+        jax.jit(system.encode_source),
         jax.jit(step, static_argnums=(3, 4)),
         jax.jit(smoothed_step, static_argnums=(5, 6)),
         jax.jit(system.pose_distance),
     )
 
 
-def compiled(system: System, variables: Variables, batch: int) -> Compiled:
+def compiled(system: System, variables: Variables, batch: int) -> JittedModel:
     """`Compiled`, the one that was made last if it is of the same: variables are folded and placed once, not for every video."""
     global _last
     if _last is None or _last[0] is not system or _last[1] is not variables or _last[2] != batch:
-        _last = (system, variables, batch, Compiled(system, variables, batch))
+        _last = (system, variables, batch, JittedModel(system, variables, batch))
     return _last[3]
 
 
-_last: tuple[System, Variables, int, Compiled] | None = None
+_last: tuple[System, Variables, int, JittedModel] | None = None
 
 
-class Compiled:
+class JittedModel:
     """A system with its variables on this process' devices, over which batches of `batch` frames are split as far as they can be."""
 
     def __init__(self, system: System, variables: Variables, batch: int) -> None:
@@ -94,20 +94,20 @@ class Compiled:
         count = next(count for count in range(min(batch, len(devices)), 0, -1) if batch % count == 0)
         mesh = jax.make_mesh((count,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices[:count])
         self._whole, self._split = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("data"))
-        self._functions = _functions(Same(system), mesh)
+        self._functions = _functions(IdentityKey(system), mesh)
         self._put, self._system = jax.device_put, system
         self._variables = self._functions.fold(self._put(variables, self._whole))
 
     def begin(self, source: np.ndarray, first: np.ndarray) -> Any:
-        """What `system.begin_animation` makes of (1, S, S, 3) float32 frames."""
+        """What `system.encode_source` makes of (1, S, S, 3) float32 frames."""
         return self._functions.begin(self._variables, *self._put((source, first), self._whole))
 
-    def step(self, begun: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    def step(self, source_state: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
         """Pictures of a batch (N, S, S, 3), all or the named ones, perhaps still being computed."""
-        return self._functions.step(self._variables, begun, self._put(driving, self._split), options, names)
+        return self._functions.step(self._variables, source_state, self._put(driving, self._split), options, names)
 
     def smoothed_step(
-        self, begun: Any, before: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()
+        self, source_state: Any, before: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()
     ) -> tuple[dict[str, Any], Any]:
         """`step` with poses smoothed by `options.smooth`, and what the next call takes as `before`; None: these are the first frames."""
         import jax
@@ -118,7 +118,7 @@ class Compiled:
             before = jax.tree.map(lambda shape: np.zeros(shape.shape, shape.dtype), shapes)
         before, flag = self._put((before, np.asarray(first)), self._whole)
         placed = self._put(driving, self._split)
-        return self._functions.smoothed_step(self._variables, begun, before, flag, placed, options, names)
+        return self._functions.smoothed_step(self._variables, source_state, before, flag, placed, options, names)
 
     def distance(self, source: np.ndarray, driving: np.ndarray) -> Any:
         """`system.pose_distance` of (1, S, S, 3) and (N, S, S, 3): (N,)."""
@@ -126,15 +126,15 @@ class Compiled:
         return self._functions.distance(self._variables, *placed)
 
 
-def step_for_a_video(ready: Compiled, options: Any) -> Callable[..., dict[str, Any]]:
+def make_video_step(ready: JittedModel, options: Any) -> Callable[..., dict[str, Any]]:
     """`ready.step` for one video's batches in their order: smoothed when the options ask for it, else as it is."""
     if not getattr(options, "smooth", 0):
         return ready.step
     before: Any = None
 
-    def step(begun: Any, driving: Any, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
+    def step(source_state: Any, driving: Any, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
         nonlocal before
-        pictures, before = ready.smoothed_step(begun, before, driving, options, names)
-        return pictures
+        outputs, before = ready.smoothed_step(source_state, before, driving, options, names)
+        return outputs
 
     return step

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from maskanim_jax.animation.compiled import compiled, step_for_a_video, unit
+from maskanim_jax.animation.compiled import compiled, make_video_step, to_float_square
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.batches import padded_batches
 from maskanim_jax.video.images import Fit
@@ -39,20 +39,21 @@ def animate(
     if batch < 1:
         raise ValueError("a batch has at least one frame")
     ready = compiled(system, variables, batch)
-    frames = (unit(frame, system.frame_size, fit) for frame in driving)
-    step = step_for_a_video(ready, options)
-    begun = None
-    for filled, count in padded_batches(frames, batch):
-        if begun is None:
-            start = filled[0] if first is None else unit(first, system.frame_size, fit)
-            begun = ready.begin(unit(source, system.frame_size, fit)[None], start[None])
-            if warn is not None and (sentences := system.warnings(begun, options)):
-                warn("; ".join(sentences))
-        pictures = {
-            name: np.asarray(values, np.float32) for name, values in step(begun, filled, options, tuple(names)).items()
+    frames = (to_float_square(frame, system.frame_size, fit) for frame in driving)
+    step = make_video_step(ready, options)
+    source_state = None
+    for padded, count in padded_batches(frames, batch):
+        if source_state is None:
+            start = padded[0] if first is None else to_float_square(first, system.frame_size, fit)
+            source_state = ready.begin(to_float_square(source, system.frame_size, fit)[None], start[None])
+            if warn is not None and (messages := system.warnings(source_state, options)):
+                warn("; ".join(messages))
+        outputs = {
+            name: np.asarray(values, np.float32)
+            for name, values in step(source_state, padded, options, tuple(names)).items()
         }
         for index in range(count):
-            yield {name: values[index] for name, values in pictures.items()}
+            yield {name: values[index] for name, values in outputs.items()}
 
 
 def nearest_frame(
@@ -68,25 +69,23 @@ def nearest_frame(
 
     Frames are (H, W, 3) uint8 of any size; only a batch of them and the best are held. Raises UserError when no distance is finite.
     """
-    distance = compiled(system, variables, batch).distance
-    wanted = unit(source, system.frame_size, fit)[None]
+    measure = compiled(system, variables, batch).distance
+    wanted = to_float_square(source, system.frame_size, fit)[None]
     best, found, number = np.inf, None, 0
     read: list[np.ndarray] = []
 
     def units() -> Iterator[np.ndarray]:
         for frame in driving:
             read.append(frame)
-            yield unit(frame, system.frame_size, fit)
+            yield to_float_square(frame, system.frame_size, fit)
 
-    for filled, count in padded_batches(units(), batch):
-        distances = np.asarray(distance(wanted, filled), np.float32)[:count]
-        for frame, far in zip(read, distances, strict=True):
-            if far < best:
-                best, found = float(far), (number, frame)
+    for padded, count in padded_batches(units(), batch):
+        distances = np.asarray(measure(wanted, padded), np.float32)[:count]
+        for frame, distance in zip(read, distances, strict=True):
+            if distance < best:
+                best, found = float(distance), (number, frame)
             number += 1
         read.clear()
     if found is None:
-        raise UserError(
-            "no driving frame has a pose that can be compared with the source's: leave --find_best_frame away"
-        )
+        raise UserError("no driving frame has a pose that can be compared with the source's: omit --find_best_frame")
     return found

@@ -18,11 +18,12 @@ from maskanim_jax.animation.generate import animate, nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
 from maskanim_jax.video.strips import strip, to_uint8
 from maskanim_jax.video.timing import Timing
-from maskanim_jax.video.writer import MADE, VideoWriter, check_writable, is_folder
+from maskanim_jax.video.writer import PROVENANCE_COMMENT, VideoWriter, check_writable, is_folder
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -40,11 +41,13 @@ class Job:
     where: str = ""
 
 
-def plan(args: argparse.Namespace) -> list[Job]:
+def jobs_from_args(args: argparse.Namespace) -> list[Job]:
     """What the flags ask for, checked before any work: inputs can be opened, outputs can be written.
 
     Raises UserError.
     """
+    if args.output is None:
+        raise UserError("--output is missing; give a file such as out.mp4, or a folder that ends with /")
     if args.pairs is None:
         if args.source is None or args.driving is None:
             raise UserError("--source and --driving are missing; give both, or --pairs=CSV")
@@ -70,6 +73,23 @@ def plan(args: argparse.Namespace) -> list[Job]:
         with named(job):
             _check(job)
     return jobs
+
+
+def example_job(args: argparse.Namespace) -> list[Job]:
+    """The example of the bundled checkpoint `args.checkpoint`, copied into the folder `args.example`. Raises UserError."""
+    if args.source or args.driving or args.output or args.pairs:
+        raise UserError("--example cannot be combined with --source, --driving, --output or --pairs: omit those")
+    found = bundled.examples(str(args.checkpoint)) if bundled.is_shipped(Path(args.checkpoint)) else []
+    if not found:
+        raise UserError(f"--checkpoint={args.checkpoint} has no example: give the name of a bundled checkpoint")
+    folder = Path(args.example)
+    check_writable(str(folder / "out.mp4"))
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = [folder / bundled.SOURCE, folder / bundled.DRIVING]
+    for original, copy in zip(found[0], copies, strict=True):
+        with atomic_write(copy) as temporary:
+            temporary.write_bytes(original.read_bytes())
+    return [Job(*copies, str(folder / "out.mp4"), str(folder / "strip.mp4"))]
 
 
 def _check(job: Job) -> None:
@@ -192,7 +212,7 @@ def write_animation(
     """
     with ExitStack() as stack:
         results, side_by_side = (
-            [stack.enter_context(VideoWriter(path, fps, sound, MADE)) for path in paths]
+            [stack.enter_context(VideoWriter(path, fps, sound, PROVENANCE_COMMENT)) for path in paths]
             for paths in (outputs, [strips] if strips else [])
         )
         for shown in pictures:
@@ -200,7 +220,7 @@ def write_animation(
             for writer in results:
                 writer.write(result)
             for writer in side_by_side:
-                writer.write(strip(shown, system.picture_order, strip_side or system.frame_size, captions=True))
+                writer.write(strip(shown, system.output_names, strip_side or system.frame_size, captions=True))
     for writer in (*results, *side_by_side):
         if writer.note:
             tqdm.write(f"{writer.path}: {writer.note}")
@@ -208,7 +228,7 @@ def write_animation(
 
 
 def _warning(job: Job) -> Callable[[str], None]:
-    def warn(sentence: str) -> None:
-        tqdm.write(f"warning: {job.where}{sentence}", file=sys.stderr)
+    def warn(message: str) -> None:
+        tqdm.write(f"warning: {job.where}{message}", file=sys.stderr)
 
     return warn

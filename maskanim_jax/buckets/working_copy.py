@@ -24,7 +24,7 @@ from maskanim_jax.buckets.client import Bucket, Stored, in_parallel, md5_of
 from maskanim_jax.buckets.connection import cache_folder, cache_name
 from maskanim_jax.buckets.lock import RunLock
 from maskanim_jax.errors import UserError
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 
 MIN_PUSH_INTERVAL_S = 2.0
 """Seconds between two uploads in the background."""
@@ -219,7 +219,7 @@ def fetched_file(address: Address, name: str) -> Path:
     if content is None:
         (folder / name).unlink(missing_ok=True)
     else:
-        with replacing(folder / name) as temporary:
+        with atomic_write(folder / name) as temporary:
             temporary.write_bytes(content)
     return folder
 

@@ -57,7 +57,7 @@ def import_checkpoint(
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import TrainState
     from maskanim_jax.workdir.config import write_config
-    from maskanim_jax.workdir.provenance import write_departures
+    from maskanim_jax.workdir.provenance import write_paper_deviations
 
     _check_absent(workdir, "folder")
     tree, recognized = _read(path), None
@@ -90,7 +90,7 @@ def import_checkpoint(
     temporary = hidden_beside(workdir, str(os.getpid()))
     try:
         write_config(temporary, config)
-        write_departures(temporary, system.departures())
+        write_paper_deviations(temporary, system.paper_deviations())
         kept = {
             name: contents.tensors[name].astype(at.default.dtype)
             for name, at in layout.items()

@@ -77,7 +77,7 @@ class Peers:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _delay_abort()
         threading.Thread(target=self._listen, name="hosts", daemon=True).start()
-        errors.ENDINGS.append(self.failed)
+        errors.EXIT_HOOKS.append(self.failed)
         before = sys.excepthook
 
         def crashed(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

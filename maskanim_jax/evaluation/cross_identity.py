@@ -7,7 +7,7 @@ are animated by other held-out puppets in every way that the system offers (`Sys
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,16 +45,16 @@ DEFINITIONS = {
 def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
     """Means over the frames of one pair of what DEFINITIONS names; `results` (T, S, S, 3) float32 in [0, 1]."""
     rows: list[dict[str, float]] = []
-    shown, similarity = scene.starts[start][1], _similarity()
+    source_silhouette, similarity = scene.starts[start][1], _similarity()
     similar = None if similarity is None else similarity(results, np.stack([truth.frame for truth in scene.truths]))
     for i, (frame, truth) in enumerate(zip(results, scene.truths, strict=True)):
         joints = scene.finders[i](frame)
         driver = scene.drivings[i].astype(np.float32) / 255
         figure = truth.silhouette & scene.driver_silhouettes[i]
-        outside = ~(truth.silhouette | scene.driver_silhouettes[i] | shown)
+        outside = ~(truth.silhouette | scene.driver_silhouettes[i] | source_silhouette)
         row = {
             "l1": measures.l1(frame, truth),
-            "l1_figure": measures.l1_where(frame, truth, truth.silhouette | shown),
+            "l1_figure": measures.l1_where(frame, truth, truth.silhouette | source_silhouette),
             "iou": measures.silhouette_iou(frame, truth),
             "joint_error": joints.error * measures.UNIT_SIDE / frame.shape[0],
             "joint_missing": joints.missing,
@@ -86,7 +86,7 @@ def _similarity() -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
         return None
 
 
-def measure_truth(
+def measure_cross_identity(
     run: LoadedRun,
     *,
     pairs: int = 20,
@@ -95,12 +95,15 @@ def measure_truth(
     more: Mapping[str, Mapping[str, str]] | None = None,
     split: str = "test",
     world: int | None = None,
+    starts: Sequence[str] = STARTS,
+    variants: Sequence[str] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """What `truth.json` holds: for every start and variant of the run's system, and for the references, DEFINITIONS' measures and those of each pair.
 
     `more`: further variants, name to options. `split`: "test" or "validation". `world`: puppets and poses of that world in place of the
-    run's own, and how well they are reconstructed. Raises UserError for a run on real clips, of which no truth is known.
+    run's own, and how well they are reconstructed. `starts`, `variants`: measure
+    these only (default: all). Raises UserError for a run on real clips, of which no truth is known.
     """
     from input_pipeline.puppets.dataset import clips_of
     from maskanim_jax.animation.generate import animate
@@ -117,13 +120,15 @@ def measure_truth(
     clips = clips_of(puppets, split) if world is None else puppet_worlds.world_clips(puppets, world)
     chosen = choose_pairs(clips, pairs, seed)
     options = {
-        name: run.system.animation_options(given) for name, given in {**run.system.variants, **(more or {})}.items()
+        name: run.system.animation_options(given)
+        for name, given in {**run.system.variants, **(more or {})}.items()
+        if variants is None or name in variants
     }
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for pair in tqdm(chosen, desc="truth", unit="pair", disable=not progress):
         scene = draw_scene(clips, pair, frames, run.system.frame_size)
         named = {"source": scene.source.name, "driving": scene.driving.name, "frames": len(scene.numbers)}
-        for start in STARTS:
+        for start in starts:
             still, _, joints = scene.starts[start]
             answers = {
                 REFERENCES[0]: np.broadcast_to(still, scene.drivings.shape).astype(np.float32) / 255,
@@ -132,7 +137,7 @@ def measure_truth(
             known = {REFERENCES[0]: [joints] * len(scene.numbers), REFERENCES[1]: list(scene.driver_joints)}
             for name, chosen_options in options.items():
                 # Relative motion starts from the driver's first frame, wherever the measured frames lie.
-                shown = animate(
+                rendered = animate(
                     run.system,
                     run.variables,
                     still,
@@ -141,7 +146,7 @@ def measure_truth(
                     first=scene.drivings[0],
                     names=(run.system.result,),
                 )
-                answers[name] = np.stack([pictures[run.system.result] for pictures in shown]).clip(0, 1)
+                answers[name] = np.stack([outputs[run.system.result] for outputs in rendered]).clip(0, 1)
             for name, results in answers.items():
                 row = measure(scene, start, results)
                 if (

@@ -23,7 +23,7 @@ EQUAL = 1e-6
 """Costs that differ by less are equal."""
 
 
-class Truth(NamedTuple):
+class GroundTruth(NamedTuple):
     """What is known of one frame of an animation."""
 
     frame: np.ndarray  # (S, S, 3), the right answer
@@ -32,17 +32,17 @@ class Truth(NamedTuple):
     joints: np.ndarray  # (J, 2) float32 pixels
 
 
-def l1(frame: np.ndarray, truth: Truth) -> float:
+def l1(frame: np.ndarray, truth: GroundTruth) -> float:
     """Mean absolute difference over all pixels and channels."""
     return float(np.abs(frame - truth.frame).mean())
 
 
-def l1_where(frame: np.ndarray, truth: Truth, where: np.ndarray) -> float:
+def l1_where(frame: np.ndarray, truth: GroundTruth, where: np.ndarray) -> float:
     """The same over the pixels of `where` (S, S) bool alone; NaN when there are none."""
     return float(np.abs(frame - truth.frame)[where].mean()) if where.any() else float("nan")
 
 
-def silhouette_iou(frame: np.ndarray, truth: Truth) -> float:
+def silhouette_iou(frame: np.ndarray, truth: GroundTruth) -> float:
     """Intersection over union of the true silhouette and the pixels that differ from the empty background by more than FIGURE."""
     found = np.linalg.norm(frame - truth.background, axis=-1) > FIGURE
     union = (found | truth.silhouette).sum()
@@ -66,7 +66,7 @@ class JointFinder:
     It is missing when the empty background, searched in the same way, resembles the template as much as the frame does anywhere.
     """
 
-    def __init__(self, truth: Truth) -> None:
+    def __init__(self, truth: GroundTruth) -> None:
         side = truth.frame.shape[0]
         self._half, self._reach = max(1, round(WINDOW * side / 2)), round(REACH * side)
         offsets = np.arange(-self._reach, self._reach + 1)
@@ -96,7 +96,7 @@ class JointFinder:
         return Joints(float(np.mean(errors)), float(np.mean(missing)))
 
 
-def shape_leak(frame: np.ndarray, truth: Truth, driver_silhouette: np.ndarray) -> float:
+def shape_leak(frame: np.ndarray, truth: GroundTruth, driver_silhouette: np.ndarray) -> float:
     """Of the pixels that belong to only one of the two true silhouettes, source's and driver's, the share in which `frame` sides with the driver.
 
     The frame's silhouette is that of `silhouette_iou`. 0 for the right answer; NaN when the silhouettes are the same.

@@ -9,14 +9,14 @@ import numpy as np
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation import cross_identity_metrics as measures
-from maskanim_jax.evaluation.cross_identity_metrics import Truth
+from maskanim_jax.evaluation.cross_identity_metrics import GroundTruth
 
 if TYPE_CHECKING:
     from input_pipeline.puppets.dataset import Clip
 
 STARTS = ("own", "driver")
 """The source frame shows the source's identity in its own first pose, or in the driver's, from which relative motion is meant to start."""
-BYSTANDERS = 2
+DISTRACTORS = 2
 """Uninvolved identities that a leak is compared with."""
 
 
@@ -27,7 +27,7 @@ class Scene(NamedTuple):
     driving: Clip
     numbers: list[int]  # of the driver's frames
     drivings: np.ndarray  # (T, S, S, 3) uint8
-    truths: list[Truth]
+    truths: list[GroundTruth]
     finders: list[measures.JointFinder]
     driver_silhouettes: np.ndarray  # (T, S, S) bool
     driver_joints: np.ndarray  # (T, J, 2)
@@ -68,12 +68,12 @@ def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: 
     poses = trajectory(driving.seed, driving.pose, driving.frames)
     numbers = sorted({int(n) for n in np.linspace(0, driving.frames - 1, frames).round()})
     strangers = [clip for clip in clips if clip.identity not in (source.identity, driving.identity)]
-    own, other, *rest = (identity_of(clip) for clip in (source, driving, *strangers[:BYSTANDERS]))
+    own, other, *rest = (identity_of(clip) for clip in (source, driving, *strangers[:DISTRACTORS]))
     empty = background(own, size).astype(np.float32) / 255
     truths, drivings, silhouettes, joints = [], [], [], []
     for number in numbers:
         right, theirs = render(own, poses[number], size), render(other, poses[number], size)
-        truths.append(Truth(right.frame.astype(np.float32) / 255, empty, right.silhouette > 127, right.joints))
+        truths.append(GroundTruth(right.frame.astype(np.float32) / 255, empty, right.silhouette > 127, right.joints))
         drivings.append(theirs.frame)
         silhouettes.append(theirs.silhouette > 127)
         joints.append(theirs.joints)

@@ -25,7 +25,7 @@ from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
-from maskanim_jax.metrics.suite import choose
+from maskanim_jax.metrics.suite import select_metrics
 from maskanim_jax.utils.paths import user_path
 from maskanim_jax.video.writer import VideoWriter
 from maskanim_jax.workdir.config import read_config, write_config
@@ -53,7 +53,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     split = open_data(config, name, jax.process_index())
     videos = workdir / stem
     videos.mkdir(exist_ok=True)
-    chosen = choose(run.system.frame_size, config.reconstruct.backends)
+    chosen = select_metrics(run.system.frame_size, config.reconstruct.backends)
     figures = reconstruct(
         run.system,
         run.variables,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.shards import Split
-from maskanim_jax.evaluation.probe import choose, probe, probe_alarms
+from maskanim_jax.evaluation.probe import probe, probe_pairs, probe_warnings
 from maskanim_jax.systems.interface import System, Variables
 from maskanim_jax.video.strips import grid, strip, to_uint8
 
@@ -32,11 +32,13 @@ def held_out_pictures(system: System, variables: Variables, split: Split, seed: 
     )
     sources = np.stack([split.frame(n, 0) for n in numbers])
     drivings = np.stack([split.frame(n, split.clips[n].count // 2) for n in numbers])
-    shown = jax.device_get(_shown(system, variables, jnp.asarray(sources), jnp.asarray(drivings), jax.random.key(seed)))
+    outputs = jax.device_get(
+        _outputs(system, variables, jnp.asarray(sources), jnp.asarray(drivings), jax.random.key(seed))
+    )
     rows = [
         strip(
-            {name: shown[name][i] for name in system.picture_order},
-            system.picture_order,
+            {name: outputs[name][i] for name in system.output_names},
+            system.output_names,
             max(96, system.frame_size),
             captions=i == 0,
         )
@@ -47,17 +49,17 @@ def held_out_pictures(system: System, variables: Variables, split: Split, seed: 
 
 def held_out_probe(system: System, variables: Variables, split: Split) -> tuple[dict[str, float], list[str]]:
     """Does the system animate by pose? (figures of `probe` for the log, alarms in words); nothing when there are no two identities."""
-    batch = choose(split)
+    batch = probe_pairs(split)
     if batch is None:
         return {}, []
     figures = probe(system, variables, batch)
-    return figures, probe_alarms(figures)
+    return figures, probe_warnings(figures)
 
 
 def _show(
     system: System, variables: Variables, sources: jax.Array, drivings: jax.Array, key: jax.Array
 ) -> dict[str, jax.Array]:
-    return system.pictures(variables, sources.astype(jnp.float32) / 255.0, drivings.astype(jnp.float32) / 255.0, key)
+    return system.outputs(variables, sources.astype(jnp.float32) / 255.0, drivings.astype(jnp.float32) / 255.0, key)
 
 
-_shown = jax.jit(_show, static_argnums=0)
+_outputs = jax.jit(_show, static_argnums=0)

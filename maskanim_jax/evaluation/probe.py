@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from input_pipeline.shards import Split
-from maskanim_jax.animation.compiled import Same
+from maskanim_jax.animation.compiled import IdentityKey
 from maskanim_jax.systems.interface import System, Variables
 
 SOURCES = 4
@@ -41,7 +41,7 @@ class Probe(NamedTuple):
     drivings: np.ndarray
 
 
-def choose(split: Split) -> Probe | None:
+def probe_pairs(split: Split) -> Probe | None:
     """The first frame of the split's first SOURCES clips, and for each the middle frames of the DRIVERS next clips of other identities.
 
     Drivers are repeated where there are too few; None when the split has no two identities.
@@ -70,7 +70,7 @@ def probe(system: System, variables: Variables, batch: Probe) -> dict[str, float
       absolute difference.
     """
     options = system.animation_options({})
-    run = _compiled(Same(system), options)
+    run = _compiled(IdentityKey(system), options)
     rows: list[dict[str, np.ndarray]] = []
     for source, drivings in zip(batch.sources, batch.drivings, strict=True):
         rows.append(
@@ -86,40 +86,40 @@ def probe(system: System, variables: Variables, batch: Probe) -> dict[str, float
     return figures
 
 
-def probe_alarms(figures: Mapping[str, float]) -> list[str]:
+def probe_warnings(figures: Mapping[str, float]) -> list[str]:
     """Sentences for the log about what goes wrong, from `probe`'s figures; empty when all is well."""
-    alarms = []
+    collapse_warnings = []
     if (mask := figures.get("probe_mask_drivers", 1.0)) < SAME_MASK:
-        alarms.append(
+        collapse_warnings.append(
             f"the mask is the same for every driver of the probe (deviation {mask:.4f}): it ignores its input"
         )
     if (result := figures.get("probe_result_drivers", 1.0)) < SAME_RESULT:
-        alarms.append(
+        collapse_warnings.append(
             f"the result is the same for every driver of the probe (deviation {result:.4f}): the driver is ignored"
         )
     leak, nearer = figures.get("probe_leak", 0.0), figures.get("probe_nearer_driver", 0.0)
     if leak > LEAKS:
-        alarms.append(
+        collapse_warnings.append(
             f"identity leaks: {100 * leak:.0f} % of a change of the driver's colours comes through in the animation of another identity"
         )
     elif nearer > NEARER and leak > LEAKING_AT_LEAST:
-        alarms.append(
+        collapse_warnings.append(
             f"identity leaks: {100 * nearer:.0f} % of the probe's animations are nearer the driver's colours than the source's"
         )
-    return alarms
+    return collapse_warnings
 
 
 @lru_cache(maxsize=2)
-def _compiled(same: Same, options: Any) -> Any:
+def _compiled(same: IdentityKey, options: Any) -> Any:
     """Jitted once for each system: one source (1, S, S, 3) and its drivers (N, S, S, 3), uint8, to sums."""
     system = same.system
 
     def run(variables: Variables, source: jax.Array, drivings: jax.Array) -> dict[str, jax.Array]:
         still, drivers = (frames.astype(jnp.float32) / 255 for frames in (source, drivings))
         rotated = jnp.roll(drivers, 1, axis=-1)
-        begun = system.begin_animation(variables, still, drivers[:1])
-        shown = system.animate(variables, begun, jnp.concatenate([drivers, rotated]), options)
-        results, again = jnp.split(shown[system.result], 2)
+        source_state = system.encode_source(variables, still, drivers[:1])
+        outputs = system.animate(variables, source_state, jnp.concatenate([drivers, rotated]), options)
+        results, again = jnp.split(outputs[system.result], 2)
         change = rotated - drivers
         own, theirs = (_apart(results, frames) for frames in (still, drivers))
         found = {
@@ -128,8 +128,8 @@ def _compiled(same: Same, options: Any) -> Any:
             "change": jnp.square(change).mean(),
             "nearer": (theirs < own).mean(),
         }
-        if system.mask_picture:
-            found["mask"] = _deviation(jnp.split(shown[system.mask_picture], 2)[0])
+        if system.mask_output:
+            found["mask"] = _deviation(jnp.split(outputs[system.mask_output], 2)[0])
         return found
 
     return jax.jit(run)

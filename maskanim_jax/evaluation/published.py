@@ -24,7 +24,7 @@ from maskanim_jax.metrics.bootstrap import Interval, interval
 from maskanim_jax.metrics.identity import Identity
 from maskanim_jax.metrics.interface import Figures
 from maskanim_jax.metrics.keypoints import Keypoints
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 
 FRAMES = 3
 """Of each clip, unless asked otherwise."""
@@ -161,10 +161,10 @@ def write(folder: Path, sets: Sequence[SetFigures], facts: dict[str, Any]) -> No
     """`published.json` and `published.csv` in `folder`. Raises UserError when it can't be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "published.json") as temporary:
+        with atomic_write(folder / "published.json") as temporary:
             temporary.write_text(json.dumps({**facts, "sets": as_json(sets)}, indent=2))
         with (
-            replacing(folder / "published.csv") as temporary,
+            atomic_write(folder / "published.csv") as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             rows = csv.writer(file)

@@ -21,7 +21,7 @@ import numpy as np
 
 from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.utils import json_files
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.utils.templates import rendered
 
 QUESTIONS = {"Quality": "realistic", "Motion": "faithful"}
@@ -270,7 +270,7 @@ def _read(path: Path, what: str) -> dict[str, Any]:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}); give another output") from error

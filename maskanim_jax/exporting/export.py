@@ -52,8 +52,8 @@ from jax import export
 
 begin, animate = (export.deserialize(bytearray(open(f"{{n}}.jax_export", "rb").read())) for n in ("begin", "animate"))
 weights = dict(np.load("weights.npz"))
-begun = begin.call(weights, source[None] / np.float32(255), driving[:1] / np.float32(255))
-frames = animate.call(weights, begun, driving[:8] / np.float32(255))["{result}"]
+source_state = begin.call(weights, source[None] / np.float32(255), driving[:1] / np.float32(255))
+frames = animate.call(weights, source_state, driving[:8] / np.float32(255))["{result}"]
 ```
 
 Lowered for {platforms}; {batch}. Written by jax {jax}, calling convention {calling_convention}. JAX promises to run such files with releases of up
@@ -94,7 +94,7 @@ def export(
     (jax_files if format == "jax" else onnx_files).check_ready()
     with disable_native():
         made = functions.functions_of(
-            system, run.variables, options, system.picture_order if pictures else (system.result,)
+            system, run.variables, options, system.output_names if pictures else (system.result,)
         )
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def export(
             "options": {name: str(value) for name, value in sorted(vars(options).items())},
             "frame_size": system.frame_size,
             "result": system.result,
-            "pictures": list(system.picture_order) if pictures else [system.result],
+            "pictures": list(system.output_names) if pictures else [system.result],
             "jax": jax.__version__,
             "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             **about,

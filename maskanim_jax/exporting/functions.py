@@ -27,11 +27,11 @@ class Functions:
     """An animation to export. Frames are (N, S, S, 3) float32 in [0, 1]."""
 
     weights: dict[str, np.ndarray]
-    begun: dict[str, jax.ShapeDtypeStruct]
+    source_state: dict[str, jax.ShapeDtypeStruct]
     begin: Callable[[Arrays, jax.Array, jax.Array], Arrays]
-    """(weights, source, first driving frame), one frame each, to what `begun` describes."""
+    """(weights, source, first driving frame), one frame each, to what `source_state` describes."""
     animate: Callable[[Arrays, Arrays, jax.Array], Arrays]
-    """(weights, begun, driving) to pictures by name."""
+    """(weights, source_state, driving) to outputs by name."""
 
 
 def named(tree: Any) -> Arrays:
@@ -47,33 +47,33 @@ def frames_of(size: int, count: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((count, size, size, 3), jnp.float32)
 
 
-def functions_of(system: System, variables: Variables, options: Any, pictures: Sequence[str]) -> Functions:
+def functions_of(system: System, variables: Variables, options: Any, names: Sequence[str]) -> Functions:
     """The animation of `system` with these options, batch norms folded, giving the named pictures."""
     folded = jax.device_get(jax.jit(system.for_inference)(variables))
     one, some = frames_of(system.frame_size, 1), frames_of(system.frame_size, SEEN)
-    begun = jax.eval_shape(system.begin_animation, folded, one, one)
-    every_weight, every_begun = named(folded), named(begun)
-    weights_shape, begun_shape = jax.tree.structure(folded), jax.tree.structure(begun)
+    source_state = jax.eval_shape(system.encode_source, folded, one, one)
+    every_weight, state_names = named(folded), named(source_state)
+    weights_shape, state_shape = jax.tree.structure(folded), jax.tree.structure(source_state)
 
     def whole(given: Arrays, every: Arrays, shape: Any) -> Any:
         # What was left out is nothing that is looked at: zeros stand for it while tracing, and vanish.
         leaves = [given[name] if name in given else jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in every.items()]
         return jax.tree.unflatten(shape, leaves)
 
-    def animate(weights: Arrays, begun: Arrays, driving: jax.Array) -> Arrays:
-        known = whole(weights, every_weight, weights_shape), whole(begun, every_begun, begun_shape)
-        shown = system.animate(*known, driving, options)
-        return {name: shown[name] for name in pictures}
+    def animate(weights: Arrays, source_state: Arrays, driving: jax.Array) -> Arrays:
+        known = whole(weights, every_weight, weights_shape), whole(source_state, state_names, state_shape)
+        outputs = system.animate(*known, driving, options)
+        return {name: outputs[name] for name in names}
 
-    kept_begun = _used(animate, 1, every_weight, every_begun, some)
+    kept_state = _used(animate, 1, every_weight, state_names, some)
 
     def begin(weights: Arrays, source: jax.Array, first: jax.Array) -> Arrays:
-        begun = named(system.begin_animation(whole(weights, every_weight, weights_shape), source, first))
-        return {name: begun[name] for name in kept_begun}
+        source_state = named(system.encode_source(whole(weights, every_weight, weights_shape), source, first))
+        return {name: source_state[name] for name in kept_state}
 
-    kept = {*_used(begin, 0, every_weight, one, one), *_used(animate, 0, every_weight, kept_begun, some)}
+    kept = {*_used(begin, 0, every_weight, one, one), *_used(animate, 0, every_weight, kept_state, some)}
     weights = {name: np.asarray(leaf) for name, leaf in every_weight.items() if name in kept}
-    return Functions(weights, kept_begun, begin, animate)
+    return Functions(weights, kept_state, begin, animate)
 
 
 def _used(function: Callable[..., Any], place: int, *inputs: Any) -> Arrays:

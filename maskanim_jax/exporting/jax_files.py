@@ -38,11 +38,11 @@ def write_jax(folder: Path, made: Functions, size: int, platforms: Sequence[str]
         try:
             (any_number,) = jax.export.symbolic_shape("b", constraints=["b >= 1"])
             frames = frames_of(size, any_number)
-            exported = export(animate, platforms=platforms)(made.weights, made.begun, frames)
+            exported = export(animate, platforms=platforms)(made.weights, made.source_state, frames)
         except jax.errors.InconclusiveDimensionOperation:
             batch = FIXED
     if batch is not None:
-        exported = export(animate, platforms=platforms)(made.weights, made.begun, frames_of(size, batch))
+        exported = export(animate, platforms=platforms)(made.weights, made.source_state, frames_of(size, batch))
     for name, function in (("begin", begin), ("animate", exported)):
         (folder / f"{name}.jax_export").write_bytes(function.serialize())
     with (folder / "weights.npz").open("wb") as file:

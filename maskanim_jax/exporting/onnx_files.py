@@ -30,18 +30,18 @@ def check_ready() -> None:
 
 def write_onnx(folder: Path, made: Functions, size: int, batch: int) -> dict[str, Any]:
     """Writes begin.onnx and animate.onnx; returns what the metadata says of them. Raises UserError for what cannot be converted."""
-    one, names = frames_of(size, 1), list(made.begun)
+    one, names = frames_of(size, 1), list(made.source_state)
 
     def begin(source: Any, first: Any) -> Any:
         return made.begin(made.weights, source, first)
 
-    def animate(driving: Any, *begun: Any) -> Any:
-        return made.animate(made.weights, dict(zip(names, begun, strict=True)), driving)
+    def animate(driving: Any, *source_state: Any) -> Any:
+        return made.animate(made.weights, dict(zip(names, source_state, strict=True)), driving)
 
     frames = frames_of(size, batch)
-    shown = sorted(jax.eval_shape(animate, frames, *made.begun.values()))  # a dict's leaves come by name
+    outputs = sorted(jax.eval_shape(animate, frames, *made.source_state.values()))  # a dict's leaves come by name
     _convert(folder / "begin.onnx", begin, {"source": one, "first": one}, sorted(names))
-    _convert(folder / "animate.onnx", animate, {"driving": frames, **made.begun}, shown)
+    _convert(folder / "animate.onnx", animate, {"driving": frames, **made.source_state}, outputs)
     return {"batch": batch, "converter": f"jax2onnx {importlib.metadata.version('jax2onnx')}"}
 
 

@@ -31,23 +31,23 @@ class Animation:
 
     def __call__(self, source: np.ndarray, driving: Iterable[np.ndarray], batch: int = ANY) -> Iterator[np.ndarray]:
         """Yields an (S, S, 3) uint8 frame for each of `driving`; they and `source` are (S, S, 3) uint8."""
-        for pictures in self.pictures(source, driving, batch):
-            yield np.clip(np.rint(pictures[self.info["result"]] * 255), 0, 255).astype(np.uint8)
+        for outputs in self.outputs(source, driving, batch):
+            yield np.clip(np.rint(outputs[self.info["result"]] * 255), 0, 255).astype(np.uint8)
 
-    def pictures(
+    def outputs(
         self, source: np.ndarray, driving: Iterable[np.ndarray], batch: int = ANY
     ) -> Iterator[dict[str, np.ndarray]]:
         """The same, but every exported picture by name, (H, W, 1 or 3) float32 in [0, 1]."""
         batch = self.info["batch"] or batch
-        frames, begun = (self._unit(frame) for frame in driving), None
-        while some := list(itertools.islice(frames, batch)):
-            if begun is None:
-                begun = self._begin(self._unit(source)[None], some[0][None])
-            shown = self._animate(begun, np.stack(some + [some[-1]] * (batch - len(some))))
-            for index in range(len(some)):
-                yield {name: values[index] for name, values in shown.items()}
+        frames, source_state = (self._to_float_square(frame) for frame in driving), None
+        while chunk := list(itertools.islice(frames, batch)):
+            if source_state is None:
+                source_state = self._begin(self._to_float_square(source)[None], chunk[0][None])
+            outputs = self._animate(source_state, np.stack(chunk + [chunk[-1]] * (batch - len(chunk))))
+            for index in range(len(chunk)):
+                yield {name: values[index] for name, values in outputs.items()}
 
-    def _unit(self, frame: np.ndarray) -> np.ndarray:
+    def _to_float_square(self, frame: np.ndarray) -> np.ndarray:
         if frame.shape != (self.size, self.size, 3) or frame.dtype != np.uint8:
             raise ValueError(f"frames are ({self.size}, {self.size}, 3) uint8, not {frame.shape} {frame.dtype}")
         return frame.astype(np.float32) / 255
@@ -74,8 +74,10 @@ def _jax(folder: Path) -> tuple[Step, Step]:
         for name in ("begin", "animate")
     )
 
-    def step(begun: Any, driving: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: np.asarray(values, np.float32) for name, values in animate(weights, begun, driving).items()}
+    def step(source_state: Any, driving: np.ndarray) -> dict[str, np.ndarray]:
+        return {
+            name: np.asarray(values, np.float32) for name, values in animate(weights, source_state, driving).items()
+        }
 
     return lambda source, first: begin(weights, source, first), step
 
@@ -93,8 +95,8 @@ def _onnx(folder: Path) -> tuple[Step, Step]:
         found = zip(session.get_outputs(), session.run(None, taken), strict=True)
         return {each.name.removesuffix("_out"): values for each, values in found}
 
-    return lambda source, first: run(begin, source=source, first=first), lambda begun, driving: run(
-        animate, driving=driving, **begun
+    return lambda source, first: run(begin, source=source, first=first), lambda source_state, driving: run(
+        animate, driving=driving, **source_state
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 THRESHOLDS = np.arange(1, 50) / 50
 
 
-class Overlap:
+class MaskIoU:
     """Counts intersections and unions over clips: one threshold and one sign for all of them."""
 
     def __init__(self) -> None:

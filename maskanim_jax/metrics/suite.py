@@ -30,7 +30,7 @@ class Chosen(NamedTuple):
         return {key: text for metric in self.metrics for key, text in metric.descriptions.items()}
 
 
-def choose(size: int, backends: Sequence[str] = (), cache: Path | None = None) -> Chosen:
+def select_metrics(size: int, backends: Sequence[str] = (), cache: Path | None = None) -> Chosen:
     """The metrics of frames of `size` pixels. Raises UserError for a back-end in `backends` that isn't there or isn't installed."""
     metrics: list[Metric] = [Psnr()]
     reasons: dict[str, str] = {}
@@ -49,7 +49,7 @@ def choose(size: int, backends: Sequence[str] = (), cache: Path | None = None) -
         except UserError as error:
             reasons["lpips"] = str(error)
     for name in backends:
-        metrics += of_backend(make(name, cache))
+        metrics += metrics_for_backend(make(name, cache))
     if not backends:
         reasons["akd, mkr, aed, csim"] = (
             "no landmark or identity network was named: set --config.reconstruct.backends (docs/metrics.md)"
@@ -57,7 +57,7 @@ def choose(size: int, backends: Sequence[str] = (), cache: Path | None = None) -
     return Chosen(metrics, reasons)
 
 
-def of_backend(backend: object) -> list[Metric]:
+def metrics_for_backend(backend: object) -> list[Metric]:
     """AKD and MKR of a back-end with `points`, AED and CSIM of one with `embed`."""
     metrics: list[Metric] = []
     if hasattr(backend, "points"):

@@ -39,8 +39,10 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """All figures: `runs` (what each is and cost), `sets` (reconstruction), `truth` (cross-identity), as plain data."""
     return {
         "runs": [describe(run) for run in runs],
-        "sets": [_set(members) for members in _together(runs, _fingerprint)],
-        "truth": [_truth(members) for members in _together([run for run in runs if run.truth], _truth_key)],
+        "sets": [_set(members) for members in _group_by(runs, _fingerprint)],
+        "truth": [
+            _cross_identity(members) for members in _group_by([run for run in runs if run.truth], _cross_identity_key)
+        ],
         "interval": f"bootstrap over clips or pairs, {DRAWS} resamples, {100 * SHARE:.0f} %",
     }
 
@@ -51,7 +53,7 @@ def better(metric: str) -> int:
     return 0 if base in (*NEUTRAL, *UNRANKED) else 1 if base in HIGHER else -1
 
 
-def _together(runs: Sequence[Run], key: Any) -> list[list[Run]]:
+def _group_by(runs: Sequence[Run], key: Any) -> list[list[Run]]:
     """Runs by key, in the order of the first of each."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -63,7 +65,7 @@ def _fingerprint(run: Run) -> str:
     return str(run.figures.get("data_fingerprint") or run.label)
 
 
-def _truth_key(run: Run) -> str:
+def _cross_identity_key(run: Run) -> str:
     return json.dumps([run.truth.get(name) for name in ("data", "seed", "frame_size")], sort_keys=True)
 
 
@@ -78,7 +80,7 @@ def _set(members: Sequence[Run]) -> dict[str, Any]:
     rows.append(
         {"run": REPEAT, "figures": {m: e for m, key in repeated.items() for e in _figures(first, [key]).values()}}
     )
-    chosen = _against([run.label for run in members])
+    chosen = _run_pairs([run.label for run in members])
     differences = [
         *(_difference(one, other, clips[one], clips[other], m, m) for one, other in chosen for m in own),
         *(
@@ -100,7 +102,7 @@ def _set(members: Sequence[Run]) -> dict[str, Any]:
     }
 
 
-def _truth(members: Sequence[Run]) -> dict[str, Any]:
+def _cross_identity(members: Sequence[Run]) -> dict[str, Any]:
     """The cross-identity truth of runs that were measured on the same pairs."""
     entries: list[Entry] = []
     for number, run in enumerate(members):
@@ -178,7 +180,7 @@ def _figures(rows: Mapping[Any, Mapping[str, Any]], metrics: Sequence[str]) -> d
     return found
 
 
-def _against(labels: Sequence[str]) -> list[tuple[str, str]]:
+def _run_pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
     many = len(labels) > SAME_TO_MANY
     return [(a, b) for i, a in enumerate(labels) for b in labels[i + 1 :] if not many or i == 0]
 
@@ -224,7 +226,7 @@ def _seeds(members: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[di
     """Where runs differ only in their seed: of each metric the mean of the runs, the lowest and the highest."""
     figures = {row["run"]: row["figures"] for row in rows}
     found = []
-    for same in _together(members, _without_seed):
+    for same in _group_by(members, _without_seed):
         if len(same) > 1:
             spread = {}
             for metric in figures[same[0].label]:

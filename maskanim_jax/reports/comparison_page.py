@@ -18,7 +18,7 @@ from maskanim_jax.reports.comparison import better, compare
 from maskanim_jax.reports.page_parts import link, number
 from maskanim_jax.reports.plots import bars, colours, plots
 from maskanim_jax.reports.runs import Run, read_runs
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.utils.templates import rendered
 
 _PLAYERS = 6  # clips shown of each set
@@ -51,7 +51,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Written:
     for path, data in content.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text(data, encoding="utf-8", errors="replace", newline="")
         except OSError as error:
             raise UserError(f"{path} can't be written ({error.strerror}): give another --output") from error

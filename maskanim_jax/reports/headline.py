@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from maskanim_jax.systems.interface import System
 
 _MASK_METRICS = {"mask_mean": "mean", "mask_space": "std_space", "mask_time": "std_time"}
-"""Metrics by the names that `System.alarms` knows, and what `reconstruction.json` calls them."""
+"""Metrics by the names that `System.collapse_warnings` knows, and what `reconstruction.json` calls them."""
 
 
 class Headline(NamedTuple):
@@ -25,7 +25,7 @@ class Health(NamedTuple):
     """Whether the run's system has a mask that carries the pose, and its alarms; None where it has no figures to judge by."""
 
     has_mask: bool
-    alarms: list[str] | None
+    collapse_warnings: list[str] | None
 
 
 def health(workdir: Path, records: Sequence[Mapping[str, Any]], mask: Mapping[str, Any]) -> Health:
@@ -42,10 +42,10 @@ def health(workdir: Path, records: Sequence[Mapping[str, Any]], mask: Mapping[st
     logged: Mapping[str, Any] = next((record for record in reversed(records) if "loss" in record), {})
     measured = {name: mask[key] for name, key in _MASK_METRICS.items() if key in mask}
     try:
-        alarms = system.alarms({**logged, **measured})
+        collapse_warnings = system.collapse_warnings({**logged, **measured})
     except (KeyError, TypeError):  # a run without a log, or values that are not finite (null)
-        return Health(system.mask_picture is not None, None)
-    return Health(system.mask_picture is not None, alarms)
+        return Health(system.mask_output is not None, None)
+    return Health(system.mask_output is not None, collapse_warnings)
 
 
 def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headline:
@@ -62,8 +62,10 @@ def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headli
             "Nothing has been reconstructed yet, so there is no figure that says how the run went: run "
             f"python -m maskanim_jax.main --workdir={workdir} --mode=reconstruct"
         )
-        alarmed = bool(found.alarms)
-        return Headline(missing + "".join(f"; {alarm}" for alarm in found.alarms or ()), False if alarmed else None)
+        alarmed = bool(found.collapse_warnings)
+        return Headline(
+            missing + "".join(f"; {alarm}" for alarm in found.collapse_warnings or ()), False if alarmed else None
+        )
     better = error < copied
     share = abs(1 - error / copied)
     text = (
@@ -72,12 +74,12 @@ def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headli
     )
     mask = figures.get("mask")
     deviation = mask.get("std_time") if isinstance(mask, dict) else None
-    if found.alarms:
-        text += "; but " + "; ".join(found.alarms)
+    if found.collapse_warnings:
+        text += "; but " + "; ".join(found.collapse_warnings)
     elif found.has_mask and _is_number(deviation):
-        verdict = "the masks are alive: they change" if found.alarms == [] else "the masks change"
+        verdict = "the masks are alive: they change" if found.collapse_warnings == [] else "the masks change"
         text += f"; {verdict} by {_short(deviation)} over the frames of a clip"
-    return Headline(text + ".", better and not found.alarms)
+    return Headline(text + ".", better and not found.collapse_warnings)
 
 
 def _system(workdir: Path) -> System | None:

@@ -14,7 +14,7 @@ from maskanim_jax.buckets.local_paths import fetched, in_words, in_working_copy
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports import page_parts, players
 from maskanim_jax.reports.headline import Health, headline, health
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.utils.templates import rendered
 from maskanim_jax.workdir.logs import read_log
 from maskanim_jax.workdir.renamed_fields import upgrade_config, upgrade_figures
@@ -51,7 +51,7 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
     page = rendered("report.html", _content(workdir, output.parent), number=page_parts.number)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as temporary:
+        with atomic_write(output) as temporary:
             temporary.write_text(page, encoding="utf-8", errors="replace")  # names of files may be no text
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
@@ -91,7 +91,7 @@ def _reached(figures: dict[str, Any], found: Health) -> list[str]:
     if mask := figures.get("mask"):
         lines.append(
             f"masks: mean {mask['mean']:.3f}, deviation over space {mask['std_space']:.3f}, over time {mask['std_time']:.3f}"
-            + ("" if found.alarms is None else " (NOT alive)" if found.alarms else " (alive)")
+            + ("" if found.collapse_warnings is None else " (NOT alive)" if found.collapse_warnings else " (alive)")
             + (f", IoU with the true silhouettes {mask['iou']:.3f}" if "iou" in mask else "")
         )
     return lines
@@ -102,7 +102,7 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
     notes: list[str] = []
     config = upgrade_config(page_parts.read_json(workdir / "config.json", dict, notes))
     figures = upgrade_figures(page_parts.read_json(workdir / "reconstruction.json", dict, notes))
-    departures = page_parts.read_json(workdir / "departures.json", list, notes)
+    paper_deviations = page_parts.read_json(workdir / "departures.json", list, notes)
     summary = page_parts.read_json(workdir / "summary.json", dict, notes)
     before = page_parts.read_json(workdir / BEFORE, dict, notes)
     records = read_log(workdir)
@@ -122,7 +122,7 @@ def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
         },
         "config": json.dumps(config, indent=2) if config else "",
         "summary": json.dumps(summary, indent=2) if summary else "",
-        "departures": [str(sentence) for sentence in departures],
+        "departures": [str(sentence) for sentence in paper_deviations],
         "untrained": page_parts.at(config, "loss.vgg") == "untrained",
         "figures": figures,
         "others": {n: v for n, v in figures.items() if n not in _OWN_PLACE and type(v) in (int, float)},

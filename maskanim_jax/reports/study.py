@@ -101,12 +101,12 @@ def run_study(runs: Sequence[Planned], *, pairs: int = 20, frames: int = 8) -> l
         if not is_finished(run):
             config = f"--config={config_files.find_config(run.config)}"
             call(run, "training", "maskanim_jax.main", config, "--mode=all", *run.overrides)
-        elif not is_fresh(run.workdir, "reconstruction.json"):
+        elif not is_up_to_date(run.workdir, "reconstruction.json"):
             call(run, "reconstruction", "maskanim_jax.main", "--mode=reconstruct", moved)
             call(run, "animation", "maskanim_jax.main", "--mode=animate", moved)
         else:
             print("  trained and reconstructed already", flush=True)
-        if run.drawn and not is_fresh(run.workdir, "truth.json"):
+        if run.drawn and not is_up_to_date(run.workdir, "truth.json"):
             call(run, "the cross-identity truth", "maskanim_jax.truth", f"--pairs={pairs}", f"--frames={frames}")
     return [run.workdir for run in runs]
 
@@ -134,7 +134,7 @@ def is_finished(run: Planned) -> bool:
     return ended and saved == run.steps and any((workdir / "checkpoints").glob("[0-9]*"))
 
 
-def is_fresh(workdir: Path, file: str) -> bool:
+def is_up_to_date(workdir: Path, file: str) -> bool:
     """Whether the figures of `file` are of a checkpoint that is still there, and younger than every checkpoint."""
     workdir = fetched(workdir, may_lack=True)
     try:

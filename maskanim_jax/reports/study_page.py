@@ -12,7 +12,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.reports.comparison_page import markdown
 from maskanim_jax.reports.plots import plots, svg
 from maskanim_jax.reports.runs import Run, read_runs
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
 CURVES = ("test_l1", "test_ratio", "test_mask_iou", "test_mask_std_time", "probe_leak")
@@ -20,7 +20,7 @@ STRIP_PAIRS = 4
 _SHOWN_SIZE = 96  # pixels of one picture in the strips
 
 
-def renew(page: Path, folders: Sequence[Path], figures: Mapping[str, Any]) -> None:
+def regenerate(page: Path, folders: Sequence[Path], figures: Mapping[str, Any]) -> None:
     """Replaces the generated part of `page` (made when it is missing) and writes its pictures beside it, into a folder of the page's name.
 
     Raises UserError when the marks are missing from a page that is there, or when it can't be written.
@@ -39,17 +39,17 @@ def renew(page: Path, folders: Sequence[Path], figures: Mapping[str, Any]) -> No
             logs = {run.label: run.records for run in runs if run.label in {row["run"] for row in found["rows"]}}
             drawn = [plot for plot in plots(logs) if plot.name in CURVES]
             name = f"curves-{found['name']}.svg"
-            with replacing(folder / name) as temporary:
+            with atomic_write(folder / name) as temporary:
                 temporary.write_text(svg(drawn), encoding="utf-8")
             parts.append(f"### Curves, {found['name']}\n\n![held-out figures over the steps]({folder.name}/{name})\n")
         if strips := puppet_strips([run for run in runs if run.truth]):
             parts.append("### Puppets animated by others\n")
             for label, picture in strips.items():
-                with replacing(folder / f"{label}.png") as temporary:
+                with atomic_write(folder / f"{label}.png") as temporary:
                     _image(picture).save(temporary, format="PNG", optimize=True)
                 parts.append(f"{label}: source, driver, the true rendering, then what each variant makes of them.\n")
                 parts.append(f"![source, driver, truth, results of {label}]({folder.name}/{label}.png)\n")
-        with replacing(page) as temporary:
+        with atomic_write(page) as temporary:
             temporary.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{page} can't be renewed ({error.strerror}): give another --page") from error

@@ -13,7 +13,7 @@ import jax
 import optax
 
 PyTree = Any
-Pictures = dict[str, jax.Array]
+Outputs = dict[str, jax.Array]
 """Named pictures of one batch: (N, H, W, 1 or 3) float32 in [0, 1]."""
 
 
@@ -43,9 +43,9 @@ class System(Protocol):
     frame_size: int
     result: str
     """Name of the picture that is the answer (Perturbed Masks: "fine")."""
-    picture_order: Sequence[str]
+    output_names: Sequence[str]
     """Names of the intermediate pictures, in the order in which they are shown."""
-    mask_picture: str | None
+    mask_output: str | None
     """Name of the picture that carries the driver's pose, if there is one: reconstruction measures whether it is alive."""
     variants: Mapping[str, Mapping[str, str]]
     """Ways to animate that are compared with one another where the truth is known: a name to the options given; the first is the method itself."""
@@ -75,7 +75,7 @@ class System(Protocol):
         """Losses and their gradients for one batch of raw pairs; augmentation happens in here. `frozen` holds VGG-19's weights."""
         ...
 
-    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Outputs:
         """Same-identity reconstruction of `driving` from `source` (batch to batch), as the paper's Table 1 needs it."""
         ...
 
@@ -90,14 +90,14 @@ class System(Protocol):
         """Variables that `reconstruct` and the animation take instead, to the same result with fewer operations: batch norms folded."""
         ...
 
-    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
+    def encode_source(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
         """What is computed once per video: `source` and `first_driving` are (1, S, S, 3)."""
         ...
 
     def animate(
-        self, variables: Variables, begun: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
-    ) -> Pictures:
-        """Animates the source of `begun` by a batch of driving frames; holds every picture of `picture_order`.
+        self, variables: Variables, source_state: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
+    ) -> Outputs:
+        """Animates the source of `source_state` by a batch of driving frames; holds every picture of `output_names`.
 
         `pose` is what `pose` gave for these frames, smoothed over time; without it frames stand for themselves. A system whose options
         have no `smooth` is never given one.
@@ -111,8 +111,8 @@ class System(Protocol):
         """
         ...
 
-    def warnings(self, begun: PyTree, options: Any) -> list[str]:
-        """What a user should know before this video is made, a sentence each; `begun` was fetched to the host or can be."""
+    def warnings(self, source_state: PyTree, options: Any) -> list[str]:
+        """What a user should know before this video is made, a sentence each; `source_state` was fetched to the host or can be."""
         ...
 
     def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:
@@ -122,11 +122,11 @@ class System(Protocol):
         """
         ...
 
-    def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
-        """Every picture of `picture_order` for a batch of training pairs, in evaluation mode, to look at while training."""
+    def outputs(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Outputs:
+        """Every picture of `output_names` for a batch of training pairs, in evaluation mode, to look at while training."""
         ...
 
-    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+    def collapse_warnings(self, metrics: Mapping[str, float]) -> list[str]:
         """Sentences about what goes wrong, from the metrics of a step; empty when all is well."""
         ...
 
@@ -134,6 +134,6 @@ class System(Protocol):
         """The settings that decide which tensors there are and their shapes, by name; told when networks of another run don't fit."""
         ...
 
-    def departures(self) -> list[str]:
+    def paper_deviations(self) -> list[str]:
         """Where the config departs from the paper, a sentence each; log and report repeat them."""
         ...

@@ -18,7 +18,7 @@ class WaitingState(NamedTuple):
     inner: Any
 
 
-def waiting(inner: optax.GradientTransformation, start: int) -> optax.GradientTransformation:
+def delayed_start(inner: optax.GradientTransformation, start: int) -> optax.GradientTransformation:
     """An optimiser that neither moves nor counts before step `start`: moments and bias correction begin there."""
 
     def init(params: optax.Params) -> WaitingState:
@@ -51,7 +51,7 @@ def learning_rate(step: jax.Array | int, steps_per_epoch: int, optim: ConfigDict
 
 
 def adam_by_network(
-    optim: ConfigDict, steps_per_epoch: int, factors: Mapping[str, float], starts: Mapping[str, int]
+    optim: ConfigDict, steps_per_epoch: int, lr_multipliers: Mapping[str, float], starts: Mapping[str, int]
 ) -> optax.GradientTransformation:
     """Adam for a dict of networks.
 
@@ -59,13 +59,15 @@ def adam_by_network(
     """
 
     def one(name: str) -> optax.GradientTransformation:
-        tx = optax.chain(optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2, eps=1e-8), optax.scale(factors[name]))
-        return waiting(tx, starts[name]) if starts.get(name) else tx
+        tx = optax.chain(
+            optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2, eps=1e-8), optax.scale(lr_multipliers[name])
+        )
+        return delayed_start(tx, starts[name]) if starts.get(name) else tx
 
     def labels(params: Mapping[str, Any]) -> dict[str, str]:
         return {name: name for name in params}
 
     return optax.chain(
-        optax.partition({name: one(name) for name in factors}, labels),
+        optax.partition({name: one(name) for name in lr_multipliers}, labels),
         optax.scale_by_learning_rate(lambda count: learning_rate(count, steps_per_epoch, optim)),
     )

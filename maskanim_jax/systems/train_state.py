@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from maskanim_jax.distributed.sharding import replicated
 from maskanim_jax.systems.averaging import begin
 from maskanim_jax.systems.interface import PyTree, System, Variables
-from maskanim_jax.utils.memory import give_back_memory
+from maskanim_jax.utils.memory import trim_host_memory
 
 
 class TrainState(NamedTuple):
@@ -57,7 +57,7 @@ def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, ema
     options: dict[str, Any] = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
     made = jax.jit(init_state, static_argnums=(0, 1, 2, 3), out_shardings=replicated(mesh), compiler_options=options)
     state = jax.block_until_ready(made(system, seed, steps_per_epoch, ema))
-    give_back_memory()
+    trim_host_memory()
     return state
 
 

@@ -21,7 +21,7 @@ from maskanim_jax.checkpoints.loading import FOLDER
 from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.kernels.native import build
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.workdir.config import flat_config
 from maskanim_jax.workdir.provenance import git_revision, versions
 
@@ -87,7 +87,7 @@ def check_shared(workdir: Path) -> None:
     mark = workdir / f".shared.{uuid.uuid4().hex}"
     try:
         if peers.index == 0:
-            with replacing(mark) as temporary:
+            with atomic_write(mark) as temporary:
                 temporary.write_text("")
         name = peers.gather(mark.name)[0]
         seen = [

@@ -20,7 +20,7 @@ from maskanim_jax.evaluation.reconstruction import Silhouettes
 from maskanim_jax.losses.vgg import used_names, used_weights
 from maskanim_jax.nn.functional import count_parameters
 from maskanim_jax.nn.kernels.native import build as building
-from maskanim_jax.pretrained.vgg19 import find_vgg19, untrained_vgg19
+from maskanim_jax.pretrained.vgg19 import load_vgg19, untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.averaging import check_decay
 from maskanim_jax.systems.interface import PyTree, System
@@ -92,7 +92,7 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
         return untrained_vgg19(config.seed)
     if config.loss.vgg != "imagenet":
         raise UserError(f"config.loss.vgg={config.loss.vgg} cannot be: give 'imagenet' or 'untrained'")
-    return find_vgg19(only=used_names(config.loss.vgg_layers))  # the rest is nine tenths of it
+    return load_vgg19(only=used_names(config.loss.vgg_layers))  # the rest is nine tenths of it
 
 
 def batches(setting: Setting, first: int) -> Generator[Pair]:
@@ -200,4 +200,4 @@ def opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkp
         lines.append("goes on from a converted checkpoint, whose data is not known to be this data")
     if checkpoints.unchecked is not None:
         lines.append(checkpoints.unchecked)
-    return lines + [f"departs from the paper: {sentence}" for sentence in system.departures()]
+    return lines + [f"departs from the paper: {sentence}" for sentence in system.paper_deviations()]

@@ -8,7 +8,7 @@ from collections import Counter
 
 import jax
 
-from maskanim_jax.utils.memory import give_back_memory
+from maskanim_jax.utils.memory import trim_host_memory
 
 HIT = "/jax/compilation_cache/cache_hits"
 
@@ -33,7 +33,7 @@ class FirstStep:
 
     def __exit__(self, *_: object) -> None:
         now = time.perf_counter()
-        give_back_memory()
+        trim_host_memory()
         self.seconds, self.after = now - self._since, now - self._began
         cached = (
             bool(jax.config.values["jax_compilation_cache_dir"]) and jax.config.values["jax_enable_compilation_cache"]

@@ -70,7 +70,7 @@ def train(
         folder = Workdir(workdir, leader=jax.process_index() == 0)
         folder.claim(config, allow_config_change)
         check_shared(workdir)
-        folder.describe(setting.system.departures())
+        folder.describe(setting.system.paper_deviations())
 
         checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
         state = start(setting, checkpoints, restore_step, allow_config_change=allow_config_change, initial=initial)
@@ -93,8 +93,8 @@ def train(
 
 def _read_initial(setting: Setting, workdir: Path) -> Initial | None:
     """The networks that `config.init_from` names. A run that has a checkpoint doesn't read them again: they may be gone by then."""
-    begun = bool(Checkpoints(workdir, read_only=True).steps())
-    return None if begun else read_initial(setting.config, setting.system)
+    source_state = bool(Checkpoints(workdir, read_only=True).steps())
+    return None if source_state else read_initial(setting.config, setting.system)
 
 
 def _say_start(
@@ -195,10 +195,14 @@ def one_step(
 
 def _write_figures(run: Run, step: int) -> None:
     """Figures of the training steps, what was skipped of the data, and an alarm where something goes wrong."""
-    figures, faults = run.window.close(step), run.setting.stream.faults
+    figures, faults = run.window.close(step), run.setting.stream.bad_records
     if run.folder.leader:
         run.folder.scalars(step, {**figures, **faults.figures()})
-        run.folder.text(step, *faults.news(), *(f"ALARM: {alarm}" for alarm in run.setting.system.alarms(figures)))
+        run.folder.text(
+            step,
+            *faults.drain_messages(),
+            *(f"ALARM: {alarm}" for alarm in run.setting.system.collapse_warnings(figures)),
+        )
 
 
 def _save_at_once(run: Run, state: TrainState) -> None:
@@ -226,9 +230,9 @@ def _evaluate_and_save(run: Run, state: TrainState, step: int) -> None:
         silhouettes=setting.silhouettes,
     )
     if folder.leader:
-        probed, alarms = held_out_probe(setting.system, local(state.averaged), setting.held_out)
+        probed, collapse_warnings = held_out_probe(setting.system, local(state.averaged), setting.held_out)
         folder.scalars(step, held_out_figures(measured) | probed)
-        folder.text(step, *(f"ALARM: {alarm}" for alarm in alarms))
+        folder.text(step, *(f"ALARM: {alarm}" for alarm in collapse_warnings))
         folder.sync()
     l1 = measured["l1"] if measured["l1"] is not None else float("inf")
     run.checkpoints.save(state, setting.info | {"minutes": run.clock.minutes()}, l1)

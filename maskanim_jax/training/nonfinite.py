@@ -14,7 +14,7 @@ from input_pipeline.pairs import PairStream
 from maskanim_jax.checkpoints.manager import Checkpoints
 from maskanim_jax.errors import UserError
 from maskanim_jax.training.metric_window import NotFinite
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.workdir.logs import RunLog
 
 SHOWN = 4
@@ -77,7 +77,7 @@ def explained(
                 "last_good_checkpoint": good[-1] if good else None,
                 "replay": command,
             }
-            with replacing(record_path(workdir, error.step)) as temporary:
+            with atomic_write(record_path(workdir, error.step)) as temporary:
                 temporary.write_text(json.dumps(record, indent=2))
         names = list(dict.fromkeys(pair["clip"] for pair in pairs))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""

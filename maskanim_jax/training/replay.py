@@ -28,7 +28,7 @@ from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.training.experiment import Setting, batches, fresh, set_up, start
 from maskanim_jax.training.nonfinite import finite_or_word, pairs_of_step, record_path, words
 from maskanim_jax.training.step import FINITE, make_step
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.strips import grid, strip
 from maskanim_jax.workdir.config import check_config_unchanged, diff_config
 from maskanim_jax.workdir.provenance import read_starts
@@ -122,22 +122,22 @@ def _write(
     """Figures, the batch's frames as they are in the data, and the pictures that the networks made of them before the step."""
     source, driving = (np.asarray(frames)[:SHOWN_PAIRS] for frames in pairs)
     frames = (jnp.asarray(raw, jnp.float32) / 255.0 for raw in (source, driving))
-    order = setting.system.picture_order
+    order = setting.system.output_names
     made = jax.device_get(
-        jax.jit(setting.system.pictures)(before.variables, *frames, jax.random.key(setting.config.seed))
+        jax.jit(setting.system.outputs)(before.variables, *frames, jax.random.key(setting.config.seed))
     )
     shown = {name: np.nan_to_num(np.asarray(made[name], np.float32), posinf=1.0, neginf=0.0) for name in order}
     size = max(96, setting.system.frame_size)
     rows = [strip({name: shown[name][i] for name in order}, order, size, captions=i == 0) for i in range(len(source))]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(folder / "figures.json") as temporary:
+        with atomic_write(folder / "figures.json") as temporary:
             temporary.write_text(json.dumps(report, indent=2))
         for name, picture in (
             ("batch", grid([np.concatenate(pair, axis=1) for pair in zip(source, driving, strict=True)])),
             ("pictures", grid(rows)),
         ):
-            with replacing(folder / f"{name}.png") as temporary:
+            with atomic_write(folder / f"{name}.png") as temporary:
                 Image.fromarray(picture).save(temporary, format="PNG")
     except OSError as error:
         raise UserError(f"{folder} can't be written ({error.strerror}): free it") from error

@@ -13,7 +13,7 @@ from maskanim_jax.utils.paths import hidden_beside
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A name beside `path` to write to: it takes `path`'s place when the block ends well, and is removed when not. Raises OSError."""
     # Not a process' number: on a disk that machines share two of them may have the same.
     temporary = hidden_beside(path, uuid.uuid4().hex[:12])

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -25,7 +25,7 @@ def write_sums(folder: Path) -> None:
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
     lines = [f"{_digest(path, settle=True)}  {path.relative_to(folder).as_posix()}\n" for path in files]
-    with replacing(folder / SUMS) as temporary:
+    with atomic_write(folder / SUMS) as temporary:
         temporary.write_text("".join(lines))
         sync(temporary)
     for inner in (*(path for path in folder.rglob("*") if path.is_dir()), folder):

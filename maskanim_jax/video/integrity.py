@@ -31,7 +31,7 @@ _NESTED = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 MP4_BOXES = set(b"ftyp moov mdat free skip wide moof sidx styp uuid pnot meta".split())
 
 
-def check_whole(path: Path) -> None:
+def check_not_truncated(path: Path) -> None:
     """Raises UserError if the file (mp4, mov, avi, webm, mkv, gif) says that it should be longer than it is.
 
     Other formats, and files that state no size (live recordings), pass.
@@ -60,7 +60,7 @@ def check_whole(path: Path) -> None:
         raise UserError(f"{path} is cut short (its last frames are missing); copy or download it again")
 
 
-def promised_frames(stream: av.VideoStream) -> int:
+def declared_frame_count(stream: av.VideoStream) -> int:
     """How many frames the container says it shows; 0 where it says nothing (Matroska, MPEG-TS, fragments)."""
     if not stream.frames:
         return 0
@@ -70,7 +70,7 @@ def promised_frames(stream: av.VideoStream) -> int:
     return min(shown, stream.frames)
 
 
-def promised_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
+def declared_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
     """When the video ends by the container's word, for Matroska and WebM, which count no frames; else 0."""
     if "matroska" not in container.format.name:
         return 0.0

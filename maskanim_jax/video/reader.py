@@ -33,7 +33,13 @@ from maskanim_jax.video.images import (
     read_image,
     to_rgb,
 )
-from maskanim_jax.video.integrity import READ_ONLY_THIS_FILE, check_whole, ends_whole, promised_frames, promised_seconds
+from maskanim_jax.video.integrity import (
+    READ_ONLY_THIS_FILE,
+    check_not_truncated,
+    declared_frame_count,
+    declared_seconds,
+    ends_whole,
+)
 from maskanim_jax.video.orientation import display_matrix, upright
 from maskanim_jax.video.timestamps import measure
 from maskanim_jax.video.timing import RATES, Timing
@@ -101,7 +107,7 @@ def open_frames(path: str | Path) -> FrameSource:
             return _open_folder(path)
         if is_image(path) or is_still(path):
             return _open_moving(path, "image")
-        check_whole(path)
+        check_not_truncated(path)
         with path.open("rb") as file:
             gif = file.read(4) == b"GIF8"
     except OSError as error:
@@ -159,8 +165,8 @@ def _open_moving(path: Path, kind: str) -> FrameSource:
 
 def _open_video(path: Path) -> FrameSource:
     with _open_container(path) as container:
-        promised = promised_frames(_picture_stream(container)) or None
-    return FrameSource(path, promised, lambda timing: _read_video(path, timing), lambda: _measure(path))
+        declared = declared_frame_count(_picture_stream(container)) or None
+    return FrameSource(path, declared, lambda timing: _read_video(path, timing), lambda: _measure(path))
 
 
 def _measure(path: Path) -> Timing:
@@ -173,7 +179,7 @@ def _read_video(path: Path, timing: Timing | None) -> Frames:
     tone_mapper = ToneMapper()
     with _open_container(path) as container:
         stream = _picture_stream(container)
-        promised = promised_frames(stream)  # before decoding: a fragmented file's index grows meanwhile
+        declared = declared_frame_count(stream)  # before decoding: a fragmented file's index grows meanwhile
         decoder = _decoder(stream)
         try:
             for packet in container.demux(stream):
@@ -190,11 +196,11 @@ def _read_video(path: Path, timing: Timing | None) -> Frames:
         except av.error.FFmpegError as error:
             reason = one_line(error)
             raise UserError(f"{path} is damaged after frame {seen} ({reason}); copy or download it again") from error
-        seconds = promised_seconds(container, stream)
+        seconds = declared_seconds(container, stream)
     if seen == 0:
         raise UserError(f"{path} holds no frames; copy or download the video again")
-    if seen < promised:
-        raise UserError(f"{path} is cut short: {seen} of its {promised} frames could be decoded; copy it again")
+    if seen < declared:
+        raise UserError(f"{path} is cut short: {seen} of its {declared} frames could be decoded; copy it again")
     if seconds - last > 2.5 * step and not ends_whole(path):  # a last picture may stand for long
         raise UserError(f"{path} is cut short: its video ends at {last:.2f} of {seconds:.2f} s; copy it again")
 

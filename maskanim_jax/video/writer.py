@@ -26,7 +26,7 @@ from maskanim_jax.video.gif import GifSink
 from maskanim_jax.video.timing import Timing
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
-MADE = "made with maskanim_jax: a still image animated by a driving video"
+PROVENANCE_COMMENT = "made with maskanim_jax: a still image animated by a driving video"
 """The comment in the metadata of every animation, so that a program can tell it from a recording. It doesn't name the system: studies are blind."""
 CLIP = "clip.json"
 """In a folder of frames: their rate, {"fps": "30000/1001"}."""

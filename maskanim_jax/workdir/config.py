@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from configs import common
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import SYSTEMS
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.workdir.config_files import read_config_json
 
 CONFIG = "config.json"
@@ -66,7 +66,7 @@ def write_config(workdir: Path, config: ConfigDict, allow_config_change: bool = 
     path = workdir / CONFIG
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(json.dumps(config.to_dict(), indent=2))
     except OSError as error:
         raise UserError(f"{workdir} can't be written ({error.strerror}): give another --workdir or free it") from error

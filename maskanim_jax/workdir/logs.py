@@ -19,7 +19,7 @@ import numpy as np
 from maskanim_jax.buckets.local_paths import copy_of
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -52,7 +52,7 @@ class RunLog:
             for left in (*self.workdir.glob(f".{LOG}.*.part"), *(self.workdir / PICTURES).glob(".*.part")):
                 left.unlink()  # of a killed run
             kept = [r for r in read_log(self.workdir) if 0 < self.start_step >= r["step"]]
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
             self._lines = open(path, "a")  # closed by __exit__
             # TensorBoard hides what older event files hold from this step on.
@@ -141,7 +141,7 @@ class RunLog:
                 raise ValueError(f"picture {name} is {picture.dtype} {picture.shape}, not uint8 (H, W, 3)")
             with (
                 self._written(f"{PICTURES}/{name}_{step:07d}.png"),
-                replacing(self.workdir / PICTURES / f"{name}_{step:07d}.png") as temporary,
+                atomic_write(self.workdir / PICTURES / f"{name}_{step:07d}.png") as temporary,
             ):
                 Image.fromarray(picture).save(temporary, format="PNG")
             self._on_board().add_image(name, picture, step, dataformats="HWC")

@@ -12,9 +12,9 @@ from typing import Any
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 
-RUN, DEPARTURES, PARAMETERS = "run.json", "departures.json", "parameters.txt"
+RUN, PAPER_DEVIATIONS, PARAMETERS = "run.json", "departures.json", "parameters.txt"
 PACKAGES = (
     "jax",
     "jaxlib",
@@ -105,9 +105,9 @@ def add_start(workdir: Path, start: Mapping[str, Any]) -> list[str]:
     return [f"{name} was {was.get(name)} and is {now[name]}" for name in now if was.get(name) != now[name]]
 
 
-def write_departures(workdir: Path, departures: Sequence[str]) -> None:
+def write_paper_deviations(workdir: Path, paper_deviations: Sequence[str]) -> None:
     """Writes departures.json: what the run departs from the paper, a sentence each, for the report."""
-    _write(workdir / DEPARTURES, json.dumps(list(departures), indent=2))
+    _write(workdir / PAPER_DEVIATIONS, json.dumps(list(paper_deviations), indent=2))
 
 
 def write_parameters(workdir: Path, params: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ def write_parameters(workdir: Path, params: Mapping[str, Any]) -> None:
 
 def _write(path: Path, text: str) -> None:
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text(text)
     except OSError as error:
         raise UserError(f"{path} can't be written ({error.strerror}): free it or give another --workdir") from error

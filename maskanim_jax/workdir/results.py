@@ -16,6 +16,10 @@ BEFORE = "before.json"
 """Optional file, of the form of reconstruction.json: figures from before the training, set beside those of the run."""
 
 
+TRUTH = "truth.json"
+"""Optional file: puppets animated by other puppets, measured against the known ground truth."""
+
+
 class InputPair(NamedTuple):
     """A source picture and a driving video."""
 

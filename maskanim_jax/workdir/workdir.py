@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from maskanim_jax.workdir.config import check_config_unchanged, diff_config, write_config
 from maskanim_jax.workdir.logs import RunLog
-from maskanim_jax.workdir.provenance import add_start, write_departures, write_parameters
+from maskanim_jax.workdir.provenance import add_start, write_paper_deviations, write_parameters
 
 
 class Workdir:
@@ -46,10 +46,10 @@ class Workdir:
         if self._unsettled:
             write_config(self.path, config, allow_config_change=True)
 
-    def describe(self, departures: Sequence[str]) -> None:
+    def describe(self, paper_deviations: Sequence[str]) -> None:
         """Writes in what the run departs from the paper, for the report."""
         if self.leader:
-            write_departures(self.path, departures)
+            write_paper_deviations(self.path, paper_deviations)
 
     @contextlib.contextmanager
     def opened(self, step: int) -> Iterator[None]:

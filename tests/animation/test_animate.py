@@ -14,7 +14,7 @@ from PIL import Image
 
 from maskanim_jax.animate import main, parser
 from maskanim_jax.animation.generate import animate, nearest_frame
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import CAPTION_HEIGHT, grid, strip, to_uint8
@@ -141,17 +141,17 @@ def test_a_best_frame_that_cannot_be_compared_is_a_sentence():
 def test_the_best_frame_begins_the_animation_and_is_named(command, capsys, monkeypatch):
     save("driving/", numbered(20))
     save("still/", [np.full((SIZE, SIZE, 3), 61, np.uint8)])
-    begun = []
+    animations = []
 
     def spied(*args, **kwargs):
-        begun.append(list(animate(*args, **{**kwargs, "names": ()})))
-        return begun[0]
+        animations.append(list(animate(*args, **{**kwargs, "names": ()})))
+        return animations[0]
 
     monkeypatch.setattr(sys.modules["maskanim_jax.animation.jobs"], "animate", spied)
     command("--source=still", "--driving=driving", "--output=out/", "--find_best_frame")
     assert "frame 12 is nearest" in capsys.readouterr().out
-    assert round(float(begun[0][0]["first"][0, 0, 0]) * 255) == 60
-    assert len(begun[0]) == len(list(open_frames("out"))) == 20
+    assert round(float(animations[0][0]["first"][0, 0, 0]) * 255) == 60
+    assert len(animations[0]) == len(list(open_frames("out"))) == 20
 
 
 def test_a_warning_is_one_line_and_does_not_stop(command, capsys):
@@ -186,7 +186,7 @@ def test_bad_input_leaves_the_old_output_and_loads_nothing(command, monkeypatch)
 
 def test_the_command_exits_with_a_sentence(command, capsys):
     with pytest.raises(SystemExit) as stopped:
-        exit_with_sentence(lambda: command("--source=source.png", "--driving=none.mp4", "--output=out.mp4"))
+        run_main(lambda: command("--source=source.png", "--driving=none.mp4", "--output=out.mp4"))
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: none.mp4 does not exist;")
     with pytest.raises(SystemExit) as stopped:

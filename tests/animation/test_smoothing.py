@@ -7,7 +7,7 @@ import pytest
 from untrained_run import two_systems
 
 from maskanim_jax.animation.animator import Animator
-from maskanim_jax.animation.compiled import compiled, step_for_a_video
+from maskanim_jax.animation.compiled import compiled, make_video_step
 from maskanim_jax.animation.generate import animate
 from maskanim_jax.animation.smoothing import smooth
 from maskanim_jax.checkpoints.loading import load_run
@@ -90,7 +90,7 @@ def test_without_it_nothing_is_changed(runs, name):
     run = runs[name]
     ready = compiled(run.system, run.variables, 2)
     for given in ({}, {"smooth": "0"}):
-        assert step_for_a_video(ready, run.system.animation_options(given)) == ready.step
+        assert make_video_step(ready, run.system.animation_options(given)) == ready.step
 
 
 @pytest.mark.parametrize("name", POSES)
@@ -103,13 +103,13 @@ def test_a_strength_that_cannot_be_is_a_sentence(runs, name, value):
 def test_it_needs_no_longer_compilation_for_later_batches(runs, frames):
     """What is carried from batch to batch has one shape and place: two compilations would stall a camera."""
     run = runs["perturbed_masks"]
-    step = step_for_a_video(compiled(run.system, run.variables, 2), run.system.animation_options({"smooth": "0.3"}))
+    step = make_video_step(compiled(run.system, run.variables, 2), run.system.animation_options({"smooth": "0.3"}))
     options = run.system.animation_options({"smooth": "0.3"})
     units = frames.astype(np.float32) / 255
-    begun = compiled(run.system, run.variables, 2).begin(units[:1], units[1:2])
-    jax.block_until_ready(step(begun, units[1:3], options))
+    source_state = compiled(run.system, run.variables, 2).begin(units[:1], units[1:2])
+    jax.block_until_ready(step(source_state, units[1:3], options))
     with _counted() as count:
-        jax.block_until_ready(step(begun, units[3:5], options))
+        jax.block_until_ready(step(source_state, units[3:5], options))
     assert count == []
 
 

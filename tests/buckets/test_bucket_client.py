@@ -8,7 +8,7 @@ from gcs_server import BUCKET
 from maskanim_jax.buckets import connection
 from maskanim_jax.buckets.address import Address, address_of, shown
 from maskanim_jax.buckets.client import AlreadyExists, Bucket
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 
 FAULTS = ("503", "drop", "cut", "hang")
 
@@ -96,7 +96,7 @@ def test_after_the_patience_it_is_one_sentence_and_status_75(gcs, monkeypatch, c
     bucket = Bucket(BUCKET)
     proxy.fail(fault)
     with pytest.raises(SystemExit) as ended:
-        exit_with_sentence(lambda: bucket.list("client/") and None)
+        run_main(lambda: bucket.list("client/") and None)
     assert ended.value.code == 75
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1

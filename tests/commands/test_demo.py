@@ -30,7 +30,7 @@ def demo(tmp_path_factory):
     settings = [f"--config.{name}={value}" for name, value in SHRUNK.items()]
     done = run(
         "maskanim_jax.main",
-        f"--config={ROOT / 'configs/demo.py'}",
+        f"--config={ROOT / 'configs/demo.py'}:scratch",
         "--workdir=out",
         "--mode=all",
         f"--config.data.shards={folder / 'shards'}",
@@ -44,7 +44,10 @@ def demo(tmp_path_factory):
 @pytest.mark.subprocess
 def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
     last = demo[0].strip().splitlines()[-6:]
-    assert "report.html" in last[-1]
+    assert "report.html" in last[-2]
+    assert last[-1].startswith(
+        "The driver was NOT followed"
+    )  # twenty steps of tiny networks: it must not say otherwise
     for figure in ("loss_coarse", "loss_fine", "held-out L1", "copying the source", "over time", "IoU"):
         assert figure in "".join(last)
 
@@ -70,6 +73,7 @@ def test_it_leaves_figures_videos_and_a_page(demo):
             assert len(list(frames)) in (5, 6)
             assert frames.fps == 12
     assert (workdir / "animation/p5000#0-by-p5001#0.gif").stat().st_size
+    assert {row["variant"] for row in json.loads((workdir / "truth.json").read_text())["rows"]} >= {"full"}
     page = (workdir / "report.html").read_text()
     for wanted in ("loss_coarse", "held_out", "untrained", "temperature is 0.3"):
         assert wanted in page
@@ -100,7 +104,7 @@ def test_reconstructing_again_writes_over_the_first_result(demo):
     before = (demo[1] / "reconstruction.json").read_text()
     done = run(
         "maskanim_jax.main",
-        f"--config={ROOT / 'configs/demo.py'}",
+        f"--config={ROOT / 'configs/demo.py'}:scratch",
         f"--workdir={demo[1]}",
         "--mode=reconstruct",
         f"--config.data.shards={shards}",

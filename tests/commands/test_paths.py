@@ -14,7 +14,7 @@ from input_pipeline import prepare
 from input_pipeline.from_config import ensure_shards
 from maskanim_jax import animate, convert, crop, export
 from maskanim_jax.errors import UserError
-from maskanim_jax.utils.atomic_files import replacing
+from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.utils.paths import expand_flags, hidden_beside, path_or_bucket, user_path, user_text
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.writer import VideoWriter
@@ -135,7 +135,7 @@ def test_names_that_are_no_text_or_long_are_written(tmp_path, name):
     save(tmp_path / name, frames)
     with open_frames(tmp_path / name) as found:
         assert sum(1 for _ in found) == 3
-    with replacing(tmp_path / name) as temporary:
+    with atomic_write(tmp_path / name) as temporary:
         temporary.write_bytes(b"new")
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert len(os.fsencode(hidden_beside(tmp_path / name, "x" * 12).name)) < 255
@@ -157,7 +157,7 @@ def test_a_closed_terminal_ends_no_job(tmp_path, how):
     """Closed, or a pipe that nobody reads: the job goes on, and what is opened next is not written into by others."""
     program = (
         "import os, sys, time\n"
-        "from maskanim_jax.errors import exit_with_sentence\n"
+        "from maskanim_jax.errors import run_main\n"
         "def main():\n"
         "    with open('done', 'w') as file:\n"
         "        assert file.fileno() > 2\n"
@@ -166,7 +166,7 @@ def test_a_closed_terminal_ends_no_job(tmp_path, how):
         "        os.write(2, b'from a library')\n"
         "        print('caf\\udce9')\n"
         "        file.write('whole')\n"
-        "exit_with_sentence(main)\n"
+        "run_main(main)\n"
     )
     (tmp_path / "job.py").write_text(program)
     done = subprocess.run(

@@ -28,7 +28,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
 from maskanim_jax.workdir.config import flat_config
 
-EVERY = [taichi, voxceleb, bair, mgif, puppets, demo]
+EVERY = [taichi, voxceleb, bair, mgif, puppets]
 FOMM = [
     *(fomm_taichi, fomm_taichi_adv, fomm_voxceleb, fomm_voxceleb_adv, fomm_bair),
     *(fomm_mgif, fomm_fashion, fomm_nemo, fomm_demo, fomm_puppets),
@@ -43,6 +43,14 @@ def test_every_config_builds_its_system(module, reading):
     assert build(config).frame_size == config.frame_size
 
 
+def test_the_demo_starts_from_the_bundled_checkpoint_or_from_nothing():
+    starts = [demo.get_config(start).init_from for start in ("puppets", "scratch")]
+    assert starts == ["puppets", ""]
+    assert build(demo.get_config()).frame_size == puppets.get_config().frame_size
+    with pytest.raises(UserError, match="not 'paper'"):
+        demo.get_config("paper")
+
+
 def test_the_papers_reading_of_taichi():
     c = taichi.get_config()
     assert (c.frame_size, c.mask.size, c.batch_size, c.data.num_repeats) == (256, 64, 16, 150)
@@ -52,7 +60,7 @@ def test_the_papers_reading_of_taichi():
     )
     assert (c.loss.perceptual, c.loss.mask, c.perturb.noise, c.perturb.strips) == (10, 100, 20, 6)
     assert (c.perturb.threshold, c.perturb.test_threshold, c.perturb.test_scale) == ("median", "median", 0.75)
-    assert build(c).departures() == []
+    assert build(c).paper_deviations() == []
 
 
 @pytest.mark.parametrize(
@@ -62,7 +70,7 @@ def test_the_released_readings(module, batch, taps, threshold):
     c = module.get_config("released")
     assert (c.batch_size, len(c.loss.vgg_layers), c.perturb.threshold, c.optim.beta2) == (batch, taps, threshold, 0.999)
     assert tuple(c.loss.pyramid_sizes) == (256, 128, 64, 32)
-    assert build(c).departures() == []
+    assert build(c).paper_deviations() == []
 
 
 def test_an_epoch_is_the_papers():
@@ -136,7 +144,7 @@ def test_fomms_released_settings(module, epochs, milestones, repeats, batch, adv
     assert (critic.enabled, critic.keypoints, critic.spectral_norm) == (adversarial, keypoints, spectral)
     assert (c.optim.learning_rate, c.optim.beta1, c.optim.beta2) == (2e-4, 0.5, 0.999)
     assert (tuple(c.loss.pyramid_sizes), len(c.loss.vgg_layers), c.align_corners) == ((256, 128, 64, 32), 5, False)
-    assert build(c).departures() == []
+    assert build(c).paper_deviations() == []
 
 
 def test_moving_gifs_have_one_jacobian_and_another_augmentation():

@@ -110,7 +110,7 @@ def test_processes_with_different_commands_do_not_start(tiny_shards, tmp_path):
 
 
 def test_a_number_of_processes_that_the_batch_cannot_be_shared_by_is_refused(tiny_shards):
-    with pytest.raises(UserError, match=r"batch_size=8 cannot be shared by 3 processes"):
+    with pytest.raises(UserError, match=r"batch_size=8 must be a multiple of the number of processes, 3"):
         PairStream(open_split(tiny_shards, "train"), batch_size=8, seed=0, repeats=4, process_count=3)
 
 
@@ -260,7 +260,7 @@ def test_an_address_that_cannot_be_is_a_sentence(monkeypatch, value):
 WATCHED = """
 import sys, time
 from maskanim_jax.distributed import peers as hosts
-from maskanim_jax.errors import UserError, exit_with_sentence
+from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.distributed.rendezvous import meet
 hosts.BEAT, hosts.SILENCE, hosts.GRACE = 0.3, 3.0, 2.0
 port, count, index, role = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -278,7 +278,7 @@ def main():
     if role == "waits":
         print("waiting", flush=True)
         time.sleep(120)
-exit_with_sentence(main)
+run_main(main)
 """
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from maskanim_jax.evaluation.probe import DRIVERS, SOURCES, choose, probe, probe_alarms
+from maskanim_jax.evaluation.probe import DRIVERS, SOURCES, probe, probe_pairs, probe_warnings
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.training import loop
 from maskanim_jax.workdir.logs import read_log
@@ -23,23 +23,23 @@ class Toy:
     seen: str = "pose"
     mask: str = "alive"
     result: str = "answer"
-    mask_picture: str | None = "mask"
-    picture_order: tuple = ("answer",)
+    mask_output: str | None = "mask"
+    output_names: tuple = ("answer",)
     frame_size: int = 8
 
     def animation_options(self, given):
         return ()
 
-    def begin_animation(self, variables, source, first):
+    def encode_source(self, variables, source, first):
         return source
 
-    def animate(self, variables, begun, driving, options):
+    def animate(self, variables, source_state, driving, options):
         pose = 0.3 * driving.mean(-1, keepdims=True)  # rotating the colours does not change it
         shown = {
-            "pose": begun * 0.7 + pose,
-            "nothing": begun + 0 * driving,
+            "pose": source_state * 0.7 + pose,
+            "nothing": source_state + 0 * driving,
             "driver": driving,
-            "half": 0.5 * begun + 0.5 * driving,
+            "half": 0.5 * source_state + 0.5 * driving,
             "blur": jnp.full_like(driving, 0.5) + 0.01 * pose,
         }
         mask = driving[..., :1] if self.mask == "alive" else 0 * driving[..., :1] + jnp.linspace(0, 1, 8)[:, None]
@@ -61,27 +61,27 @@ class Split:
 
 
 def figures_of(system, **split):
-    return probe(system, NOTHING, choose(Split(**split)))
+    return probe(system, NOTHING, probe_pairs(Split(**split)))
 
 
 def test_a_system_that_follows_the_pose_raises_no_alarm():
     figures = figures_of(Toy())
     assert set(figures) == {"probe_result_drivers", "probe_mask_drivers", "probe_leak", "probe_nearer_driver"}
     assert abs(figures["probe_leak"]) < 0.05
-    assert probe_alarms(figures) == []
+    assert probe_warnings(figures) == []
 
 
 def test_a_mask_that_is_the_same_for_every_driver_ignores_its_input():
     figures = figures_of(Toy(mask="constant"))
     assert figures["probe_mask_drivers"] == pytest.approx(0, abs=1e-6)
-    (alarm,) = probe_alarms(figures)
+    (alarm,) = probe_warnings(figures)
     assert "ignores its input" in alarm
 
 
 def test_a_result_that_repeats_the_source_ignores_the_driver():
-    figures = figures_of(Toy("nothing", mask_picture=None))
+    figures = figures_of(Toy("nothing", mask_output=None))
     assert "probe_mask_drivers" not in figures
-    (alarm,) = probe_alarms(figures)
+    (alarm,) = probe_warnings(figures)
     assert "driver is ignored" in alarm
 
 
@@ -89,13 +89,13 @@ def test_a_result_that_repeats_the_source_ignores_the_driver():
 def test_drivers_colours_in_the_result_are_a_leak_of_that_share(seen, share):
     figures = figures_of(Toy(seen))
     assert figures["probe_leak"] == pytest.approx(share, abs=1e-4)
-    (alarm,) = probe_alarms(figures)
+    (alarm,) = probe_warnings(figures)
     assert "identity leaks" in alarm
     assert f"{100 * share:.0f} %" in alarm
 
 
 def test_a_grey_blur_is_near_to_everybody_and_no_leak():
-    assert probe_alarms(figures_of(Toy("blur")) | {"probe_nearer_driver": 0.8, "probe_result_drivers": 0.1}) == []
+    assert probe_warnings(figures_of(Toy("blur")) | {"probe_nearer_driver": 0.8, "probe_result_drivers": 0.1}) == []
 
 
 def test_grey_clips_have_no_leak_of_colours_to_measure():
@@ -104,14 +104,14 @@ def test_grey_clips_have_no_leak_of_colours_to_measure():
 
 
 def test_the_batch_is_fixed_and_never_drives_a_source_by_its_own_identity():
-    batch, again = choose(Split(clips=7, identities=3)), choose(Split(clips=7, identities=3))
+    batch, again = probe_pairs(Split(clips=7, identities=3)), probe_pairs(Split(clips=7, identities=3))
     assert batch.drivings.shape == (SOURCES, DRIVERS, 8, 8, 3)
     np.testing.assert_array_equal(batch.drivings, again.drivings)
     split = Split(clips=7, identities=3)
     for number in range(SOURCES):
         own = [split.frame(n, 1) for n, clip in enumerate(split.clips) if clip.identity == split.clips[number].identity]
         assert not any((driving == frame).all() for driving in batch.drivings[number] for frame in own)
-    assert choose(Split(identities=1)) is None
+    assert probe_pairs(Split(identities=1)) is None
 
 
 def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from copier_system import NOTHING, Copier, Split
 from tiny import tiny_config
 
 from maskanim_jax.evaluation.reconstruction import BATCH, reconstruct, reconstruct_clip
-from maskanim_jax.metrics.mask_iou import Overlap
+from maskanim_jax.metrics.mask_iou import MaskIoU
 from maskanim_jax.systems import build
 
 
@@ -49,7 +49,7 @@ def test_a_mask_that_is_the_silhouette_has_an_iou_of_one_in_either_sign(inverted
     true = np.zeros((2, 8, 8), np.float32)
     true[:, 2:6, 2:4] = 1
     small = true.reshape(2, 4, 2, 4, 2).mean((2, 4)) * 0.6 + 0.1
-    overlap = Overlap()
+    overlap = MaskIoU()
     overlap.add(1 - small if inverted else small, true)
     best = overlap.best()
     assert best["iou"] == 1
@@ -57,7 +57,7 @@ def test_a_mask_that_is_the_silhouette_has_an_iou_of_one_in_either_sign(inverted
 
 
 def test_dead_masks_raise_an_alarm_in_words():
-    alarms = build(tiny_config()).alarms
-    assert alarms({"mask_mean": 0.3, "mask_space": 0.2, "mask_time": 0.1}) == []
-    assert "collapsed" in alarms({"mask_mean": 1.0, "mask_space": 0.001, "mask_time": 0.0})[0]
-    assert "no pose" in alarms({"mask_mean": 0.5, "mask_space": 0.2, "mask_time": 0.001})[0]
+    collapse_warnings = build(tiny_config()).collapse_warnings
+    assert collapse_warnings({"mask_mean": 0.3, "mask_space": 0.2, "mask_time": 0.1}) == []
+    assert "collapsed" in collapse_warnings({"mask_mean": 1.0, "mask_space": 0.001, "mask_time": 0.0})[0]
+    assert "no pose" in collapse_warnings({"mask_mean": 0.5, "mask_space": 0.2, "mask_time": 0.001})[0]

@@ -16,7 +16,14 @@ from maskanim_jax import truth
 from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation import cross_identity, cross_identity_scenes, puppet_worlds
-from maskanim_jax.evaluation.cross_identity_metrics import JointFinder, Truth, l1, leak, shape_leak, silhouette_iou
+from maskanim_jax.evaluation.cross_identity_metrics import (
+    GroundTruth,
+    JointFinder,
+    l1,
+    leak,
+    shape_leak,
+    silhouette_iou,
+)
 from maskanim_jax.systems.interface import Variables
 
 SIZE = 64
@@ -33,7 +40,7 @@ def drawn(number=0, pose_of=1, at=3, **changes):
     pose = trajectory(0, CLIPS[pose_of].pose, 6)[at]
     pose = type(pose)(**{**pose.__dict__, **changes})
     made = render(identity, pose, SIZE)
-    return Truth(unit(made.frame), unit(background(identity, SIZE)), made.silhouette > 127, made.joints), pose
+    return GroundTruth(unit(made.frame), unit(background(identity, SIZE)), made.silhouette > 127, made.joints), pose
 
 
 def shifted(right, dx):
@@ -116,7 +123,7 @@ def test_pairs_are_of_two_identities_and_the_same_for_the_same_seed():
 class Repeats:
     """A System that answers with the source, or with the driver where it is asked to leak."""
 
-    name, result, frame_size, picture_order, mask_picture = "repeats", "answer", 32, ("answer",), None
+    name, result, frame_size, output_names, mask_output = "repeats", "answer", 32, ("answer",), None
     variants = {"still": {}, "leaking": {"leak": "yes"}}  # noqa: RUF012
 
     def for_inference(self, variables):
@@ -125,11 +132,11 @@ class Repeats:
     def animation_options(self, given):
         return given.get("leak", "no")
 
-    def begin_animation(self, variables, source, first):
+    def encode_source(self, variables, source, first):
         return source
 
-    def animate(self, variables, begun, driving, options):
-        return {"answer": driving if options == "yes" else begun + 0 * driving}
+    def animate(self, variables, source_state, driving, options):
+        return {"answer": driving if options == "yes" else source_state + 0 * driving}
 
     def pose_distance(self, variables, source, driving):
         return driving.mean((1, 2, 3))
@@ -142,7 +149,7 @@ class Repeats:
 def figures():
     config = tiny_config()
     config.data.puppets.test_identities = 4
-    return cross_identity.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5), pairs=2, frames=3)
+    return cross_identity.measure_cross_identity(LoadedRun(config, Repeats(), Variables({}, {}), 5), pairs=2, frames=3)
 
 
 def row(figures, start, variant):
@@ -182,7 +189,7 @@ def test_real_clips_have_no_such_truth():
     config = tiny_config()
     config.data.puppets.test_identities = 0
     with pytest.raises(UserError, match="real clips"):
-        cross_identity.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5))
+        cross_identity.measure_cross_identity(LoadedRun(config, Repeats(), Variables({}, {}), 5))
 
 
 def test_further_variants_are_read_from_the_command_line():
@@ -195,7 +202,9 @@ def test_further_variants_are_read_from_the_command_line():
 @pytest.fixture(scope="module")
 def world():
     config = tiny_config()
-    return cross_identity.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5), pairs=3, frames=2, world=9)
+    return cross_identity.measure_cross_identity(
+        LoadedRun(config, Repeats(), Variables({}, {}), 5), pairs=3, frames=2, world=9
+    )
 
 
 def test_a_world_has_puppets_and_poses_of_its_own_and_is_reconstructed_too(world, figures):
@@ -219,7 +228,7 @@ def test_every_mean_has_its_interval_and_the_table_shows_it(world):
 def test_the_world_of_the_training_is_refused():
     config = tiny_config()
     with pytest.raises(UserError, match="--world=0"):
-        cross_identity.measure_truth(LoadedRun(config, Repeats(), Variables({}, {}), 5), world=0)
+        cross_identity.measure_cross_identity(LoadedRun(config, Repeats(), Variables({}, {}), 5), world=0)
 
 
 def test_joint_errors_are_in_pixels_of_64_whatever_the_frames_size(figures):
@@ -228,7 +237,7 @@ def test_joint_errors_are_in_pixels_of_64_whatever_the_frames_size(figures):
 
     config = tiny_config()
     config.data.puppets.test_identities = 4
-    larger = cross_identity.measure_truth(LoadedRun(config, Larger(), Variables({}, {}), 5), pairs=2, frames=3)
+    larger = cross_identity.measure_cross_identity(LoadedRun(config, Larger(), Variables({}, {}), 5), pairs=2, frames=3)
     small, large = (row(each, "own", cross_identity.REFERENCES[0]) for each in (figures, larger))
     assert large["known_joint_error"] == pytest.approx(small["known_joint_error"], rel=0.01)
     assert large["joint_error"] == pytest.approx(small["joint_error"], rel=0.3)
@@ -239,7 +248,7 @@ def test_the_right_answer_of_version_2_has_no_error_either():
     pose = trajectory(0, b.pose, 6)[3]
     identity = identity_of(a)
     made = render(identity, pose, SIZE)
-    right = Truth(unit(made.frame), unit(background(identity, SIZE)), made.silhouette > 127, made.joints)
+    right = GroundTruth(unit(made.frame), unit(background(identity, SIZE)), made.silhouette > 127, made.joints)
     assert JointFinder(right)(right.frame) == (0, 0)
     assert silhouette_iou(right.frame, right) > 0.9
     moved = JointFinder(right)(shifted(right, 4))

@@ -40,7 +40,7 @@ import numpy as np
 from run_exported import load
 source, driving = np.load(sys.argv[2] + "/source.npy"), np.load(sys.argv[2] + "/driving.npy")
 animation = load(sys.argv[1])
-shown = list(animation.pictures(source, driving, int(sys.argv[3])))
+shown = list(animation.outputs(source, driving, int(sys.argv[3])))
 np.savez(sys.argv[2] + "/shown.npz", **{{name: np.stack([one[name] for one in shown]) for name in shown[0]}})
 print(len({blocked!r} & {{name.split(".")[0] for name in sys.modules}}))
 """
@@ -90,7 +90,7 @@ def alone(exported_folder, folder, batch, *blocked):
 def test_jax_alone_gives_the_same_pictures_in_another_batch(exported):
     run, options, there, folder = exported
     found, wanted = alone(there, folder, 2), own(run, options, folder)
-    assert set(found) == set(wanted) == set(run.system.picture_order)
+    assert set(found) == set(wanted) == set(run.system.output_names)
     for name, values in wanted.items():
         assert values.std() > 0 or name in ("occlusion", "motion"), name
         np.testing.assert_allclose(found[name], values, atol=CLOSE, err_msg=name)
@@ -105,20 +105,20 @@ def test_each_platform_has_its_own_operations_and_they_agree(exported):
     # Upsampling: a CPU's by parity, the others' with dilated input. All of a program for one platform is of one kind.
     dilated = "lhs_dilate = [2, 2]"
     assert dilated in whole.mlir_module()
-    made = functions_of(run.system, run.variables, run.system.animation_options({}), run.system.picture_order)
+    made = functions_of(run.system, run.variables, run.system.animation_options({}), run.system.output_names)
     frames = np.load(folder / "driving.npy").astype(np.float32) / 255
-    begun = jax.jit(made.begin)(made.weights, frames[:1], frames[1:2])
+    source_state = jax.jit(made.begin)(made.weights, frames[:1], frames[1:2])
     results = {}
     for platform in ("cpu", "tpu"):
         anywhere = [jax.export.DisabledSafetyCheck.platform()]
         with disable_native():
             one = jax.export.export(jax.jit(made.animate), platforms=[platform], disabled_checks=anywhere)(
-                made.weights, made.begun, frames_of(SIZE, 5)
+                made.weights, made.source_state, frames_of(SIZE, 5)
             )
         assert (dilated in one.mlir_module()) == (platform == "tpu")
-        results[platform] = one.call(made.weights, begun, frames)[run.system.result]
+        results[platform] = one.call(made.weights, source_state, frames)[run.system.result]
     np.testing.assert_allclose(results["cpu"], results["tpu"], atol=CLOSE)
-    chosen = whole.call(made.weights, begun, frames)[run.system.result]
+    chosen = whole.call(made.weights, source_state, frames)[run.system.result]
     np.testing.assert_allclose(chosen, results["cpu"], atol=CLOSE)
 
 
@@ -237,9 +237,12 @@ def test_an_export_is_compared_with_the_projects_own_result(exported):
 @pytest.mark.parametrize(
     ("broken", "sentence"),
     [
-        (lambda begun, driving: 1 / 0, "don't run .division by zero"),
-        (lambda begun, driving: {"fine": np.zeros((len(driving), SIZE, SIZE, 3), np.float32)}, "other frames"),
-        (lambda begun, driving: {"fine": np.full((len(driving), SIZE, SIZE, 3), np.nan, np.float32)}, "other frames"),
+        (lambda source_state, driving: 1 / 0, "don't run .division by zero"),
+        (lambda source_state, driving: {"fine": np.zeros((len(driving), SIZE, SIZE, 3), np.float32)}, "other frames"),
+        (
+            lambda source_state, driving: {"fine": np.full((len(driving), SIZE, SIZE, 3), np.nan, np.float32)},
+            "other frames",
+        ),
     ],
 )
 def test_an_export_that_does_not_do_the_same_is_not_written(runs, tmp_path, monkeypatch, broken, sentence):

@@ -14,8 +14,8 @@ class Copier:
 
     frame_size: int = 8
     result: str = "fine"
-    mask_picture: str = "driving_mask"
-    picture_order: tuple = ("source", "driving", "driving_mask", "fine")
+    mask_output: str = "driving_mask"
+    output_names: tuple = ("source", "driving", "driving_mask", "fine")
 
     def reconstruct(self, variables, source, driving):
         return {"source": source, "driving": driving, "driving_mask": driving[..., :1], "fine": source}

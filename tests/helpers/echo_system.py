@@ -20,7 +20,7 @@ class Echo:
     name: str = "echo"
     frame_size: int = SIZE
     result: str = "fine"
-    picture_order: tuple = ("source", "driving", "mask", "fine")
+    output_names: tuple = ("source", "driving", "mask", "fine")
     traced: int = 0
 
     def animation_options(self, given):
@@ -31,27 +31,27 @@ class Echo:
     def for_inference(self, variables):
         return variables
 
-    def begin_animation(self, variables, source, first_driving):
+    def encode_source(self, variables, source, first_driving):
         assert source.shape == first_driving.shape == (1, SIZE, SIZE, 3)
         return {"source": source, "first": first_driving}
 
-    def warnings(self, begun, options):
+    def warnings(self, source_state, options):
         """One sentence when source and first driving frame differ in brightness."""
-        return ["they differ"] if float(abs(begun["source"].mean() - begun["first"].mean())) > 0.5 else []
+        return ["they differ"] if float(abs(source_state["source"].mean() - source_state["first"].mean())) > 0.5 else []
 
     def pose_distance(self, variables, source, driving):
         return jnp.abs(driving - source).mean((1, 2, 3))
 
-    def animate(self, variables, begun, driving, options):
+    def animate(self, variables, source_state, driving, options):
         self.traced += 1
-        source = jnp.broadcast_to(begun["source"], driving.shape)
+        source = jnp.broadcast_to(source_state["source"], driving.shape)
         fine = driving * variables.params["gain"]
         return {
             "source": source,
             "driving": driving,
             "mask": source[:, ::2, ::2, :1],
             "fine": fine.astype(jnp.bfloat16),
-            "first": jnp.broadcast_to(begun["first"], driving.shape),
+            "first": jnp.broadcast_to(source_state["first"], driving.shape),
         }
 
 

@@ -15,7 +15,7 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from maskanim_jax.distributed import setup
-from maskanim_jax.errors import exit_with_sentence
+from maskanim_jax.errors import run_main
 from maskanim_jax.training import experiment, loop
 
 faulthandler.register(signal.SIGUSR1)  # says where it waits, if a test should hang
@@ -46,4 +46,4 @@ def main():
 
 
 if __name__ == "__main__":
-    exit_with_sentence(main)
+    run_main(main)

@@ -12,8 +12,8 @@ from maskanim_jax.systems.interface import Gradients, Variables
 class SmallSystem:
     """Recolours the source into the driving frame; `batch_norm=False`: plain least squares on what the pixels are."""
 
-    name, result, mask_picture = "small", "answer", None
-    picture_order = ("source", "driving", "answer")
+    name, result, mask_output = "small", "answer", None
+    output_names = ("source", "driving", "answer")
     frame_size = 32
 
     def __init__(self, batch_norm=True):
@@ -61,20 +61,20 @@ class SmallSystem:
         answer = self._answer(variables.params, variables.stats, source, False)[0]
         return {"source": source, "driving": driving, "answer": answer}
 
-    def pictures(self, variables, source, driving, key):
+    def outputs(self, variables, source, driving, key):
         return self.reconstruct(variables, source, driving)
 
     def animation_options(self, given):
         return ()
 
-    def begin_animation(self, variables, source, first_driving):
+    def encode_source(self, variables, source, first_driving):
         return source
 
-    def animate(self, variables, begun, driving, options):
-        return self.reconstruct(variables, begun + 0 * driving, driving)
+    def animate(self, variables, source_state, driving, options):
+        return self.reconstruct(variables, source_state + 0 * driving, driving)
 
-    def alarms(self, metrics):
+    def collapse_warnings(self, metrics):
         return []
 
-    def departures(self):
+    def paper_deviations(self):
         return []

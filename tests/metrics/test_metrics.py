@@ -12,7 +12,7 @@ from maskanim_jax.metrics.identity import Identity
 from maskanim_jax.metrics.keypoints import Keypoints, compare
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.psnr import Psnr
-from maskanim_jax.metrics.suite import choose
+from maskanim_jax.metrics.suite import select_metrics
 from maskanim_jax.pretrained import backends
 from maskanim_jax.pretrained.backends.interface import Embedded, Points
 
@@ -170,16 +170,16 @@ def test_reconstruction_has_the_figures_of_each_clip_and_of_all():
 
 
 def test_what_is_not_measured_is_said_in_words(tmp_path):
-    small = choose(8, cache=tmp_path)
+    small = select_metrics(8, cache=tmp_path)
     assert list(small.descriptions) == ["psnr"]
     assert "smaller" in small.not_measured["ssim"]
     assert "smaller" in small.not_measured["lpips"]
     assert "backends" in small.not_measured["akd, mkr, aed, csim"]
-    assert "python -m maskanim_jax.weights lpips-alex" in choose(64, cache=tmp_path).not_measured["lpips"]
+    assert "python -m maskanim_jax.weights lpips-alex" in select_metrics(64, cache=tmp_path).not_measured["lpips"]
 
 
 def test_a_network_of_ones_own_is_named_by_module_and_class():
-    chosen = choose(8, ["test_metrics:Corner"])
+    chosen = select_metrics(8, ["test_metrics:Corner"])
     assert {"akd[corner]", "mkr[corner]", "aed[corner]", "csim[corner]"} <= set(chosen.descriptions)
     for name in ("nobody", "nowhere:Net", "test_metrics:Missing", "test_metrics:NOTHING"):
         with pytest.raises(UserError, match=name.split(":")[0]):

@@ -60,7 +60,7 @@ def test_torchvisions_file_arrives_unscaled_and_transposed(tmp_path, few_channel
     state = torchvision_state(np.random.default_rng(0))
     write_tensors(tmp_path / "vgg.pth", state)
     vgg19.install_vgg19(tmp_path / "vgg.pth", tmp_path / "cache")
-    got = vgg19.find_vgg19(tmp_path / "cache")
+    got = vgg19.load_vgg19(tmp_path / "cache")
     assert list(got) == list(vgg19.shapes())
     np.testing.assert_array_equal(got["conv2_1/kernel"], state["features.5.weight"].transpose(2, 3, 1, 0))
     np.testing.assert_array_equal(got["conv5_4/bias"], state["features.34.bias"])
@@ -70,7 +70,7 @@ def test_torchvisions_file_arrives_unscaled_and_transposed(tmp_path, few_channel
 def test_keras_file_gives_the_same_features_up_to_one_factor_a_block_up_to_the_border(tmp_path, few_channels):
     path = keras_file(tmp_path / "vgg.h5", np.random.default_rng(1))
     vgg19.install_vgg19(path, tmp_path / "cache")
-    got = vgg19.find_vgg19(tmp_path / "cache")
+    got = vgg19.load_vgg19(tmp_path / "cache")
     picture = np.random.default_rng(2).random((32, 32, 3))
     with h5py.File(path) as file:
         theirs = taps(
@@ -137,7 +137,7 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path):
 
 def test_an_empty_cache_says_what_to_do_and_a_changed_one_is_not_used(tmp_path, few_channels, monkeypatch):
     with pytest.raises(UserError, match="python -m maskanim_jax"):
-        vgg19.find_vgg19(tmp_path)
+        vgg19.load_vgg19(tmp_path)
     monkeypatch.setenv("MASKANIM_CACHE", str(tmp_path))
     path = vgg19.install_vgg19(keras_file(tmp_path / "vgg.h5", np.random.default_rng(0)))
     assert path == tmp_path / "vgg19.npz"
@@ -145,7 +145,7 @@ def test_an_empty_cache_says_what_to_do_and_a_changed_one_is_not_used(tmp_path, 
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     with pytest.raises(UserError, match="SHA-256"):
-        vgg19.find_vgg19()
+        vgg19.load_vgg19()
 
 
 def test_a_valid_cache_is_not_downloaded_again(tmp_path, few_channels, monkeypatch):

@@ -211,7 +211,7 @@ print(run_page.write_report(Path(sys.argv[2])))
 from maskanim_jax import animate, api, convert, crop, user_study
 from maskanim_jax.pretrained import vgg19
 try:
-    vgg19.find_vgg19(Path(sys.argv[2]))
+    vgg19.load_vgg19(Path(sys.argv[2]))
 except Exception as error:
     print(error)
 """

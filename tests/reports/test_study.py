@@ -96,14 +96,14 @@ def test_the_prose_around_the_marks_stays_and_a_page_without_marks_is_refused(tm
     page = tmp_path / "page.md"
     page.write_text(f"before\n{study_page.BEGIN}\nold\n{study_page.END}\nafter\n")
     figures = {"runs": [], "sets": [], "truth": []}
-    study_page.renew(page, [], figures)
+    study_page.regenerate(page, [], figures)
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
     page.write_text("no marks")
     with pytest.raises(UserError, match="generated: begin"):
-        study_page.renew(page, [], figures)
+        study_page.regenerate(page, [], figures)
     assert page.read_text() == "no marks"
 
 

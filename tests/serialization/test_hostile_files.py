@@ -18,7 +18,7 @@ from maskanim_jax.animation.pairs import Pair, read_pairs
 from maskanim_jax.errors import UserError
 from maskanim_jax.pretrained.vgg19 import shapes
 from maskanim_jax.serialization.torch_reader import read_tensors
-from maskanim_jax.video.integrity import check_whole
+from maskanim_jax.video.integrity import check_not_truncated
 
 MEMORY = 3 << 30  # address space, most of it libraries
 READ = """
@@ -164,7 +164,7 @@ def test_a_mutated_file_is_read_or_refused_and_never_anything_else(tmp_path, rea
         path.write_text(f"source,driving\n{path},{path}\nfile,file\n")
     read = {
         "tensors": read_tensors,
-        "whole": check_whole,
+        "whole": check_not_truncated,
         "boxes": read_boxes,
         "pairs": lambda path: read_pairs(path, None),
     }

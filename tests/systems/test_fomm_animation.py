@@ -37,7 +37,7 @@ def run():
     jacobian = variables.params["keypoints"]["jacobian"]
     jacobian["kernel"] = 0.05 * jax.random.normal(jax.random.key(1), jacobian["kernel"].shape)
     frames = jax.random.uniform(jax.random.key(2), (4, 32, 32, 3))
-    return system, variables, frames, jax.jit(system.begin_animation), jax.jit(system.animate, static_argnums=3)
+    return system, variables, frames, jax.jit(system.encode_source), jax.jit(system.animate, static_argnums=3)
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +48,15 @@ def reconstruct(run):
 
 
 @pytest.fixture(scope="module")
-def begun(run):
+def source_state(run):
     _, variables, frames, begin, _ = run
     return begin(variables, frames[:1], frames[1:2])
 
 
-def test_every_picture_is_there_and_within_black_and_white(run, begun):
+def test_every_picture_is_there_and_within_black_and_white(run, source_state):
     system, variables, frames, _, animate = run
-    shown = animate(variables, begun, frames[1:], system.animation_options({}))
-    assert set(shown) == set(system.picture_order)
+    shown = animate(variables, source_state, frames[1:], system.animation_options({}))
+    assert set(shown) == set(system.output_names)
     for name, picture in shown.items():
         assert picture.shape[0] == 3, name
         assert picture.shape[-1] in (1, 3), name
@@ -65,38 +65,38 @@ def test_every_picture_is_there_and_within_black_and_white(run, begun):
     assert shown[system.result].shape == (3, 32, 32, 3)
 
 
-def test_absolute_motion_is_reconstruction_with_the_drivers_keypoints(run, begun, reconstruct):
+def test_absolute_motion_is_reconstruction_with_the_drivers_keypoints(run, source_state, reconstruct):
     system, variables, frames, _, animate = run
-    shown = animate(variables, begun, frames[1:], system.animation_options({"motion": "absolute"}))
+    shown = animate(variables, source_state, frames[1:], system.animation_options({"motion": "absolute"}))
     pairs = reconstruct(frames[0], frames[1:3])
-    for name in system.picture_order:
+    for name in system.output_names:
         np.testing.assert_allclose(shown[name][:2], pairs[name], atol=1e-3, err_msg=name)
 
 
-def test_relative_motion_begins_with_the_source_in_its_own_pose(run, begun, reconstruct):
+def test_relative_motion_begins_with_the_source_in_its_own_pose(run, source_state, reconstruct):
     system, variables, frames, _, animate = run
-    shown = animate(variables, begun, frames[1:], system.animation_options({"motion": "relative"}))
+    shown = animate(variables, source_state, frames[1:], system.animation_options({"motion": "relative"}))
     own = reconstruct(frames[0], frames[:2])
     np.testing.assert_allclose(shown["prediction"][0], own["prediction"][0], atol=1e-3)
     np.testing.assert_allclose(shown["deformed"][0], own["deformed"][0], atol=1e-3)
     assert np.abs(shown["deformed"][1:] - own["deformed"][:1]).max() > 1e-2
 
 
-def test_adapted_scale_changes_relative_motion_by_the_sizes_of_the_two(run, begun):
+def test_adapted_scale_changes_relative_motion_by_the_sizes_of_the_two(run, source_state):
     system, variables, frames, _, animate = run
-    plain = animate(variables, begun, frames[1:], system.animation_options({}))["motion"]
+    plain = animate(variables, source_state, frames[1:], system.animation_options({}))["motion"]
     adapted = system.animation_options({"adapt_scale": "true"})
-    assert np.abs(animate(variables, begun, frames[1:], adapted)["motion"] - plain).max() > 1e-3
-    same = {**begun, "scale": jnp.ones_like(begun["scale"])}
+    assert np.abs(animate(variables, source_state, frames[1:], adapted)["motion"] - plain).max() > 1e-3
+    same = {**source_state, "scale": jnp.ones_like(source_state["scale"])}
     np.testing.assert_allclose(animate(variables, same, frames[1:], adapted)["motion"], plain, atol=1e-5)
 
 
-def test_a_different_pose_is_one_sentence_and_only_for_relative_motion(run, begun):
+def test_a_different_pose_is_one_sentence_and_only_for_relative_motion(run, source_state):
     system, variables, frames, begin, _ = run
     relative, absolute = (system.animation_options({"motion": motion}) for motion in ("relative", "absolute"))
-    (sentence,) = system.warnings(begun, relative)  # noise has nothing in common with noise
+    (sentence,) = system.warnings(source_state, relative)  # noise has nothing in common with noise
     assert "--find_best_frame" in sentence
-    assert system.warnings(begun, absolute) == []
+    assert system.warnings(source_state, absolute) == []
     assert system.warnings(begin(variables, frames[:1], frames[:1]), relative) == []
 
 
@@ -109,14 +109,14 @@ def test_the_nearest_pose_is_the_sources_own(run):
 
 
 def test_alarms_tell_keypoints_on_one_spot_from_keypoints_that_stand_still():
-    alarms = build(tiny()).alarms
+    collapse_warnings = build(tiny()).collapse_warnings
     points = jax.random.uniform(jax.random.key(0), (2, 10, 2), minval=-1.0)
     alive = keypoint_figures(points, points + 0.05)
     still = keypoint_figures(points, points)
     collapsed = keypoint_figures(1e-4 * points, 1e-4 * points + 0.2)
-    assert alarms({name: float(value) for name, value in alive.items()}) == []
-    assert "no motion" in alarms({name: float(value) for name, value in still.items()})[0]
-    assert "collapsed" in alarms({name: float(value) for name, value in collapsed.items()})[0]
+    assert collapse_warnings({name: float(value) for name, value in alive.items()}) == []
+    assert "no motion" in collapse_warnings({name: float(value) for name, value in still.items()})[0]
+    assert "collapsed" in collapse_warnings({name: float(value) for name, value in collapsed.items()})[0]
 
 
 def test_without_jacobians_and_occlusion_the_networks_lack_them_and_all_pictures_remain():
@@ -127,9 +127,9 @@ def test_without_jacobians_and_occlusion_the_networks_lack_them_and_all_pictures
     assert "discriminator" not in variables.params
     frames = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)
     shown = jax.eval_shape(system.reconstruct, variables, frames, frames)
-    assert set(shown) == set(system.picture_order)
+    assert set(shown) == set(system.output_names)
     assert shown["occlusion"].shape == (2, 16, 16, 1)
-    assert {"Monkey-Net" in s for s in system.departures()} == {True, False}
+    assert {"Monkey-Net" in s for s in system.paper_deviations()} == {True, False}
 
 
 def test_fresh_jacobians_are_the_identity():

@@ -13,9 +13,9 @@ from maskanim_jax.systems.perturbed_masks.perturbations import (
     _whole,
     p_test,
     p_train,
+    quantize,
     signed_poisson,
     threshold_levels,
-    to_levels,
 )
 
 
@@ -73,7 +73,7 @@ def test_the_noise_has_mean_zero_and_the_variance_of_a_signed_poisson():
 
 
 def test_levels_are_truncated_and_pass_no_gradient():
-    np.testing.assert_array_equal(to_levels(jnp.asarray([0.0, 0.999, 1.0])), [0, 254, 255])
+    np.testing.assert_array_equal(quantize(jnp.asarray([0.0, 0.999, 1.0])), [0, 254, 255])
     for perturb in (lambda m: p_test(m, "median", 0.75), lambda m: p_train(m, jax.random.key(0), settings())):
         assert np.all(np.asarray(jax.grad(lambda m, f=perturb: f(m).sum())(blob())) == 0)
 
@@ -113,7 +113,7 @@ def test_p_train_is_a_function_of_its_key_and_differs_between_the_masks_of_a_bat
 def test_without_scaling_threshold_and_noise_p_train_is_the_mask_in_whole_levels():
     mask = jax.random.uniform(jax.random.key(3), (2, 64, 64, 1))
     still = p_train(mask, jax.random.key(0), settings(scale=0.0, threshold="0", noise=0.0))
-    np.testing.assert_allclose(np.asarray(still) * 255, np.asarray(to_levels(mask)), atol=1e-3)
+    np.testing.assert_allclose(np.asarray(still) * 255, np.asarray(quantize(mask)), atol=1e-3)
 
 
 def test_strips_do_not_leak_into_each_other():

@@ -91,20 +91,20 @@ def test_a_temperature_that_cannot_be_is_refused(field, value):
 def test_the_stable_configs_have_the_papers_sizes_and_losses_and_name_each_departure(module):
     stable, paper = module.get_config("stable"), module.get_config()
     changed = perturbed_masks.get_config()
-    perturbed_masks.keep_masks_alive(paper)
+    perturbed_masks.prevent_mask_collapse(paper)
     assert stable.to_dict() == paper.to_dict()
-    perturbed_masks.keep_masks_alive(changed)
-    departures = build(stable).departures()
-    assert departures == build(changed).departures()
-    assert 1 <= len(departures) <= 4
+    perturbed_masks.prevent_mask_collapse(changed)
+    paper_deviations = build(stable).paper_deviations()
+    assert paper_deviations == build(changed).paper_deviations()
+    assert 1 <= len(paper_deviations) <= 4
 
 
 def test_a_dying_mask_is_told_with_the_config_that_keeps_it_alive_unless_it_is_that_config():
     dead = {"mask_space": 0.001, "mask_mean": 0.002, "mask_time": 0.0}
-    (alarm,) = build(voxceleb.get_config()).alarms(dead)
+    (alarm,) = build(voxceleb.get_config()).collapse_warnings(dead)
     assert "configs/voxceleb.py:stable" in alarm
     assert "docs/avoiding-mask-collapse.md" in alarm
-    (alarm,) = build(taichi.get_config()).alarms(dead | {"mask_space": 0.1})
+    (alarm,) = build(taichi.get_config()).collapse_warnings(dead | {"mask_space": 0.1})
     assert "configs/taichi.py:stable" in alarm
-    (alarm,) = build(taichi.get_config("stable")).alarms(dead)
+    (alarm,) = build(taichi.get_config("stable")).collapse_warnings(dead)
     assert "stable" not in alarm

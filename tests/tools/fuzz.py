@@ -26,7 +26,7 @@ from maskanim_jax.reports.run_page import summary, write_report
 from maskanim_jax.serialization.npz import read_npz
 from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.video.animated_images import moving
-from maskanim_jax.video.integrity import check_whole
+from maskanim_jax.video.integrity import check_not_truncated
 from maskanim_jax.workdir.config_files import read_config_json
 from maskanim_jax.workdir.provenance import read_starts
 
@@ -132,7 +132,7 @@ def _json(value):
 
 def _read_record(path):
     try:
-        stored = record.unpack(path.read_bytes())
+        stored = record.parse(path.read_bytes())
         record.decode(stored.picture, np.empty((8, 8, 3), np.uint8))
     except ValueError as error:  # the caller knows shard and clip and makes the sentence
         raise UserError("damaged") from error
@@ -196,7 +196,11 @@ def cases(folder):
             "run.json",
             lambda p: read_starts(p.parent),
         ),
-        "whole": ([b"\0\0\0\x14ftypisom\0\0\2\0isom\0\0\0\x10moov\0\0\0\x08trak\0\0\0\x08mdat"], "a.mp4", check_whole),
+        "whole": (
+            [b"\0\0\0\x14ftypisom\0\0\2\0isom\0\0\0\x10moov\0\0\0\x08trak\0\0\0\x08mdat"],
+            "a.mp4",
+            check_not_truncated,
+        ),
     }
     for name, wholes in reports.items():
         inside = (lambda path: _report(path.parent)) if "/" in name else _report

@@ -59,7 +59,7 @@ def child(shards, folder, system, steps, workdir=None, environment=()):
     from maskanim_jax.buckets.local_paths import opened
     from maskanim_jax.checkpoints.manager import Checkpoints
     from maskanim_jax.distributed import setup
-    from maskanim_jax.errors import exit_with_sentence
+    from maskanim_jax.errors import run_main
     from maskanim_jax.training import experiment, loop
 
     config = soak_config(shards, steps)
@@ -85,7 +85,7 @@ def child(shards, folder, system, steps, workdir=None, environment=()):
         with opened(workdir) as local, Checkpoints(local, read_only=True) as checkpoints:
             (folder / "best.json").write_text(json.dumps([checkpoints.best(), checkpoints.last()]))
 
-    exit_with_sentence(main)
+    run_main(main)
 
 
 class Run:

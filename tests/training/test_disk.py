@@ -95,10 +95,10 @@ def test_a_folder_that_is_gone_is_not_made_anew(tiny_shards, tmp_path, monkeypat
 
 def full_disk_run():
     """`train` in a process of its own, which ends as the command does."""
-    from maskanim_jax.errors import exit_with_sentence
+    from maskanim_jax.errors import run_main
 
     experiment.build = lambda config: SmallSystem()
-    exit_with_sentence(lambda: train(disk_config(sys.argv[1], 200), Path(sys.argv[2])) and None)
+    run_main(lambda: train(disk_config(sys.argv[1], 200), Path(sys.argv[2])) and None)
 
 
 @pytest.mark.subprocess

@@ -65,8 +65,8 @@ def lowered_animation(platform, precision):
     options = system.animation_options({})
 
     def animate(variables, source, driving):
-        begun = system.begin_animation(variables, source, driving[:1])
-        return system.animate(variables, begun, driving, options)
+        source_state = system.encode_source(variables, source, driving[:1])
+        return system.animate(variables, source_state, driving, options)
 
     variables = abstract(precision).variables
     one, two = (jax.ShapeDtypeStruct((n, config.frame_size, config.frame_size, 3), jnp.float32) for n in (1, 2))

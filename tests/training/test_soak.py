@@ -91,11 +91,11 @@ def test_then_the_first_signal_is_noted_and_the_second_ends_at_once():
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
 def test_the_status_says_restart_me_or_interrupted(name, status):
     code = (
-        "from maskanim_jax.errors import exit_with_sentence\n"
+        "from maskanim_jax.errors import run_main\n"
         "def main():\n"
         "    with Stop() as stop:\n"
         f"        stop.armed(); os.kill(os.getpid(), signal.{name}); stop.asked(1); stop.leave()\n"
-        "exit_with_sentence(main)"
+        "run_main(main)"
     )
     assert in_process(code)[0] == status
 
@@ -112,7 +112,7 @@ def two_processes_train():
     from small_system import SmallSystem
 
     from maskanim_jax.distributed import setup
-    from maskanim_jax.errors import exit_with_sentence
+    from maskanim_jax.errors import run_main
     from maskanim_jax.training import experiment, loop
 
     config = small_config(sys.argv[1])
@@ -123,7 +123,7 @@ def two_processes_train():
         experiment.build = lambda config: SmallSystem()
         loop.train(config, Path(sys.argv[2]))
 
-    exit_with_sentence(main)
+    run_main(main)
 
 
 @pytest.mark.subprocess

@@ -27,7 +27,7 @@ def test_memory_does_not_grow_with_the_length_of_a_video(what):
 
 
 BEGUN_AGAIN = (
-    "import os, sys; from maskanim_jax.utils.memory import with_huge_pages; with_huge_pages()\n"
+    "import os, sys; from maskanim_jax.utils.memory import reexec_with_huge_pages; reexec_with_huge_pages()\n"
     "print(os.getpid(), os.environ['GLIBC_TUNABLES'], sys.argv[1:])"
 )
 

@@ -71,7 +71,7 @@ def shape_settings(config: ConfigDict) -> dict[str, Any]:
     return {f"{name}.{field}": config[name][field] for name in fields for field in fields[name]}
 
 
-def departures(config: ConfigDict) -> list[str]:
+def paper_deviations(config: ConfigDict) -> list[str]:
     """Sentences on everything that neither the paper nor the released code has; sizes first, ablations behind."""
     c = config
     kp, motion, generator, critic, loss = c.keypoints, c.motion, c.generator, c.discriminator, c.loss

@@ -31,25 +31,25 @@ class DenseMotion(nnx.Module):
         self.mask = Conv(self.body.outputs, count + 1, 7, dtype=dtype, rngs=rngs)
         self.occlusion = Conv(self.body.outputs, 1, 7, dtype=dtype, rngs=rngs) if settings.occlusion else None
 
-    def __call__(self, source: jax.Array, at_source: Keypoints, at_driving: Keypoints, train: bool) -> dict:
+    def __call__(self, source: jax.Array, kp_source: Keypoints, kp_driving: Keypoints, train: bool) -> dict:
         """Source frame (N or 1, S, S, 3) and both keypoints to {"masks": (N, L, L, K + 1), "deformation": (N, L, L, 2)}.
 
         The deformation says for each point of the driver where it lies in the source, x first, in [-1, 1] (Eq. 7). "occlusion" (N, L, L, 1) in
         [0, 1] is absent when `motion.occlusion` is off.
         """
         small = antialiased_downscale(source, round(source.shape[1] * self.scale))
-        n, height, width = at_driving["value"].shape[0], *small.shape[1:3]
+        n, height, width = kp_driving["value"].shape[0], *small.shape[1:3]
         small = jnp.broadcast_to(small, (n, *small.shape[1:]))
         grid = coordinate_grid(height, width)
-        motions = sparse_motions(grid, at_source, at_driving)
+        motions = sparse_motions(grid, kp_source, kp_driving)
 
         # One reading of the whole stack of grids: (N, (K + 1) L, L).
         stacked = motions.reshape(n, -1, width, 2)
         warped = grid_sample(small, stacked, align_corners=self.align_corners, padding="zeros").reshape(
             n, -1, height, width, 3
         )
-        heatmaps = gaussians(at_driving["value"], grid, self.variance) - gaussians(
-            at_source["value"], grid, self.variance
+        heatmaps = gaussians(kp_driving["value"], grid, self.variance) - gaussians(
+            kp_source["value"], grid, self.variance
         )  # Eq. 6
         heatmaps = jnp.pad(heatmaps, ((0, 0), (0, 0), (0, 0), (1, 0)))  # none for the background
         inputs = jnp.concatenate([heatmaps[..., None], jnp.moveaxis(warped, 1, 3)], -1)

@@ -39,7 +39,7 @@ class Generator(nnx.Module):
             setattr(self, f"up{i}", UpBlock(widths[i], widths[i + 1], dtype=dtype, rngs=rngs))
         self.last = Conv(widths[-1], 3, 7, dtype=dtype, rngs=rngs)
 
-    def __call__(self, source: jax.Array, at_source: Keypoints, at_driving: Keypoints, train: bool) -> dict:
+    def __call__(self, source: jax.Array, kp_source: Keypoints, kp_driving: Keypoints, train: bool) -> dict:
         """Source (N, S, S, 3) in [0, 1] and both keypoints to {"prediction", "deformed"} (N, S, S, 3) beside the dense motion's own outputs.
 
         "deformed" is the source itself, warped: to look at. One source (1, S, S, 3) for N driving keypoints is encoded once.
@@ -48,7 +48,7 @@ class Generator(nnx.Module):
         for i in range(self.steps):
             x = getattr(self, f"down{i}")(x, train)
 
-        motion = self.dense_motion(source, at_source, at_driving, train)
+        motion = self.dense_motion(source, kp_source, kp_driving, train)
         x = self._warp(x, motion["deformation"])
         if "occlusion" in motion:
             x = x * bilinear(motion["occlusion"], x.shape[1]).astype(x.dtype)

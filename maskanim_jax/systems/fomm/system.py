@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from maskanim_jax.nn.functional import FunctionalModule, fold_all
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, resize_pairs
-from maskanim_jax.systems.fomm.config_checks import check, departures, shape_settings
+from maskanim_jax.systems.fomm.config_checks import check, paper_deviations, shape_settings
 from maskanim_jax.systems.fomm.discriminator import Discriminator
 from maskanim_jax.systems.fomm.generator import Generator
 from maskanim_jax.systems.fomm.keypoints import KeypointDetector, Keypoints
@@ -25,7 +25,7 @@ from maskanim_jax.systems.fomm.losses import losses
 from maskanim_jax.systems.fomm.motion import pose_difference, pose_size, relative
 from maskanim_jax.systems.fomm.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.fomm.visualization import draw_keypoints, draw_motion
-from maskanim_jax.systems.interface import Gradients, Pictures, PyTree, Variables
+from maskanim_jax.systems.interface import Gradients, Outputs, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 
 COLLAPSED = 0.01
@@ -41,9 +41,9 @@ class FirstOrderMotion:
 
     name = "fomm"
     result = "prediction"
-    mask_picture = None
+    mask_output = None
     variants = VARIANTS
-    picture_order = (
+    output_names = (
         "source",
         "source_keypoints",
         "driving",
@@ -132,10 +132,10 @@ class FirstOrderMotion:
     def shape_settings(self) -> dict[str, Any]:
         return shape_settings(self.config)
 
-    def departures(self) -> list[str]:
-        return departures(self.config)
+    def paper_deviations(self) -> list[str]:
+        return paper_deviations(self.config)
 
-    def alarms(self, metrics: Mapping[str, float]) -> list[str]:
+    def collapse_warnings(self, metrics: Mapping[str, float]) -> list[str]:
         """Sentences for the log when keypoints have died."""
         if metrics["keypoint_spread"] < COLLAPSED:
             return [f"all keypoints lie on one spot (deviation {metrics['keypoint_spread']:.4f}): they have collapsed"]
@@ -155,30 +155,30 @@ class FirstOrderMotion:
         variables: Variables,
         source: jax.Array,
         driving: jax.Array,
-        at_source: Keypoints,
-        at_driving: Keypoints,
+        kp_source: Keypoints,
+        kp_driving: Keypoints,
         wanted: Keypoints,
-    ) -> Pictures:
+    ) -> Outputs:
         """All pictures: the source (N or 1 of them) in the pose of `wanted`; `at_driving` is where the driver's own keypoints are."""
-        made = self._run(variables, "generator", source, at_source, wanted)
+        made = self._run(variables, "generator", source, kp_source, wanted)
         side = made["deformation"].shape[:3]
-        pictures = {
+        outputs = {
             "source": source,
-            "source_keypoints": draw_keypoints(source, at_source["value"]),
+            "source_keypoints": draw_keypoints(source, kp_source["value"]),
             "driving": driving,
-            "driving_keypoints": draw_keypoints(driving, at_driving["value"]),
+            "driving_keypoints": draw_keypoints(driving, kp_driving["value"]),
             "motion": draw_motion(made["deformation"]),
             "occlusion": made.get("occlusion", jnp.ones((*side, 1))),
             "deformed": made["deformed"],
             "prediction": made["prediction"],
         }
-        return {name: jnp.broadcast_to(picture, (side[0], *picture.shape[1:])) for name, picture in pictures.items()}
+        return {name: jnp.broadcast_to(picture, (side[0], *picture.shape[1:])) for name, picture in outputs.items()}
 
-    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
-        at_source, at_driving = (self._run(variables, "keypoints", frames) for frames in (source, driving))
-        return self._draw(variables, source, driving, at_source, at_driving, at_driving)
+    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Outputs:
+        kp_source, kp_driving = (self._run(variables, "keypoints", frames) for frames in (source, driving))
+        return self._draw(variables, source, driving, kp_source, kp_driving, kp_driving)
 
-    def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
+    def outputs(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Outputs:
         del key  # nothing is drawn at random
         return self.reconstruct(variables, source, driving)
 
@@ -188,29 +188,29 @@ class FirstOrderMotion:
     def animation_options(self, given: Mapping[str, str]) -> AnimationOptions:
         return parse_options(given)
 
-    def begin_animation(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
+    def encode_source(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
         """The source, its keypoints and those of the first driving frame, and how much larger the source's are."""
-        at_source, first = (self._run(variables, "keypoints", frames) for frames in (source, first_driving))
-        size, first_size = pose_size(at_source["value"]), pose_size(first["value"])
-        return {"source": source, "keypoints": at_source, "first": first, "scale": size / first_size}
+        kp_source, first = (self._run(variables, "keypoints", frames) for frames in (source, first_driving))
+        size, first_size = pose_size(kp_source["value"]), pose_size(first["value"])
+        return {"source": source, "keypoints": kp_source, "first": first, "scale": size / first_size}
 
     def pose(self, variables: Variables, driving: jax.Array) -> PyTree:
         return self._run(variables, "keypoints", driving)
 
     def animate(
-        self, variables: Variables, begun: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
-    ) -> Pictures:
-        at_driving = self.pose(variables, driving) if pose is None else pose
-        wanted = at_driving
+        self, variables: Variables, source_state: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
+    ) -> Outputs:
+        kp_driving = self.pose(variables, driving) if pose is None else pose
+        wanted = kp_driving
         if options.motion == "relative":
-            scale = begun["scale"][:, None, None] if options.adapt_scale else 1.0
-            wanted = relative(begun["keypoints"], at_driving, begun["first"], scale)
-        return self._draw(variables, begun["source"], driving, begun["keypoints"], at_driving, wanted)
+            scale = source_state["scale"][:, None, None] if options.adapt_scale else 1.0
+            wanted = relative(source_state["keypoints"], kp_driving, source_state["first"], scale)
+        return self._draw(variables, source_state["source"], driving, source_state["keypoints"], kp_driving, wanted)
 
-    def warnings(self, begun: PyTree, options: Any) -> list[str]:
+    def warnings(self, source_state: PyTree, options: Any) -> list[str]:
         if options.motion != "relative":
             return []
-        distance = float(pose_difference(begun["keypoints"]["value"], begun["first"]["value"])[0])
+        distance = float(pose_difference(source_state["keypoints"]["value"], source_state["first"]["value"])[0])
         if distance < FAR:
             return []
         return [

@@ -74,7 +74,7 @@ def advice(config: ConfigDict) -> str:
     return f"; it does not come back, so start again with the settings of configs/{known}.py:stable, which docs/avoiding-mask-collapse.md explains"
 
 
-def departures(config: ConfigDict) -> list[str]:
+def paper_deviations(config: ConfigDict) -> list[str]:
     """Sentences on everything that neither the paper nor the released code has; sizes first."""
     c = config
     checks = [

@@ -20,7 +20,7 @@ SUBPIXEL = 32
 """Source positions are rounded to 1/32 pixel, as in the image library (fixed-point bilinear) that the released code uses."""
 
 
-def to_levels(mask: jax.Array) -> jax.Array:
+def quantize(mask: jax.Array) -> jax.Array:
     """[0, 1] to whole grey levels 0..255, truncated, float32; gradients end here."""
     return jnp.floor(jax.lax.stop_gradient(mask).astype(jnp.float32) * 255.0)
 
@@ -112,7 +112,7 @@ def p_train(mask: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
     Vertical strips scaled along x, then the whole along y; horizontal strips along y, then the whole along x; the threshold; Poisson
     noise with random sign, clipped to 0..255. `settings` is `config.perturb`.
     """
-    levels = to_levels(mask)
+    levels = quantize(mask)
     side = levels.shape[1]
 
     def warp(one: jax.Array, key: jax.Array) -> jax.Array:
@@ -131,7 +131,7 @@ def p_train(mask: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
 
 def p_test(mask: jax.Array, threshold: str | float, scale: float) -> jax.Array:
     """P_test of Eq. 2: the threshold, then the mask scaled about its centre (the paper: by 0.75), canvas unchanged, zeros outside."""
-    levels = threshold_levels(to_levels(mask), threshold)
+    levels = threshold_levels(quantize(mask), threshold)
     if scale != 1.0:
         matrix = _whole(levels.shape[1], jnp.float32(scale))
         along = jnp.einsum("yj,njxc->nyxc", matrix, levels, precision=Precision.HIGHEST)

@@ -1,0 +1,76 @@
+"""Was the driver followed? A run on puppets is compared with the known ground truth, in figures and in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from ml_collections import ConfigDict
+
+from input_pipeline.from_config import open_data, true_silhouettes
+from maskanim_jax.checkpoints.loading import load_run
+from maskanim_jax.evaluation import cross_identity
+from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
+from maskanim_jax.workdir.results import BEFORE, TRUTH
+
+START = "own"
+"""The source frame shows the source's own first pose, as a user's photo does."""
+NEARER = 0.75
+"""The driver is followed when joints are at most so far from their true places as those of the copied source."""
+PAIRS, FRAMES = 8, 6
+"""Pairs and frames of each that are measured at the end of a run."""
+
+
+class Verdict(NamedTuple):
+    """The answer, and the sentence that says it with its figures."""
+
+    followed: bool
+    sentence: str
+
+
+def measure_before(config: ConfigDict, workdir: Path) -> None:
+    """Reconstructs the test split with the networks of `config.init_from` and writes `before.json`; does nothing without them."""
+    if not config.init_from:
+        return
+    run = load_run(Path(config.init_from))
+    split = open_data(config, "test", jax.process_index())
+    figures = reconstruct(
+        run.system,
+        run.variables,
+        split,
+        clips=config.reconstruct.clips or None,
+        silhouettes=true_silhouettes(config, "test"),
+        progress=True,
+    )
+    about = {"label": f"{config.init_from}, before training", "data_fingerprint": split.fingerprint}
+    write_figures(workdir / BEFORE, {**about, **figures})
+
+
+def measure_followed(config: ConfigDict, workdir: Path) -> Verdict | None:
+    """Animates test puppets by others, writes `truth.json` and gives the verdict; None for real clips, whose truth is unknown."""
+    if not config.data.puppets.test_identities:
+        return None
+    run = load_run(workdir, config.reconstruct.checkpoint)
+    variant = next(iter(run.system.variants))
+    figures = cross_identity.measure_cross_identity(
+        run, pairs=PAIRS, frames=FRAMES, starts=(START,), variants=(variant,), progress=True
+    )
+    write_figures(workdir / TRUTH, figures)
+    return verdict(figures)
+
+
+def verdict(figures: Mapping[str, Any]) -> Verdict:
+    """Judges the content of truth.json by its first variant that is no reference, from the source's own pose."""
+    rows = [row for row in figures["rows"] if row["start"] == START]
+    result = next(row for row in rows if not row["reference"])
+    copied = next(row for row in rows if row["variant"] == cross_identity.REFERENCES[0])
+    error, still = result["joint_error"], copied["known_joint_error"]
+    followed = error <= NEARER * still
+    return Verdict(
+        followed,
+        f"The driver was {'followed' if followed else 'NOT followed'}: in {len(result['pairs'])} animations of puppets by other puppets "
+        f"joints are {error:.1f} pixels of 64 from their true places (the copied source: {still:.1f}), "
+        f"and the silhouettes' IoU with the truth is {result['iou']:.2f} (the copied source: {copied['iou']:.2f}).",
+    )
