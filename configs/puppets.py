@@ -1,4 +1,4 @@
-"""The embedded data set of drawn figures at 64 x 64: up to two hours on two cores. The data are drawn when they are missing."""
+"""Drawn puppets at 64 x 64: up to two hours on two cores. Missing data is drawn first."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from ml_collections import ConfigDict
 from configs import perturbed_masks, small
 
 
-def get_config(reading: str = "paper") -> ConfigDict:
-    """Held-out identities are never seen in training; their true silhouettes are known."""
-    return run(small.small(perturbed_masks.start(reading)))
+def get_config(variant: str = "paper") -> ConfigDict:
+    """Training never uses the held-out identities, whose true silhouettes are known."""
+    return puppets_run(small.small(perturbed_masks.for_variant(variant)))
 
 
-def run(c: ConfigDict) -> ConfigDict:
-    """The data, steps and times of the run, whatever the system."""
+def puppets_run(c: ConfigDict) -> ConfigDict:
+    """Data, steps and time limits of the run, for any system."""
     c.name = "puppets"
     c.data.shards = "data/puppets64v2"
     c.data.num_repeats = 4

@@ -40,15 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, rest = flags.parse_known_args(argv)
     if rest:
         known = [name for name, _ in commands() if name.rpartition(".")[2] == rest[0]]
-        mend = f"it is `python -m {known[0]}`" if known else "`python -m maskanim_jax` lists the commands"
-        raise UserError(f"'{rest[0]}' is no argument of `python -m maskanim_jax`: {mend}")
+        hint = f"it is `python -m {known[0]}`" if known else "`python -m maskanim_jax` lists the commands"
+        raise UserError(f"'{rest[0]}' is no argument of `python -m maskanim_jax`: {hint}")
     print(f"maskanim_jax {maskanim_jax.__version__}")
     if not args.version:
         print("\nCommands, each with --help:")
         listed = list(commands())
         width = max(len(name) for name, _ in listed)
-        for name, sentence in listed:
-            print(f"  python -m {name:{width}}  {sentence}")
+        for name, message in listed:
+            print(f"  python -m {name:{width}}  {message}")
     return 0
 
 

@@ -26,8 +26,8 @@ class UserError(Exception):
     status = 2
     """Exit status of a command that ends with it."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(printable(sentence))
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 def printable(text: str) -> str:
@@ -47,11 +47,13 @@ def check_regular(path: str | Path) -> None:
         raise UserError(f"{path} is a {kind} and no file; save its content to a file and give that")
 
 
-def check_size(path: str | Path, most: int) -> None:
+def check_size(path: str | Path, max_bytes: int) -> None:
     """`check_regular`, and UserError for a file of more than `most` bytes; for what is read as a whole."""
     check_regular(path)
-    if (size := os.stat(path).st_size) > most:
-        raise UserError(f"{path} has {size:,} bytes, more than the {most:,} that such a file may have; give another")
+    if (size := os.stat(path).st_size) > max_bytes:
+        raise UserError(
+            f"{path} has {size:,} bytes, more than the {max_bytes:,} that such a file may have; give another"
+        )
 
 
 def check_at_least(name: str, value: float | None, least: float = 1) -> None:
@@ -71,23 +73,23 @@ def run_main(main: Callable[[], int | None]) -> None:
     """
     make_tolerant()
     try:
-        status, sentence = main() or 0, ""
+        status, message = main() or 0, ""
     except UserError as error:
-        status, sentence = error.status, f"error: {error}"
+        status, message = error.status, f"error: {error}"
     except KeyboardInterrupt:
-        status, sentence = 130, "stopped by the keyboard"
+        status, message = 130, "stopped by the keyboard"
     except SystemExit as error:
-        status, sentence = error.code if isinstance(error.code, int) else int(error.code is not None), ""
+        status, message = error.code if isinstance(error.code, int) else int(error.code is not None), ""
         if not (status and EXIT_HOOKS):
             raise
     except Exception:
         if not EXIT_HOOKS:
             raise
-        status, sentence = 1, traceback.format_exc()
+        status, message = 1, traceback.format_exc()
     for ending in EXIT_HOOKS if status else ():
-        ending(status, sentence)
-    if sentence:
-        print(sentence, file=sys.stderr)
+        ending(status, message)
+    if message:
+        print(message, file=sys.stderr)
     sys.exit(status)
 
 

@@ -38,8 +38,8 @@ def parser() -> argparse.ArgumentParser:
     add("--platforms", metavar="LIST", help=f"of jax: where it shall run (default {PLATFORMS})")
     add("--batch", type=int, metavar="N", help="frames at once; default: any number (jax), 1 (onnx)")
     add("--pictures", action="store_true", help="export all intermediate pictures, not only the result")
-    for name, sentence in system_flags().items():
-        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=sentence.replace("%", "%%"))
+    for name, message in system_flags().items():
+        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=message.replace("%", "%%"))
     return flags
 
 

@@ -138,19 +138,19 @@ class Animator:
             check_writable(os.fspath(output))
             if isinstance(driving, str | os.PathLike):
                 driving = open_frames(user_path(driving))  # the times of its frames come with them
-        shown = self.pictures(
+        rendered = self.outputs(
             source, driving, names=(result,), batch=batch, fit=fit, find_best_frame=find_best_frame, **options
         )
         if output is None:
-            return (pictures[result] for pictures in shown)
+            return (frame[result] for frame in rendered)
         total, timing, sound = clip_facts(driving)
         if fps is not None:
             timing = Timing.at_rate(exact_rate(fps))
-        counted = tqdm(shown, desc="animate", total=total, unit="frame", disable=not progress)
+        counted = tqdm(rendered, desc="animate", total=total, unit="frame", disable=not progress)
         write_animation(self.run.system, counted, [os.fspath(output)], fps=timing, sound=sound)
         return Path(output)
 
-    def pictures(
+    def outputs(
         self,
         source: Picture,
         driving: Driving,
@@ -174,9 +174,9 @@ class Animator:
             )
         if isinstance(driving, str | os.PathLike):
             open_frames(user_path(driving)).close()  # says now what is wrong with it
-        return self._pictures(still, driving, chosen, wanted, batch, fit, find_best_frame)
+        return self._outputs(still, driving, chosen, wanted, batch, fit, find_best_frame)
 
-    def _pictures(
+    def _outputs(
         self,
         source: np.ndarray,
         driving: Driving,
@@ -193,7 +193,7 @@ class Animator:
                 first = nearest_frame(system, variables, source, frames, batch=batch, fit=fit)[1]
         with ExitStack() as stack:
             frames = read_frames(driving, stack)
-            for pictures in animate(
+            for outputs in animate(
                 system,
                 variables,
                 source,
@@ -205,11 +205,11 @@ class Animator:
                 warn=_warn,
                 names=names,
             ):
-                yield {name: to_uint8(values) for name, values in pictures.items()}
+                yield {name: to_uint8(values) for name, values in outputs.items()}
 
-    def strip(self, pictures: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What `pictures` yielded for a frame side by side, with captions: one (H, W, 3) uint8 picture."""
-        return strip(pictures, self.run.system.output_names, self.frame_size, captions=True)
+    def strip(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What `outputs` yielded for a frame side by side, with captions: one (H, W, 3) uint8 picture."""
+        return strip(outputs, self.run.system.output_names, self.frame_size, captions=True)
 
     def stream(self, source: Picture, *, fit: Fit = "crop", **options: Option) -> AnimationStream:
         """A session that takes one driving frame at a time, as from a camera; UserError like `animate`."""
@@ -239,18 +239,18 @@ class AnimationStream:
 
     def __call__(self, driving: Picture) -> np.ndarray:
         """The source in the pose of `driving`, (H, W, 3) uint8 of any size: (S, S, 3) uint8."""
-        return self.pictures(driving, (self._system.result,))[self._system.result]
+        return self.outputs(driving, (self._system.result,))[self._system.result]
 
-    def pictures(self, driving: Picture, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    def outputs(self, driving: Picture, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
         """All intermediate pictures of one driving frame by name, or those of `names`: (H, W, 3) uint8."""
         frame = to_float_square(read_picture(driving), self._system.frame_size, self._fit)[None]
         if self._source_state is None:
             self._source_state = self._compiled.begin(self._source, frame)
-            if sentences := self._system.warnings(self._source_state, self._options):
-                _warn("; ".join(sentences))
-        shown = self._step(self._source_state, frame, self._options, self._animator._names(names))
-        return {name: to_uint8(np.asarray(values, np.float32)[0]) for name, values in shown.items()}
+            if messages := self._system.warnings(self._source_state, self._options):
+                _warn("; ".join(messages))
+        rendered = self._step(self._source_state, frame, self._options, self._animator._names(names))
+        return {name: to_uint8(np.asarray(values, np.float32)[0]) for name, values in rendered.items()}
 
 
-def _warn(sentence: str) -> None:
-    warnings.warn(sentence, stacklevel=2)
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=2)

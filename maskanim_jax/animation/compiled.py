@@ -52,16 +52,16 @@ def _functions(same: IdentityKey, mesh: Any) -> Functions:
 
     def step(variables: Any, source_state: Any, driving: Any, options: Any, names: tuple[str, ...]) -> Any:
         with on_mesh():
-            shown = system.animate(variables, source_state, driving, options)
-        return {name: shown[name] for name in names or shown}  # what nobody wants is neither computed nor fetched
+            outputs = system.animate(variables, source_state, driving, options)
+        return {name: outputs[name] for name in names or outputs}  # what nobody wants is neither computed nor fetched
 
     def smoothed_step(
         variables: Any, source_state: Any, before: Any, first: Any, driving: Any, options: Any, names: tuple[str, ...]
     ) -> Any:
         with on_mesh():
             pose, last = smooth(system.pose(variables, driving), before, first, options.smooth)
-            shown = system.animate(variables, source_state, driving, options, pose)
-        return {name: shown[name] for name in names or shown}, last
+            outputs = system.animate(variables, source_state, driving, options, pose)
+        return {name: outputs[name] for name in names or outputs}, last
 
     return Functions(
         jax.jit(system.for_inference),
@@ -134,7 +134,7 @@ def make_video_step(ready: JittedModel, options: Any) -> Callable[..., dict[str,
 
     def step(source_state: Any, driving: Any, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
         nonlocal before
-        pictures, before = ready.smoothed_step(source_state, before, driving, options, names)
-        return pictures
+        outputs, before = ready.smoothed_step(source_state, before, driving, options, names)
+        return outputs
 
     return step

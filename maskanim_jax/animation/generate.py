@@ -46,14 +46,14 @@ def animate(
         if source_state is None:
             start = padded[0] if first is None else to_float_square(first, system.frame_size, fit)
             source_state = ready.begin(to_float_square(source, system.frame_size, fit)[None], start[None])
-            if warn is not None and (sentences := system.warnings(source_state, options)):
-                warn("; ".join(sentences))
-        pictures = {
+            if warn is not None and (messages := system.warnings(source_state, options)):
+                warn("; ".join(messages))
+        outputs = {
             name: np.asarray(values, np.float32)
             for name, values in step(source_state, padded, options, tuple(names)).items()
         }
         for index in range(count):
-            yield {name: values[index] for name, values in pictures.items()}
+            yield {name: values[index] for name, values in outputs.items()}
 
 
 def nearest_frame(

@@ -228,7 +228,7 @@ def write_animation(
 
 
 def _warning(job: Job) -> Callable[[str], None]:
-    def warn(sentence: str) -> None:
-        tqdm.write(f"warning: {job.where}{sentence}", file=sys.stderr)
+    def warn(message: str) -> None:
+        tqdm.write(f"warning: {job.where}{message}", file=sys.stderr)
 
     return warn

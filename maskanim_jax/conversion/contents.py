@@ -128,13 +128,13 @@ def _list(names: Sequence[str]) -> str:
 
 def _read_adam(path: Path, key: str, state: Any, layout: Layout, like: Variables) -> dict[str, Adam]:
     """The entries of one torch Adam state dict; parameters that were never updated have none."""
-    mend = "convert with --without_optimizer, or give another file"
+    hint = "convert with --without_optimizer, or give another file"
     try:
         ids = [number for group in state["param_groups"] for number in group["params"]]
         entries = {number: state["state"][number] for number in ids if number in state["state"]}
         unknown = set(state["state"]) - set(ids)
     except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} has something in '{key}' that is no optimiser state: {mend}") from error
+        raise UserError(f"{path} has something in '{key}' that is no optimiser state: {hint}") from error
     wanted = key.removeprefix("optimizer").strip("_")
     known = modules(layout)
     orders = sorted(
@@ -153,7 +153,7 @@ def _read_adam(path: Path, key: str, state: Any, layout: Layout, like: Variables
         if all(found.values()):
             return {name: adam for name, adam in found.items() if adam and isinstance(layout[name], Place)}
     raise UserError(
-        f"{path} has in '{key}' the state of {len(ids)} parameters that isn't Adam's of {' or '.join(known)}: {mend}"
+        f"{path} has in '{key}' the state of {len(ids)} parameters that isn't Adam's of {' or '.join(known)}: {hint}"
     )
 
 

@@ -39,16 +39,16 @@ def run_secret() -> str:
 
 
 def _of_user(path: Path) -> str:
-    mend = f"give a secret in {SECRET} to all processes"
+    hint = f"give a secret in {SECRET} to all processes"
     try:
         if not path.exists():
             _write(path)
         about = path.stat()
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
-        raise UserError(f"{path} can't be read or made ({error.strerror}): {mend}") from error
+        raise UserError(f"{path} can't be read or made ({error.strerror}): {hint}") from error
     if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or about.st_uid != os.getuid() or len(text) < SHORTEST:
-        raise UserError(f"{path} is not a secret that only this user can read: delete it, or {mend}")
+        raise UserError(f"{path} is not a secret that only this user can read: delete it, or {hint}")
     return text
 
 

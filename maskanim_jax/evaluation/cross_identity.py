@@ -45,16 +45,16 @@ DEFINITIONS = {
 def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
     """Means over the frames of one pair of what DEFINITIONS names; `results` (T, S, S, 3) float32 in [0, 1]."""
     rows: list[dict[str, float]] = []
-    shown, similarity = scene.starts[start][1], _similarity()
+    source_silhouette, similarity = scene.starts[start][1], _similarity()
     similar = None if similarity is None else similarity(results, np.stack([truth.frame for truth in scene.truths]))
     for i, (frame, truth) in enumerate(zip(results, scene.truths, strict=True)):
         joints = scene.finders[i](frame)
         driver = scene.drivings[i].astype(np.float32) / 255
         figure = truth.silhouette & scene.driver_silhouettes[i]
-        outside = ~(truth.silhouette | scene.driver_silhouettes[i] | shown)
+        outside = ~(truth.silhouette | scene.driver_silhouettes[i] | source_silhouette)
         row = {
             "l1": measures.l1(frame, truth),
-            "l1_figure": measures.l1_where(frame, truth, truth.silhouette | shown),
+            "l1_figure": measures.l1_where(frame, truth, truth.silhouette | source_silhouette),
             "iou": measures.silhouette_iou(frame, truth),
             "joint_error": joints.error * measures.UNIT_SIDE / frame.shape[0],
             "joint_missing": joints.missing,
@@ -137,7 +137,7 @@ def measure_cross_identity(
             known = {REFERENCES[0]: [joints] * len(scene.numbers), REFERENCES[1]: list(scene.driver_joints)}
             for name, chosen_options in options.items():
                 # Relative motion starts from the driver's first frame, wherever the measured frames lie.
-                shown = animate(
+                rendered = animate(
                     run.system,
                     run.variables,
                     still,
@@ -146,7 +146,7 @@ def measure_cross_identity(
                     first=scene.drivings[0],
                     names=(run.system.result,),
                 )
-                answers[name] = np.stack([pictures[run.system.result] for pictures in shown]).clip(0, 1)
+                answers[name] = np.stack([outputs[run.system.result] for outputs in rendered]).clip(0, 1)
             for name, results in answers.items():
                 row = measure(scene, start, results)
                 if (

@@ -32,10 +32,12 @@ def held_out_pictures(system: System, variables: Variables, split: Split, seed: 
     )
     sources = np.stack([split.frame(n, 0) for n in numbers])
     drivings = np.stack([split.frame(n, split.clips[n].count // 2) for n in numbers])
-    shown = jax.device_get(_shown(system, variables, jnp.asarray(sources), jnp.asarray(drivings), jax.random.key(seed)))
+    outputs = jax.device_get(
+        _outputs(system, variables, jnp.asarray(sources), jnp.asarray(drivings), jax.random.key(seed))
+    )
     rows = [
         strip(
-            {name: shown[name][i] for name in system.output_names},
+            {name: outputs[name][i] for name in system.output_names},
             system.output_names,
             max(96, system.frame_size),
             captions=i == 0,
@@ -57,7 +59,7 @@ def held_out_probe(system: System, variables: Variables, split: Split) -> tuple[
 def _show(
     system: System, variables: Variables, sources: jax.Array, drivings: jax.Array, key: jax.Array
 ) -> dict[str, jax.Array]:
-    return system.pictures(variables, sources.astype(jnp.float32) / 255.0, drivings.astype(jnp.float32) / 255.0, key)
+    return system.outputs(variables, sources.astype(jnp.float32) / 255.0, drivings.astype(jnp.float32) / 255.0, key)
 
 
-_shown = jax.jit(_show, static_argnums=0)
+_outputs = jax.jit(_show, static_argnums=0)

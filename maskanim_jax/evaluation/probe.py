@@ -118,8 +118,8 @@ def _compiled(same: IdentityKey, options: Any) -> Any:
         still, drivers = (frames.astype(jnp.float32) / 255 for frames in (source, drivings))
         rotated = jnp.roll(drivers, 1, axis=-1)
         source_state = system.encode_source(variables, still, drivers[:1])
-        shown = system.animate(variables, source_state, jnp.concatenate([drivers, rotated]), options)
-        results, again = jnp.split(shown[system.result], 2)
+        outputs = system.animate(variables, source_state, jnp.concatenate([drivers, rotated]), options)
+        results, again = jnp.split(outputs[system.result], 2)
         change = rotated - drivers
         own, theirs = (_apart(results, frames) for frames in (still, drivers))
         found = {
@@ -128,8 +128,8 @@ def _compiled(same: IdentityKey, options: Any) -> Any:
             "change": jnp.square(change).mean(),
             "nearer": (theirs < own).mean(),
         }
-        if system.mask_picture:
-            found["mask"] = _deviation(jnp.split(shown[system.mask_picture], 2)[0])
+        if system.mask_output:
+            found["mask"] = _deviation(jnp.split(outputs[system.mask_output], 2)[0])
         return found
 
     return jax.jit(run)

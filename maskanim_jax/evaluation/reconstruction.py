@@ -21,7 +21,7 @@ from tqdm import tqdm
 from input_pipeline.shards import ClipInfo
 from maskanim_jax.metrics.interface import Metric
 from maskanim_jax.metrics.mask_iou import MaskIoU
-from maskanim_jax.systems.interface import Pictures, System, Variables
+from maskanim_jax.systems.interface import Outputs, System, Variables
 from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.strips import strip
 from maskanim_jax.video.writer import VideoWriter
@@ -44,7 +44,7 @@ Silhouettes = Callable[[str], np.ndarray]
 """Clip name to its true silhouettes (T, S, S) in [0, 1]; only drawn data has them."""
 
 
-def _run(system: System, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+def _run(system: System, variables: Variables, source: jax.Array, driving: jax.Array) -> Outputs:
     return system.reconstruct(variables, source, driving)
 
 
@@ -60,9 +60,9 @@ def reconstruct_clip(
     sources = jnp.broadcast_to(source, (BATCH, *source.shape))
     while chunk := list(itertools.islice(stream, BATCH)):
         padded = np.stack(chunk + chunk[-1:] * (BATCH - len(chunk)))
-        pictures = jax.device_get(_compiled(system, variables, sources, jnp.asarray(padded, jnp.float32) / 255.0))
+        outputs = jax.device_get(_compiled(system, variables, sources, jnp.asarray(padded, jnp.float32) / 255.0))
         for i in range(len(chunk)):
-            yield {name: picture[i] for name, picture in pictures.items()}
+            yield {name: picture[i] for name, picture in outputs.items()}
 
 
 def _chosen(count: int, most: int | None) -> np.ndarray:
@@ -105,16 +105,16 @@ def reconstruct(
         errors, repeats, masks = [], [], []
         with contextlib.ExitStack() as stack:
             writer = stack.enter_context(VideoWriter(videos / f"{clip.name}.mp4", clip.fps)) if videos else None
-            for shown in reconstruct_clip(system, variables, (split.frame(number, int(i)) for i in chosen)):
-                errors.append(float(np.abs(shown[system.result] - shown["driving"]).mean()))
-                repeats.append(float(np.abs(shown["source"] - shown["driving"]).mean()))
-                pairs.add(shown[system.result], shown["driving"])
+            for outputs in reconstruct_clip(system, variables, (split.frame(number, int(i)) for i in chosen)):
+                errors.append(float(np.abs(outputs[system.result] - outputs["driving"]).mean()))
+                repeats.append(float(np.abs(outputs["source"] - outputs["driving"]).mean()))
+                pairs.add(outputs[system.result], outputs["driving"])
                 bar.update()
-                if system.mask_picture:
-                    masks.append(shown[system.mask_picture][..., 0])
+                if system.mask_output:
+                    masks.append(outputs[system.mask_output][..., 0])
                 if writer is not None:
-                    order = [name for name in system.output_names if name in shown]
-                    writer.write(strip(shown, order, max(128, system.frame_size), captions=True))
+                    order = [name for name in system.output_names if name in outputs]
+                    writer.write(strip(outputs, order, max(128, system.frame_size), captions=True))
         row = {
             "name": clip.name,
             "identity": clip.identity,

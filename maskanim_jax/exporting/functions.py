@@ -47,7 +47,7 @@ def frames_of(size: int, count: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((count, size, size, 3), jnp.float32)
 
 
-def functions_of(system: System, variables: Variables, options: Any, pictures: Sequence[str]) -> Functions:
+def functions_of(system: System, variables: Variables, options: Any, names: Sequence[str]) -> Functions:
     """The animation of `system` with these options, batch norms folded, giving the named pictures."""
     folded = jax.device_get(jax.jit(system.for_inference)(variables))
     one, some = frames_of(system.frame_size, 1), frames_of(system.frame_size, SEEN)
@@ -62,8 +62,8 @@ def functions_of(system: System, variables: Variables, options: Any, pictures: S
 
     def animate(weights: Arrays, source_state: Arrays, driving: jax.Array) -> Arrays:
         known = whole(weights, every_weight, weights_shape), whole(source_state, state_names, state_shape)
-        shown = system.animate(*known, driving, options)
-        return {name: shown[name] for name in pictures}
+        outputs = system.animate(*known, driving, options)
+        return {name: outputs[name] for name in names}
 
     kept_state = _used(animate, 1, every_weight, state_names, some)
 

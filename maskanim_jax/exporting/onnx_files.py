@@ -39,9 +39,9 @@ def write_onnx(folder: Path, made: Functions, size: int, batch: int) -> dict[str
         return made.animate(made.weights, dict(zip(names, source_state, strict=True)), driving)
 
     frames = frames_of(size, batch)
-    shown = sorted(jax.eval_shape(animate, frames, *made.source_state.values()))  # a dict's leaves come by name
+    outputs = sorted(jax.eval_shape(animate, frames, *made.source_state.values()))  # a dict's leaves come by name
     _convert(folder / "begin.onnx", begin, {"source": one, "first": one}, sorted(names))
-    _convert(folder / "animate.onnx", animate, {"driving": frames, **made.source_state}, shown)
+    _convert(folder / "animate.onnx", animate, {"driving": frames, **made.source_state}, outputs)
     return {"batch": batch, "converter": f"jax2onnx {importlib.metadata.version('jax2onnx')}"}
 
 

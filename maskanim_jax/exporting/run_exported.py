@@ -31,10 +31,10 @@ class Animation:
 
     def __call__(self, source: np.ndarray, driving: Iterable[np.ndarray], batch: int = ANY) -> Iterator[np.ndarray]:
         """Yields an (S, S, 3) uint8 frame for each of `driving`; they and `source` are (S, S, 3) uint8."""
-        for pictures in self.pictures(source, driving, batch):
-            yield np.clip(np.rint(pictures[self.info["result"]] * 255), 0, 255).astype(np.uint8)
+        for outputs in self.outputs(source, driving, batch):
+            yield np.clip(np.rint(outputs[self.info["result"]] * 255), 0, 255).astype(np.uint8)
 
-    def pictures(
+    def outputs(
         self, source: np.ndarray, driving: Iterable[np.ndarray], batch: int = ANY
     ) -> Iterator[dict[str, np.ndarray]]:
         """The same, but every exported picture by name, (H, W, 1 or 3) float32 in [0, 1]."""
@@ -43,9 +43,9 @@ class Animation:
         while chunk := list(itertools.islice(frames, batch)):
             if source_state is None:
                 source_state = self._begin(self._to_float_square(source)[None], chunk[0][None])
-            shown = self._animate(source_state, np.stack(chunk + [chunk[-1]] * (batch - len(chunk))))
+            outputs = self._animate(source_state, np.stack(chunk + [chunk[-1]] * (batch - len(chunk))))
             for index in range(len(chunk)):
-                yield {name: values[index] for name, values in shown.items()}
+                yield {name: values[index] for name, values in outputs.items()}
 
     def _to_float_square(self, frame: np.ndarray) -> np.ndarray:
         if frame.shape != (self.size, self.size, 3) or frame.dtype != np.uint8:

@@ -34,7 +34,7 @@ def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
         platforms = animation.info.get("platforms")
         if platforms is not None and not {jax.default_backend(), *_alias(jax.default_backend())} & set(platforms):
             return None
-        found = [pictures[run.system.result] for pictures in animation.pictures(source, driving)]
+        found = [outputs[run.system.result] for outputs in animation.outputs(source, driving)]
     except Exception as error:  # a runtime of others: whatever it raises, the files don't run
         reason = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
         raise UserError(
@@ -42,7 +42,7 @@ def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
         ) from error
     batch = animation.info["batch"] or FRAMES
     own = animate(run.system, run.variables, source, driving, options, batch=batch, names=(run.system.result,))
-    wanted = [pictures[run.system.result] for pictures in own]
+    wanted = [outputs[run.system.result] for outputs in own]
     difference = np.abs(np.stack(found) - np.stack(wanted))
     mean, largest = float(difference.mean()), float(difference.max())
     if not mean <= LARGEST_MEAN:

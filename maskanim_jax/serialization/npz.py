@@ -25,7 +25,9 @@ _DAMAGE = (
 )
 
 
-def read_npz(path: Path, mend: str, most: int = MAX_BYTES, only: Container[str] | None = None) -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, hint: str, max_bytes: int = MAX_BYTES, only: Container[str] | None = None
+) -> dict[str, np.ndarray]:
     """All arrays of the file by name, or `only` some, of at most `most` bytes together.
 
     Raises UserError that ends with `mend`; FileNotFoundError.
@@ -33,9 +35,9 @@ def read_npz(path: Path, mend: str, most: int = MAX_BYTES, only: Container[str] 
     try:
         check_regular(path)
         with zipfile.ZipFile(path) as archive:
-            if (promised := sum(info.file_size for info in archive.infolist())) > most:
+            if (declared := sum(info.file_size for info in archive.infolist())) > max_bytes:
                 raise UserError(
-                    f"{path} can't be read (unpacked it has {promised:,} bytes, {most:,} are allowed): {mend}"
+                    f"{path} can't be read (unpacked it has {declared:,} bytes, {max_bytes:,} are allowed): {hint}"
                 )
             entries = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             return {name: _array(archive, info) for name, info in entries.items() if only is None or name in only}
@@ -43,7 +45,7 @@ def read_npz(path: Path, mend: str, most: int = MAX_BYTES, only: Container[str] 
         raise
     except _DAMAGE as error:
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        raise UserError(f"{path} can't be read ({reason}): {mend}") from error
+        raise UserError(f"{path} can't be read ({reason}): {hint}") from error
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:

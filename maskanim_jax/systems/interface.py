@@ -13,7 +13,7 @@ import jax
 import optax
 
 PyTree = Any
-Pictures = dict[str, jax.Array]
+Outputs = dict[str, jax.Array]
 """Named pictures of one batch: (N, H, W, 1 or 3) float32 in [0, 1]."""
 
 
@@ -45,7 +45,7 @@ class System(Protocol):
     """Name of the picture that is the answer (Perturbed Masks: "fine")."""
     output_names: Sequence[str]
     """Names of the intermediate pictures, in the order in which they are shown."""
-    mask_picture: str | None
+    mask_output: str | None
     """Name of the picture that carries the driver's pose, if there is one: reconstruction measures whether it is alive."""
     variants: Mapping[str, Mapping[str, str]]
     """Ways to animate that are compared with one another where the truth is known: a name to the options given; the first is the method itself."""
@@ -75,7 +75,7 @@ class System(Protocol):
         """Losses and their gradients for one batch of raw pairs; augmentation happens in here. `frozen` holds VGG-19's weights."""
         ...
 
-    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Outputs:
         """Same-identity reconstruction of `driving` from `source` (batch to batch), as the paper's Table 1 needs it."""
         ...
 
@@ -96,7 +96,7 @@ class System(Protocol):
 
     def animate(
         self, variables: Variables, source_state: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
-    ) -> Pictures:
+    ) -> Outputs:
         """Animates the source of `source_state` by a batch of driving frames; holds every picture of `output_names`.
 
         `pose` is what `pose` gave for these frames, smoothed over time; without it frames stand for themselves. A system whose options
@@ -122,7 +122,7 @@ class System(Protocol):
         """
         ...
 
-    def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
+    def outputs(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Outputs:
         """Every picture of `output_names` for a batch of training pairs, in evaluation mode, to look at while training."""
         ...
 

@@ -124,7 +124,7 @@ def _write(
     frames = (jnp.asarray(raw, jnp.float32) / 255.0 for raw in (source, driving))
     order = setting.system.output_names
     made = jax.device_get(
-        jax.jit(setting.system.pictures)(before.variables, *frames, jax.random.key(setting.config.seed))
+        jax.jit(setting.system.outputs)(before.variables, *frames, jax.random.key(setting.config.seed))
     )
     shown = {name: np.nan_to_num(np.asarray(made[name], np.float32), posinf=1.0, neginf=0.0) for name in order}
     size = max(96, setting.system.frame_size)

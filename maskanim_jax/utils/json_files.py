@@ -24,9 +24,9 @@ def loads(text: str | bytes, constant: Callable[[str], Any] = float) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
-def read(path: Path, most: int = MAX_BYTES) -> Any:
+def read(path: Path, max_bytes: int = MAX_BYTES) -> Any:
     """`loads` of a file in UTF-8 of at most `most` bytes. Raises OSError, ValueError, and UserError for a device or a larger file."""
-    check_size(path, most)
+    check_size(path, max_bytes)
     return loads(path.read_text(encoding="utf-8"))
 
 

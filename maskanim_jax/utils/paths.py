@@ -15,7 +15,7 @@ from maskanim_jax.errors import UserError
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 # As pathlib writes an address: one slash is gone.
 _COLLAPSED = re.compile(r"(gs|s3|https?|ftp|hdfs|azure|file):/(?!/)")
-_MENDS = {
+_HINTS = {
     "gs": "copy it here with `gcloud storage cp -r` and give that path",
     "s3": "copy it here with `aws s3 cp --recursive` and give that path",
     "http": "download it and give the file",
@@ -38,8 +38,8 @@ def user_text(given: str | os.PathLike[str]) -> str:
     """Like `user_path`, but a text in which a slash at the end is kept."""
     text = os.fspath(given)
     if scheme := _ADDRESS.match(text) or _COLLAPSED.match(text):
-        mend = _MENDS.get(scheme[1].lower(), "copy the files to this machine and give their path")
-        raise UserError(f"{text} is an address and not a path on this machine: {mend}")
+        hint = _HINTS.get(scheme[1].lower(), "copy the files to this machine and give their path")
+        raise UserError(f"{text} is an address and not a path on this machine: {hint}")
     return os.path.expanduser(text)
 
 

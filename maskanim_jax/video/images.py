@@ -146,11 +146,11 @@ def check_pixels(path: str | Path, width: int, height: int) -> None:
         raise UserError(f"{path} has {width} x {height} pixels, more than {MAX_PIXELS:,}; scale it down first")
 
 
-def missing(path: str | Path, mend: str) -> UserError:
+def missing(path: str | Path, hint: str) -> UserError:
     """What to say of a path that is not there."""
     if Path(path).is_symlink():
         return UserError(f"{path} is a link to nothing; mend or remove it")
-    return UserError(f"{path} does not exist; {mend}")
+    return UserError(f"{path} does not exist; {hint}")
 
 
 def one_line(error: BaseException) -> str:

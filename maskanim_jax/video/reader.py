@@ -165,8 +165,8 @@ def _open_moving(path: Path, kind: str) -> FrameSource:
 
 def _open_video(path: Path) -> FrameSource:
     with _open_container(path) as container:
-        promised = declared_frame_count(_picture_stream(container)) or None
-    return FrameSource(path, promised, lambda timing: _read_video(path, timing), lambda: _measure(path))
+        declared = declared_frame_count(_picture_stream(container)) or None
+    return FrameSource(path, declared, lambda timing: _read_video(path, timing), lambda: _measure(path))
 
 
 def _measure(path: Path) -> Timing:
@@ -179,7 +179,7 @@ def _read_video(path: Path, timing: Timing | None) -> Frames:
     tone_mapper = ToneMapper()
     with _open_container(path) as container:
         stream = _picture_stream(container)
-        promised = declared_frame_count(stream)  # before decoding: a fragmented file's index grows meanwhile
+        declared = declared_frame_count(stream)  # before decoding: a fragmented file's index grows meanwhile
         decoder = _decoder(stream)
         try:
             for packet in container.demux(stream):
@@ -199,8 +199,8 @@ def _read_video(path: Path, timing: Timing | None) -> Frames:
         seconds = declared_seconds(container, stream)
     if seen == 0:
         raise UserError(f"{path} holds no frames; copy or download the video again")
-    if seen < promised:
-        raise UserError(f"{path} is cut short: {seen} of its {promised} frames could be decoded; copy it again")
+    if seen < declared:
+        raise UserError(f"{path} is cut short: {seen} of its {declared} frames could be decoded; copy it again")
     if seconds - last > 2.5 * step and not ends_whole(path):  # a last picture may stand for long
         raise UserError(f"{path} is cut short: its video ends at {last:.2f} of {seconds:.2f} s; copy it again")
 

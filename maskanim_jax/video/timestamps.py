@@ -43,8 +43,8 @@ def measure(container: av.container.InputContainer, stream: av.VideoStream) -> T
         last = shown[ticks[-1]] * base
         if not stream.average_rate or last <= _NO_DURATION:  # of a file without a rate FFmpeg makes durations up
             last = Fraction(0)
-        promised = declared_seconds(container, stream)
-        ends = Fraction(promised).limit_denominator(1_000_000) if promised else None
+        declared = declared_seconds(container, stream)
+        ends = Fraction(declared).limit_denominator(1_000_000) if declared else None
         if timing := from_ticks(ticks, base, last, stated, ends):
             return timing
         if len(ticks) == 1 and last and believed(1 / last):

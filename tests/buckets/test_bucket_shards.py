@@ -162,7 +162,7 @@ def test_the_cache_is_bounded_and_what_was_not_used_for_longest_goes(gcs, shards
     cache.wait_for_all()
     size = sum((tiny_shards / name).stat().st_size for name in shard_names(tiny_shards))
     server.put_folder(tiny_shards, "bounded/other")
-    monkeypatch.setenv(shard_cache.LIMIT, str(1.5 * size / 1e9))
+    monkeypatch.setenv(shard_cache.LIMIT_VARIABLE, str(1.5 * size / 1e9))
     other = ensure_shards(tiny_config(f"gs://{BUCKET}/bounded/other"))
     assert folder.exists()  # another process may read it
     cache._used.close()
@@ -172,9 +172,9 @@ def test_the_cache_is_bounded_and_what_was_not_used_for_longest_goes(gcs, shards
     assert not folder.exists()
     assert third.exists()
     shard_cache._fetching.clear()
-    monkeypatch.setenv(shard_cache.LIMIT, str(0.5 * size / 1e9))
+    monkeypatch.setenv(shard_cache.LIMIT_VARIABLE, str(0.5 * size / 1e9))
     server.put_folder(tiny_shards, "bounded/fourth")
-    with pytest.raises(UserError, match=rf"more than the .* GB of the cache: set {shard_cache.LIMIT} higher"):
+    with pytest.raises(UserError, match=rf"more than the .* GB of the cache: set {shard_cache.LIMIT_VARIABLE} higher"):
         ensure_shards(tiny_config(f"gs://{BUCKET}/bounded/fourth"))
 
 

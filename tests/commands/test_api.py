@@ -83,8 +83,8 @@ def test_paths_give_what_arrays_give(tmp_path):
     driving.mkdir()
     for i, frame in enumerate(numbered(5)):
         Image.fromarray(frame).save(driving / f"{i}.png")
-    by_path = list(ECHO.pictures(tmp_path / "source.png", str(driving)))
-    by_array = list(ECHO.pictures(Image.fromarray(SOURCE), np.stack(numbered(5))))
+    by_path = list(ECHO.outputs(tmp_path / "source.png", str(driving)))
+    by_array = list(ECHO.outputs(Image.fromarray(SOURCE), np.stack(numbered(5))))
     for one, other in zip(by_path, by_array, strict=True):
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[name], other[name]) for name in one)
@@ -101,7 +101,8 @@ def test_an_output_has_the_drivings_frame_rate_or_the_one_given(tmp_path):
     with open_frames(tmp_path / "out.mp4") as frames:
         assert frames.fps == Fraction(25, 2)
     ECHO.animate(SOURCE, numbered(3), output=f"{tmp_path}/frames/", progress=False)
-    assert sorted(path.name for path in (tmp_path / "frames").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    names = sorted(path.name for path in (tmp_path / "frames").iterdir())
+    assert names == ["000000.png", "000001.png", "000002.png", "clip.json"]
 
 
 def test_options_are_numbers_or_text_and_checked_by_the_system_at_the_call():
@@ -129,8 +130,8 @@ def test_a_session_gives_frame_by_frame_what_animate_gives():
     together = list(chosen().animate(SOURCE, frames, batch=3, mask_scale=0.5))
     assert np.array_equal(one_by_one, together)
     assert one_by_one[0].dtype == np.uint8
-    assert set(session.pictures(frames[0])) > {"mask", "fine"}
-    assert set(session.pictures(frames[0], ["mask"])) == {"mask"}
+    assert set(session.outputs(frames[0])) > {"mask", "fine"}
+    assert set(session.outputs(frames[0], ["mask"])) == {"mask"}
 
 
 def test_the_best_frame_is_the_one_from_which_motion_is_measured():
@@ -142,11 +143,11 @@ def test_the_best_frame_is_the_one_from_which_motion_is_measured():
 
 
 def test_intermediate_pictures_make_a_strip():
-    shown = next(ECHO.pictures(SOURCE, numbered(1)))
+    shown = next(ECHO.outputs(SOURCE, numbered(1)))
     assert ECHO.strip(shown).shape == (SIZE + CAPTION_HEIGHT, 4 * SIZE, 3)
-    assert set(next(ECHO.pictures(SOURCE, numbered(1), names=["mask"]))) == {"mask"}
+    assert set(next(ECHO.outputs(SOURCE, numbered(1), names=["mask"]))) == {"mask"}
     with pytest.raises(UserError, match="mask"):
-        ECHO.pictures(SOURCE, numbered(1), names=["masks"])
+        ECHO.outputs(SOURCE, numbered(1), names=["masks"])
 
 
 def test_what_the_system_has_to_say_is_a_warning():

@@ -99,7 +99,7 @@ def test_processes_with_different_commands_do_not_start(tiny_shards, tmp_path):
 
 
 def test_a_number_of_processes_that_the_batch_cannot_be_shared_by_is_refused(tiny_shards):
-    with pytest.raises(UserError, match=r"batch_size=8 cannot be shared by 3 processes"):
+    with pytest.raises(UserError, match=r"batch_size=8 must be a multiple of the number of processes, 3"):
         PairStream(open_split(tiny_shards, "train"), batch_size=8, seed=0, repeats=4, process_count=3)
 
 

@@ -23,7 +23,7 @@ class Toy:
     seen: str = "pose"
     mask: str = "alive"
     result: str = "answer"
-    mask_picture: str | None = "mask"
+    mask_output: str | None = "mask"
     output_names: tuple = ("answer",)
     frame_size: int = 8
 
@@ -79,7 +79,7 @@ def test_a_mask_that_is_the_same_for_every_driver_ignores_its_input():
 
 
 def test_a_result_that_repeats_the_source_ignores_the_driver():
-    figures = figures_of(Toy("nothing", mask_picture=None))
+    figures = figures_of(Toy("nothing", mask_output=None))
     assert "probe_mask_drivers" not in figures
     (alarm,) = probe_warnings(figures)
     assert "driver is ignored" in alarm

@@ -32,8 +32,8 @@ def test_a_result_that_ignores_the_driver_is_not_followed(monkeypatch):
     system = type(run.system)
     real = system.animate
 
-    def ignoring(self, variables, begun, driving, *arguments, **options):
-        return real(self, variables, begun, 0 * driving + begun["source"], *arguments, **options)
+    def ignoring(self, variables, source_state, driving, *arguments, **options):
+        return real(self, variables, source_state, 0 * driving + source_state["source"], *arguments, **options)
 
     monkeypatch.setattr(system, "animate", ignoring)
     found = followed.verdict(measured(run))

@@ -63,7 +63,7 @@ def test_shards_of_another_drawing_are_refused(tiny_shards, field, value):
 class Still:
     """A System that reconstructs the source."""
 
-    name, result, frame_size, output_names, mask_picture = "still", "source", 32, ("source", "driving"), None
+    name, result, frame_size, output_names, mask_output = "still", "source", 32, ("source", "driving"), None
 
     def reconstruct(self, variables, source, driving):
         return {"source": source, "driving": driving}

@@ -123,7 +123,7 @@ def test_pairs_are_of_two_identities_and_the_same_for_the_same_seed():
 class Repeats:
     """A System that answers with the source, or with the driver where it is asked to leak."""
 
-    name, result, frame_size, output_names, mask_picture = "repeats", "answer", 32, ("answer",), None
+    name, result, frame_size, output_names, mask_output = "repeats", "answer", 32, ("answer",), None
     variants = {"still": {}, "leaking": {"leak": "yes"}}  # noqa: RUF012
 
     def for_inference(self, variables):

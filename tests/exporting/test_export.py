@@ -38,7 +38,7 @@ import numpy as np
 from run_exported import load
 source, driving = np.load(sys.argv[2] + "/source.npy"), np.load(sys.argv[2] + "/driving.npy")
 animation = load(sys.argv[1])
-shown = list(animation.pictures(source, driving, int(sys.argv[3])))
+shown = list(animation.outputs(source, driving, int(sys.argv[3])))
 np.savez(sys.argv[2] + "/shown.npz", **{{name: np.stack([one[name] for one in shown]) for name in shown[0]}})
 print(len({blocked!r} & {{name.split(".")[0] for name in sys.modules}}))
 """

@@ -14,7 +14,7 @@ class Copier:
 
     frame_size: int = 8
     result: str = "fine"
-    mask_picture: str = "driving_mask"
+    mask_output: str = "driving_mask"
     output_names: tuple = ("source", "driving", "driving_mask", "fine")
 
     def reconstruct(self, variables, source, driving):

@@ -12,7 +12,7 @@ from maskanim_jax.systems.interface import Gradients, Variables
 class SmallSystem:
     """Recolours the source into the driving frame; `batch_norm=False`: plain least squares on what the pixels are."""
 
-    name, result, mask_picture = "small", "answer", None
+    name, result, mask_output = "small", "answer", None
     output_names = ("source", "driving", "answer")
     frame_size = 32
 
@@ -54,7 +54,7 @@ class SmallSystem:
         answer = self._answer(variables.params, variables.stats, source, False)[0]
         return {"source": source, "driving": driving, "answer": answer}
 
-    def pictures(self, variables, source, driving, key):
+    def outputs(self, variables, source, driving, key):
         return self.reconstruct(variables, source, driving)
 
     def animation_options(self, given):

@@ -130,7 +130,7 @@ def test_a_stranger_reads_the_shards_with_tfds_alone(root, tmp_path):
 
 def test_a_set_of_few_shards_holds_the_same_frames_as_one_of_many(root, tmp_path, monkeypatch):
     quiet(root, tmp_path / "many")
-    monkeypatch.setattr("input_pipeline.preparation.shard_jobs.MOST_SHARDS", 1)
+    monkeypatch.setattr("input_pipeline.preparation.shard_jobs.MAX_SHARDS", 1)
     quiet(root, tmp_path / "few")
     for shards, count in (("many", 2), ("few", 1)):
         assert len(list((tmp_path / shards).glob("*train.array_record*"))) == count
@@ -204,9 +204,9 @@ def test_bad_clips_are_left_out_and_listed_and_the_rest_is_prepared(root, tmp_pa
         "text.mp4": "is not a video",
         "short#1": "1 frame",
         "gone.mp4": "link to nothing",
-        "notes.txt": "known kind",
+        "notes.txt": "supported kind",
         "empty": "holds no frames",
-        "odd.png": "no row of square frames",
+        "odd.png": "not a row of square frames",
     }
     assert reasons.keys() == says.keys()
     for name, reason in reasons.items():

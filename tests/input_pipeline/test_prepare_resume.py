@@ -110,7 +110,7 @@ def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root,
     again = subprocess.run(
         command(tmp_path / "root", output, "--workers=1"), cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert f"{len(made) + 1} of 11 shards were finished before" in again.stdout  # and the one of the unreadable clip
+    assert f"{len(made) + 1} of 11 shards were already finished" in again.stdout  # and the one of the unreadable clip
     kept = {output / f"video_folder-train.array_record-{number:05d}-of-00007" for number in range(6)}
     assert {path.stat().st_mtime_ns for path in kept} <= set(made.values())
     ours = content(output)
@@ -190,7 +190,10 @@ def test_shares_made_with_other_settings_are_not_merged(root, tmp_path):
 def test_two_preparations_of_one_output_do_not_meet(root, tmp_path):
     from input_pipeline.preparation.staging import work_folder
 
-    with work_folder(tmp_path / "shards", alone=True), pytest.raises(UserError, match="another preparation is at work"):
+    with (
+        work_folder(tmp_path / "shards", exclusive=True),
+        pytest.raises(UserError, match="another preparation is running"),
+    ):
         prepare(root, tmp_path / "shards", size=SIZE, progress=False)
 
 
@@ -204,7 +207,7 @@ def test_a_changed_clip_is_made_again_and_the_others_are_kept(root, tmp_path, ca
         prepare(root, output, size=SIZE)
     finally:
         (folder / "0.png").write_bytes(before)
-    assert "9 of 10 shards were finished before" in capsys.readouterr().out
+    assert "9 of 10 shards were already finished" in capsys.readouterr().out
     assert open_split(output, "test").frame(0, 0).min() > 250
 
 

@@ -111,7 +111,7 @@ def test_the_warp_is_drawn_from_the_key(setting, step):
 def test_an_ablation_leaves_its_losses_out(setting, variant, expected):
     c = tiny(adversarial=False)
     if variant in fomm_base.VARIANTS:
-        c = fomm_base.vary(c, variant)
+        c = fomm_base.apply_variant(c, variant)
     else:
         c.loss.equivariance_value = c.loss.equivariance_jacobian = 0.0
     system, frames = build(c), jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)

@@ -88,9 +88,9 @@ def test_a_temperature_that_cannot_be_is_refused(field, value):
 def test_the_stable_configs_have_the_papers_sizes_and_losses_and_name_each_departure(module):
     stable, paper = module.get_config("stable"), module.get_config()
     changed = perturbed_masks.get_config()
-    perturbed_masks.keep_masks_alive(paper)
+    perturbed_masks.prevent_mask_collapse(paper)
     assert stable.to_dict() == paper.to_dict()
-    perturbed_masks.keep_masks_alive(changed)
+    perturbed_masks.prevent_mask_collapse(changed)
     paper_deviations = build(stable).paper_deviations()
     assert paper_deviations == build(changed).paper_deviations()
     assert 1 <= len(paper_deviations) <= 4

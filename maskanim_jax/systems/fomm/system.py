@@ -25,7 +25,7 @@ from maskanim_jax.systems.fomm.losses import losses
 from maskanim_jax.systems.fomm.motion import pose_difference, pose_size, relative
 from maskanim_jax.systems.fomm.options import VARIANTS, AnimationOptions, parse_options
 from maskanim_jax.systems.fomm.visualization import draw_keypoints, draw_motion
-from maskanim_jax.systems.interface import Gradients, Pictures, PyTree, Variables
+from maskanim_jax.systems.interface import Gradients, Outputs, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 
 COLLAPSED = 0.01
@@ -41,7 +41,7 @@ class FirstOrderMotion:
 
     name = "fomm"
     result = "prediction"
-    mask_picture = None
+    mask_output = None
     variants = VARIANTS
     output_names = (
         "source",
@@ -158,11 +158,11 @@ class FirstOrderMotion:
         kp_source: Keypoints,
         kp_driving: Keypoints,
         wanted: Keypoints,
-    ) -> Pictures:
+    ) -> Outputs:
         """All pictures: the source (N or 1 of them) in the pose of `wanted`; `at_driving` is where the driver's own keypoints are."""
         made = self._run(variables, "generator", source, kp_source, wanted)
         side = made["deformation"].shape[:3]
-        pictures = {
+        outputs = {
             "source": source,
             "source_keypoints": draw_keypoints(source, kp_source["value"]),
             "driving": driving,
@@ -172,13 +172,13 @@ class FirstOrderMotion:
             "deformed": made["deformed"],
             "prediction": made["prediction"],
         }
-        return {name: jnp.broadcast_to(picture, (side[0], *picture.shape[1:])) for name, picture in pictures.items()}
+        return {name: jnp.broadcast_to(picture, (side[0], *picture.shape[1:])) for name, picture in outputs.items()}
 
-    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Outputs:
         kp_source, kp_driving = (self._run(variables, "keypoints", frames) for frames in (source, driving))
         return self._draw(variables, source, driving, kp_source, kp_driving, kp_driving)
 
-    def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
+    def outputs(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Outputs:
         del key  # nothing is drawn at random
         return self.reconstruct(variables, source, driving)
 
@@ -199,7 +199,7 @@ class FirstOrderMotion:
 
     def animate(
         self, variables: Variables, source_state: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
-    ) -> Pictures:
+    ) -> Outputs:
         kp_driving = self.pose(variables, driving) if pose is None else pose
         wanted = kp_driving
         if options.motion == "relative":

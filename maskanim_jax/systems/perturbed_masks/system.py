@@ -21,7 +21,7 @@ from maskanim_jax.nn.functional import FunctionalModule, fold_all
 from maskanim_jax.nn.resize import bilinear
 from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.augmentation import apply_jitter, draw_jitter, flip_pairs, random_negative
-from maskanim_jax.systems.interface import Gradients, Pictures, PyTree, Variables
+from maskanim_jax.systems.interface import Gradients, Outputs, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 from maskanim_jax.systems.perturbed_masks.config_checks import advice, check, paper_deviations, shape_settings
 from maskanim_jax.systems.perturbed_masks.networks import (
@@ -46,7 +46,7 @@ class PerturbedMasks:
 
     name = "perturbed_masks"
     result = "fine"
-    mask_picture = "driving_mask"
+    mask_output = "driving_mask"
     variants = VARIANTS
     output_names = ("source", "source_mask", "driving", "driving_mask", "perturbed", "refined", "coarse", "fine")
 
@@ -149,7 +149,7 @@ class PerturbedMasks:
                 for mask in (source_mask, driving_mask)
             )
             losses["area"] = config.mask.area_weight * sum(covered) / 2
-        pictures = {
+        outputs = {
             "source": source,
             "source_mask": source_mask,
             "driving": target,
@@ -159,7 +159,7 @@ class PerturbedMasks:
             "coarse": coarse,
             "fine": fine,
         }
-        return losses, stats, pictures
+        return losses, stats, outputs
 
     def gradients(
         self,
@@ -182,16 +182,16 @@ class PerturbedMasks:
         def total(
             params: dict[str, PyTree],
         ) -> tuple[jax.Array, tuple[dict[str, jax.Array], dict[str, PyTree], dict[str, jax.Array]]]:
-            losses, stats, pictures = self.losses(
+            losses, stats, outputs = self.losses(
                 params, stats_now, frozen, source, target, augmented, perturb_key, refining
             )
-            return sum(losses.values(), jnp.float32(0)), (losses, stats, pictures)
+            return sum(losses.values(), jnp.float32(0)), (losses, stats, outputs)
 
-        (loss, (losses, stats, pictures)), grads = jax.value_and_grad(total, has_aux=True)(variables.params)
-        masks = jnp.stack([pictures["source_mask"], pictures["driving_mask"]])
+        (loss, (losses, stats, outputs)), grads = jax.value_and_grad(total, has_aux=True)(variables.params)
+        masks = jnp.stack([outputs["source_mask"], outputs["driving_mask"]])
         metrics = {"loss": loss, **{f"loss_{name}": value for name, value in losses.items()}, **mask_figures(masks)}
         metrics |= {f"temperature_{name}": stats_now[name][TEMPERATURE] for name in self._cooling()}
-        metrics["fine_l1"] = jnp.abs(pictures["fine"] - target).mean()
+        metrics["fine_l1"] = jnp.abs(outputs["fine"] - target).mean()
         metrics["source_l1"] = jnp.abs(source - target).mean()
         return Gradients(grads, stats, metrics)
 
@@ -231,7 +231,7 @@ class PerturbedMasks:
         wide = (bilinear(mask, self.frame_size) for mask in (source_mask, driving_mask))
         return coarse, self._run(variables, "fine", source, next(wide), coarse, next(wide))
 
-    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Pictures:
+    def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Outputs:
         source_mask, driving_mask = self._run(variables, "mask", source), self._run(variables, "mask", driving)
         coarse, fine = self._generate(variables, source, bilinear(source, self.mask_size), source_mask, driving_mask)
         return {
@@ -243,14 +243,14 @@ class PerturbedMasks:
             "fine": fine,
         }
 
-    def pictures(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Pictures:
-        shown = self.reconstruct(variables, source, driving)
-        perturbed = p_train(shown["driving_mask"], key, self.config.perturb)
+    def outputs(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Outputs:
+        outputs = self.reconstruct(variables, source, driving)
+        perturbed = p_train(outputs["driving_mask"], key, self.config.perturb)
         small = bilinear(source, self.mask_size)
         return {
-            **shown,
+            **outputs,
             "perturbed": perturbed,
-            "refined": self._run(variables, "refine", small, shown["source_mask"], perturbed),
+            "refined": self._run(variables, "refine", small, outputs["source_mask"], perturbed),
         }
 
     def for_inference(self, variables: Variables) -> Variables:
@@ -272,7 +272,7 @@ class PerturbedMasks:
 
     def animate(
         self, variables: Variables, source_state: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
-    ) -> Pictures:
+    ) -> Outputs:
         source, small, source_mask = (
             jnp.broadcast_to(source_state[name], (driving.shape[0], *source_state[name].shape[1:]))
             for name in ("source", "small", "mask")
