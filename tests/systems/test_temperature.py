@@ -56,7 +56,7 @@ def test_a_trained_checkpoint_has_the_temperature_that_its_step_had_reached(tiny
 
 
 def test_a_run_without_a_course_has_no_temperature_among_its_statistics_and_starts_from_one_with(tmp_path):
-    variables = build(tiny_config()).init(jax.random.key(0))
+    variables = jax.eval_shape(build(tiny_config()).init, jax.random.key(0))
     assert "temperature" not in variables.stats["mask"]
     config = tiny_config()
     config.init_from = str(untrained(tmp_path / "cooling", cooling()))
