@@ -22,7 +22,7 @@ from maskanim_jax.systems.train_state import abstract_state
 
 
 def measure(workdir: Path, clips: int, frames: int) -> dict[str, float]:
-    """L1 of each choice, and of repeating the source; raises UserError for a run without averages."""
+    """L1 of each choice, and of copying the source; raises UserError for a run without averages."""
     run = load_run(workdir, "last")
     with Checkpoints(workdir, read_only=True) as checkpoints:
         info = checkpoints.info(run.step)
@@ -41,7 +41,7 @@ def measure(workdir: Path, clips: int, frames: int) -> dict[str, float]:
     for name, variables in choices.items():
         figures = reconstruct(run.system, variables, split, clips=clips, frames=frames)
         found[name] = figures["l1"]
-        found["repeating the source"] = figures["l1_copy_source"]
+        found["copying the source"] = figures["l1_copy_source"]
     print(
         f"{workdir}, step {run.step}, decay {info[EMA]:g}, {split.name} split, {clips} clips, {frames} frames of each"
     )

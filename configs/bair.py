@@ -1,6 +1,6 @@
-"""BAIR robot pushing at 256 x 256. `configs/bair.py` is the paper's reading, `configs/bair.py:released` that of the authors' code.
+"""BAIR robot pushing at 256 x 256: `configs/bair.py` follows the paper, `:released` the authors' code.
 
-`configs/bair.py:stable` is the paper's with what keeps masks alive.
+`configs/bair.py:stable` follows the paper, with changes that prevent mask collapse.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 from configs import common, perturbed_masks
 
 
-def get_config(reading: str = "paper") -> ConfigDict:
+def get_config(variant: str = "paper") -> ConfigDict:
     """Shards from `python -m input_pipeline.prepare --input=bair --output=data/bair256 --size=256`."""
-    c = perturbed_masks.start(reading)
+    c = perturbed_masks.for_variant(variant)
     c.name = "bair"
     c.data.shards = "data/bair256"
     c.data.sampling = "clip"
-    if reading == "released":
+    if variant == "released":
         c.batch_size = 18
         c.loss.vgg_layers = common.FIVE_LAYERS
         c.perturb.threshold = c.perturb.test_threshold = "60"

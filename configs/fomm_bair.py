@@ -16,4 +16,4 @@ def get_config(variant: str = "full") -> ConfigDict:
     c.batch_size = 36
     c.optim.epochs = 20
     c.optim.decay_epochs = (12, 18)
-    return fomm_base.vary(c, variant)
+    return fomm_base.apply_variant(c, variant)

@@ -1,4 +1,7 @@
-"""First Order Motion Model at 256 x 256: the released sizes, the ablations of its paper, and every switch. One comment a field."""
+"""What are the settings of the First Order Motion Model? The released sizes at 256 x 256, ablations, every switch.
+
+Each field has a comment.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,19 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from configs import common, small
+from configs import common
+from configs.small import cpu_scale
 from maskanim_jax.errors import UserError
 
 
 def get_config() -> ConfigDict:
-    """What all released configs share (Siarohin et al., NeurIPS 2019, and their code)."""
+    """The settings that all released configs share (Siarohin et al., NeurIPS 2019, and their code)."""
     c = common.get_config()
     c.system = "fomm"
     c.name = "fomm"
     c.reference = "released"
     c.align_corners = (
-        False  # grid sampling: corner-aligned, as the published checkpoints were trained, or as torch does today
+        False  # of grid sampling: True as the published checkpoints were trained; False is torch's default today
     )
 
     c.data.resize_low = 1.0  # both frames of a pair are resized by a factor from U[low, high] ...
@@ -29,10 +33,10 @@ def get_config() -> ConfigDict:
     keypoints.width = 32
     keypoints.max_width = 1024
     keypoints.num_blocks = 5
-    keypoints.scale = 0.25  # it sees the frame so much smaller
+    keypoints.scale = 0.25  # its input is the frame resized by this factor
     keypoints.temperature = 0.1  # of the heatmaps' softmax
     keypoints.jacobian = True  # False: the identity, Monkey-Net's motion model
-    keypoints.single_jacobian = False  # one map for all keypoints
+    keypoints.single_jacobian = False  # one Jacobian map for all keypoints
 
     c.motion = motion = ConfigDict()  # the dense motion network
     motion.width = 64
@@ -40,7 +44,7 @@ def get_config() -> ConfigDict:
     motion.num_blocks = 5
     motion.scale = 0.25
     motion.variance = 0.01  # of the keypoints' Gaussians, Eq. 6
-    motion.occlusion = True  # False: nothing is hidden, the occlusion map of Eq. 8 is 1
+    motion.occlusion = True  # False: no occlusion, the map of Eq. 8 is 1
 
     c.generator = generator = ConfigDict()
     generator.width = 64
@@ -49,29 +53,29 @@ def get_config() -> ConfigDict:
     generator.residual_blocks = 6
 
     c.discriminator = discriminator = ConfigDict()
-    discriminator.enabled = False  # the adversarial losses, and the network
+    discriminator.enabled = False  # enables the network and the adversarial losses
     discriminator.width = 32
     discriminator.max_width = 512
     discriminator.num_blocks = 4
     discriminator.spectral_norm = False
-    discriminator.keypoints = False  # the driver's Gaussians are concatenated to its input
+    discriminator.keypoints = False  # concatenate the driving keypoints' Gaussians to its input
     discriminator.variance = 0.01
 
     c.equivariance = equivariance = ConfigDict()  # the random warp of Eq. 10 to 13
     equivariance.affine_sigma = 0.05
     equivariance.tps_sigma = 0.005
-    equivariance.tps_points = 5  # a side of the grid of control points
+    equivariance.tps_points = 5  # control points per side of the grid
 
     c.loss.pyramid_sizes = (256, 128, 64, 32)
     c.loss.vgg_layers = common.FIVE_LAYERS
     c.loss.equivariance_value = 10.0  # Eq. 11
     c.loss.equivariance_jacobian = 10.0  # Eq. 13
-    c.loss.adversarial = 1.0  # least squares; counted when discriminator.enabled
+    c.loss.adversarial = 1.0  # least squares; used when discriminator.enabled
     c.loss.feature_matching = 10.0
     c.optim.beta2 = 0.999
 
     c.animate.options.motion = "relative"  # or "absolute"
-    c.animate.options.adapt_scale = False  # relative motion is scaled to the source's size
+    c.animate.options.adapt_scale = False  # scale relative motion to the source's size
     return c
 
 
@@ -96,17 +100,20 @@ def _without_eq12(c: ConfigDict) -> None:
 
 VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
     "full": lambda c: None,
-    "baseline": _baseline,  # zeroth-order motion, no occlusion map, the highest resolution's loss alone
-    "pyr": _pyramid,  # and the losses of all resolutions
-    "pyr_o": _zeroth_order,  # and the occlusion map
-    "no_eq12": _without_eq12,  # Jacobians without their equivariance
+    "baseline": _baseline,  # zeroth-order motion, no occlusion map, loss at the highest resolution only
+    "pyr": _pyramid,  # plus the losses at all resolutions
+    "pyr_o": _zeroth_order,  # plus the occlusion map
+    "no_eq12": _without_eq12,  # Jacobians without the equivariance loss
     "identity_jacobian": _zeroth_order,  # Monkey-Net's motion model
 }
-"""Argument of a config to what it changes: Table 1 of the paper, whose rows build on each other."""
+"""Maps a config's argument to what it changes: the rows of Table 1 of the paper, which build on each other."""
 
 
-def vary(c: ConfigDict, variant: str, *others: str) -> ConfigDict:
-    """The config as an ablation; raises UserError for a name that is none (`others`: names that the config itself takes)."""
+def apply_variant(c: ConfigDict, variant: str, *others: str) -> ConfigDict:
+    """Turns the config into an ablation; raises UserError for an unknown name.
+
+    `others` are names that the config itself accepts, for the message.
+    """
     if variant not in VARIANTS:
         raise UserError(f"a FOMM config's argument is one of {', '.join([*VARIANTS, *others])}, not '{variant}'")
     VARIANTS[variant](c)
@@ -116,17 +123,17 @@ def vary(c: ConfigDict, variant: str, *others: str) -> ConfigDict:
 
 
 def adversarial(c: ConfigDict, *, keypoints: bool = False, spectral_norm: bool = False) -> ConfigDict:
-    """Switches the discriminator on."""
+    """Enables the discriminator."""
     c.discriminator.enabled = True
     c.discriminator.keypoints = keypoints
     c.discriminator.spectral_norm = spectral_norm
     return c
 
 
-def reduced(c: ConfigDict) -> ConfigDict:
-    """64-pixel frames, heatmaps and motion of 32, about 1.3 M parameters: the size of Perturbed Masks' small recipe."""
-    small.two_cores(c)
-    c.loss.vgg_layers = ("relu1_1", "relu2_1", "relu3_1")  # as there
+def small(c: ConfigDict) -> ConfigDict:
+    """64-pixel frames, heatmaps and motion at 32, about 1.3 M parameters, as Perturbed Masks' small config."""
+    cpu_scale(c)
+    c.loss.vgg_layers = ("relu1_1", "relu2_1", "relu3_1")  # as in Perturbed Masks' small config
     c.keypoints.scale = c.motion.scale = 0.5
     c.keypoints.width, c.keypoints.num_blocks, c.keypoints.max_width = 16, 3, 64
     c.motion.width, c.motion.num_blocks, c.motion.max_width = 16, 4, 128

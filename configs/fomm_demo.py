@@ -1,4 +1,4 @@
-"""FOMM's `configs/demo.py`: puppets, at most ten minutes on two cores. Shows the whole path, not the best result."""
+"""FOMM's version of `configs/demo.py`: puppets, for at most ten minutes on two cores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from configs import demo, fomm_base, fomm_puppets
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """The fomm_puppets config, shorter."""
-    c = demo.run(fomm_puppets.get_config())
+    """The fomm_puppets config, shortened."""
+    c = demo.demo_run(fomm_puppets.get_config())
     c.name = "fomm-demo"
-    return fomm_base.vary(c, variant)
+    return fomm_base.apply_variant(c, variant)

@@ -12,6 +12,6 @@ def get_config(variant: str = "full") -> ConfigDict:
     c = fomm_base.adversarial(fomm_base.get_config())
     c.name = "fomm-fashion"
     c.data.shards = "data/fashion256"
-    c.data.num_repeats = 50  # of each clip: without '#' in its name a clip is an identity of its own
+    c.data.num_repeats = 50  # per clip: a clip without '#' in its name is its own identity
     c.batch_size = 27
-    return fomm_base.vary(c, variant)
+    return fomm_base.apply_variant(c, variant)

@@ -12,6 +12,6 @@ def get_config(variant: str = "full") -> ConfigDict:
     c = fomm_base.adversarial(fomm_base.get_config(), spectral_norm=True)
     c.name = "fomm-nemo"
     c.data.shards = "data/nemo256"
-    c.data.num_repeats = 8  # of each clip: without '#' in its name a clip is an identity of its own
+    c.data.num_repeats = 8  # per clip: a clip without '#' in its name is its own identity
     c.batch_size = 36
-    return fomm_base.vary(c, variant)
+    return fomm_base.apply_variant(c, variant)

@@ -1,4 +1,4 @@
-"""FOMM on Tai-Chi-HD at 256 x 256, as released. `configs/fomm_taichi.py:baseline` and so on are its paper's ablations."""
+"""FOMM on Tai-Chi-HD at 256 x 256, as released; `configs/fomm_taichi.py:baseline` etc. are the paper's ablations."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def get_config(variant: str = "full") -> ConfigDict:
     c.data.shards = "data/taichi256"
     c.data.num_repeats = 150
     c.batch_size = 30
-    return fomm_base.vary(c, variant)
+    return fomm_base.apply_variant(c, variant)

@@ -1,4 +1,4 @@
-"""FOMM on VoxCeleb: `configs/fomm_voxceleb.py` as released at 256 x 256, `configs/fomm_voxceleb.py:small` at 64 x 64 for two cores."""
+"""FOMM on VoxCeleb: `configs/fomm_voxceleb.py` as released at 256 x 256, `:small` at 64 x 64 for a CPU."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from configs import fomm_base, voxceleb
 def get_config(variant: str = "full") -> ConfigDict:
     """Shards from `python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256`, or faces64 with --size=64."""
     c = fomm_base.get_config()
-    if variant == "small":  # data, pairs, steps and batch of configs/voxceleb.py:small
-        voxceleb.small_run(fomm_base.reduced(c))
+    if variant == "small":  # data, pairs, steps and batch size of configs/voxceleb.py:small
+        voxceleb.small_run(fomm_base.small(c))
         c.name = "fomm-faces-small"
         return c
     c.name = "fomm-voxceleb"
     c.data.shards = "data/voxceleb256"
     c.data.num_repeats = 75
     c.batch_size = 40
-    return fomm_base.vary(c, variant, "small")
+    return fomm_base.apply_variant(c, variant, "small")

@@ -8,10 +8,10 @@ from configs import fomm_base, fomm_voxceleb
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """The shards of `configs/fomm_voxceleb.py`; trained from the start, longer and without decay."""
+    """Uses the shards of `configs/fomm_voxceleb.py`; trains from scratch, longer and without decay."""
     c = fomm_base.adversarial(fomm_voxceleb.get_config(), keypoints=True)
     c.name = "fomm-voxceleb-adv"
     c.batch_size = 36
     c.optim.epochs = 150
     c.optim.decay_epochs = ()
-    return fomm_base.vary(c, variant)
+    return fomm_base.apply_variant(c, variant)

@@ -1,25 +1,23 @@
-"""Sizes and the recipes with which two cores train at 64 pixels: shared by puppets, demo and mgif."""
+"""Which sizes can a CPU with two cores train? Settings at 64 pixels, shared by puppets, demo, mgif and voxceleb."""
 
 from __future__ import annotations
 
 from ml_collections import ConfigDict
 
 
-def two_cores(c: ConfigDict) -> ConfigDict:
-    """What the small runs of every system share: frames of 64 pixels in batches of 4, and how their difference is measured."""
+def cpu_scale(c: ConfigDict) -> ConfigDict:
+    """Settings that the small runs of all systems share: 64-pixel frames in batches of 4, loss sizes, learning rate."""
     c.frame_size = 64
     c.batch_size = 4
-    c.num_cpu_devices = (
-        0  # without compiled convs 2, which made the step 1.65 times as fast: XLA's narrow ones run on one core each
-    )
+    c.num_cpu_devices = 0  # 2 without compiled convs, where XLA runs narrow convs on one core each: 1.65 times as fast
     c.loss.pyramid_sizes = (64, 32)
     c.optim.learning_rate = 1e-3
     c.optim.decay_epochs = ()
     return c
 
 
-def real_clips(c: ConfigDict, name: str, shards: str) -> ConfigDict:
-    """The data, steps and times of a run on real clips, whatever the system."""
+def real_data(c: ConfigDict, name: str, shards: str) -> ConfigDict:
+    """Data, steps and time limits of a run on real clips, for any system."""
     c.name = name
     c.data.shards = shards
     c.data.sampling = "clip"
@@ -32,8 +30,8 @@ def real_clips(c: ConfigDict, name: str, shards: str) -> ConfigDict:
 
 
 def small(c: ConfigDict) -> ConfigDict:
-    """Perturbed Masks: 32-pixel masks, about 1.3 M parameters, and what departs from the paper so that m does not collapse."""
-    two_cores(c)
+    """Perturbed Masks with 32-pixel masks, about 1.3 M parameters, and changes that prevent the collapse of m."""
+    cpu_scale(c)
     c.mask.size = 32
     c.mask.width, c.mask.num_blocks, c.mask.max_width = 16, 3, 64
     c.refine.width, c.refine.num_blocks, c.refine.max_width = 16, 3, 64

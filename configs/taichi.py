@@ -1,6 +1,6 @@
-"""Tai-Chi-HD at 256 x 256. `configs/taichi.py` is the paper's reading, `configs/taichi.py:released` that of the authors' code.
+"""Tai-Chi-HD at 256 x 256: `configs/taichi.py` follows the paper, `:released` the authors' code.
 
-`configs/taichi.py:stable` is the paper's with what keeps masks alive.
+`configs/taichi.py:stable` follows the paper, with changes that prevent mask collapse.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from ml_collections import ConfigDict
 from configs import common, perturbed_masks
 
 
-def get_config(reading: str = "paper") -> ConfigDict:
+def get_config(variant: str = "paper") -> ConfigDict:
     """Shards from `python -m input_pipeline.prepare --input=taichi --output=data/taichi256 --size=256`."""
-    c = perturbed_masks.start(reading)
+    c = perturbed_masks.for_variant(variant)
     c.name = "taichi"
     c.data.shards = "data/taichi256"
     c.data.num_repeats = 150
-    if reading == "released":
+    if variant == "released":
         c.batch_size = 20
         c.loss.vgg_layers = common.FIVE_LAYERS
         c.perturb.threshold = c.perturb.test_threshold = "60"

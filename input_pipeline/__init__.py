@@ -1,1 +1,1 @@
-"""Where do frames come from? Raw videos or drawn puppets in, shards and batches out."""
+"""Where do training frames come from? Raw videos or drawn puppets go in; shards and batches come out."""

@@ -1,11 +1,14 @@
-"""How does somebody who knows tensorflow-datasets prepare these sets? `import input_pipeline.builders`, then `tfds.builder("mgif")`.
+"""How do I prepare these data sets with tensorflow-datasets?
+
+Import this module, then use `tfds.builder`:
 
     builder = tfds.builder("mgif", data_dir="data", size=128)
     builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=ROOT))
     source = builder.as_data_source("train")
 
-Nothing is downloaded: ROOT holds train/ and test/ as `python -m input_pipeline.prepare` reads them, and the work is the same: the folder
-can be trained on too. `tfds.builder_from_directory(folder)` reads it without this project.
+Nothing is downloaded: ROOT holds train/ and test/, as for `python -m input_pipeline.prepare`, and
+the result is the same: a folder that you can train on. `tfds.builder_from_directory(folder)`
+reads it without this project.
 """
 
 from __future__ import annotations
@@ -25,10 +28,10 @@ from input_pipeline.preparation.workers import Beam
 
 
 class _Frames(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """One set of frames. `size`, `encoding`, `quality`, `min_frames`, `strict`, `boxes` and `workers` are those of `prepare`."""
+    """One data set of frames; the arguments are those of `prepare`."""
 
     VERSION = tfds.core.Version(stored.VERSION)
-    # Nothing is downloaded, and to look up checksums tfds 4.9.10 needs a package that it does not install.
+    # Nothing is downloaded; to look up checksums, tfds 4.9.10 needs a package that it does not install.
     code_path = None
     url_infos = None
 
@@ -59,14 +62,14 @@ class _Frames(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type:
         raise NotImplementedError("records are written by _generate_splits")
 
     def _generate_splits(self, dl_manager: Any, download_config: Any) -> list[Any]:
-        # tfds's own way sorts all records first, which needs TensorFlow once a split is larger than 1 GB, and forgets all after a kill.
+        # tfds would sort all records first: above 1 GB a split that needs TensorFlow, and a kill loses everything.
         options, runner = download_config.beam_options, download_config.beam_runner
         beam = Beam(options=options, runner=runner) if options or runner else None
         root, data = Path(dl_manager.manual_dir), Path(self.data_dir)
         job = Job(root, self._settings, self.name, self._boxes, self._workers, beam)
         place = Path(self._data_dir_root).absolute() / self.name
         place.parent.mkdir(parents=True, exist_ok=True)
-        with work_folder(place, alone=True) as folder:
+        with work_folder(place, exclusive=True) as folder:
             counts = write_set(job, folder, data)
             for part in folder.glob("*.array_record"):
                 part.unlink()
@@ -100,6 +103,6 @@ class Mgif(_Frames):
 
 
 class VideoFolder(_Frames):
-    """Anyone's own clips."""
+    """Your own clips."""
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = SETS["video_folder"].instructions

@@ -1,4 +1,4 @@
-"""Where do a config's shards come from? A folder that `prepare` wrote, or, for the puppets configs, drawn here."""
+"""Where do a config's shards come from? From `prepare`; for the puppets configs they are drawn here."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.utils.paths import user_path
 
 DRAWING_TIMEOUT_S = 900.0
-"""Seconds that the other processes of a run wait for process 0 to draw and prepare the puppets."""
+"""How long the other processes of a run wait for process 0 to draw and prepare the puppets, in seconds."""
 _OTHER_DRAWING = 12.0
-"""Mean difference in grey levels from which on two pictures are not the same drawing; JPEG's is about 1."""
+"""Mean difference in grey levels above which two images show different drawings; JPEG alone causes about 1."""
 
 
 def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
-    """The folder of the config's shards; draws and prepares the puppets when the config has them and the folder is missing.
+    """Returns the folder of the config's shards.
 
-    Those in a bucket are fetched to a folder of the local cache.
-    Of the processes of a run, `process` 0 draws; the others wait for it. Raises UserError.
+    A puppets config draws and prepares missing shards: `process` 0 of the run draws, the others
+    wait for it. Shards in a bucket are fetched into the local cache. Raises UserError.
     """
     if not config.data.shards:
         raise UserError(
@@ -37,7 +37,7 @@ def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
     shards = user_path(config.data.shards)
     puppets = config.data.puppets
     if not shards.exists() and puppets.train_identities and process:
-        _wait_for(shards)  # process 0 draws them
+        _wait_for(shards)  # process 0 draws
     elif not shards.exists() and puppets.train_identities:
         from input_pipeline.prepare import prepare
         from input_pipeline.puppets.dataset import write_dataset
@@ -62,7 +62,7 @@ def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
 
 
 def _wait_for(shards: Path) -> None:
-    """Until the folder has its name, which it gets when it is complete; should process 0 fail, this one ends with it."""
+    """Waits for the folder, which appears only when it is complete; if process 0 fails, this process ends with it."""
     until = time.monotonic() + DRAWING_TIMEOUT_S
     while not shards.exists():
         if time.monotonic() > until:
@@ -74,7 +74,10 @@ def _wait_for(shards: Path) -> None:
 
 
 def open_data(config: ConfigDict, split: str, process: int = 0) -> Split:
-    """A split of the config's shards, for `process` of a run; raises UserError when the frames have another size than the config's."""
+    """Opens a split of the config's shards for `process` of a run.
+
+    Raises UserError when the frames do not have the config's size.
+    """
     found = open_split(ensure_shards(config, process), split)
     if found.size != config.frame_size:
         raise UserError(
@@ -85,7 +88,7 @@ def open_data(config: ConfigDict, split: str, process: int = 0) -> Split:
 
 
 def _check_drawing(config: ConfigDict, split: Split) -> None:
-    """Raises UserError when the split's first clip is a puppet of another drawing than the config's."""
+    """Raises UserError when the split's first clip was drawn with other settings than the config's."""
     if not config.data.puppets.train_identities:
         return
     from input_pipeline.puppets.dataset import clips_of, render_clip
@@ -96,15 +99,15 @@ def _check_drawing(config: ConfigDict, split: Split) -> None:
     drawn, stored = next(render_clip(clip, config.frame_size)).frame, split.frame(0, 0)
     if np.abs(drawn.astype(int) - stored).mean() > _OTHER_DRAWING:
         raise UserError(
-            f"{split.shards} holds other puppets than config.data.puppets says (version {clip.version}, seed {clip.seed}): "
-            "give another config.data.shards, where they are drawn, or the version and seed that these were drawn with"
+            f"{split.shards} holds other puppets than config.data.puppets describes (version {clip.version}, seed {clip.seed}): "
+            "give another config.data.shards to draw them there, or the version and seed that these were drawn with"
         )
 
 
 def held_out_split(config: ConfigDict, process: int = 0) -> str:
-    """The split that training measures and that chooses the checkpoint: "validation" where the data has one, else "test".
+    """The split that training evaluates to choose the best checkpoint.
 
-    `process`: of the processes that train together, the first draws missing puppets.
+    It is "validation" if the data has one, else "test". `process` 0 of a run draws missing puppets.
     """
     if (
         config.data.puppets.validation_identities
@@ -115,7 +118,10 @@ def held_out_split(config: ConfigDict, process: int = 0) -> str:
 
 
 def true_silhouettes(config: ConfigDict, split: str) -> Callable[[str], np.ndarray] | None:
-    """For puppets: clip name to its true silhouettes (T, S, S) float32 in [0, 1]; None for real data, which has no such truth."""
+    """For puppets: a function from clip name to its true silhouettes, (T, S, S) float32 in [0, 1].
+
+    None for real data, which has no known silhouettes.
+    """
     from input_pipeline.puppets.dataset import clips_of, render_clip
 
     by_name = {clip.name: clip for clip in clips_of(config.data.puppets, split)}

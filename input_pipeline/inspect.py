@@ -1,4 +1,4 @@
-"""What lies in a folder of shards? Counts, sizes, and a contact sheet.
+"""What is in a folder of shards? Prints counts and sizes, and draws a contact sheet.
 
 python -m input_pipeline.inspect SHARDS
 """
@@ -26,7 +26,7 @@ _CAPTION = 16
 
 
 def describe(shards: Path) -> list[str]:
-    """Lines about the set and each of its splits. Raises UserError when the folder is no shards folder or not whole."""
+    """Describes the data set and its splits, one line each. Raises UserError for a folder that is not a complete set."""
     index = read_index(shards)
     stored = index["encoding"] + (f" at quality {index['quality']}" if index.get("quality") else ", lossless")
     sizes = sum(index["shards"].values())
@@ -48,7 +48,7 @@ def describe(shards: Path) -> list[str]:
 
 
 def contact_sheet(splits: list[Split], clips: int, frames: int) -> Image.Image:
-    """Evenly chosen clips of each split, a row each: its name, and `frames` frames from the first to the last."""
+    """Draws evenly spaced clips of each split, one row each: the clip's name and `frames` frames from first to last."""
     font = ImageFont.load_default(11)
     rows: list[Image.Image] = []
     for split in splits:
@@ -71,7 +71,7 @@ def contact_sheet(splits: list[Split], clips: int, frames: int) -> Image.Image:
 
 
 def verify(shards: Path) -> int:
-    """Reads every frame of the set and compares its hash with the one taken when it was written; returns how many frames there are.
+    """Reads every frame, compares it with the hash taken when it was written, and returns the number of frames.
 
     Raises UserError that names the shard, and the clip, that is damaged.
     """
@@ -87,33 +87,33 @@ def verify(shards: Path) -> int:
             for number, clip in enumerate(split["clips"]):
                 digest = hashlib.sha256()
                 for index_in_clip in range(clip["count"]):
-                    opened.frame(number, index_in_clip)  # names the shard where it cannot be read or decoded
+                    opened.frame(number, index_in_clip)  # raises an error that names the shard
                     digest.update(_encoded(source[clip["first"] + index_in_clip]))
                     bar.update()
                 if "sha256" in clip and digest.hexdigest() != clip["sha256"]:
                     raise UserError(
-                        f"{shards} has other frames in {name} clip {clip['name']} than were written; prepare it again"
+                        f"{shards}: the frames of {name} clip {clip['name']} differ from what was written; prepare the set again"
                     )
     return total
 
 
 def main() -> int:
-    """The command line: prints, and writes the contact sheet."""
+    """Runs the command line: prints the description and writes the contact sheet."""
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.inspect",
-        description="Prints what lies in a folder of shards and draws a contact sheet of it.",
+        description="Prints what is in a folder of shards and draws a contact sheet.",
     )
     parser.add_argument(
         "shards",
         type=path_or_bucket,
         metavar="SHARDS",
-        help="what python -m input_pipeline.prepare wrote: a folder, or gs://BUCKET/SHARDS",
+        help="a folder that python -m input_pipeline.prepare wrote, or gs://BUCKET/SHARDS",
     )
     parser.add_argument(
         "--sheet", type=user_path, metavar="PNG", help="contact sheet to write (default: SHARDS-contact.png)"
     )
-    parser.add_argument("--clips", type=int, default=12, help="clips of each split on the sheet (default 12)")
-    parser.add_argument("--frames", type=int, default=8, help="frames of each clip on the sheet (default 8)")
+    parser.add_argument("--clips", type=int, default=12, help="clips per split on the sheet (default 12)")
+    parser.add_argument("--frames", type=int, default=8, help="frames per clip on the sheet (default 8)")
     parser.add_argument("--verify", action="store_true", help="also read every frame and compare its hash")
     args = parser.parse_args()
     check_at_least("--clips", args.clips)
@@ -122,7 +122,7 @@ def main() -> int:
     if (address := address_of(shards)) is not None:
         from input_pipeline.shard_cache import fetch_shards
 
-        shards = fetch_shards(address)  # those that are looked into are fetched, with --verify all
+        shards = fetch_shards(address)  # only the shards that are read are fetched; --verify reads all
         target = target or Path(f"{args.shards.name}-contact.png")
     for line in describe(shards):
         print(line.replace(str(shards), shown(args.shards)))
@@ -141,7 +141,7 @@ def main() -> int:
 
 
 def _spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` different numbers from 0 to count - 1, evenly spread, the ends included."""
+    """Up to `wanted` distinct, evenly spaced numbers from 0 to count - 1, both ends included."""
     return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted)).round()})
 
 

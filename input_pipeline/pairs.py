@@ -1,4 +1,4 @@
-"""Which two frames are trained on, and in which order?"""
+"""Which two frames make a training pair, and in which order do pairs come?"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Generator, Sequence
 import grain
 import numpy as np
 
-from input_pipeline.bad_records import BadRecord, Faults, Skipped
+from input_pipeline.bad_records import BadRecord, BadRecordCounter, Skipped
 from input_pipeline.shards import Split
 from maskanim_jax.errors import UserError, check_at_least
 
@@ -15,12 +15,15 @@ Batch = dict[str, np.ndarray]
 """source, driving: (b, S, S, 3) uint8 RGB; clip: (b,) int32 clip numbers; frames: (b, 2) int32, in order."""
 
 SAMPLINGS = ("identity", "clip")
-MOST_DRAWS = 32
-"""Draws in place of one pair whose record is damaged, before the reader gives up."""
+MAX_REDRAWS = 32
+"""How often a pair with a damaged record is redrawn before the reader gives up."""
 
 
 def draw_pair(group: Sequence[int], counts: Sequence[int], rng: np.random.Generator) -> tuple[int, int, int]:
-    """A clip of the group and two of its frames, with replacement, sorted by time; `counts` are the clips' frames."""
+    """Draws a clip of the group and two of its frames, with replacement, sorted by time.
+
+    `counts` holds the number of frames of each clip.
+    """
     clip = group[int(rng.integers(len(group)))]
     earlier, later = sorted(int(i) for i in rng.integers(counts[clip], size=2))
     return clip, earlier, later
@@ -37,7 +40,7 @@ class _Draw(grain.transforms.RandomMap):
 
 
 class _Read(grain.transforms.Map):
-    """Reads the frames of a batch into place: two records a pair, however long the clip."""
+    """Reads the frames of a batch into its arrays: two records per pair, however long the clip is."""
 
     def __init__(self, split: Split, groups: list[list[int]], counts: list[int], seed: int, skip: bool) -> None:
         self._split, self._counts, self._seed, self._skip = split, counts, seed, skip
@@ -56,9 +59,9 @@ class _Read(grain.transforms.Map):
     def _read(
         self, drawn: tuple[int, int, int], source: np.ndarray, driving: np.ndarray, skipped: list[Skipped]
     ) -> tuple[int, int, int]:
-        """The pair that was read: the one drawn, or what takes its place."""
+        """Returns the pair that was read: the one drawn, or its replacement."""
         pair = drawn
-        for attempt in range(MOST_DRAWS):
+        for attempt in range(MAX_REDRAWS):
             clip, earlier, later = pair
             try:
                 self._split.frame(clip, earlier, out=source)
@@ -68,31 +71,34 @@ class _Read(grain.transforms.Map):
                     self._split.frame(clip, later, out=driving)
                 return pair
             except BadRecord as error:
-                if not self._skip or attempt == MOST_DRAWS - 1:
+                if not self._skip or attempt == MAX_REDRAWS - 1:
                     raise
                 skipped.append(Skipped(error.clip, error.frame, str(error)))
-            # A function of the pair that was drawn: whoever reads it, at whatever time, finds the same in its place.
+            # Seeded by the original pair, so that every process and every restart draws the same replacement.
             rng = np.random.default_rng([self._seed, *drawn, attempt])
             pair = draw_pair(self._group_of[drawn[0]], self._counts, rng)
         raise AssertionError("not reached")
 
 
 class PairStream:
-    """The endless stream of training batches. Batch `step` depends on the data, the seed, the sampling and
-    `step` alone: not on threads, nor on where the stream was entered.
+    """The endless stream of training batches.
 
-    The earlier frame is the source, the later one the driving frame; flips and colour are left to the device.
-    sampling "identity": an epoch is identities x repeats pairs, each of a random clip of its identity.
+    Batch `step` depends only on the data, the seed, the sampling and `step`: not on threads, and not
+    on the step at which the stream was entered.
+
+    The earlier frame is the source, the later one the driving frame; the device applies flips and
+    colour jitter.
+    sampling "identity": an epoch is identities x repeats pairs, each from a random clip of its identity.
     sampling "clip": an epoch is one pass over the clips; `repeats` is not used.
-    What does not fill a batch at the end of an epoch is left out; another part is left out in the next.
+    Pairs that do not fill a batch at the end of an epoch are dropped; each epoch drops others.
 
-    `batch_size` is that of all processes together: each one reads rows
+    `batch_size` is the total over all processes. Each process reads rows
     [process_index * b, (process_index + 1) * b) of the batch, b = batch_size / process_count.
-    A run may therefore go on with other numbers of processes and threads: the batches stay what they were.
+    A run may therefore resume with other numbers of processes and threads: its batches stay the same.
 
-    `max_bad_fraction` is the share of the split's frames that may be damaged. A pair with such a frame is drawn again,
-    of the same identity (or clip), and `faults` counts it; 0: the first damaged record ends the stream.
-    Raises UserError for settings that cannot work.
+    `max_bad_fraction` is the share of the split's frames that may be damaged. A pair with a damaged
+    frame is redrawn from the same identity (or clip), and `bad_records` counts it. With 0 the first
+    damaged record ends the stream. Raises UserError for invalid settings.
     """
 
     def __init__(
@@ -117,9 +123,9 @@ class PairStream:
         repeats = repeats if by_identity else 1
         self.pairs_per_epoch = len(groups) * repeats
         self.steps_per_epoch = self.pairs_per_epoch // batch_size
-        """Whole batches in an epoch."""
+        """Full batches in an epoch."""
         self.fingerprint = split.fingerprint
-        """Of the data (see Split), not of the order."""
+        """Identifies the data (see Split), not their order."""
         if self.steps_per_epoch == 0:
             unit = "identities" if by_identity else "clips"
             hint = "data.num_repeats" if by_identity else "the number of clips"
@@ -129,8 +135,8 @@ class PairStream:
                 f"lower batch_size or raise {hint}"
             )
         counts = [clip.count for clip in split.clips]
-        self.faults = Faults(max_bad_fraction, sum(counts))
-        """Damaged records passed over so far, by this process."""
+        self.bad_records = BadRecordCounter(max_bad_fraction, sum(counts))
+        """Damaged records that this process has skipped so far."""
         self._about = (
             f"{split.name}: {len(split.clips)} clips of {len(identities)} identities, "
             f"{sum(counts)} frames of {split.size} x {split.size}; an epoch is "
@@ -142,21 +148,21 @@ class PairStream:
         order = order.slice(slice(0, self.steps_per_epoch * batch_size))
         drawn = order.random_map(_Draw(groups, counts)).batch(batch_size // process_count, drop_remainder=True)
         local = drawn.map(_Read(split, groups, counts, seed, max_bad_fraction > 0))
-        # batch_size rows are process_count local batches; repeat() reseeds shuffle and draws for each epoch.
+        # A global batch is process_count local batches; repeat() reseeds shuffle and draws for each epoch.
         self._steps = local.slice(slice(process_index, None, process_count)).repeat()
 
     def describe(self, epochs: int | None = None) -> str:
-        """Clips, identities, frames, pairs and steps of an epoch, and of all `epochs`, in one line for the log."""
+        """One line for the log: clips, identities, frames, and the pairs and steps of an epoch and of all `epochs`."""
         if epochs is None:
             return self._about
         pairs, steps = epochs * self.steps_per_epoch * self._batch_size, epochs * self.steps_per_epoch
         return f"{self._about}; {epochs} epochs are {steps} steps, {pairs} pairs"
 
     def batches(self, start_step: int = 0) -> Generator[Batch]:
-        """Batches of steps start_step, start_step + 1, ... without end, read ahead by `threads` threads.
+        """Yields the batches of steps start_step, start_step + 1, ... without end; `threads` threads read ahead.
 
-        Close the generator to end the threads. Raises UserError in place of the batch for which a record is damaged
-        (beyond what `max_bad_fraction` allows) or a shard is gone; the batches before it are given out.
+        Close the generator to stop the threads. Raises UserError in place of a batch whose record is
+        damaged (beyond `max_bad_fraction`) or whose shard is missing; earlier batches are yielded first.
         """
         steps = self._steps.slice(slice(start_step, None)) if start_step else self._steps
         ahead = 2 * self._threads  # counted in batches
@@ -164,7 +170,7 @@ class PairStream:
         try:
             while True:
                 batch, skipped = next(iterator)
-                self.faults.note(skipped)
+                self.bad_records.note(skipped)
                 yield batch
         finally:
             iterator.close()
@@ -183,9 +189,7 @@ def _check(
     if sampling not in SAMPLINGS:
         raise UserError(f"data.sampling={sampling} is unknown; choose one of {', '.join(SAMPLINGS)}")
     if batch_size < 1 or batch_size % process_count:
-        raise UserError(
-            f"batch_size={batch_size} cannot be shared by {process_count} processes; choose a multiple of it"
-        )
+        raise UserError(f"batch_size={batch_size} must be a multiple of the number of processes, {process_count}")
     if not 0 <= process_index < process_count:
         raise UserError(f"process {process_index} of {process_count} does not exist; count from 0")
     check_at_least("config.data.num_repeats", repeats)
@@ -193,6 +197,4 @@ def _check(
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} is out of range; choose from 0 to 4294967295")
     if not 0 <= max_bad_fraction < 1:
-        raise UserError(
-            f"data.max_bad_fraction={max_bad_fraction} is no share of the records; choose from 0 to below 1"
-        )
+        raise UserError(f"data.max_bad_fraction={max_bad_fraction} must be at least 0 and below 1")

@@ -1,4 +1,4 @@
-"""How do raw videos become shards?
+"""How do I turn raw videos into training shards?
 
 python -m input_pipeline.prepare --input=ROOT --output=SHARDS --size=256
 """
@@ -15,7 +15,7 @@ from input_pipeline.preparation.catalog import SETS
 from input_pipeline.preparation.download_videos import download
 from input_pipeline.preparation.merge import REPORT
 from input_pipeline.preparation.pipeline import Job, run, run_check, run_merge, run_share
-from input_pipeline.preparation.published_tables import Table, read_table, sentences
+from input_pipeline.preparation.published_tables import Table, messages, read_table
 from input_pipeline.preparation.shard_jobs import Settings
 from input_pipeline.preparation.workers import Beam, cores
 from maskanim_jax.buckets.address import address_of, shown
@@ -23,7 +23,7 @@ from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 _SHOWN = 100
-"""So many reasons are printed; report.json has all."""
+"""Maximum number of reasons printed; report.json has all of them."""
 
 
 def prepare(
@@ -44,14 +44,15 @@ def prepare(
 ) -> dict[str, Any]:
     """Decodes every clip under root/train and root/test to (size, size) frames and writes shards to `output`.
 
-    Clips that cannot be read or have fewer than `min_frames` frames are left out and listed in the report; with `strict` the first of them
-    is an error. `boxes` is a table as `crops.read_boxes` reads it. `output` appears, with parents that are missing, when it is complete
-    and not before; with `overwrite` it takes the place of older shards. The bytes depend neither on `workers` (processes), nor on `beam`
-    (arguments of an Apache Beam pipeline, which then does the work), nor on how often the work was interrupted: finished shards wait in a
-    hidden folder beside `output` and are taken from there. Beyond 8 MB a clip's encoded frames wait on disk.
+    Clips that cannot be read or have fewer than `min_frames` frames are skipped and listed in the
+    report; with `strict` the first of them is an error. `boxes` is a table for `boxes.read_boxes`.
+    `output` (and missing parents) appears only when it is complete; with `overwrite` it replaces
+    older shards. `workers` is a number of processes; `beam` holds arguments of an Apache Beam
+    pipeline that does the work instead. The bytes depend on neither, nor on interruptions: finished
+    shards are kept in a hidden folder beside `output` and reused.
 
-    Returns what is also written to output/report.json (see `merge.make_report`).
-    Raises UserError when nothing is readable, a setting is impossible, or `output` cannot be written.
+    Returns the report, which is also written to output/report.json (see `merge.make_report`). Raises
+    UserError when no clip is readable, a setting is invalid, or `output` cannot be written.
     """
     settings = Settings(size, encoding, quality, min_frames, strict)
     job = Job(Path(root), settings, name, boxes, workers, None if beam is None else Beam(tuple(beam)), progress)
@@ -59,7 +60,7 @@ def prepare(
 
 
 def main() -> int:
-    """The command line; prints what was written and which clips were left out."""
+    """Runs the command line; prints what was written and which clips were skipped."""
     args = _parser().parse_args()
     table = _table(args)
     settings = Settings(args.size, args.encoding, args.quality, args.min_frames, args.strict)
@@ -76,7 +77,7 @@ def main() -> int:
 
         if args.worker is not None or args.merge:
             raise UserError(
-                f"--output={address} cannot be shared by workers: let them use a folder on a disk that all share, then copy it with "
+                f"--output={address} cannot be shared by workers: write to a folder on a shared disk, then copy it with "
                 "`gcloud storage rsync`"
             )
         report = run_to_bucket(job, address, args.overwrite)
@@ -90,10 +91,10 @@ def main() -> int:
 
 
 def _table(args: argparse.Namespace) -> Table | None:
-    """The published table, its videos downloaded where that is asked for. Raises UserError for flags that don't go together."""
+    """The published table; downloads its videos if asked. Raises UserError for flags that cannot be combined."""
     if args.metadata is None:
         if args.videos is not None or args.download:
-            raise UserError("--videos and --download belong to --metadata=CSV, the authors' table: give it, too")
+            raise UserError("--videos and --download need --metadata=CSV, the authors' table")
         if args.input is None:
             raise UserError(
                 "--input is missing: give ROOT, or --metadata=CSV and --videos=FOLDER for a published table"
@@ -101,12 +102,12 @@ def _table(args: argparse.Namespace) -> Table | None:
         return None
     if args.videos is None or args.input is not None or args.boxes is not None:
         raise UserError(
-            "--metadata goes with --videos=FOLDER and without --input and --boxes: the table names clips and boxes"
+            "--metadata needs --videos=FOLDER and cannot be combined with --input or --boxes: the table lists clips and boxes"
         )
     table = read_table(args.metadata)
     if args.download:
-        for sentence in download(table, args.videos):
-            print(sentence, flush=True)
+        for message in download(table, args.videos):
+            print(message, flush=True)
     return table
 
 
@@ -115,38 +116,38 @@ def _print(report: dict[str, Any], output: Path | None) -> None:
         about = f"{count['clips']} clips of {count['identities']} identities, {count['frames']} frames"
         print(f"{split}: {about}, {count['bytes'] / 1e6:.1f} MB")
     if report["identities_in_both"]:
-        print(f"careful: in more than one split: {', '.join(report['identities_in_both'])}")
+        print(f"warning: these identities are in more than one split: {', '.join(report['identities_in_both'])}")
     if resampled := report["resampled"]:
         first = resampled[0]
         print(
-            f"resampled {len(resampled)} clips of variable frame rate to a constant one, so that each frame keeps its time "
-            f"(the first: {first['clip']} to {float(Fraction(first['fps'])):g} frames a second)"
+            f"resampled {len(resampled)} clips of variable frame rate to a constant rate, preserving the timing "
+            f"(the first: {first['clip']} to {float(Fraction(first['fps'])):g} frames per second)"
         )
     if report["skipped"]:
         listed = f" (also listed in {shown(output / REPORT)})" if output else ""
-        print(f"left out {len(report['skipped'])} clips{listed}:")
+        print(f"skipped {len(report['skipped'])} clips{listed}:")
         for skip in report["skipped"][:_SHOWN]:
             print(f"  {skip['split'] or '-'}: {skip['reason']}")
         if len(report["skipped"]) > _SHOWN:
             print(f"  and {len(report['skipped']) - _SHOWN} more")
-    for sentence in sentences(report["published"]) if "published" in report else ():
-        print(sentence)
+    for message in messages(report["published"]) if "published" in report else ():
+        print(message)
     print(f"wrote {shown(output)}" if output else "checked; nothing was written")
 
 
 def _worker(text: str) -> tuple[int, int]:
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UserError(f"--worker={text} must be i/n with i from 0 to n - 1, for example 0/4")
+        raise UserError(f"--worker={text} is invalid: give i/n with i from 0 to n - 1, for example 0/4")
     return int(index), int(count)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m input_pipeline.prepare",
-        description="Turns ROOT/train, ROOT/test and, if it is there, ROOT/validation (mp4, m4v, mov, mkv, avi, webm, ts, mts, gif, "
-        "folders of png or jpg frames, or one long image of square frames side by side; identity before #) into shards to train on. "
-        "What is finished is kept when the command is stopped or killed: start it again to go on.",
+        description="Turns ROOT/train, ROOT/test and, if present, ROOT/validation (mp4, m4v, mov, mkv, avi, webm, ts, mts, gif, "
+        "folders of png or jpg frames, or one long image of square frames side by side; the identity is the name before #) "
+        "into training shards. Finished shards are kept when the command is stopped or killed: repeat it to resume.",
     )
     add = parser.add_argument
     add("--input", type=user_path, metavar="ROOT", help="folder that holds train/ and test/")
@@ -154,42 +155,44 @@ def _parser() -> argparse.ArgumentParser:
         "--metadata",
         type=user_path,
         metavar="CSV",
-        help="instead of --input: the authors' table of Tai-Chi-HD, VoxCeleb or UvA-NEMO, which says what to cut from the videos",
+        help="instead of --input: the authors' table of clips of Tai-Chi-HD, VoxCeleb or UvA-NEMO",
     )
-    add("--videos", type=user_path, metavar="FOLDER", help="of --metadata: folder of the videos, ID.mp4 each")
+    add("--videos", type=user_path, metavar="FOLDER", help="with --metadata: folder of the videos, named ID.mp4")
     add(
         "--download",
         action="store_true",
-        help="of --metadata: get missing videos with yt-dlp, or write their addresses",
+        help="with --metadata: download missing videos with yt-dlp, or write a list of their URLs",
     )
     add(
         "--output",
         type=path_or_bucket,
         metavar="SHARDS",
-        help="folder to write, also gs://BUCKET/SHARDS; must not exist",
+        help="folder to write, or gs://BUCKET/SHARDS; must not exist",
     )
-    add("--name", help=f"name of the set: {', '.join(SETS)} (default video_folder, or what the table is of)")
+    add("--name", help=f"name of the set: {', '.join(SETS)} (default video_folder, or the table's data set)")
     add("--size", type=int, default=256, help="side of the square frames in pixels (default 256)")
     add(
         "--boxes",
         type=user_path,
         metavar="CSV",
-        help="keep these parts: clip,start,end,x0,y0,x1,y1 (default: centre crop)",
+        help="table of parts to keep: clip,start,end,x0,y0,x1,y1 (default: centre crop)",
     )
-    add("--encoding", default="jpeg", choices=("jpeg", "png"), help="jpeg (default), or png: lossless")
+    add("--encoding", default="jpeg", choices=("jpeg", "png"), help="jpeg (default) or png (lossless)")
     add("--quality", type=int, default=95, help="jpeg quality, 1 to 100 (default 95)")
-    add("--min_frames", type=int, default=2, help="leave out clips with fewer frames (default 2)")
-    add("--strict", action="store_true", help="stop at the first clip that cannot be read")
-    add("--overwrite", action="store_true", help="replace SHARDS once the new ones are complete")
-    add("--workers", type=int, default=0, help="processes (default: one for each core)")
+    add("--min_frames", type=int, default=2, help="skip clips with fewer frames (default 2)")
+    add("--strict", action="store_true", help="stop at the first unreadable clip")
+    add("--overwrite", action="store_true", help="replace existing SHARDS once the new ones are complete")
+    add("--workers", type=int, default=0, help="number of processes (default: one per core)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
-        "--check", action="store_true", help="read everything, report what would be left out, write nothing"
+        "--check", action="store_true", help="read everything and report which clips would be skipped; write nothing"
     )
     how.add_argument(
-        "--worker", metavar="i/n", help="make the shards of worker i of n (0 to n - 1) and stop; then --merge"
+        "--worker", metavar="i/n", help="make only the shards of worker i of n (0 to n - 1); afterwards run --merge"
     )
-    how.add_argument("--merge", action="store_true", help="verify the shards of all workers and make them one set")
+    how.add_argument(
+        "--merge", action="store_true", help="verify the shards of all workers and merge them into one set"
+    )
     how.add_argument(
         "--beam",
         nargs="?",

@@ -1,8 +1,9 @@
-"""How do shards in a bucket reach the reader? They are fetched into a local cache, ahead of it.
+"""How are shards in a bucket read? They are downloaded into a local cache, ahead of the reader.
 
-Small files come first, shards in the background, several at a time; a reader that needs one which is not there yet waits for it, and it is
-fetched next. A shard appears under its name when its size, the bucket's hash and the hashes of its clips in the index are right. Processes of
-a machine share the cache and the work; what an ended process has begun is resumed.
+Small files come first; then several shards at a time are fetched in the background. A reader that
+needs a missing shard waits for it, and that shard is fetched next. A shard gets its name only after
+its size, the bucket's hash and the hashes of its clips were checked. Processes on one machine share
+the cache and the work; a download that a killed process began is resumed.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from typing import Any
 
 from tqdm import tqdm
 
-from input_pipeline.record import unpack
+from input_pipeline.record import parse
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.client import Bucket, Stored
 from maskanim_jax.buckets.connection import cache_folder, cache_name
 from maskanim_jax.errors import UserError
 
-LIMIT = "MASKANIM_SHARD_CACHE_GB"
-"""Environment variable: 10^9 bytes that all sets of shards in the cache may take; 200 without it."""
+LIMIT_VARIABLE = "MASKANIM_SHARD_CACHE_GB"
+"""Environment variable: the size limit of the cache in units of 10^9 bytes; 200 if unset."""
 DOWNLOADS = 4
-"""Shards that are fetched at the same time."""
+"""Number of parallel downloads."""
 POLL_S = 0.2
 SMALL = ("clips.json", "dataset_info.json", "features.json")
 _USED = ".used"
@@ -38,9 +39,9 @@ _fetching: dict[Path, ShardCache] = {}
 
 
 def fetch_shards(address: Address) -> Path:
-    """The local folder that the shards at `address` are being fetched to; returns when the index is there.
+    """Starts fetching the shards at `address`; returns the local folder once the index has arrived.
 
-    Raises UserError when there are no shards, or more than the cache or the disk may hold.
+    Raises UserError when there are no shards, or when they exceed the cache's limit or the disk.
     """
     known = next((cache for cache in _fetching.values() if cache.address == address), None)
     if known is None:
@@ -50,12 +51,12 @@ def fetch_shards(address: Address) -> Path:
 
 
 def fetching(folder: Path) -> ShardCache | None:
-    """Who fetches the shards of this folder; None for a folder that is complete or not in the cache."""
+    """The cache that fetches the shards of this folder; None for a folder outside the cache."""
     return _fetching.get(Path(folder))
 
 
 class ShardCache:
-    """The shards of one address, on their way to `folder`. Threads may share it."""
+    """Fetches the shards of one address into `folder`. Threads may share it."""
 
     def __init__(self, address: Address) -> None:
         self.address, self._bucket = address, Bucket(address.bucket)
@@ -102,11 +103,11 @@ class ShardCache:
                 threading.Thread(target=self._work, name="shards", daemon=True).start()
 
     def expects(self, name: str, size: int) -> bool:
-        """Whether a shard is still on its way, with that size."""
+        """Whether a shard of that size is still to be fetched."""
         return self._sizes.get(name) == size and not self._is_there(name)
 
     def wait(self, name: str) -> None:
-        """Returns when the shard is there; it is fetched before others. Raises UserError when it cannot be fetched."""
+        """Waits for a shard, which is fetched before others. Raises UserError when it cannot be fetched."""
         if name not in self._sizes or self._is_there(name):
             return
         with self._changed:
@@ -119,7 +120,7 @@ class ShardCache:
                 self._changed.wait(POLL_S)
 
     def wait_for_all(self) -> None:
-        """Returns when all shards are there. Raises UserError when one cannot be fetched."""
+        """Waits for all shards. Raises UserError when one cannot be fetched."""
         for name in self._sizes:
             self.wait(name)
 
@@ -130,11 +131,11 @@ class ShardCache:
             return False
 
     def _claim(self, index: Stored) -> Path:
-        """The folder of this version of the set, marked as used while this process lives."""
+        """Creates the folder of this version of the set and locks it while this process lives."""
         folder = cache_folder() / "shards" / cache_name(self.address, index.md5, index.generation)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._used = (folder / _USED).open("w")  # its time says when the set was used last
+            self._used = (folder / _USED).open("w")  # its mtime is the time of last use
             fcntl.flock(self._used, fcntl.LOCK_SH)
         except OSError as error:
             raise UserError(
@@ -143,12 +144,12 @@ class ShardCache:
         return folder
 
     def _make_room(self) -> None:
-        """Removes sets that were not used for the longest time. Raises UserError where that is not enough."""
+        """Removes the least recently used sets. Raises UserError when that is not enough."""
         total, missing = sum(self._sizes.values()), sum(self._sizes[name] for name in self._missing)
         limit = _limit()
         if total > limit:
             raise UserError(
-                f"{self.address} has {total / 1e9:.1f} GB of shards, more than the {limit / 1e9:g} GB of the cache: set {LIMIT} higher, "
+                f"{self.address} has {total / 1e9:.1f} GB of shards, more than the {limit / 1e9:g} GB of the cache: set {LIMIT_VARIABLE} higher, "
                 "or copy them to a disk and give that folder"
             )
         others = [
@@ -168,7 +169,7 @@ class ShardCache:
             )
 
     def _work(self) -> None:
-        """In a thread: fetches what is missing and nobody else fetches."""
+        """Runs in a thread: fetches missing shards that no other thread or process is fetching."""
         while True:
             with self._changed:
                 self._missing = [name for name in self._missing if not self._is_there(name)]
@@ -178,18 +179,18 @@ class ShardCache:
                 return
             try:
                 if not any(self._fetch(name) for name in missing):
-                    time.sleep(POLL_S)  # other threads or processes have them in hand
+                    time.sleep(POLL_S)  # others are fetching them
             except OSError as error:
                 self._failure = UserError(
                     f"{self.folder} can't be written ({error.strerror or error}): free space, then start again"
                 )
-            except Exception as error:  # whatever it is, it is the reader's to see
+            except Exception as error:  # raised in the reader, see `wait`
                 self._failure = error
             with self._changed:
                 self._changed.notify_all()
 
     def _fetch(self, name: str) -> bool:
-        """Fetches and verifies one shard, unless it is there or in other hands; whether it did."""
+        """Fetches and verifies one shard unless it exists or is being fetched; returns whether it did."""
         with (self.folder / f".{name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -207,13 +208,13 @@ class ShardCache:
 
 
 def _limit() -> float:
-    text = os.environ.get(LIMIT, "200")
+    text = os.environ.get(LIMIT_VARIABLE, "200")
     try:
         if (gigabytes := float(text)) > 0:
             return gigabytes * 1e9
     except ValueError:
         pass
-    raise UserError(f"{LIMIT}={text} is not a number of GB above 0")
+    raise UserError(f"{LIMIT_VARIABLE}={text} must be a number of GB above 0")
 
 
 def _remove_unused(folder: Path) -> bool:
@@ -227,7 +228,7 @@ def _remove_unused(folder: Path) -> bool:
 
 
 def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tuple[int, dict[str, Any]]]]:
-    """Shard to the clips that lie wholly in it: number of the first record there, entry of the index."""
+    """Maps each shard to the clips that lie entirely in it: (first record within the shard, index entry)."""
     found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     try:
         described = json.loads((folder / "dataset_info.json").read_text())["splits"]
@@ -243,9 +244,7 @@ def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tupl
                 ]
                 first += length
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{folder} holds no description of shards that can be read ({error}); prepare the shards again"
-        ) from error
+        raise UserError(f"{folder}/dataset_info.json cannot be read ({error}); prepare the shards again") from error
     return found
 
 
@@ -253,11 +252,11 @@ def _import_readers() -> None:
     """In this thread: tensorflow_datasets imports parts of itself when they are asked for, and several threads that do wait for each other."""
 
     with contextlib.suppress(ValueError):
-        unpack(b"no record")
+        parse(b"no record")
 
 
 def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str | None:
-    """The first clip whose encoded frames do not have the hash that was taken when they were written."""
+    """The name of the first clip whose encoded frames do not match their hash; None if all match."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     clip: dict[str, Any] = {"name": "?"}
@@ -266,10 +265,10 @@ def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str |
             for first, clip in clips:
                 digest = hashlib.sha256()
                 for record in _records(reader, first, clip["count"]):
-                    digest.update(unpack(record).picture)
+                    digest.update(parse(record).picture)
                 if "sha256" in clip and digest.hexdigest() != clip["sha256"]:
                     return str(clip["name"])
-    except Exception:  # array_record raises whatever its reader met, and each of them means damage
+    except Exception:  # array_record raises many types; all of them mean damage
         return str(clip["name"])
     return None
 

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from input_pipeline.bad_records import BadRecord, ShardLost
-from input_pipeline.record import decode, unpack
+from input_pipeline.bad_records import BadRecord, MissingShardError
+from input_pipeline.record import decode, parse
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
 
@@ -29,12 +29,12 @@ INDEX = "clips.json"
 INDEX_VERSION = 1
 MAX_SIZE = 8192
 MAX_INDEX = 1 << 30
-"""Bytes of the index; a million clips take a quarter of it."""
+"""Size limit of the index in bytes; a million clips take a quarter of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClipInfo:
-    """Where one clip lies: its records are first, ..., first + count - 1 of its split; fps is exact."""
+    """One clip: its records are first, ..., first + count - 1 of its split; fps is exact."""
 
     name: str
     identity: str
@@ -44,7 +44,7 @@ class ClipInfo:
 
 
 class Split:
-    """One split of a shards folder: random access to single frames. May be shared by threads and pickled."""
+    """One split of a shards folder, with random access to frames. Can be pickled and shared by threads."""
 
     def __init__(self, shards: Path, name: str, index: dict[str, Any], fingerprint: str) -> None:
         self.shards = shards
@@ -72,10 +72,10 @@ class Split:
         self.__dict__.update(state, _lock=threading.Lock(), _source=None, _cache=_cache_of(state["shards"]))
 
     def frame(self, clip_number: int, index: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Frame `index` of a clip as (S, S, 3) uint8 RGB, in `out` if one is given: one record is read.
+        """Reads frame `index` of a clip as (S, S, 3) uint8 RGB, into `out` if given; reads one record.
 
-        Raises IndexError for a frame that the clip does not have, BadRecord when its record is damaged,
-        ShardLost when the shard is gone or has another size than when it was written.
+        Raises IndexError for a frame that the clip does not have, BadRecord when the record is
+        damaged, and MissingShardError when the shard is missing or changed its size.
         """
         clip = self.clips[clip_number]
         if not 0 <= index < clip.count:
@@ -83,7 +83,7 @@ class Split:
         record = self._record(clip_number, index)
         frame = np.empty((self.size, self.size, 3), np.uint8) if out is None else out
         try:
-            stored = unpack(record)
+            stored = parse(record)
             if (stored.clip, stored.number) != (clip.name, index):
                 raise ValueError("another frame")
             decode(stored.picture, frame)
@@ -92,7 +92,7 @@ class Split:
         return frame
 
     def frames(self, clip_number: int) -> Iterator[np.ndarray]:
-        """All frames of a clip in order, one in memory at a time."""
+        """Yields all frames of a clip in order, holding one in memory at a time."""
         for index in range(self.clips[clip_number].count):
             yield self.frame(clip_number, index)
 
@@ -103,11 +103,11 @@ class Split:
         file = self._file(number)
         if self._cache is not None:
             self._cache.wait(file.name)
-        self._still_there(file, clip, index)
+        self._check_unchanged(file, clip, index)
         try:
             return source[number]
-        except Exception as error:  # array_record raises whatever its reader met, and each of them means damage
-            self._still_there(file, clip, index)
+        except Exception as error:  # array_record raises many types; all of them mean damage
+            self._check_unchanged(file, clip, index)
             raise self._damaged(clip_number, index) from error
 
     def _open(self) -> Any:
@@ -130,51 +130,51 @@ class Split:
         number = bisect.bisect_right(self._ends, record)
         return self._files[number] if number < len(self._files) else self.shards
 
-    def _still_there(self, file: Path, clip: ClipInfo, index: int) -> None:
-        # A file that is deleted stays readable where it is open: without this, the loss would show at the next start.
-        wanted = f"while frame {index} of clip {clip.name} was wanted"
+    def _check_unchanged(self, file: Path, clip: ClipInfo, index: int) -> None:
+        # A deleted file stays readable while it is open: without this check the next start would be the first to fail.
+        wanted = f"while reading frame {index} of clip {clip.name}"
         try:
             size = os.stat(file).st_size
         except OSError as error:
-            raise ShardLost(
-                f"{file} cannot be reached any more ({error.strerror}) {wanted}; put it back and start again"
+            raise MissingShardError(
+                f"{file} disappeared ({error.strerror}) {wanted}; put it back and start again"
             ) from error
         if size != self._bytes.get(file.name, size):
-            raise ShardLost(
-                f"{file} has {size} bytes instead of {self._bytes[file.name]} {wanted}, so it was cut short or changed; "
+            raise MissingShardError(
+                f"{file} has {size} bytes instead of {self._bytes[file.name]} {wanted}, so it is truncated or changed; "
                 "put it back or prepare the shards again"
             )
 
     def _damaged(self, clip_number: int, index: int) -> BadRecord:
         clip = self.clips[clip_number]
         file = self._file(clip.first + index)
-        sentence = f"{file} is damaged at frame {index} of clip {clip.name}; prepare the shards again"
-        return BadRecord(sentence, clip_number, index)
+        message = f"{file} is damaged at frame {index} of clip {clip.name}; prepare the shards again"
+        return BadRecord(message, clip_number, index)
 
 
 def _cache_of(shards: Path) -> ShardCache | None:
-    """Who fetches the shards from a bucket; None for those that were prepared or copied here."""
+    """The cache that fetches these shards from a bucket; None for local shards."""
     module = sys.modules.get("input_pipeline.shard_cache")
     return None if module is None else module.fetching(shards)
 
 
 def _clip(entry: dict[str, Any]) -> ClipInfo:
-    """Raises ValueError, KeyError, TypeError or ZeroDivisionError for what is no clip."""
+    """Raises ValueError, KeyError, TypeError or ZeroDivisionError for an invalid entry."""
     name, identity, first, count, fps = (entry[key] for key in ("name", "identity", "first", "count", "fps"))
     if not (isinstance(name, str) and isinstance(identity, str)):
-        raise ValueError("a clip's name is no text")
+        raise ValueError("the name of a clip is not a string")
     if not all(type(number) is int and number >= 0 for number in (first, count)):
-        raise ValueError(f"the frames of clip {name[:200]} are no numbers")
-    if not re.fullmatch(r"\d{1,20}(/\d{1,20}|\.\d{1,20})?", fps):  # 1e999999999 as a fraction would fill the memory
+        raise ValueError(f"the frames of clip {name[:200]} are not numbers")
+    if not re.fullmatch(r"\d{1,20}(/\d{1,20}|\.\d{1,20})?", fps):  # Fraction("1e999999999") would fill the memory
         raise ValueError(f"clip {name[:200]} has no frame rate")
     return ClipInfo(name, identity, first, count, Fraction(fps))
 
 
 def open_split(shards: Path, split: str) -> Split:
-    """Opens one split of a folder that `python -m input_pipeline.prepare` wrote; no frame is read yet.
+    """Opens one split of a folder that `python -m input_pipeline.prepare` wrote; reads no frame yet.
 
-    Raises UserError when the folder is missing, is not a shards folder, lacks the split, or a shard is
-    missing or has another size than when it was written.
+    Raises UserError when the folder is missing or not a shards folder, when it lacks the split, and
+    when a shard is missing or changed its size.
     """
     shards = Path(shards)
     index = read_index(shards)
@@ -190,14 +190,14 @@ def open_split(shards: Path, split: str) -> Split:
             raise UserError(f"{path} is missing; prepare the shards again")
         if path.stat().st_size != size:
             raise UserError(
-                f"{path} has {path.stat().st_size} bytes instead of {size}, so it was cut short or changed"
+                f"{path} has {path.stat().st_size} bytes instead of {size}, so it is truncated or changed"
                 f"{_clips_in(shards, index, name)}; prepare the shards again"
             )
     return Split(shards, split, index, _fingerprint(shards))
 
 
 def read_index(shards: Path) -> dict[str, Any]:
-    """The index: size, encoding, quality, clips of each split, bytes of each shard. Raises UserError."""
+    """Reads the index: size, encoding, quality, clips of each split, bytes of each shard. Raises UserError."""
     path = Path(shards) / INDEX
     make = "make one with python -m input_pipeline.prepare --input=ROOT --output=SHARDS --size=256"
     if not Path(shards).is_dir():
@@ -209,16 +209,16 @@ def read_index(shards: Path) -> dict[str, Any]:
         version = index["version"]
         complete = all(key in index for key in ("size", "splits", "shards"))
         if complete and not _plain(index):
-            raise ValueError("its entries are of other kinds")
+            raise ValueError("its entries have other types")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged; prepare the shards again") from error
     if version != INDEX_VERSION or not complete:
-        raise UserError(f"{path} is of version {version}, this program reads {INDEX_VERSION}; prepare the shards again")
+        raise UserError(f"{path} has version {version}, this program reads {INDEX_VERSION}; prepare the shards again")
     return index
 
 
 def _plain(index: dict[str, Any]) -> bool:
-    """Whether size, splits and shards are of the kinds that they should be; shards lie in the folder itself."""
+    """Whether size, splits and shards have valid types; shard names must not point outside the folder."""
     size, splits, shards = index["size"], index["splits"], index["shards"]
     return (
         type(size) is int
@@ -230,7 +230,7 @@ def _plain(index: dict[str, Any]) -> bool:
 
 
 def _fingerprint(shards: Path) -> str:
-    # clips.json holds the shards' sizes and a hash of all encoded frames, taken while they were written.
+    # clips.json holds the shards' sizes and a hash of all encoded frames, taken when they were written.
     digest = hashlib.sha256()
     for name in (INDEX, "dataset_info.json", "features.json"):
         path = shards / name
@@ -241,7 +241,7 @@ def _fingerprint(shards: Path) -> str:
 
 
 def _clips_in(shards: Path, index: dict[str, Any], file: str) -> str:
-    """The clips of which the shard holds frames, as a clause of a sentence; "" where that cannot be found out."""
+    """A clause that names the clips in the shard; "" when that cannot be determined."""
     for split in index["splits"]:
         clips = Split(shards, split, index, "")
         try:

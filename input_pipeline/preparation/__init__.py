@@ -1,1 +1,1 @@
-"""How do clips become shards?"""
+"""How are clips turned into shards?"""

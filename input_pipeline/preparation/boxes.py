@@ -1,6 +1,7 @@
 """Which part of a clip is kept? All frames and the centre square, or the rows of a table of boxes.
 
-Tai-Chi-HD and VoxCeleb are published as such tables: a video, the frames from start to end, and a box around the person.
+Tai-Chi-HD and VoxCeleb are published as such tables: a video, the frames from start to end, and a
+box around the person.
 """
 
 from __future__ import annotations
@@ -20,40 +21,40 @@ COLUMNS = ("clip", "start", "end", "x0", "y0", "x1", "y1")
 MAX_BYTES = 256 << 20
 MAX_NUMBER = 1 << 31
 Box = tuple[int, int, int, int]
-"""x0, y0, x1, y1 in pixels of the upright frame; x1 and y1 are the first column and row outside."""
+"""x0, y0, x1, y1 in pixels of the upright frame; x1 and y1 are exclusive."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """Frames start, ..., end - 1 of a clip (end None: all that follow), cut to `box` (None: the whole frame)."""
+class ClipRange:
+    """Frames start, ..., end - 1 of a clip (end None: to the last), cropped to `box` (None: the whole frame)."""
 
     start: int = 0
     end: int | None = None
     box: Box | None = None
     as_published: bool = False
-    """As the authors' tool cuts: the box is stretched to a square, and a clip may end with its video."""
+    """Crop as the authors' tool does: stretch the box to a square, and accept a video that ends early."""
 
     @property
     def suffix(self) -> str:
-        """What is added to the clip's name to tell its pieces apart; empty for all frames."""
+        """The suffix that makes the name of this part of the clip unique; empty for all frames."""
         return "" if (self.start, self.end) == (0, None) else f"#{self.start}-{'end' if self.end is None else self.end}"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table: the piece, and the identity where the table has such a column."""
+    """One row of a table: the range, and the identity if the table has that column."""
 
-    piece: Piece
+    clip_range: ClipRange
     identity: str | None
     line: int
 
 
 def read_boxes(path: Path) -> dict[str, list[Row]]:
-    """The rows of each clip of a CSV file with the columns clip, start, end, x0, y0, x1, y1 and perhaps identity.
+    """Reads a CSV file with the columns clip, start, end, x0, y0, x1, y1 and optionally identity.
 
-    `clip` is an entry's name, with or without its suffix. `start` and `end` count frames from 0, `end` is the first frame left out; empty
-    cells mean all frames, and four empty box cells the whole frame. Keys are in Unicode's composed form, as `key_of` gives it.
-    Raises UserError with the line of a row that cannot be meant.
+    `clip` is an entry's name, with or without its suffix. `start` and `end` count frames from 0, `end`
+    is exclusive; empty cells mean all frames, four empty box cells the whole frame. Returns the rows of
+    each clip, by `key_of` its name. Raises UserError with the line of an invalid row.
     """
     rows: dict[str, list[Row]] = {}
     try:
@@ -74,16 +75,16 @@ def read_boxes(path: Path) -> dict[str, list[Row]]:
 
 
 def key_of(name: str) -> str:
-    """A name as it is looked up: file systems and tables may write the same accent in two ways."""
+    """A name in Unicode's composed form: file systems and tables may encode the same accent in two ways."""
     return unicodedata.normalize("NFC", name)
 
 
 def crop_square(frame: np.ndarray, box: Box | None, size: int, stretch: bool = False) -> np.ndarray:
-    """(H, W, 3) uint8 to (size, size, 3): the box, as far as it lies in the frame, and of that the centre square, antialiased.
+    """Crops (H, W, 3) uint8 to the box and to its centre square, and resizes it to (size, size, 3).
 
-    With `stretch` all of the box, whatever its form.
+    With `stretch` the whole box is resized, whatever its aspect ratio.
 
-    Raises UserError without a path when the box lies outside the frame.
+    Raises UserError, without a path, when the box lies outside the frame.
     """
     if box is not None:
         height, width = frame.shape[:2]
@@ -101,17 +102,17 @@ def _row(path: Path, line: int, cells: dict[str, str | None]) -> Row:
     try:
         start, end, *corners = (round(float(values[column])) if values[column] else None for column in COLUMNS[1:])
     except (ValueError, OverflowError) as error:
-        raise UserError(f"line {line} of {path} has a cell that is no number; correct it") from error
+        raise UserError(f"line {line} of {path} has a cell that is not a number; correct it") from error
     if any(abs(number) > MAX_NUMBER for number in (start, end, *corners) if number is not None):
-        raise UserError(f"line {line} of {path} has a number beyond {MAX_NUMBER:,}; correct it")
+        raise UserError(f"line {line} of {path} has a number above {MAX_NUMBER:,}; correct it")
     if not values["clip"]:
-        raise UserError(f"line {line} of {path} names no clip; fill the first cell or remove the line")
+        raise UserError(f"line {line} of {path} names no clip; fill in the first cell or remove the line")
     if (start or 0) < 0 or (end is not None and end <= (start or 0)):
-        raise UserError(f"line {line} of {path} asks for frames {start} to {end}, which are none; correct it")
+        raise UserError(f"line {line} of {path} has the empty range of frames {start} to {end}; correct it")
     known = [corner for corner in corners if corner is not None]
     if len(known) not in (0, 4):
-        raise UserError(f"line {line} of {path} has part of a box; fill x0, y0, x1 and y1, or none of them")
+        raise UserError(f"line {line} of {path} has an incomplete box; fill in x0, y0, x1 and y1, or none of them")
     if known and (known[0] >= known[2] or known[1] >= known[3]):
         raise UserError(f"line {line} of {path} has the empty box {tuple(known)}; x1 and y1 must be above x0 and y0")
     box = (known[0], known[1], known[2], known[3]) if known else None
-    return Row(Piece(start or 0, end, box), (cells.get("identity") or "").strip() or None, line)
+    return Row(ClipRange(start or 0, end, box), (cells.get("identity") or "").strip() or None, line)

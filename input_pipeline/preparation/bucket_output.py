@@ -1,4 +1,7 @@
-"""How do prepared shards get into a bucket? They are made in the local cache, then uploaded, the index last: without it there is no set."""
+"""How are prepared shards written to a bucket?
+
+They are made in the local cache, then uploaded. The index goes last: without it the set is incomplete.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Any
 
 from input_pipeline.preparation.merge import REPORT
 from input_pipeline.preparation.pipeline import Job, run
-from input_pipeline.preparation.shard_jobs import key_of_part
+from input_pipeline.preparation.shard_jobs import spec_key
 from input_pipeline.shards import INDEX
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.client import Bucket, in_parallel, md5_of
@@ -20,17 +23,17 @@ from maskanim_jax.errors import UserError
 
 
 def run_to_bucket(job: Job, address: Address, overwrite: bool) -> dict[str, Any]:
-    """Does what `pipeline.run` does, with a folder in a bucket as output. Returns the report.
+    """Like `pipeline.run`, with a folder in a bucket as output. Returns the report.
 
-    A killed preparation, and a killed upload of the same clips, is resumed by the same command.
+    The same command resumes a killed preparation or upload.
     """
     bucket = Bucket(address.bucket)
     there = bucket.list(address.prefix)
     if address.prefix + INDEX in there:
         if not overwrite:
-            raise UserError(f"{address} exists; choose another --output, or replace it with --overwrite")
+            raise UserError(f"{address} already exists; choose another --output, or replace it with --overwrite")
     elif not _is_part_of_a_set(there):
-        raise UserError(f"{address} holds objects that are no shards; choose another --output")
+        raise UserError(f"{address} holds objects that are not shards; choose another --output")
     folder, made_of = _staging(job, address)
     stamp = folder.with_name(f"{folder.name}.json")
     try:
@@ -51,16 +54,16 @@ def run_to_bucket(job: Job, address: Address, overwrite: bool) -> dict[str, Any]
 
 
 def _staging(job: Job, address: Address) -> tuple[Path, str]:
-    """Where the set is made, and a hash of all that it is made of."""
-    parts, left_out = job.plan()
+    """The local folder for the set, and a hash of everything that the set is made from."""
+    specs, left_out = job.plan()
     made_of = hashlib.sha256(repr([job.name, left_out]).encode("utf-8", "surrogateescape"))
-    for part in parts:
-        made_of.update(key_of_part(part, job.settings).encode())
+    for spec in specs:
+        made_of.update(spec_key(spec, job.settings).encode())
     return cache_folder() / "prepared" / cache_name(address), made_of.hexdigest()
 
 
 def _is_part_of_a_set(names: dict[str, Any]) -> bool:
-    """Whether there is nothing but what a killed upload leaves."""
+    """Whether all objects are what a killed upload may leave behind."""
     known = ("dataset_info.json", "features.json", REPORT)
     return all(".array_record-" in name or name.endswith(known) for name in names)
 
@@ -71,7 +74,7 @@ def _upload(bucket: Bucket, address: Address, folder: Path) -> None:
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
     there = {name.removeprefix(address.prefix): stored for name, stored in bucket.list(address.prefix).items()}
     if INDEX in there and there[INDEX].md5 != md5_of(files[INDEX]):
-        bucket.delete(address.prefix + INDEX)  # from here on the old set is none
+        bucket.delete(address.prefix + INDEX)  # the old set becomes incomplete here
     in_parallel(functools.partial(bucket.delete, address.prefix + name) for name in there.keys() - files.keys())
     total = sum(path.stat().st_size for path in files.values())
     with tqdm(total=total, desc=f"upload to {address}", unit="B", unit_scale=True) as bar:

@@ -1,4 +1,4 @@
-"""Which published sets are known by name, and where do people get them?"""
+"""Which published data sets are known by name, and where can I get them?"""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from maskanim_jax.errors import UserError
 
 @dataclass(frozen=True)
 class SetFacts:
-    """What a data set's description says; the clips themselves must be brought by whoever may have them."""
+    """The description of a data set; you must get the clips yourself."""
 
     name: str
     title: str
@@ -58,13 +58,13 @@ SETS = {
             "author={Siarohin, A. and Lathuiliere, S. and Tulyakov, S. and Ricci, E. and Sebe, N.}, booktitle={CVPR}, year={2019}}",
             f"Get the gifs. {_LAYOUT}",
         ),
-        SetFacts("video_folder", "Anyone's own clips", "", "", _LAYOUT),
+        SetFacts("video_folder", "Your own clips", "", "", _LAYOUT),
     )
 }
 
 
 def set_facts(name: str) -> SetFacts:
-    """The facts of a set; raises UserError for a name that is not known."""
+    """The description of a data set; raises UserError for an unknown name."""
     if name not in SETS:
         raise UserError(f"--name={name} is unknown; choose one of {', '.join(SETS)}")
     return SETS[name]

@@ -1,4 +1,4 @@
-"""Which clips lie under ROOT/train, ROOT/validation and ROOT/test?"""
+"""Which clips are in ROOT/train, ROOT/validation and ROOT/test?"""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from input_pipeline.preparation.boxes import Piece, Row, key_of
+from input_pipeline.preparation.boxes import ClipRange, Row, key_of
 from maskanim_jax.errors import UserError
 
 SPLITS = ("train", "validation", "test")
-"""validation, which chooses the checkpoint, may be absent: then test does."""
+"""validation, which chooses the best checkpoint, is optional; without it, test is used."""
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm", ".ts", ".mts", ".m2ts")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -21,20 +21,20 @@ Kind = Literal["video", "gif", "stacked", "folder", "unknown"]
 
 @dataclass(frozen=True)
 class RawClip:
-    """One entry of a split. `kind` follows from its name; whether it can be read shows when it is decoded."""
+    """One entry of a split. `kind` follows from the name; only decoding shows whether it can be read."""
 
     path: Path
     name: str
-    """Unique within its split: the entry's name without its suffix."""
+    """The entry's name without its suffix, unique within its split."""
     identity: str
     """The part of the name before the first `#`, else the whole name."""
     kind: Kind
-    piece: Piece | None = None
-    """The part to keep, where a table of boxes says one; None: all frames, centre square."""
+    clip_range: ClipRange | None = None
+    """The part to keep, from a table of boxes; None: all frames, centre square."""
 
 
 def kind_of(path: Path) -> Kind:
-    """The kind that the name (and for a folder the file system) says; "unknown" for everything else."""
+    """The kind by name (or because it is a folder); "unknown" for everything else."""
     if path.is_dir():
         return "folder"
     suffix = path.suffix.lower()
@@ -46,7 +46,7 @@ def kind_of(path: Path) -> Kind:
 
 
 def _stem(path: Path) -> str:
-    # Tai-Chi and VoxCeleb are commonly cut into FOLDERS that keep the name of the video, `ID#rest.mp4/`.
+    # Tai-Chi and VoxCeleb clips are often folders of frames that keep the video's name, `ID#rest.mp4/`.
     known = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES, ".gif")
     return path.stem if path.suffix.lower() in known else path.name
 
@@ -63,9 +63,9 @@ def identity_of(name: str) -> str:
 
 
 def find_clips(root: Path) -> dict[str, list[RawClip]]:
-    """All entries of each split that exists, sorted by name; hidden entries are passed over.
+    """All entries of each existing split, sorted by name; hidden entries are skipped.
 
-    A file of an unknown kind is listed too, so that it is reported and not silently forgotten.
+    Files of an unknown kind are included, so that the report lists them.
     Raises UserError when ROOT is not a folder, has neither train nor test, or both are empty.
     """
     if not root.is_dir():
@@ -77,10 +77,10 @@ def find_clips(root: Path) -> dict[str, list[RawClip]]:
             continue
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         stems = Counter(_stem(path) for path in entries)
-        # Two entries that differ in the suffix alone keep their whole names.
+        # Two entries that differ only in the suffix keep it in their names.
         clips = [raw_clip(path, path.name if stems[_stem(path)] > 1 else None) for path in entries]
         if clips:
-            # By bytes: the order is that of every machine, whatever its language.
+            # Sorted by bytes: the order does not depend on the machine's locale.
             found[split] = sorted(clips, key=lambda clip: os.fsencode(clip.name))
     if not found:
         present = " and ".join(f"{split}/" for split in SPLITS if (root / split).is_dir())
@@ -92,10 +92,12 @@ def find_clips(root: Path) -> dict[str, list[RawClip]]:
 def with_boxes(
     found: dict[str, list[RawClip]], boxes: dict[str, list[Row]]
 ) -> tuple[dict[str, list[RawClip]], list[dict[str, str]]]:
-    """The clips that a table of boxes makes of the found ones, and what is left out: {"split", "clip", "reason"} each.
+    """Applies a table of boxes to the found clips.
 
-    A row with a range of frames makes a clip of its own, named CLIP#START-END; its identity is still the part before the first `#`,
-    or what the row says. Left out are entries without a row, and rows without an entry (their split is not known and empty).
+    Returns the clips, and what is skipped as {"split", "clip", "reason"} each. A row with a range of
+    frames makes a clip of its own, named CLIP#START-END; its identity is the part before the first
+    `#`, unless the row gives one. Entries without a row and rows without an entry are skipped (the
+    latter have an empty split).
     """
     left: list[dict[str, str]] = []
     unused = set(boxes)
@@ -111,10 +113,12 @@ def with_boxes(
                 left.append({"split": split, "clip": clip.path.name, "reason": reason})
             names: Counter[str] = Counter()
             for row in rows:
-                name = clip.name + row.piece.suffix
+                name = clip.name + row.clip_range.suffix
                 names[name] += 1
                 name += f"#{names[name]}" if names[name] > 1 else ""  # two boxes of the same frames
-                pieces.append(replace(clip, name=name, identity=row.identity or clip.identity, piece=row.piece))
+                pieces.append(
+                    replace(clip, name=name, identity=row.identity or clip.identity, clip_range=row.clip_range)
+                )
         if pieces:
             cut[split] = pieces
     for name in sorted(unused):

@@ -1,4 +1,4 @@
-"""How are the crop of a subject and the table of its boxes written?"""
+"""How are a cropped clip and the table of its boxes written?"""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEB
 
 
 def write_crop(path: Path, output: str, found: Found, part: Part, side: int | None = None) -> None:
-    """Writes the square `part.box` of the frames of `part` to `output`, `side` pixels wide (None: as it is).
+    """Writes the square `part.box` of the frames of `part` to `output`, `side` pixels wide (None: not resized).
 
-    Each frame keeps its time, and the part the clip's sound if it begins with the clip's first frame; one picture is written as PNG, JPEG or
-    WEBP. What was there stays until all is written. Raises UserError for what cannot be read or written.
+    Frames keep their timestamps. The sound is kept if the part starts at the clip's first frame. A
+    single image is written as PNG, JPEG or WEBP. An existing file is replaced only when the new one
+    is complete. Raises UserError when a file cannot be read or written.
     """
     side = side or part.box[2] - part.box[0]
     with open_frames(path) as frames:
@@ -45,9 +46,10 @@ def write_crop(path: Path, output: str, found: Found, part: Part, side: int | No
 
 
 def write_boxes(output: Path, found: dict[str, Found]) -> None:
-    """Writes the table that `prepare --boxes` takes: a row for each part; `found` is by the clip's file or folder name.
+    """Writes the table for `prepare --boxes`, one row for each part; `found` is keyed by the clip's file name.
 
-    A part that is the whole clip has empty `start` and `end`, so that the clip keeps its name. Raises UserError if it cannot be written.
+    A part that spans the whole clip has empty `start` and `end`, so that the clip keeps its name.
+    Raises UserError if the file cannot be written.
     """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +74,7 @@ def _write_picture(picture: np.ndarray, output: Path) -> None:
 
 
 def output_names(output: str, path: Path, found: Found, several: bool) -> list[str]:
-    """One name for each part; of several inputs, files in the folder `output` with the inputs' names."""
+    """One output name for each part; for several inputs, files in the folder `output` named like the inputs."""
     if several:
         output = str(Path(output) / (path.stem + (".png" if is_image(path) else ".mp4")))
     if len(found.parts) == 1:

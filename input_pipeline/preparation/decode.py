@@ -1,4 +1,4 @@
-"""How does a raw clip become RGB frames, one at a time?"""
+"""How is a raw clip decoded into RGB frames, one at a time?"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from input_pipeline.preparation.boxes import Piece, crop_square
+from input_pipeline.preparation.boxes import ClipRange, crop_square
 from input_pipeline.preparation.clips import RawClip
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import missing, read_image
@@ -20,16 +20,16 @@ from maskanim_jax.video.timing import Timing
 
 
 def stream_frames(clip: RawClip) -> tuple[Timing, Frames]:
-    """The times of the frames, and an iterator of (H, W, 3) uint8 RGB frames, as `video.open_frames` reads them.
+    """Returns the frame times and an iterator of (H, W, 3) uint8 RGB frames, as `video.open_frames` reads them.
 
-    One frame is held at a time (a stacked image is one file, is held whole, and has 25 frames per second).
-    Raises UserError, here or while iterating, when the file is missing, of no known kind, or not whole.
+    One frame is in memory at a time; a stacked image is loaded whole and has 25 frames per second.
+    Raises UserError, here or while iterating, when the file is missing, truncated or of unknown kind.
     """
     if not clip.path.exists():
         raise missing(clip.path, "give another")
     if clip.kind == "unknown":
         raise UserError(
-            f"{clip.path} is no clip of a known kind (mp4, m4v, mov, mkv, avi, webm, ts, mts, gif, png, jpg, folder); remove it"
+            f"{clip.path} is not a supported kind of clip (mp4, m4v, mov, mkv, avi, webm, ts, mts, gif, png, jpg, folder); remove it"
         )
     if clip.kind == "stacked":
         return Timing.at_rate(FOLDER_FPS), _stacked(clip.path)
@@ -38,40 +38,40 @@ def stream_frames(clip: RawClip) -> tuple[Timing, Frames]:
 
 
 class SquareFrames(NamedTuple):
-    """What is stored of a clip."""
+    """The frames to store of a clip."""
 
     fps: Fraction
     """Frames per second, exact."""
     frames: Iterator[np.ndarray]
     """(size, size, 3) uint8 each."""
     resampled: bool = False
-    """Whether the clip's own frames are shown at a variable rate."""
+    """Whether the clip had a variable frame rate and was resampled."""
 
 
 def square_frames(clip: RawClip, size: int) -> SquareFrames:
-    """The frame rate and the (size, size, 3) uint8 frames of the clip's piece: its box, or else the centre square.
+    """The frame rate and the (size, size, 3) uint8 frames of the clip's range, cropped to its box or centre square.
 
-    Shards state one rate for a clip. A clip whose frames are shown at a variable rate is resampled to a constant one, so that each frame
-    is seen when the clip shows it: frames that stand longer are repeated. A piece is counted in the clip's own frames.
+    Shards store one frame rate per clip. A clip with a variable rate is resampled to a constant one by
+    repeating frames that are shown longer. Ranges count the clip's original frames.
 
-    Raises UserError, here or while iterating, for whatever keeps the clip from being read; its sentence has the clip's path.
+    Raises UserError with the clip's path, here or while iterating, for anything that prevents reading.
     """
     try:
         timing, frames = stream_frames(clip)
     except (UserError, MemoryError):
         raise
-    except Exception as error:  # one strange file among twenty thousand must not end the preparation of the others
+    except Exception as error:  # one unreadable file in twenty thousand must not stop the others
         raise _strange(clip, error) from error
-    pieces = _pieces(clip, frames, size)
+    pieces = _ranged_frames(clip, frames, size)
     if timing.constant:
         return SquareFrames(timing.rate, pieces)
-    piece = clip.piece or Piece()
-    shown = _resampled(pieces, timing.cut(piece.start, whole=piece.end is None))
+    clip_range = clip.clip_range or ClipRange()
+    shown = _resampled(pieces, timing.cut(clip_range.start, whole=clip_range.end is None))
     return SquareFrames(timing.steady, shown, resampled=True)
 
 
 def _resampled(frames: Iterator[np.ndarray], timing: Timing) -> Iterator[np.ndarray]:
-    """Frames at the timing's steady rate: each as often as its own time asks for."""
+    """Frames at the timing's steady rate, each repeated for as long as it is shown."""
     waiting, count, given = None, 0, 0
     for frame in frames:
         end = timing.slot(timing.start(count))
@@ -84,24 +84,24 @@ def _resampled(frames: Iterator[np.ndarray], timing: Timing) -> Iterator[np.ndar
             yield waiting
 
 
-def _pieces(clip: RawClip, frames: Frames, size: int) -> Iterator[np.ndarray]:
-    piece, seen = clip.piece or Piece(), 0
+def _ranged_frames(clip: RawClip, frames: Frames, size: int) -> Iterator[np.ndarray]:
+    clip_range, seen = clip.clip_range or ClipRange(), 0
     with closing(frames):
         try:
-            for frame in itertools.islice(frames, piece.start, piece.end):
-                yield crop_square(frame, piece.box, size, piece.as_published)
+            for frame in itertools.islice(frames, clip_range.start, clip_range.end):
+                yield crop_square(frame, clip_range.box, size, clip_range.as_published)
                 seen += 1
         except UserError as error:
             text = str(error)
-            raise error if str(clip.path) in text else UserError(f"{clip.path} is left out: {text}") from error
+            raise error if str(clip.path) in text else UserError(f"{clip.path} is skipped: {text}") from error
         except MemoryError:
             raise
         except Exception as error:
             raise _strange(clip, error) from error
-    if piece.end is not None and seen < (1 if piece.as_published else piece.end - piece.start):
-        has = f"{piece.start + seen} frames" if seen else f"no frame {piece.start}"
+    if clip_range.end is not None and seen < (1 if clip_range.as_published else clip_range.end - clip_range.start):
+        has = f"{clip_range.start + seen} frames" if seen else f"no frame {clip_range.start}"
         raise UserError(
-            f"{clip.path} has {has}, but the table of boxes asks for frames {piece.start} to {piece.end}; correct one of them"
+            f"{clip.path} has {has}, but the table of boxes asks for frames {clip_range.start} to {clip_range.end}; correct one of them"
         )
 
 
@@ -114,6 +114,8 @@ def _stacked(path: Path) -> Frames:
     strip = read_image(path)
     side, width = strip.shape[:2]
     if width % side:
-        raise UserError(f"{path} is {width} x {side} pixels, no row of square frames; cut it to a multiple of {side}")
+        raise UserError(
+            f"{path} is {width} x {side} pixels, not a row of square frames; crop it to a multiple of {side}"
+        )
     for left in range(0, width, side):
         yield np.ascontiguousarray(strip[:, left : left + side])

@@ -1,4 +1,4 @@
-"""How do the videos of a published table get here? By yt-dlp, one after the other, or by a list of addresses for whoever fetches them."""
+"""How are the videos of a published table downloaded? With yt-dlp; without it, a list of URLs is written."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from maskanim_jax.utils.atomic_files import atomic_write
 TOOL = "yt-dlp"
 ADDRESSES = "addresses.txt"
 GONE = "gone.json"
-"""In the folder of videos: id to the reason of each video that is gone for good, which is not asked for again."""
+"""In the videos' folder: the id of each video that is permanently gone, with the reason; not requested again."""
 _YOUTUBE = re.compile(r"[\w-]{11}")
 _FOR_GOOD = re.compile(r"unavailable|private|removed|terminated|not exist|deleted|copyright|closed", re.I)
-_FAILURES = 5  # in a row for other reasons: then it is the network, or we are asked to stop
-# Polite: pauses before each video and between requests; a part of a file that is there is gone on with.
+_FAILURES = 5  # in a row for other reasons: then the network is down, or we are rate-limited
+# Polite: pause before each video and between requests; resume partial files.
 _OPTIONS = (
     *("--no-playlist", "--continue", "--no-overwrites", "--no-progress", "--quiet"),
     *("--sleep-requests", "1", "--sleep-interval", "2", "--max-sleep-interval", "6", "--retries", "3"),
@@ -31,10 +31,11 @@ _OPTIONS = (
 
 
 def download(table: Table, folder: Path) -> list[str]:
-    """Fetches the videos that are missing in `folder`; returns what there is to say.
+    """Downloads the videos that are missing in `folder`; returns messages for the user.
 
-    May be stopped at any time and started again. Videos that are gone for good are noted in FOLDER/gone.json. Without yt-dlp the
-    addresses are written to FOLDER/addresses.txt instead. Raises UserError when the folder can't be written or downloads keep failing.
+    It can be stopped and restarted at any time. Permanently missing videos are listed in
+    FOLDER/gone.json. Without yt-dlp, the URLs are written to FOLDER/addresses.txt instead. Raises
+    UserError when the folder can't be written or downloads keep failing.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +57,7 @@ def download(table: Table, folder: Path) -> list[str]:
 
 
 def address(video: str) -> str:
-    """Where a video is on YouTube."""
+    """The URL of a video on YouTube."""
     return f"https://www.youtube.com/watch?v={video}"
 
 
@@ -85,17 +86,19 @@ def _fetch(ids: Sequence[str], folder: Path, gone: dict[str, str]) -> list[str]:
         failures += 1
         if failures == _FAILURES:
             raise UserError(
-                f"{TOOL} failed for {failures} videos in a row (the last: {reason[:200]}): wait, then give the same command, which goes on"
+                f"{TOOL} failed for {failures} videos in a row (the last: {reason[:200]}): wait, then repeat the command to resume"
             )
     return [
-        f"{fetched} of {len(ids)} videos were downloaded to {folder}; {len(gone)} are gone for good ({folder / GONE})"
+        f"{fetched} of {len(ids)} videos were downloaded to {folder}; {len(gone)} are permanently gone ({folder / GONE})"
     ]
 
 
 def _nothing(wanted: Sequence[str], gone: dict[str, str]) -> list[str]:
     other = [video for video in wanted if video not in gone]
     if other:
-        return [f"{len(other)} videos, such as {other[0]}, are not on YouTube: get them from the set's owners"]
+        return [
+            f"{len(other)} videos, such as {other[0]}, are not on YouTube: get them from the owners of the data set"
+        ]
     return []
 
 

@@ -1,7 +1,8 @@
-"""Which clips does an authors' table of Tai-Chi-HD, VoxCeleb or UvA-NEMO ask for, and which of them can be cut from the videos here?
+"""Which clips does a published table of Tai-Chi-HD, VoxCeleb or UvA-NEMO list, and which can be cut from my videos?
 
-A table has the columns video_id, start, end, bbox, fps, width, height, partition and perhaps person_id. `start` and `end` count frames at
-`fps`; `bbox` is left-top-right-bottom in pixels of `width` x `height`. Videos of other rates and sizes are cut at the same time and place.
+A table has the columns video_id, start, end, bbox, fps, width, height, partition and optionally
+person_id. `start` and `end` count frames at `fps`; `bbox` is left-top-right-bottom in pixels of
+`width` x `height`. For videos of other rates and sizes, times and boxes are converted.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.preparation.boxes import MAX_BYTES, MAX_NUMBER, Box, Piece
+from input_pipeline.preparation.boxes import MAX_BYTES, MAX_NUMBER, Box, ClipRange
 from input_pipeline.preparation.clips import SPLITS, RawClip, identity_of, kind_of
 from maskanim_jax.errors import UserError, check_size
 
@@ -27,9 +28,9 @@ PAPERS: dict[str, dict[str, dict[str, int]]] = {
     "voxceleb_256": {"FOMM": {"train": 12331, "test": 444}, "Perturbed Masks": {"train": 18556, "test": 485}},
     "uva_nemo": {"FOMM": {"train": 1116, "test": 124}},
 }
-"""Clips that the papers had, by set and paper: many videos are gone since the tables were made."""
+"""Number of clips in each paper, by data set and paper: many videos have been removed since then."""
 _BOX = re.compile(r"\s*" + r"-".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*")
-_IN_BRACKETS = re.compile(r"\[([\w-]{11})\]$")  # as yt-dlp names files when nobody tells it otherwise
+_IN_BRACKETS = re.compile(r"\[([\w-]{11})\]$")  # yt-dlp's default file names
 _VIDEO_KINDS = ("video", "gif", "folder")
 
 
@@ -44,29 +45,29 @@ class Published:
     split: str
     start: int
     end: int
-    """The first frame left out; both are counted at `fps`."""
+    """Exclusive; both count frames at `fps`."""
     fps: Fraction
     box: tuple[float, float, float, float]
     size: tuple[int, int]
-    """Width and height of the video that the box was measured in."""
+    """Width and height of the video in which the box was measured."""
 
-    def piece(self, fps: Fraction, width: int, height: int) -> Piece:
-        """The part of a video of that rate and size.
+    def clip_range(self, fps: Fraction, width: int, height: int) -> ClipRange:
+        """The range in a video of this rate and size.
 
-        Frame i belongs to the clip when start x fps <= i x table's fps < end x fps. Rates are taken with two decimals, as the table
-        states them: 30000/1001 is its 29.97.
+        Frame i belongs to the clip when start x fps <= i x table's fps < end x fps. Rates are rounded to
+        two decimals, as in the tables: 30000/1001 is 29.97 there.
         """
         rate = Fraction(round(float(fps), 2)).limit_denominator(100)
         start, end = (math.ceil(frame * rate / self.fps) for frame in (self.start, self.end))
         scale = (width / self.size[0], height / self.size[1])
         corners = [int(corner * scale[place % 2]) for place, corner in enumerate(self.box)]
         box: Box = (corners[0], corners[1], corners[2], corners[3])
-        return Piece(start, max(end, start + 1), box, as_published=True)
+        return ClipRange(start, max(end, start + 1), box, as_published=True)
 
 
 @dataclass(frozen=True)
 class Table:
-    """All clips of a table, and what it is of: a key of PAPERS, or "video_folder"."""
+    """All clips of a table, and which data set it is: a key of PAPERS, or "video_folder"."""
 
     path: Path
     rows: tuple[Published, ...]
@@ -81,7 +82,7 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """Reads a table. Raises UserError with the line of a row that cannot be meant."""
+    """Reads a table. Raises UserError with the line of an invalid row."""
     rows: list[Published] = []
     try:
         check_size(path, MAX_BYTES)
@@ -102,9 +103,9 @@ def read_table(path: Path) -> Table:
 
 
 def find_videos(folder: Path) -> dict[str, Path]:
-    """Videos by id in a folder: FOLDER/ID.mp4 and the like, a folder of frames ID, or a name that ends with [ID]. Raises UserError."""
+    """Finds videos by id: files such as FOLDER/ID.mp4, folders of frames ID, names ending in [ID]. Raises UserError."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the one that the videos are in, or make it and add --download")
+        raise UserError(f"{folder} is not a folder: give the folder of the videos, or create it and add --download")
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or kind_of(path) not in _VIDEO_KINDS or path.suffix == ".part":
@@ -117,9 +118,9 @@ def find_videos(folder: Path) -> dict[str, Path]:
 
 
 def clips_of(table: Table, folder: Path) -> tuple[dict[str, list[RawClip]], list[dict[str, str]]]:
-    """The clips that can be cut from the videos in `folder`, by split, and what is left out: {"split", "clip", "reason"} each.
+    """The clips that can be cut from the videos in `folder`, by split, and the others as {"split", "clip", "reason"}.
 
-    Every video that is there is opened for its rate and size. Raises UserError when none is there.
+    Every existing video is opened to read its rate and size. Raises UserError when there is none.
     """
     videos = find_videos(folder)
     clips: dict[str, list[RawClip]] = {split: [] for split in SPLITS}
@@ -136,7 +137,9 @@ def clips_of(table: Table, folder: Path) -> tuple[dict[str, list[RawClip]], list
             left += [{"split": row.split, "clip": row.name, "reason": str(error)} for row in rows]
             continue
         for row in rows:
-            clips[row.split].append(RawClip(path, row.name, identity_of(row.name), kind_of(path), row.piece(*facts)))
+            clips[row.split].append(
+                RawClip(path, row.name, identity_of(row.name), kind_of(path), row.clip_range(*facts))
+            )
     if not any(clips.values()):
         raise UserError(
             f"none of the {len(table.videos())} videos of {table.path} can be read from {folder}: name them ID.mp4, or add --download"
@@ -148,7 +151,7 @@ def clips_of(table: Table, folder: Path) -> tuple[dict[str, list[RawClip]], list
 
 
 def summary(table: Table, folder: Path, splits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """For report.json: `table` and `missing` clips by split, `missing_videos`, and how far `splits` (of the report) is from `papers`."""
+    """For report.json: clips in the `table` and `missing` by split, `missing_videos`, and a comparison with `papers`."""
     videos = find_videos(folder)
     gone = sorted(video for video in table.videos() if video not in videos)
     made = {split: count["clips"] for split, count in splits.items()}
@@ -165,16 +168,16 @@ def summary(table: Table, folder: Path, splits: Mapping[str, Mapping[str, int]])
     }
 
 
-def sentences(about: Mapping[str, Any]) -> list[str]:
-    """What a summary says, a line each, for the command."""
+def messages(about: Mapping[str, Any]) -> list[str]:
+    """The summary as lines for the command."""
     missing, table = about["missing"], about["table"]
     said = []
     if about["missing_videos"]:
         listed = ", ".join(f"{missing[split]} of {table[split]} {split} clips" for split in missing)
-        said.append(f"{len(about['missing_videos'])} videos of the table are missing, and with them {listed}")
+        said.append(f"{len(about['missing_videos'])} videos of the table are missing, which removes {listed}")
     for paper, counts in about["papers"].items():
         listed = " and ".join(f"{count['here']:,} of {count['clips']:,} {split}" for split, count in counts.items())
-        said.append(f"{paper}'s paper had {' and '.join(_of(counts))} clips: here are {listed}")
+        said.append(f"{paper}'s paper had {' and '.join(_of(counts))} clips; here there are {listed}")
     return said
 
 
@@ -213,7 +216,7 @@ def _row(path: Path, line: int, cells: Mapping[str, str | None]) -> Published:
         fps = Fraction(values["fps"])
         size = round(float(values["width"])), round(float(values["height"]))
     except (ValueError, OverflowError, ZeroDivisionError) as error:
-        raise UserError(f"{where} has a cell that is no number: download the table again") from error
+        raise UserError(f"{where} has a cell that is not a number: download the table again") from error
     if not (0 <= start < end <= MAX_NUMBER and 0 < fps <= 1000 and all(0 < side <= 1 << 16 for side in size)):
         raise UserError(
             f"{where} asks for frames {start} to {end} at {values['fps']} a second of {size[0]} x {size[1]}: correct it"
@@ -238,6 +241,6 @@ def _row(path: Path, line: int, cells: Mapping[str, str | None]) -> Published:
 
 
 def _name(video: str, person: str, start: int, end: int) -> str:
-    """As the authors' tool names its files: a `#` in a video's id turns its parts round."""
+    """The file name of the authors' tool: the parts of a video's id around a `#` are reversed."""
     parts: Sequence[str] = [*([person] if person else []), *reversed(video.split("#"))]
     return "#".join([*parts, f"{start:06d}", f"{end:06d}"])

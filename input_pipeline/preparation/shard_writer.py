@@ -1,4 +1,4 @@
-"""How do frames lie in the shards? One record is one encoded frame, in order."""
+"""How are frames stored in shards? One record is one encoded frame, in order."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from maskanim_jax.errors import UserError
 
 ENCODINGS = ("jpeg", "png")
 VERSION = "1.0.0"
-_OPTIONS = "group_size:1,uncompressed"  # a record is read alone; pictures do not compress twice, trying costs 4 times the writing
+_OPTIONS = "group_size:1,uncompressed"  # records are read singly; images do not compress further, and trying makes writing 4 times slower
 
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """What one record says: `frame` is the encoded picture, of `size` x `size` pixels."""
+    """The fields of one record: `frame` is the encoded image of `size` x `size` pixels."""
 
     frame: bytes
     clip: str
@@ -37,8 +37,11 @@ class FrameRecord:
 
 
 def features(size: int, encoding: str) -> tfds.features.FeaturesDict:
-    """frame (size, size, 3) uint8; clip, identity and split as text; index of the frame in its clip, count of the clip's frames and
-    the side in pixels as int32; the frame rate as an exact fraction of two int64."""
+    """The record's features.
+
+    frame: (size, size, 3) uint8; clip, identity, split: text; index of the frame in its clip, count of
+    the clip's frames and size in pixels: int32; the frame rate: an exact fraction of two int64.
+    """
     return tfds.features.FeaturesDict(
         {
             "frame": tfds.features.Image(shape=(size, size, 3), encoding_format=encoding),
@@ -55,11 +58,11 @@ def features(size: int, encoding: str) -> tfds.features.FeaturesDict:
 
 
 def dataset_info(builder: Any, name: str, size: int, encoding: str) -> tfds.core.DatasetInfo:
-    """The description that is written beside the shards. `builder` is a tfds builder or a DatasetIdentity."""
+    """tfds's description of the set. `builder` is a tfds builder or a DatasetIdentity."""
     facts = set_facts(name)
     return tfds.core.DatasetInfo(
         builder=builder,
-        description=f"{facts.title}. One frame a record, clip after clip.",
+        description=f"{facts.title}. One frame per record, clip after clip.",
         homepage=facts.homepage or None,
         citation=facts.citation or None,
         features=features(size, encoding),
@@ -70,7 +73,7 @@ def dataset_info(builder: Any, name: str, size: int, encoding: str) -> tfds.core
 def write_dataset_info(
     folder: Path, name: str, size: int, encoding: str, splits: dict[str, tuple[list[int], int]]
 ) -> None:
-    """Writes what `tfds.builder_from_directory(folder)` needs: `splits` has the records of each shard, and all bytes."""
+    """Writes what `tfds.builder_from_directory(folder)` needs; `splits`: records of each shard, total bytes."""
     identity = tfds.core.dataset_info.DatasetIdentity(
         name=name, version=tfds.core.Version(VERSION), data_dir=str(folder), module_name="input_pipeline.builders"
     )
@@ -81,7 +84,7 @@ def write_dataset_info(
 
 
 def split_infos(folder: Path, name: str, splits: dict[str, tuple[list[int], int]]) -> list[Any]:
-    """tfds's description of the splits, with its default names for the shards."""
+    """tfds's description of the splits, with its default shard names."""
     return [
         tfds.core.SplitInfo(
             name=split,
@@ -114,7 +117,9 @@ class FrameWriter:
     def write(self, record: FrameRecord) -> None:
         """Appends one record."""
         example = self._serializer.get_tf_example(self._features.encode_example(asdict(record)))
-        serialized = example.SerializeToString(deterministic=True)  # else each process orders the fields in its own way
+        serialized = example.SerializeToString(
+            deterministic=True
+        )  # otherwise the order of fields differs between processes
         self._writer.write(serialized)
         self.records += 1
         self.bytes += len(serialized)
@@ -129,7 +134,7 @@ class FrameWriter:
 
 
 def encoder(encoding: str, quality: int) -> Callable[[np.ndarray], bytes]:
-    """A function from an (S, S, 3) uint8 frame to bytes: lossless png, or jpeg with full-size colour (4:4:4).
+    """Returns a function from an (S, S, 3) uint8 frame to bytes: lossless png, or jpeg without chroma subsampling.
 
     Raises UserError for another encoding or a quality outside 1 to 100.
     """

@@ -1,4 +1,4 @@
-"""Where does unfinished work wait? In a hidden folder beside the output, so that a killed preparation goes on where it was."""
+"""Where is unfinished work kept? In a hidden folder beside the output, so that a killed preparation can resume."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from maskanim_jax.errors import UserError
 
 
 @contextmanager
-def work_folder(output: Path, alone: bool) -> Iterator[Path]:
-    """The folder of the parts of `output`. With `alone` nobody else may use it meanwhile; else several workers may share it.
+def work_folder(output: Path, exclusive: bool) -> Iterator[Path]:
+    """The folder for unfinished shards of `output`; locked for others if `exclusive`, else shared by workers.
 
-    On success of the whole, `put_in_place` has emptied it. After a failure it stays if it holds a finished part, and its place is printed.
-    Raises UserError when it cannot be made, or another preparation of the same output is at work.
+    `commit` removes it. After a failure it stays if it holds a finished shard, and its path is printed.
+    Raises UserError when it cannot be created or another preparation is using it.
     """
     folder = _folder_of(output)
     try:
@@ -29,26 +29,26 @@ def work_folder(output: Path, alone: bool) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{folder.parent} cannot be written to ({error.strerror}); choose another --output") from error
     with lock:
-        _lock(lock.fileno(), folder, alone)
-        if alone:
-            for leftover in folder.glob(".*.tmp"):  # of processes that were killed
+        _lock(lock.fileno(), folder, exclusive)
+        if exclusive:
+            for leftover in folder.glob(".*.tmp"):  # of killed processes
                 leftover.unlink(missing_ok=True)
-        if (folder / "old").exists() and not output.exists():  # killed between the two renames of put_in_place
+        if (folder / "old").exists() and not output.exists():  # killed between the two renames of `commit`
             os.rename(folder / "old", output)
         try:
             yield folder
         finally:
             if folder.is_dir():
                 if waiting := sum(1 for _ in folder.glob("*.array_record")):
-                    kept = f"finished shards wait in {folder} ({waiting}): the same command goes on from there"
+                    kept = f"finished shards are kept in {folder} ({waiting}): repeat the command to resume"
                     if sys.exc_info()[0] is not None:
                         print(kept, file=sys.stderr)
-                elif alone:
+                elif exclusive:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def put_in_place(folder: Path, data: Path, output: Path) -> None:
-    """Gives the finished `data` inside `folder` the name `output`; what had that name is removed, with the folder, after that."""
+def commit(folder: Path, data: Path, output: Path) -> None:
+    """Renames the finished `data` inside `folder` to `output`; removes an older `output` and the folder afterwards."""
     old = folder / "old"
     had = output.exists()
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -65,19 +65,19 @@ def put_in_place(folder: Path, data: Path, output: Path) -> None:
 
 
 def check_output(output: Path, overwrite: bool) -> None:
-    """Raises UserError when something else has the name, or when there are shards that may not be replaced."""
+    """Raises UserError when `output` is something else than shards, or shards that may not be replaced."""
     if not output.exists() and not output.is_symlink():
         return
     if output.is_dir() and not any(output.iterdir()):
         return
     if not (output / INDEX).is_file():
-        raise UserError(f"{output} exists and is not a shards folder; choose another --output")
+        raise UserError(f"{output} already exists and is not a shards folder; choose another --output")
     if not overwrite:
-        raise UserError(f"{output} exists; choose another --output, or replace it with --overwrite")
+        raise UserError(f"{output} already exists; choose another --output, or replace it with --overwrite")
 
 
 def _folder_of(output: Path) -> Path:
-    """Beside `output`, or where its missing parents will be: the last step is a rename on one file system."""
+    """Beside `output` or its first existing parent: `commit` is a rename, which needs the same file system."""
     parent, names = output.absolute().parent, [output.name]
     while not parent.exists() and not parent.is_symlink():
         names.insert(0, parent.name)
@@ -87,10 +87,10 @@ def _folder_of(output: Path) -> Path:
     return parent / f".{'.'.join(names)}.partial"
 
 
-def _lock(file: int, folder: Path, alone: bool) -> None:
-    # A file system without locks says so by another OSError; parts are written under names of their own there too.
+def _lock(file: int, folder: Path, exclusive: bool) -> None:
+    # File systems without locks raise another OSError; shards have unique temporary names there too.
     with contextlib.suppress(OSError):
         try:
-            fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another preparation is at work in {folder}; wait until it has ended") from error
+            raise UserError(f"another preparation is running in {folder}; wait until it has finished") from error

@@ -1,6 +1,7 @@
-"""Where in a clip is the subject? By what moves, or by its face.
+"""Where in a clip is the subject? It is found by motion or by its face.
 
-`find_parts` gives one square box a clip, or several with their ranges of frames where the subject travels; `maskanim_jax.crop` cuts them out.
+`find_parts` returns one square box per clip, or several with their ranges of frames if the subject
+travels; `maskanim_jax.crop` cuts them out.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from maskanim_jax.video.reader import FrameSource, open_frames
 
 Finder = Literal["auto", "motion", "face"]
 Detect = Callable[[np.ndarray], Box | None]
-"""(H, W, 3) uint8 to the box of the largest face in its pixels, or None."""
+"""Maps an (H, W, 3) uint8 frame to the pixel box of its largest face, or None."""
 
-_SIDE = 160  # motion is looked for in frames of this longer side
-_MOST = 1000  # analysed frames; of longer clips every second, fourth, ... one
-_BACKGROUND = 64  # frames that the still background is the median of
-_LEAST = 18.0  # change of a colour channel, of 255, that counts; more where the whole frame flickers
-_SPECKS = 0.003  # share of the moving pixels that is left out on each side
-_EVERYTHING = 0.85  # share of the frame's width and height from which on the motion says nothing
-_TRAVEL = 1.5  # a range ends where its box grows beyond this multiple of what one second needs
-_FACES = 64  # frames that are searched for a face
-_TINY = 0.08  # share of the frame's width; smaller faces belong to whole bodies
-_FACE_MARGIN = 0.5  # a face box reaches from brows to chin; heads are shown whole
+_SIDE = 160  # motion is detected in frames whose longer side is this
+_MOST = 1000  # analysed frames; longer clips are subsampled by 2, 4, ...
+_BACKGROUND = 64  # frames whose median is the still background
+_LEAST = 18.0  # threshold on the change of a colour channel, of 255; higher where the whole frame flickers
+_SPECKS = 0.003  # share of the moving pixels that is trimmed on each side
+_EVERYTHING = 0.85  # share of the frame's width and height above which motion is uninformative
+_TRAVEL = 1.5  # a range ends when its box exceeds this multiple of the largest one-second box
+_FACES = 64  # frames searched for a face
+_TINY = 0.08  # share of the frame's width; smaller faces mean that whole bodies are shown
+_FACE_MARGIN = 0.5  # a face box spans brows to chin; the crop shows the whole head
 
 Extent = tuple[float, float, float, float]
 """x0, y0, x1, y1 as shares of the frame, in [0, 1]."""
@@ -47,7 +48,7 @@ class Part(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What one pass over a clip keeps: every `step`-th frame, small; faces by frame number; length; (width, height)."""
+    """Result of one pass over a clip: every `step`-th frame, downscaled; faces by frame number; length; (width, height)."""
 
     small: list[np.ndarray]
     step: int
@@ -57,7 +58,7 @@ class _Look(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What was found in a clip of `length` frames: its parts in order, by which finder, and doubts in words."""
+    """The parts found in a clip of `length` frames, in order, with the finder used and warnings."""
 
     parts: list[Part]
     length: int
@@ -73,24 +74,28 @@ def find_parts(
     detect: Detect | None = None,
     progress: bool = False,
 ) -> Found:
-    """The square boxes around the subject of a video, a gif, a folder of frames or one picture.
+    """Finds square boxes around the subject of a video, a gif, a folder of frames or a single image.
 
-    "motion" takes what differs from the still background, "face" the largest face; "auto" the face if a face back-end is installed and most
-    frames have one that is not tiny, else motion. `margin` is added on each side, as a share of the subject. `box` is taken instead of any
-    search, grown to a square. `detect` replaces the installed face back-end.
+    "motion" takes what differs from the still background, "face" the largest face. "auto" uses faces if
+    a face back-end is installed and most frames have a face that is not tiny, else motion. `margin` is
+    added on each side, as a share of the subject's size. `box` replaces the search and is grown to a
+    square. `detect` replaces the installed face back-end.
 
-    Raises UserError for what cannot be read, where nothing moves, and for a picture without a face back-end or `box`.
+    Raises UserError for unreadable files, when nothing moves, and for a single image without a face
+    back-end or `box`.
     """
     path = Path(path)
     if finder not in get_args(Finder):
-        raise UserError(f"finder is {', '.join(get_args(Finder))}, not {finder!r}")
+        raise UserError(f"finder={finder!r} is unknown: give one of {', '.join(get_args(Finder))}")
     if not 0 <= margin <= 2:
-        raise UserError(f"a margin of {margin} must be a share of the subject from 0 to 2")
+        raise UserError(f"the margin must be from 0 to 2, as a share of the subject, not {margin}")
     with open_frames(path) as frames:
         if detect is None and box is None and finder != "motion":
             detect = _face_back_end(path, required=finder == "face", picture=frames.count == 1)
         if frames.count == 1 and finder == "motion" and box is None:
-            raise UserError(f"{path} is one picture, in which nothing moves; give --finder=face or --box=x0,y0,x1,y1")
+            raise UserError(
+                f"{path} is a single image, in which nothing moves; give --finder=face or --box=x0,y0,x1,y1"
+            )
         seen = _look(frames, detect if box is None and finder != "motion" else None, progress)
     if box is not None:
         square, _ = square_around(_shares(box, seen.size, path), seen.size, 0.0)
@@ -103,17 +108,18 @@ def find_parts(
             extents[index // seen.step] = face
         return _squares(extents, seen, frames.fps, "face", margin + _FACE_MARGIN)
     if finder == "face" or seen.length == 1:
-        raise UserError(f"{path} shows no face that can be found; say where the subject is with --box=x0,y0,x1,y1")
+        raise UserError(f"no face was found in {path}; give the subject's box with --box=x0,y0,x1,y1")
     extents = _moving(np.stack(seen.small))
     if not any(extents):
-        raise UserError(f"nothing moves in {path}; say where the subject is with --box=x0,y0,x1,y1")
+        raise UserError(f"nothing moves in {path}; give the subject's box with --box=x0,y0,x1,y1")
     return _squares(extents, seen, frames.fps, "motion", margin)
 
 
 def square_around(extent: Extent, size: tuple[int, int], margin: float) -> tuple[Box, bool]:
-    """The square of whole pixels around `extent` in frames of `size` (width, height), and whether all of it fits.
+    """The square of whole pixels around `extent` in frames of `size` (width, height), and whether the extent fits.
 
-    It lies inside the frame: moved where it would stick out, and no larger than the frame's shorter side. Sides are even, as video needs.
+    The square is moved into the frame and is at most as large as the frame's shorter side. Its side is
+    even, as video codecs need.
     """
     width, height = size
     x0, y0, x1, y1 = extent[0] * width, extent[1] * height, extent[2] * width, extent[3] * height
@@ -126,7 +132,7 @@ def square_around(extent: Extent, size: tuple[int, int], margin: float) -> tuple
 
 
 def _look(frames: FrameSource, detect: Detect | None, progress: bool) -> _Look:
-    """Reads the clip once; thins the small frames out evenly to `_MOST`, so that memory is bounded."""
+    """Reads the clip once; subsamples evenly to at most `_MOST` frames to bound memory."""
     small: list[np.ndarray] = []
     faces: dict[int, Extent | None] = {}
     step, index, size, inner = 1, -1, (0, 0), (0, 0)
@@ -137,7 +143,7 @@ def _look(frames: FrameSource, detect: Detect | None, progress: bool) -> _Look:
             scale = min(1.0, _SIDE / max(size))
             inner = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
         elif frame.shape[:2] != size[::-1]:
-            raise UserError(f"{frames.path} has frames of several sizes; bring them to one size first")
+            raise UserError(f"{frames.path} has frames of several sizes; resize them to one size first")
         if index % step == 0:
             picture = Image.fromarray(frame).resize(inner, Image.Resampling.BOX)
             small.append(np.asarray(picture))
@@ -150,21 +156,21 @@ def _look(frames: FrameSource, detect: Detect | None, progress: bool) -> _Look:
 
 
 def _moving(small: np.ndarray) -> list[Extent | None]:
-    """Of each small frame, (T, H, W, 3) uint8, the extent of what is not still background."""
+    """For each small frame, (T, H, W, 3) uint8: the extent of what differs from the still background."""
     picked = small[np.linspace(0, len(small) - 1, min(len(small), _BACKGROUND)).round().astype(int)]
     background = np.median(picked, axis=0)
     extents: list[Extent | None] = []
     for frame in small:
         change = np.abs(frame - background).max(axis=-1)
         active = change > max(_LEAST, 3 * float(np.median(change)))
-        # The median filter takes single pixels of noise away.
+        # The median filter removes single noisy pixels.
         clean = np.asarray(Image.fromarray((255 * active).astype(np.uint8)).filter(ImageFilter.MedianFilter(3))) > 0
         extents.append(_extent(clean))
     return extents
 
 
 def _extent(active: np.ndarray) -> Extent | None:
-    """Where the True of (H, W) lie, without the outermost few; None if there are hardly any."""
+    """The extent of the True values of (H, W), without the outermost few; None if there are hardly any."""
     if active.sum() < max(4, active.size * 0.0005):
         return None
     ends = []
@@ -178,14 +184,14 @@ def _extent(active: np.ndarray) -> Extent | None:
 
 
 def _squares(extents: list[Extent | None], seen: _Look, fps: Fraction, finder: str, margin: float) -> Found:
-    """One box for the clip, or for each of its ranges where the subject travels; looked at second by second."""
+    """One box for the clip, or one for each range if the subject travels, in windows of one second."""
     size, count, step = seen.size, seen.length, seen.step
     second = max(1, round(fps / step))
     windows = [
         _union([e for e in extents[i : i + second] if e]) if any(extents[i : i + second]) else None
         for i in range(0, len(extents), second)
     ]
-    ranges: list[tuple[int, Extent | None, float]] = []  # first window, extent of the range, largest of one window
+    ranges: list[tuple[int, Extent | None, float]] = []  # first window, extent of the range, largest side of one window
     for number, window in enumerate(windows):
         if not ranges:
             ranges.append((number, window, _side(window, size)))
@@ -199,17 +205,17 @@ def _squares(extents: list[Extent | None], seen: _Look, fps: Fraction, finder: s
             ranges[-1] = (first, both, largest)
     parts, warnings = [], []
     for (first, extent, _), follow in zip(ranges, [*ranges[1:], None], strict=True):
-        assert extent is not None  # a range starts with a subject, or gets the first one that comes
+        assert extent is not None  # a range starts with a subject, or gets the next one
         end = count if follow is None else follow[0] * second * step
         box, fits = square_around(extent, size, margin)
         parts.append(Part(first * second * step, end, box))
         if finder == "motion" and min(_width(extent), extent[3] - extent[1]) > _EVERYTHING:
             warnings.append(
-                f"nearly all of frames {parts[-1].start} to {end - 1} moves, perhaps the camera: give --box"
+                f"almost everything moves in frames {parts[-1].start} to {end - 1}, perhaps the camera: give --box"
             )
         elif not fits:
             warnings.append(
-                f"the subject of frames {parts[-1].start} to {end - 1} fits no square in {size[0]} x {size[1]}"
+                f"the subject of frames {parts[-1].start} to {end - 1} does not fit into a square in {size[0]} x {size[1]}"
             )
     return Found(parts, count, finder, warnings)
 
@@ -224,7 +230,7 @@ def _width(extent: Extent) -> float:
 
 
 def _side(extent: Extent | None, size: tuple[int, int]) -> float:
-    """Pixels of the longer side."""
+    """The longer side in pixels."""
     return max(_width(extent) * size[0], (extent[3] - extent[1]) * size[1]) if extent else 0.0
 
 
@@ -237,10 +243,10 @@ def _shares(box: Box, size: tuple[int, int], path: Path) -> Extent:
 
 
 def _face_back_end(path: Path, required: bool, picture: bool) -> Detect | None:
-    """dlib's detector of frontal faces, which needs no further file; None if not installed and not required."""
+    """dlib's detector of frontal faces, which needs no weights file; None if not installed and not required."""
     if not is_installed():
         if required or picture:
-            what = f"{path} is a picture, in which nothing moves" if picture else "faces"
+            what = f"{path} is a single image, in which nothing moves" if picture else "faces"
             raise UserError(
                 f"{what}: finding a face needs the extra `face` (pip install 'maskanim_jax[face]'); or give --box=x0,y0,x1,y1"
             )

@@ -1,4 +1,4 @@
-"""Does a shard hold what was meant? Every record is read back, hashed and decoded."""
+"""Was a shard written correctly? Every record is read back, hashed and decoded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from maskanim_jax.errors import UserError
 
 
 def verify_shard(path: Path, clips: list[dict[str, Any]], size: int, encoding: str) -> None:
-    """Reads all records of a shard: they must be the frames of `clips` (name, count, sha256 of the encoded frames), in order.
+    """Checks that a shard's records are the frames of `clips` (name, count, sha256 of encoded frames), in order.
 
     Raises UserError that names the shard and the clip.
     """
@@ -41,12 +41,12 @@ def verify_shard(path: Path, clips: list[dict[str, Any]], size: int, encoding: s
                         raise ValueError(f"record {record} is another frame")
                     record += 1
                 if digest.hexdigest() != clip["sha256"]:
-                    raise ValueError("other bytes were read than written")
+                    raise ValueError("the bytes read differ from those written")
             if record != reader.num_records():
                 raise ValueError(f"{reader.num_records()} records instead of {record}")
         finally:
             reader.close()
-    except Exception as error:  # array_record raises whatever its reader met, and each of them means damage
+    except Exception as error:  # array_record raises many types; all of them mean damage
         raise UserError(
             f"{path} does not read back what was written, at clip {clip['name']} ({error}); check the disk and prepare again"
         ) from error

@@ -1,4 +1,4 @@
-"""Who makes the parts? This process, all cores of this machine, worker i of n machines, or Apache Beam."""
+"""Where are shards made? In this process, on all cores, on worker i of n machines, or with Apache Beam."""
 
 from __future__ import annotations
 
@@ -15,52 +15,55 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from input_pipeline.preparation.shard_jobs import Note, Part, Settings, make_part
+from input_pipeline.preparation.shard_jobs import Settings, ShardManifest, ShardSpec, make_shard
 from maskanim_jax.errors import UserError
 
-Done = Callable[[Part, Note], None]
-"""Called in this process for each part that has been made, in any order."""
+Done = Callable[[ShardSpec, ShardManifest], None]
+"""Called in this process for each finished shard, in any order."""
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def make_parts(parts: Sequence[Part], settings: Settings, folder: Path | None, processes: int, done: Done) -> None:
-    """Makes all parts in so many processes (1: in this one). The files do not depend on the number.
+def make_shards(
+    specs: Sequence[ShardSpec], settings: Settings, folder: Path | None, processes: int, done: Done
+) -> None:
+    """Makes all shards in `processes` processes (1: in this one). The files do not depend on the number.
 
-    Raises UserError like `make_part`, or when a process dies; parts that are finished by then are kept.
+    Raises UserError like `make_shard`, or when a process dies; finished shards are kept.
     """
-    if min(processes, len(parts)) <= 1:
-        for part in parts:
-            done(part, make_part(part, settings, folder))
+    if min(processes, len(specs)) <= 1:
+        for spec in specs:
+            done(spec, make_shard(spec, settings, folder))
         return
-    with _pool(min(processes, len(parts))) as pool:
-        waiting = {pool.submit(make_part, part, settings, folder): part for part in parts}
+    with _pool(min(processes, len(specs))) as pool:
+        waiting = {pool.submit(make_shard, spec, settings, folder): spec for spec in specs}
         try:
             while waiting:
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                     done(waiting.pop(future), future.result())
         except BrokenProcessPool as error:
             raise UserError(
-                "a worker process died, perhaps for want of memory; start the same command again, which goes on, with fewer --workers"
+                "a worker process died, perhaps out of memory; repeat the command with fewer --workers to resume"
             ) from error
 
 
 @dataclass(frozen=True)
 class Beam:
-    """How an Apache Beam pipeline is run: command line arguments (`--runner=...` and the runner's own), or Beam's own objects."""
+    """How to run an Apache Beam pipeline: command line arguments (`--runner=...` etc.), or Beam's own objects."""
 
     arguments: tuple[str, ...] = ()
     options: Any = None
     runner: Any = None
 
 
-def make_parts_on_beam(parts: Sequence[Part], settings: Settings, folder: Path, how: Beam) -> None:
-    """Makes all parts by an Apache Beam pipeline; when nothing is said on the local runner. The runner's workers must see the input and
-    `folder` by the same absolute paths, and have this package.
+def make_shards_on_beam(specs: Sequence[ShardSpec], settings: Settings, folder: Path, how: Beam) -> None:
+    """Makes all shards in an Apache Beam pipeline, by default on the local runner.
 
+    The runner's workers need this package and the same absolute paths for the input and `folder`.
+    The runner's workers need this package and the same absolute paths for the input and `folder`.
     Raises UserError when Beam is not installed or the pipeline fails.
     """
     try:
@@ -73,11 +76,11 @@ def make_parts_on_beam(parts: Sequence[Part], settings: Settings, folder: Path, 
         with beam.Pipeline(runner=how.runner, options=options) as pipeline:
             (
                 pipeline
-                | "Parts" >> beam.Create(list(parts))
-                | "Spread" >> beam.Reshuffle()  # else a runner may fuse the steps and make all parts in one worker
+                | "Parts" >> beam.Create(list(specs))
+                | "Spread" >> beam.Reshuffle()  # otherwise a runner may fuse the steps into one worker
                 | "Make" >> beam.Map(_make_quietly, settings, folder)
             )
-    except Exception as error:  # runners wrap what a worker raised in exceptions of their own
+    except Exception as error:  # runners wrap a worker's exception in their own
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__ or cause.__context__
@@ -85,15 +88,15 @@ def make_parts_on_beam(parts: Sequence[Part], settings: Settings, folder: Path, 
         raise UserError(f"Beam stopped: {first}") from error
 
 
-def share(parts: Sequence[Part], worker: tuple[int, int]) -> list[Part]:
-    """The parts that worker i of n makes: every n-th."""
+def share(specs: Sequence[ShardSpec], worker: tuple[int, int]) -> list[ShardSpec]:
+    """The shards of worker i of n: every n-th."""
     index, count = worker
-    return list(parts)[index::count]
+    return list(specs)[index::count]
 
 
-def _make_quietly(part: Part, settings: Settings, folder: Path) -> str:
-    make_part(part, settings, folder)
-    return part.stem
+def _make_quietly(spec: ShardSpec, settings: Settings, folder: Path) -> str:
+    make_shard(spec, settings, folder)
+    return spec.stem
 
 
 @contextmanager
@@ -114,7 +117,7 @@ def _pool(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin() -> None:
-    """A worker leaves Ctrl-C to its parent, and does not outlive it, even where that is killed."""
+    """Makes a worker ignore Ctrl-C, which its parent handles, and exit when the parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,4 +1,4 @@
-"""How is the puppet data set drawn to disk? `python -m input_pipeline.puppets --output=ROOT`."""
+"""How do I draw the puppets data set? `python -m input_pipeline.puppets --output=ROOT`."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ def main() -> None:
         prog="python -m input_pipeline.puppets",
         description="Draws videos of articulated figures: folders of PNG frames in ROOT/train, ROOT/validation, ROOT/test.",
     )
-    parser.add_argument("--output", type=user_path, required=True, help="ROOT, the folder to make")
+    parser.add_argument("--output", type=user_path, required=True, help="ROOT, the folder to create")
     parser.add_argument("--size", type=int, default=64, help="side of a frame, 32 to 512 pixels (default 64)")
-    parser.add_argument("--train_identities", type=int, default=200, help="figures to train with (default 200)")
+    parser.add_argument("--train_identities", type=int, default=200, help="identities for training (default 200)")
     parser.add_argument(
         "--validation_identities",
         type=int,
         default=20,
-        help="other figures that choose the checkpoint; 0: no such split (default 20)",
+        help="identities that choose the best checkpoint; 0: no validation split (default 20)",
     )
-    parser.add_argument("--test_identities", type=int, default=20, help="other figures to test with (default 20)")
-    parser.add_argument("--clips_per_identity", type=int, default=2, help="videos of each figure (default 2)")
-    parser.add_argument("--frames", type=int, default=24, help="frames of each video, 12 a second (default 24)")
-    parser.add_argument("--seed", type=int, default=0, help="another seed draws other figures (default 0)")
+    parser.add_argument("--test_identities", type=int, default=20, help="identities for testing (default 20)")
+    parser.add_argument("--clips_per_identity", type=int, default=2, help="videos per identity (default 2)")
+    parser.add_argument("--frames", type=int, default=24, help="frames per video, at 12 per second (default 24)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the figures (default 0)")
     parser.add_argument(
         "--version",
         type=int,
         default=VERSIONS[-1],
         choices=VERSIONS,
-        help="of the drawing; 1: one build in many colours; 2: builds and clothes that differ (default)",
+        help="version of the drawing; 1: one body shape in many colours; 2: varied bodies and clothes (default)",
     )
     parser.add_argument(
         "--truth",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="also write true silhouettes and joints, ROOT/truth/SPLIT/CLIP.npz (default: yes)",
+        help="also write true silhouettes and joints to ROOT/truth/SPLIT/CLIP.npz (default: yes)",
     )
     options = vars(parser.parse_args())
     write_dataset(options.pop("output"), **options)

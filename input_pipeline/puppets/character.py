@@ -1,7 +1,7 @@
-"""How is a puppet of version 2 built and dressed? Body, head, clothes, colours, all from a seed.
+"""What does a version 2 puppet look like? Body, head, clothes and colours all follow from a seed.
 
-Version 1 (`identity.py`) has one build in many colours; here limbs, torso and head have proportions of
-their own, and hats, skirts, capes, tails and wings change the outline.
+Version 1 (`identity.py`) has one body shape in many colours; here limbs, torso and head vary in
+proportion, and hats, skirts, capes, tails and wings change the outline.
 """
 
 from __future__ import annotations

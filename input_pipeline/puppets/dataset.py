@@ -1,4 +1,4 @@
-"""Which puppet clips are there, and how do they lie on disk? Frames as PNG, the truth beside them."""
+"""Which puppet clips are there, and how are they stored? As PNG frames, with the ground truth beside them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Clip:
 
 
 class Truth(NamedTuple):
-    """What is known of a clip because it was drawn."""
+    """The ground truth of a drawn clip."""
 
     silhouettes: np.ndarray  # (T, H, W) uint8, coverage, 255 is all
     joints: np.ndarray  # (T, J, 2) float32 pixels, x then y, pixel centres at integers, order of JOINT_NAMES
@@ -99,7 +99,7 @@ def render_clip(clip: Clip, size: int) -> Iterator[Rendering]:
 
 
 def true_animation(identity_clip: Clip, driving_clip: Clip, size: int) -> Iterator[Rendering]:
-    """The identity of one clip, before its own background, in the poses of another: the right animation."""
+    """The ground truth of an animation: the identity of one clip, on its background, in the poses of another."""
     identity = identity_of(identity_clip)
     for pose in trajectory(driving_clip.seed, driving_clip.pose, driving_clip.frames):
         yield render(identity, pose, size)
@@ -118,7 +118,7 @@ def write_dataset(
     validation_identities: int = 0,
     version: int = 1,
 ) -> None:
-    """Draws all splits into `root`, which appears only when complete; does nothing if it is there already.
+    """Draws all splits into `root`, which appears only when complete; does nothing if it already exists.
 
     ROOT/SPLIT/CLIP/000000.png ... and clip.json (frame rate), ROOT/truth/SPLIT/CLIP.npz, ROOT/puppets.json
     (all settings).
@@ -195,7 +195,7 @@ def load_truth(root: Path, split: str, clip: str) -> Truth:
         with np.load(path, allow_pickle=False) as arrays:
             return Truth(arrays["silhouettes"], arrays["joints"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} holds no truth: draw the puppets again, with --truth.") from error
+        raise UserError(f"{path} holds no ground truth: draw the puppets again, with --truth.") from error
 
 
 def _check(what: str, value: int, low: int, high: int) -> None:
@@ -208,7 +208,7 @@ def _is_there(root: Path, settings: dict[str, object], splits: dict[str, list[Cl
     if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
         return False
     if not (root / SETTINGS_FILE).is_file():
-        raise UserError(f"{root} is there and is no puppets folder: choose another one or move it away.")
+        raise UserError(f"{root} already exists and is not a puppets folder: choose another one or move it away.")
     there = load_settings(root)
     compared = {*settings, "validation_identities"}
     other = sorted(name for name in compared if there.get(name) != settings.get(name))

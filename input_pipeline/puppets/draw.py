@@ -1,4 +1,4 @@
-"""What does a puppet in a pose look like, where exactly is it, and where are its joints?"""
+"""How is a puppet in a pose drawn, together with its true silhouette and joints?"""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DIRECTIONS = np.stack([np.cos(_TURNS), np.sin(_TURNS)], axis=1)
 
 
 class Rendering(NamedTuple):
-    """One drawn frame and its truth. A pixel's centre has integer coordinates: the top left one is (0, 0)."""
+    """One drawn frame and its ground truth. Pixel centres have integer coordinates; the top left is (0, 0)."""
 
     frame: np.ndarray  # (H, W, 3) uint8 RGB
     silhouette: np.ndarray  # (H, W) uint8, the share of the pixel that the figure covers, 255 is all

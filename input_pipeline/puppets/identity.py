@@ -1,4 +1,4 @@
-"""How does a puppet look? Proportions, colours, textures and background of one identity, all from a seed."""
+"""What does a version 1 puppet look like? Proportions, colours, textures and background follow from a seed."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ def _difference(
 def _verdict(direction: int, low: float, high: float) -> str:
     """In words, as far as the interval allows."""
     if low <= 0 <= high:
-        return "not told apart"
+        return "no significant difference"
     if not direction:
         return "less" if high < 0 else "more"
     return "better" if direction * low > 0 else "worse"

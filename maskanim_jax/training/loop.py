@@ -195,11 +195,13 @@ def one_step(
 
 def _write_figures(run: Run, step: int) -> None:
     """Figures of the training steps, what was skipped of the data, and an alarm where something goes wrong."""
-    figures, faults = run.window.close(step), run.setting.stream.faults
+    figures, faults = run.window.close(step), run.setting.stream.bad_records
     if run.folder.leader:
-        run.folder.scalars(step, {**figures, **faults.figures()})
+        run.folder.scalars(step, {**figures, **faults.metrics()})
         run.folder.text(
-            step, *faults.news(), *(f"ALARM: {alarm}" for alarm in run.setting.system.collapse_warnings(figures))
+            step,
+            *faults.drain_messages(),
+            *(f"ALARM: {alarm}" for alarm in run.setting.system.collapse_warnings(figures)),
         )
 
 

@@ -103,7 +103,7 @@ def test_the_crop_keeps_rate_and_sound_and_shows_the_box(puppet, tmp_path):
     path = save_raw(tmp_path / "in.mp4", "libx264", frames, rate=Fraction(30000, 1001), sound="aac")
     main([f"--input={path}", f"--output={tmp_path / 'out.mp4'}", f"--csv={tmp_path / 'b.csv'}"])
     (row,) = read_boxes(tmp_path / "b.csv")["in.mp4"]
-    x0, y0, x1, y1 = row.piece.box
+    x0, y0, x1, y1 = row.clip_range.box
     written = open_frames(tmp_path / "out.mp4")
     assert written.fps == Fraction(30000, 1001)
     result = np.stack(list(written)).astype(int)
@@ -133,15 +133,15 @@ def test_rows_of_ranges_name_their_frames_and_whole_clips_do_not(tmp_path):
     whole, cut = Found([Part(0, 9, box)], 9, "box", []), Found([Part(0, 5, box), Part(5, 9, box)], 9, "", [])
     write_boxes(tmp_path / "b.csv", {"a.mp4": whole, "b,\u00e9.mp4": cut})
     rows = read_boxes(tmp_path / "b.csv")
-    assert rows["a.mp4"][0].piece.suffix == ""
-    assert [row.piece.suffix for row in rows["b,\u00e9.mp4"]] == ["#0-5", "#5-9"]
+    assert rows["a.mp4"][0].clip_range.suffix == ""
+    assert [row.clip_range.suffix for row in rows["b,\u00e9.mp4"]] == ["#0-5", "#5-9"]
 
 
 def test_pictures_need_a_face_or_a_box(tmp_path, monkeypatch):
     picture = tmp_path / "photo.png"
     Image.fromarray(clip(1, 60, 90)[0]).save(picture)
     monkeypatch.setattr(faces, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"photo.png is a picture.*maskanim_jax\[face\].*--box"):
+    with pytest.raises(UserError, match=r"photo.png is a single image.*maskanim_jax\[face\].*--box"):
         find_parts(picture)
     with pytest.raises(UserError, match="nothing moves"):
         find_parts(picture, "motion")
@@ -156,7 +156,7 @@ def test_faces_are_framed_with_the_head_and_small_ones_left_to_motion(tmp_path, 
     assert part == Part(0, 1, (76, 56, 164, 144))
     assert find_parts(puppet[0], detect=lambda frame: (10, 10, 18, 18)).finder == "motion"
     assert find_parts(puppet[0], detect=lambda frame: (10, 10, 50, 50)).finder == "face"
-    with pytest.raises(UserError, match="no face that can be found"):
+    with pytest.raises(UserError, match="no face was found"):
         find_parts(picture, detect=lambda frame: None)
 
 
@@ -178,6 +178,7 @@ def test_what_fails_among_several_is_named_and_the_rest_written(puppet, tmp_path
     assert os.listdir(tmp_path / "cut") == ["p1.mp4"]
 
 
+@pytest.mark.subprocess
 def test_the_command_ends_with_a_sentence(tmp_path):
     command = [sys.executable, "-m", "maskanim_jax.crop", f"--input={tmp_path / 'none.mp4'}", "--csv=b.csv"]
     ended = subprocess.run(command, capture_output=True, text=True)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from few_frames import CLIPS, FRAMES, rewrite, shard_of, stream, take, write_shards
 
-from input_pipeline.bad_records import BadRecord, ShardLost
-from input_pipeline.record import unpack
+from input_pipeline.bad_records import BadRecord, MissingShardError
+from input_pipeline.record import parse
 from input_pipeline.shards import Split, open_split
 from maskanim_jax.errors import UserError
 
@@ -29,7 +29,7 @@ def shards(intact, tmp_path) -> Path:
 
 def flip(shards: Path, clip: int, frame: int, bit: int = 3, where: float = 0.5) -> None:
     """Flips a bit inside the stored picture of a frame."""
-    picture = unpack(open_split(shards, "train")._record(clip, frame)).picture
+    picture = parse(open_split(shards, "train")._record(clip, frame)).picture
     shard = shard_of(shards, clip)
     content = bytearray(shard.read_bytes())
     start = content.find(picture)
@@ -110,7 +110,7 @@ def test_a_shard_cut_short_is_refused_at_the_start_with_the_clips_in_it(shards, 
     shard = shard_of(shards, 0)
     content = shard.read_bytes()
     shard.write_bytes(content[: len(content) // 2 if cut == "half" else 0])
-    with pytest.raises(UserError, match=r"instead of .* cut short .*clips?, from a#1 to .*; prepare") as raised:
+    with pytest.raises(UserError, match=r"instead of .* truncated .*clips?, from a#1 to .*; prepare") as raised:
         open_split(shards, "train")
     assert shard.name in str(raised.value)
 
@@ -166,15 +166,15 @@ def test_damaged_records_are_passed_over_and_counted_when_that_is_allowed(intact
             for key, frame in (("source", instead[1]), ("driving", instead[2])):
                 assert (other[key][row] == (instead[0], frame, 0)).all()
     assert replaced > 5
-    assert pairs.faults.records == 2
-    assert pairs.faults.redrawn >= replaced
-    figures = pairs.faults.figures()
+    assert pairs.bad_records.records == 2
+    assert pairs.bad_records.redrawn >= replaced
+    figures = pairs.bad_records.metrics()
     assert figures["bad_records"] == 2
-    assert figures["redrawn_pairs"] == pairs.faults.redrawn
-    news = pairs.faults.news()
-    assert len(news) == 2
-    assert all("train.array_record-" in line and f"of {FRAMES} so far" in line for line in news)
-    assert pairs.faults.news() == []
+    assert figures["redrawn_pairs"] == pairs.bad_records.redrawn
+    messages = pairs.bad_records.drain_messages()
+    assert len(messages) == 2
+    assert all("train.array_record-" in line and f"of {FRAMES} so far" in line for line in messages)
+    assert pairs.bad_records.drain_messages() == []
 
 
 def test_what_takes_a_damaged_pairs_place_depends_neither_on_threads_nor_processes_nor_on_where_one_entered(shards):
@@ -227,10 +227,10 @@ def test_a_shard_that_disappears_ends_the_stream_with_one_sentence_whatever_may_
     with contextlib.closing(pairs.batches()) as batches:
         next(batches)
         shard.unlink()
-        with pytest.raises(ShardLost, match=r"No such file.*of clip .* put it back") as raised:
+        with pytest.raises(MissingShardError, match=r"No such file.*of clip .* put it back") as raised:
             list(itertools.islice(batches, 40))  # what was read ahead is still given out
     assert str(shard) in str(raised.value)
-    assert pairs.faults.records == 0
+    assert pairs.bad_records.records == 0
 
 
 def test_a_shard_that_shrinks_while_it_is_read_is_lost_not_damaged(shards):
@@ -238,5 +238,5 @@ def test_a_shard_that_shrinks_while_it_is_read_is_lost_not_damaged(shards):
     split.frame(0, 0)
     shard = shard_of(shards, 0)
     shard.write_bytes(shard.read_bytes()[:-100])
-    with pytest.raises(ShardLost, match="cut short or changed"):
+    with pytest.raises(MissingShardError, match="truncated or changed"):
         split.frame(0, 1)

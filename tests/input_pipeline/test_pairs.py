@@ -161,7 +161,7 @@ def test_the_description_states_clips_identities_pairs_and_steps(split):
     [
         ({"batch_size": 19}, "lower batch_size or raise data.num_repeats"),
         ({"batch_size": 6, "sampling": "clip"}, "5 pairs an epoch"),
-        ({"batch_size": 4, "process_count": 3}, "cannot be shared by 3 processes"),
+        ({"batch_size": 4, "process_count": 3}, "multiple of the number of processes, 3"),
         ({"process_index": 2, "process_count": 2}, "process 2 of 2"),
         ({"max_bad_fraction": 1.0}, "data.max_bad_fraction=1.0"),
         ({"max_bad_fraction": -0.1}, "data.max_bad_fraction=-0.1"),

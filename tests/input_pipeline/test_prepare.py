@@ -107,6 +107,7 @@ def test_jpeg_shards_are_close_and_smaller_at_lower_quality(tmp_path):
     assert np.abs(worse.frame(0, 2).astype(int) - split.frame(0, 2)).mean() > 5
 
 
+@pytest.mark.subprocess
 def test_a_stranger_reads_the_shards_with_tfds_alone(root, tmp_path):
     quiet(root, tmp_path / "shards")
     program = (
@@ -130,7 +131,7 @@ def test_a_stranger_reads_the_shards_with_tfds_alone(root, tmp_path):
 
 def test_a_set_of_few_shards_holds_the_same_frames_as_one_of_many(root, tmp_path, monkeypatch):
     quiet(root, tmp_path / "many")
-    monkeypatch.setattr("input_pipeline.preparation.shard_jobs.MOST_SHARDS", 1)
+    monkeypatch.setattr("input_pipeline.preparation.shard_jobs.MAX_SHARDS", 1)
     quiet(root, tmp_path / "few")
     for shards, count in (("many", 2), ("few", 1)):
         assert len(list((tmp_path / shards).glob("*train.array_record*"))) == count
@@ -204,9 +205,9 @@ def test_bad_clips_are_left_out_and_listed_and_the_rest_is_prepared(root, tmp_pa
         "text.mp4": "is not a video",
         "short#1": "1 frame",
         "gone.mp4": "link to nothing",
-        "notes.txt": "known kind",
+        "notes.txt": "supported kind",
         "empty": "holds no frames",
-        "odd.png": "no row of square frames",
+        "odd.png": "not a row of square frames",
     }
     assert reasons.keys() == says.keys()
     for name, reason in reasons.items():
@@ -227,6 +228,7 @@ def test_strict_stops_at_the_first_bad_clip_and_goes_on_once_it_is_mended(root, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "shards"]
 
 
+@pytest.mark.subprocess
 def test_with_nothing_readable_the_command_exits_2_with_one_sentence_and_leaves_nothing(tmp_path):
     (tmp_path / "root/train").mkdir(parents=True)
     (tmp_path / "root/train/text.mp4").write_text("this is no video")

@@ -13,7 +13,7 @@ import pytest
 from clips import save_raw
 from PIL import Image
 
-from input_pipeline.preparation.boxes import Piece, crop_square, read_boxes
+from input_pipeline.preparation.boxes import ClipRange, crop_square, read_boxes
 from input_pipeline.preparation.clips import find_clips, raw_clip, with_boxes
 from input_pipeline.preparation.decode import square_frames
 from input_pipeline.prepare import main, prepare
@@ -188,11 +188,11 @@ def test_a_column_of_identities_is_obeyed(tmp_path):
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ("a,x,2,,,,", "no number"),
-        ("a,5,5,,,,", "which are none"),
-        ("a,-1,5,,,,", "which are none"),
+        ("a,x,2,,,,", "not a number"),
+        ("a,5,5,,,,", "empty range of frames"),
+        ("a,-1,5,,,,", "empty range of frames"),
         (",0,5,,,,", "names no clip"),
-        ("a,0,5,1,1,,", "part of a box"),
+        ("a,0,5,1,1,,", "incomplete box"),
         ("a,0,5,9,1,9,5", "empty box"),
     ],
 )
@@ -220,7 +220,7 @@ def test_boxes_are_cut_at_the_frame_and_refused_outside(tmp_path):
     (tmp_path / "f").mkdir()
     Image.fromarray(frame).save(tmp_path / "f/0.png")
     clip = raw_clip(tmp_path / "f")
-    outside = type(clip)(clip.path, clip.name, clip.identity, clip.kind, Piece(box=(99, 99, 120, 120)))
+    outside = type(clip)(clip.path, clip.name, clip.identity, clip.kind, ClipRange(box=(99, 99, 120, 120)))
     with pytest.raises(UserError, match="outside") as caught:
         list(square_frames(outside, SIZE)[1])
     assert str(clip.path) in str(caught.value)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from input_pipeline.preparation.pipeline import Job, run_merge, run_share
 from input_pipeline.preparation.shard_jobs import Settings
-from input_pipeline.prepare import prepare
+from input_pipeline.prepare import main, prepare
 from input_pipeline.shards import open_split
 from maskanim_jax.errors import UserError
 
@@ -84,6 +84,7 @@ def test_three_processes_write_the_same_bytes_as_one(root, reference, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shards"]
 
 
+@pytest.mark.subprocess
 def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root, reference, tmp_path, trapped):
     (tmp_path / "root").mkdir()
     for split in ("train", "test"):
@@ -110,7 +111,7 @@ def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root,
     again = subprocess.run(
         command(tmp_path / "root", output, "--workers=1"), cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert f"{len(made) + 1} of 11 shards were finished before" in again.stdout  # and the one of the unreadable clip
+    assert f"{len(made) + 1} of 11 shards were already finished" in again.stdout  # and the one of the unreadable clip
     kept = {output / f"video_folder-train.array_record-{number:05d}-of-00007" for number in range(6)}
     assert {path.stat().st_mtime_ns for path in kept} <= set(made.values())
     ours = content(output)
@@ -120,6 +121,7 @@ def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root,
     assert not partial.exists()
 
 
+@pytest.mark.subprocess
 def test_no_process_outlives_a_killed_preparation(tmp_path, trapped):
     (tmp_path / "root/train").mkdir(parents=True)
     for number in range(2):
@@ -190,7 +192,10 @@ def test_shares_made_with_other_settings_are_not_merged(root, tmp_path):
 def test_two_preparations_of_one_output_do_not_meet(root, tmp_path):
     from input_pipeline.preparation.staging import work_folder
 
-    with work_folder(tmp_path / "shards", alone=True), pytest.raises(UserError, match="another preparation is at work"):
+    with (
+        work_folder(tmp_path / "shards", exclusive=True),
+        pytest.raises(UserError, match="another preparation is running"),
+    ):
         prepare(root, tmp_path / "shards", size=SIZE, progress=False)
 
 
@@ -204,7 +209,7 @@ def test_a_changed_clip_is_made_again_and_the_others_are_kept(root, tmp_path, ca
         prepare(root, output, size=SIZE)
     finally:
         (folder / "0.png").write_bytes(before)
-    assert "9 of 10 shards were finished before" in capsys.readouterr().out
+    assert "9 of 10 shards were already finished" in capsys.readouterr().out
     assert open_split(output, "test").frame(0, 0).min() > 250
 
 
@@ -219,12 +224,10 @@ def test_a_kill_between_the_two_renames_of_overwriting_loses_nothing(root, refer
 
 
 @pytest.mark.parametrize("worker", ["4/4", "x", "-1/3", "1"])
-def test_impossible_shares_are_refused(root, tmp_path, worker):
-    done = subprocess.run(
-        command(root, tmp_path / "shards", f"--worker={worker}"), cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "give i/n" in done.stderr
+def test_impossible_shares_are_refused(root, tmp_path, monkeypatch, worker):
+    monkeypatch.setattr(sys, "argv", command(root, tmp_path / "shards", f"--worker={worker}")[2:])
+    with pytest.raises(UserError, match="give i/n"):
+        main()
 
 
 def test_a_disk_fault_while_writing_is_found_before_the_shard_counts(root, tmp_path, monkeypatch):
@@ -268,20 +271,14 @@ def test_without_beam_its_option_says_what_to_install(root, tmp_path, monkeypatc
         prepare(root, tmp_path / "shards", size=SIZE, progress=False, beam=[])
 
 
-def test_checking_finds_the_same_and_writes_nothing(root, tmp_path, reference):
+def test_checking_finds_the_same_and_writes_nothing(root, tmp_path, reference, monkeypatch, capsys):
     before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-m", "input_pipeline.prepare", f"--input={root}", "--check", f"--size={SIZE}", "--workers=1"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["prepare", f"--input={root}", "--check", f"--size={SIZE}", "--workers=1"])
+    assert main() == 0
+    said = capsys.readouterr().out
     counted = json.loads(reference["report.json"])["splits"]["train"]
-    assert (
-        f"train: {counted['clips']} clips of {counted['identities']} identities, {counted['frames']} frames"
-        in done.stdout
-    )
-    assert "bad.mp4 is not a video" in done.stdout
-    assert "nothing was written" in done.stdout
+    assert f"train: {counted['clips']} clips of {counted['identities']} identities, {counted['frames']} frames" in said
+    assert "bad.mp4 is not a video" in said
+    assert "nothing was written" in said
     assert sorted(tmp_path.rglob("*")) == before

@@ -59,16 +59,16 @@ def prepared(monkeypatch, *flags):
 )
 def test_frames_are_those_of_the_same_times(tmp_path, rate, frames):
     row = read_table(table(tmp_path / "taichi.csv", "abc,10,20,8-4-40-44,29.97,64,48,train")).rows[0]
-    piece = row.piece(rate, 64, 48)
-    assert (piece.start, piece.end) == frames
+    clip_range = row.clip_range(rate, 64, 48)
+    assert (clip_range.start, clip_range.end) == frames
     assert all(10 * round(float(rate), 2) <= i * 29.97 + 1e-9 < 20 * round(float(rate), 2) for i in range(*frames))
     assert not 10 * round(float(rate), 2) <= (frames[0] - 1) * 29.97 + 1e-9
 
 
 def test_the_box_is_scaled_to_the_video_and_truncated(tmp_path):
     row = read_table(table(tmp_path / "taichi.csv", "abc,10,20,9-5-41-45,25,64,48,train")).rows[0]
-    assert row.piece(Fraction(25), 64, 48).box == (9, 5, 41, 45)
-    assert row.piece(Fraction(25), 96, 120).box == (13, 12, 61, 112)
+    assert row.clip_range(Fraction(25), 64, 48).box == (9, 5, 41, 45)
+    assert row.clip_range(Fraction(25), 96, 120).box == (13, 12, 61, 112)
 
 
 def test_names_and_identities_are_those_of_the_authors_tool(tmp_path):
@@ -88,7 +88,7 @@ def test_names_and_identities_are_those_of_the_authors_tool(tmp_path):
         ("abc,20,10,0-0-4-4,25,8,8,train", "line 2 of .* frames 20 to 10"),
         ("abc,1,10,0-0-4,25,8,8,train", "line 2 .*box '0-0-4'"),
         ("abc,1,10,4-0-4-4,25,8,8,train", "empty box"),
-        ("abc,x,10,0-0-4-4,25,8,8,train", "no number"),
+        ("abc,x,10,0-0-4-4,25,8,8,train", "not a number"),
         ("abc,1,10,0-0-4-4,0,8,8,train", "at 0 a second"),
         ("abc,1,10,0-0-4-4,25,8,8,dev", "partition 'dev'"),
         ("a/b,1,10,0-0-4-4,25,8,8,train", "names no video"),
@@ -155,8 +155,8 @@ def test_a_published_table_becomes_shards(videos, tmp_path, monkeypatch, capsys)
     assert about["missing"] == {"train": 1, "test": 1}
     assert about["papers"]["FOMM"]["train"] == {"clips": 3049, "here": 2}
     said = capsys.readouterr().out
-    assert "2 videos of the table are missing, and with them 1 of 3 train clips, 1 of 2 test clips" in said
-    assert "here are 2 of 3,016 train and 1 of 125 test" in said
+    assert "2 videos of the table are missing, which removes 1 of 3 train clips, 1 of 2 test clips" in said
+    assert "here there are 2 of 3,016 train and 1 of 125 test" in said
 
 
 def test_flags_that_do_not_go_together_are_a_sentence(videos, tmp_path, monkeypatch):
@@ -215,7 +215,7 @@ def test_downloads_fetch_what_is_missing_and_never_ask_twice_for_what_is_gone(vi
 
 def test_downloads_end_when_they_keep_failing(tmp_path, fake):
     rows = [f"lostlostl{number},5,9,0-0-4-4,25,8,8,test" for number in range(10, 20)]
-    with pytest.raises(UserError, match=r"5 videos in a row .*429.*goes on"):
+    with pytest.raises(UserError, match=r"5 videos in a row .*429.*to resume"):
         download(read_table(table(tmp_path / "t.csv", *rows)), tmp_path / "videos")
     assert len(fake()) == 5
 

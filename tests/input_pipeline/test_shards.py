@@ -17,7 +17,7 @@ from PIL import Image
 
 from input_pipeline import record
 from input_pipeline.pairs import PairStream
-from input_pipeline.record import decode, unpack
+from input_pipeline.record import decode, parse
 from input_pipeline.shards import Split, open_split
 
 MANY = 20_000
@@ -72,7 +72,7 @@ def test_a_picture_that_is_not_whole_or_of_another_size_is_refused(monkeypatch, 
 @pytest.mark.parametrize("record", [b"", b"\xff\xd8\xff", bytes(40)])
 def test_bytes_that_are_no_record_are_refused(record):
     with pytest.raises(ValueError):
-        unpack(record)
+        parse(record)
 
 
 def test_frames_come_back_as_they_were_stored_and_into_the_place_that_is_given(shards):

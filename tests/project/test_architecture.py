@@ -126,6 +126,18 @@ def test_the_table_names_every_folder_from_the_ground_up():
         below.add(name)
 
 
+def test_the_page_shows_the_same_table():
+    """docs/architecture.md has a row for every folder, with the folders that it may import in the last column."""
+    rows = [
+        line.strip("|").split("|")
+        for line in (ROOT / "docs" / "architecture.md").read_text().splitlines()
+        if line[:1] == "|"
+    ]
+    shown = {row[0].strip().strip("`"): row[-1].replace("`", "").replace(",", "").split() for row in rows}
+    for name, row in MAY_IMPORT.items():
+        assert shown.get(name) == row.split(), f"docs/architecture.md does not show what {name} may import"
+
+
 @pytest.mark.parametrize("name", [*sorted(GROUND), *MAY_IMPORT])
 def test_a_folder_imports_only_what_it_stands_on(name):
     allowed = {*MAY_IMPORT.get(name, "").split(), *GROUND, name}

@@ -15,6 +15,8 @@ from maskanim_jax.systems.fomm.discriminator import Discriminator, InstanceNorm,
 from maskanim_jax.systems.fomm.equivariance import draw_warp, warp_frames
 from maskanim_jax.systems.fomm.losses import adversarial_losses, discriminator_loss, losses
 
+pytestmark = pytest.mark.slow
+
 BOTH, CRITIC = {"keypoints", "generator"}, {"discriminator"}
 MOVES = {
     "perceptual": BOTH,
@@ -111,7 +113,7 @@ def test_the_warp_is_drawn_from_the_key(setting, step):
 def test_an_ablation_leaves_its_losses_out(setting, variant, expected):
     c = tiny(adversarial=False)
     if variant in fomm_base.VARIANTS:
-        c = fomm_base.vary(c, variant)
+        c = fomm_base.apply_variant(c, variant)
     else:
         c.loss.equivariance_value = c.loss.equivariance_jacobian = 0.0
     system, frames = build(c), jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.float32)

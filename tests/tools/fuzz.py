@@ -132,7 +132,7 @@ def _json(value):
 
 def _read_record(path):
     try:
-        stored = record.unpack(path.read_bytes())
+        stored = record.parse(path.read_bytes())
         record.decode(stored.picture, np.empty((8, 8, 3), np.uint8))
     except ValueError as error:  # the caller knows shard and clip and makes the sentence
         raise UserError("damaged") from error

@@ -9,7 +9,7 @@ from clips import clip, save, save_raw
 from PIL import Image
 from timed_clips import MS, clicks, timed, times
 
-from input_pipeline.preparation.boxes import Piece
+from input_pipeline.preparation.boxes import ClipRange
 from input_pipeline.preparation.clips import raw_clip
 from input_pipeline.preparation.cropping import write_crop
 from input_pipeline.preparation.decode import square_frames
@@ -133,7 +133,7 @@ def test_a_folder_and_a_shard_are_resampled_to_a_constant_rate(tmp_path):
 
 def test_a_piece_of_a_clip_of_variable_rate_is_counted_in_its_own_frames(tmp_path):
     driving = timed(tmp_path / "a.mp4", UNEVEN, last=500)
-    fps, frames, _ = square_frames(replace(raw_clip(driving), piece=Piece(3, 8)), 32)
+    fps, frames, _ = square_frames(replace(raw_clip(driving), clip_range=ClipRange(3, 8)), 32)
     levels = [round((int(frame.mean()) - 8) / 8) for frame in frames]
     assert sorted(set(levels)) == [3, 4, 5, 6, 7]
     assert levels.count(6) == 15  # half a second
