@@ -1,4 +1,4 @@
-"""What is looked at while training? Pictures and figures of clips that are never trained on."""
+"""What is evaluated during training? Images and metrics of held-out clips."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from maskanim_jax.systems.interface import System, Variables
 from maskanim_jax.video.strips import grid, strip, to_uint8
 
 SHOWN_PAIRS = 6
-"""Pairs in a picture grid."""
+"""Number of pairs in an image grid."""
 
 
 def held_out_figures(measured: Mapping[str, Any]) -> dict[str, float]:
-    """Scalars of a reconstruction for the log."""
+    """Scalar metrics of a reconstruction for the log."""
     figures = {f"test_{key}": measured[key] for key in ("l1", "l1_copy_source", "ratio") if measured[key] is not None}
     return figures | {f"test_mask_{key}": float(value) for key, value in measured.get("mask", {}).items()}
 
 
 def held_out_pictures(system: System, variables: Variables, split: Split, seed: int) -> dict[str, np.ndarray]:
-    """A grid (H, W, 3) uint8 of held-out pairs, each clip's first frame with its middle one: every intermediate picture side by side."""
+    """A grid (H, W, 3) uint8 of all outputs for held-out pairs: each clip's first and middle frame."""
     numbers = list(
         itertools.islice(itertools.cycle(range(len(split.clips))), min(SHOWN_PAIRS, max(2, len(split.clips))))
     )
@@ -48,7 +48,7 @@ def held_out_pictures(system: System, variables: Variables, split: Split, seed: 
 
 
 def held_out_probe(system: System, variables: Variables, split: Split) -> tuple[dict[str, float], list[str]]:
-    """Does the system animate by pose? (figures of `probe` for the log, alarms in words); nothing when there are no two identities."""
+    """(metrics of `probe`, warnings) for the log; empty when there are fewer than two identities."""
     batch = probe_pairs(split)
     if batch is None:
         return {}, []
