@@ -9,8 +9,10 @@ LOCKS := requirements
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DEMO ?= demo
 STUDY ?= study
+# A file's tests stay in one worker, which shares its fixtures; tests/conftest.py puts the files with long tests first.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo study test lint soak lock clean
+.PHONY: demo study test test-fast lint soak lock clean
 
 demo: $(VENV)/installed
 	$(BIN)/python -m maskanim_jax.animate --checkpoint=puppets --example=$(DEMO)/first_minute
@@ -24,7 +26,11 @@ study: $(VENV)/installed
 
 test: $(VENV)/tested lint
 	$(BIN)/python -m maskanim_jax.weights vgg19 || echo "without VGG-19's weights: the tests that need them are skipped"
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(PARALLEL)
+
+# While developing: lint, and the tests that neither compile large programs nor start processes or a browser.
+test-fast: $(VENV)/tested lint
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not subprocess and not browser"
 
 lint: $(VENV)/tested
 	$(BIN)/ruff check .

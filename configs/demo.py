@@ -29,7 +29,7 @@ def demo_run(c: ConfigDict) -> ConfigDict:
     c.data.puppets.train_identities = 200
     c.data.puppets.validation_identities = 10
     c.data.puppets.test_identities = 10
-    c.optim.max_steps = c.optim.cosine_steps = 1000
+    c.optim.max_steps = c.optim.cosine_steps = 1500
     c.optim.max_minutes = 6.0
     c.train.log_every = 25
     c.train.checkpoint_every = 200

@@ -1,4 +1,7 @@
-"""Drawn puppets at 64 x 64: up to two hours on two cores. Missing data is drawn first."""
+"""Drawn puppets at 64 x 64. Missing data is drawn first.
+
+`configs/puppets.py:long` has a constant learning rate and averaged weights, so that you can prolong it at any time.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ from configs import perturbed_masks, small
 
 def get_config(variant: str = "paper") -> ConfigDict:
     """Training never uses the held-out identities, whose true silhouettes are known."""
-    return puppets_run(small.small(perturbed_masks.for_variant(variant)))
+    c = puppets_run(small.small(perturbed_masks.for_variant("paper" if variant == "long" else variant)))
+    return long_run(c) if variant == "long" else c
 
 
 def puppets_run(c: ConfigDict) -> ConfigDict:
@@ -23,8 +27,18 @@ def puppets_run(c: ConfigDict) -> ConfigDict:
     c.data.puppets.test_identities = 20
     c.data.puppets.frames = 24
     c.optim.epochs = 1000
-    c.optim.max_steps = c.optim.cosine_steps = 5000
+    c.optim.max_steps = c.optim.cosine_steps = 16_000
     c.optim.max_minutes = 110.0
     c.train.checkpoint_every = 500
     c.train.image_every = 500
+    return c
+
+
+def long_run(c: ConfigDict) -> ConfigDict:
+    """100,000 steps without a decay that would end the run; raise `optim.max_steps` to prolong it."""
+    c.optim.cosine_steps = 0
+    c.optim.ema = 0.999
+    c.optim.max_steps = 100_000
+    c.optim.max_minutes = 0.0
+    c.train.checkpoint_every = c.train.image_every = 1000
     return c

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Most of the time goes into compiling programs that run once. LLVM's first level leaves XLA's own passes as they are.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+
+
+def pytest_collection_modifyitems(items):
+    """Files with long tests come first, so that of several workers none begins one when the others are done."""
+    weights = Counter()
+    for item in items:
+        marks = {mark.name for mark in item.iter_markers()}
+        weights[item.path] += 10 if "slow" in marks else 3 if marks & {"subprocess", "browser"} else 0.1
+    items.sort(key=lambda item: -weights[item.path])
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +54,15 @@ def compiled_programs_go():
         jax.clear_caches()
         gc.collect()
         trim_host_memory()
+
+
+@pytest.fixture(scope="module")
+def shared_programs():
+    """For files whose runs have few different configs; see the helper."""
+    from shared_programs import shared
+
+    with shared():
+        yield
 
 
 @pytest.fixture(scope="session")

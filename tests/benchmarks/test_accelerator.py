@@ -21,6 +21,8 @@ from benchmarks.accelerator.report import Report  # noqa: E402
 from benchmarks.accelerator.supervisor import Supervisor  # noqa: E402
 from maskanim_jax.errors import UserError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 SMALL = ["--small", "--frame_size=64", "--batches=2", "--animation_batches=1,3", "--precision=float32"]
 LACKING = "grain clu av tensorflow_datasets array_record tqdm h5py jinja2 tensorboardX simplejpeg skimage torch imageio"
 BLOCKED = f"""
@@ -82,6 +84,7 @@ def test_a_part_that_takes_too_long_or_breaks_costs_no_other(tmp_path, handlers,
     assert "| training |" in (tmp_path / "a.md").read_text()
 
 
+@pytest.mark.subprocess
 def test_sigterm_leaves_what_was_found(tmp_path):
     path = tmp_path / "a.json"
     command = [sys.executable, "-c", SUPERVISED, str(path), WORKER]
@@ -100,6 +103,7 @@ def test_sigterm_leaves_what_was_found(tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.subprocess
 def test_it_runs_where_only_jax_and_its_friends_are_installed(tmp_path, monkeypatch, handlers, capfd):
     (tmp_path / "sitecustomize.py").write_text(BLOCKED)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))

@@ -16,6 +16,8 @@ from benchmarks.comparison import engines, start, table
 from benchmarks.comparison.ours import OurSide
 from maskanim_jax.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 BATCH = 4
 CONFIGS = {"small recipe": tiny_config, "released form": tiny_config, "fomm": tiny_fomm}
 

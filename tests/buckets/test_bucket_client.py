@@ -29,6 +29,7 @@ def test_addresses_are_known_in_both_forms_and_local_paths_are_none():
             address_of(wrong)
 
 
+@pytest.mark.subprocess
 def test_objects_are_what_was_written(gcs, tmp_path):
     bucket = Bucket(BUCKET)
     bucket.upload("client/é b/+%.txt", b"hello")
@@ -51,6 +52,7 @@ def test_objects_are_what_was_written(gcs, tmp_path):
     assert set(bucket.list("client/")) == {"client/copy", "client/empty", "client/large"}
 
 
+@pytest.mark.subprocess
 def test_an_object_that_shall_be_new_replaces_none(gcs):
     bucket = Bucket(BUCKET)
     bucket.upload("client/new", b"first", if_absent=True)
@@ -59,6 +61,7 @@ def test_an_object_that_shall_be_new_replaces_none(gcs):
     assert bucket.read("client/new") == b"first"
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_fails_for_a_while_is_done_in_the_end(gcs, tmp_path, fault):
     server, proxy = gcs
@@ -74,6 +77,7 @@ def test_what_fails_for_a_while_is_done_in_the_end(gcs, tmp_path, fault):
     assert [path.name for path in tmp_path.glob("*got*")] == ["got"]
 
 
+@pytest.mark.subprocess
 def test_a_download_is_resumed_where_it_was_cut_off(gcs, tmp_path, monkeypatch):
     _, proxy = gcs
     stored = Bucket(BUCKET).upload("client/resumed", bytes(5 << 20))
@@ -84,6 +88,7 @@ def test_a_download_is_resumed_where_it_was_cut_off(gcs, tmp_path, monkeypatch):
     assert (tmp_path / "got").read_bytes() == bytes(5 << 20)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("fault", FAULTS)
 def test_after_the_patience_it_is_one_sentence_and_status_75(gcs, monkeypatch, capsys, fault):
     _, proxy = gcs
@@ -100,6 +105,7 @@ def test_after_the_patience_it_is_one_sentence_and_status_75(gcs, monkeypatch, c
     assert "client/none" not in bucket.list("client/")  # it is asked again
 
 
+@pytest.mark.subprocess
 def test_a_bucket_that_is_not_there_is_named(gcs):
     for act in (lambda b: b.list(""), lambda b: b.upload("x", b"")):
         with pytest.raises(UserError, match=r"^the bucket gs://no-such-bucket does not exist: make it with") as error:

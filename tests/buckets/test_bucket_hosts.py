@@ -10,6 +10,8 @@ from processes import EIGHT_STEPS, Processes, losses, state_at
 
 from maskanim_jax.buckets.local_paths import fetched
 
+pytestmark = pytest.mark.slow
+
 ROUNDING = 2e-5
 
 
@@ -27,6 +29,7 @@ def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=ROUNDING, atol=1e-6)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("victim", [0, 1])
 def test_two_processes_one_of_them_killed_both_started_again_come_to_the_result_of_one(
     gcs, tiny_shards, alone, tmp_path, monkeypatch, victim

@@ -40,12 +40,14 @@ def of_other_machine(lock, **changed):
     return lock
 
 
+@pytest.mark.subprocess
 def test_a_second_one_is_refused_and_told_who_holds_it(locks):
     locks().acquire()
     with pytest.raises(UserError, match=rf"is in use: process {os.getpid()} on .* trains there; wait .* --workdir"):
         locks().acquire()
 
 
+@pytest.mark.subprocess
 def test_a_released_one_is_taken_at_once_and_its_number_is_not_used_again(locks):
     first, second = locks(), locks()
     first.acquire()
@@ -55,6 +57,7 @@ def test_a_released_one_is_taken_at_once_and_its_number_is_not_used_again(locks)
     assert locks.server.names(locks.prefix) == ["000000002"]
 
 
+@pytest.mark.subprocess
 def test_that_of_a_process_that_was_killed_here_is_taken_at_once(locks, monkeypatch):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     killed = locks()
@@ -68,6 +71,7 @@ def test_that_of_a_process_that_was_killed_here_is_taken_at_once(locks, monkeypa
     locks().acquire()
 
 
+@pytest.mark.subprocess
 def test_that_of_a_machine_that_is_lost_expires(locks):
     lost = of_other_machine(locks())
     lost.acquire()
@@ -79,12 +83,14 @@ def test_that_of_a_machine_that_is_lost_expires(locks):
         lost.check()
 
 
+@pytest.mark.subprocess
 def test_a_sign_of_life_from_far_away_is_believed(locks):
     of_other_machine(locks()).acquire()
     with pytest.raises(UserError, match=r"on far away .* trains there"):
         locks().acquire()
 
 
+@pytest.mark.subprocess
 def test_of_many_that_come_at_once_one_gets_it(locks):
     won, contenders = [], [locks() for _ in range(6)]
 
@@ -104,6 +110,7 @@ def test_of_many_that_come_at_once_one_gets_it(locks):
     won[0].check()
 
 
+@pytest.mark.subprocess
 def test_an_answer_that_was_lost_does_not_lock_out_who_wrote_it(locks, gcs):
     server, _ = gcs
     one = locks()
@@ -112,6 +119,7 @@ def test_an_answer_that_was_lost_does_not_lock_out_who_wrote_it(locks, gcs):
     assert not locks()._create(f"{locks.prefix}000000001")
 
 
+@pytest.mark.subprocess
 def test_one_that_was_taken_over_notices(locks):
     slow = of_other_machine(locks())
     slow.acquire()

@@ -24,6 +24,8 @@ from maskanim_jax.training import experiment, loop
 from maskanim_jax.workdir.logs import read_log
 from maskanim_jax.workdir.saved_config import take_saved_config
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 NOT_COMPARED = ("time", "steps_per_second", "data_wait_share", "text")
 
 
@@ -71,6 +73,7 @@ def prefix_of(run):
     return run.removeprefix(f"gs://{BUCKET}/") + "/"
 
 
+@pytest.mark.subprocess
 def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, run, monkeypatch):
     server, proxy = gcs
     loop.train(config_of(tiny_shards, 3, every=3), run)
@@ -100,6 +103,7 @@ def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, 
     assert str(page) == f"gs:/{BUCKET}/{prefix_of(run)}report.html"
 
 
+@pytest.mark.subprocess
 def test_a_second_training_is_refused(gcs, tiny_shards, run, monkeypatch):
     monkeypatch.setattr("maskanim_jax.buckets.lock.HEARTBEAT_S", 0.1)
     with (
@@ -109,6 +113,7 @@ def test_a_second_training_is_refused(gcs, tiny_shards, run, monkeypatch):
         loop.train(config_of(tiny_shards, 2), run)
 
 
+@pytest.mark.subprocess
 def test_what_was_half_written_does_not_count_and_is_swept(gcs, tiny_shards, alone, run):
     server, _ = gcs
     loop.train(config_of(tiny_shards, 2), run)
@@ -121,6 +126,7 @@ def test_what_was_half_written_does_not_count_and_is_swept(gcs, tiny_shards, alo
     assert not server.names(f"{prefix_of(run)}checkpoints/2000/")
 
 
+@pytest.mark.subprocess
 def test_a_local_leftover_of_a_killed_process_does_not_count(gcs, tiny_shards, alone, run):
     """The bucket decides: another machine may have gone on since."""
     loop.train(config_of(tiny_shards, 2), run)
@@ -135,6 +141,7 @@ def test_a_local_leftover_of_a_killed_process_does_not_count(gcs, tiny_shards, a
     assert not (leftover / "other").exists()
 
 
+@pytest.mark.subprocess
 def test_a_damaged_object_is_named_by_its_address_with_what_to_do(gcs, tiny_shards, run, tmp_path):
     server, _ = gcs
     loop.train(config_of(tiny_shards, 4), run)
@@ -154,6 +161,7 @@ def test_a_damaged_object_is_named_by_its_address_with_what_to_do(gcs, tiny_shar
     assert f"the checkpoint of step 4 was moved to {run}/set_aside/4" in texts
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("fault", ["503", "drop", "cut"])
 def test_a_server_that_fails_for_a_while_is_waited_for(gcs, tiny_shards, alone, run, fault):
     _, proxy = gcs
@@ -172,6 +180,7 @@ def test_a_server_that_fails_for_a_while_is_waited_for(gcs, tiny_shards, alone, 
         assert figures(folder) == figures(alone[0])
 
 
+@pytest.mark.subprocess
 def test_one_that_does_not_come_back_ends_the_run_with_75_and_the_same_command_resumes(
     gcs, tiny_shards, alone, run, monkeypatch
 ):
@@ -190,11 +199,13 @@ def test_one_that_does_not_come_back_ends_the_run_with_75_and_the_same_command_r
         assert figures(folder) == figures(alone[0])
 
 
+@pytest.mark.subprocess
 def test_a_bucket_that_is_missing_is_said_before_training(gcs, tiny_shards):
     with pytest.raises(UserError, match=r"^the bucket gs://no-such-bucket does not exist"):
         loop.train(config_of(tiny_shards, 2), "gs://no-such-bucket/run")
 
 
+@pytest.mark.subprocess
 def test_after_kills_nothing_differs(gcs_session, tiny_shards, tmp_path):
     server, _ = gcs_session
     with Proxy(server, latency=0.02) as slow:

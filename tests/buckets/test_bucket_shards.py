@@ -39,6 +39,7 @@ def shard_names(folder):
     return sorted(json.loads((folder / "clips.json").read_text())["shards"])
 
 
+@pytest.mark.subprocess
 def test_frames_batches_and_fingerprint_are_those_of_a_disk(gcs, shards, tiny_shards):
     config = tiny_config(shards)
     split, local = open_data(config, "train"), open_split(tiny_shards, "train")
@@ -53,6 +54,7 @@ def test_frames_batches_and_fingerprint_are_those_of_a_disk(gcs, shards, tiny_sh
         assert (folder / name).read_bytes() == (tiny_shards / name).read_bytes()
 
 
+@pytest.mark.subprocess
 def test_a_reader_waits_for_the_shard_that_it_needs_and_no_other(gcs, shards, tiny_shards):
     _, proxy = gcs
     late, *_, wanted = shard_names(tiny_shards)
@@ -67,6 +69,7 @@ def test_a_reader_waits_for_the_shard_that_it_needs_and_no_other(gcs, shards, ti
     assert (folder / late).is_file()
 
 
+@pytest.mark.subprocess
 def test_a_second_start_asks_for_no_shard_again_and_other_shards_get_another_folder(gcs, shards, monkeypatch):
     server, proxy = gcs
     folder = ensure_shards(tiny_config(shards))
@@ -81,6 +84,7 @@ def test_a_second_start_asks_for_no_shard_again_and_other_shards_get_another_fol
     assert ensure_shards(tiny_config(shards)) != folder
 
 
+@pytest.mark.subprocess
 def test_what_a_killed_process_has_begun_is_resumed(gcs, shards, tiny_shards, tmp_path):
     _, proxy = gcs
     code = (
@@ -106,6 +110,7 @@ def test_what_a_killed_process_has_begun_is_resumed(gcs, shards, tiny_shards, tm
         assert (folder / name).read_bytes() == (tiny_shards / name).read_bytes()
 
 
+@pytest.mark.subprocess
 def test_many_that_fetch_at_once_fetch_each_shard_once(gcs, shards, tiny_shards):
     _, proxy = gcs
     with ThreadPoolExecutor(3) as pool:  # as three processes
@@ -116,6 +121,7 @@ def test_many_that_fetch_at_once_fetch_each_shard_once(gcs, shards, tiny_shards)
     assert len(fetched) == len(shard_names(tiny_shards))
 
 
+@pytest.mark.subprocess
 def test_a_damaged_shard_is_named_with_its_clip(gcs, shards, tiny_shards):
     server, _ = gcs
     name = next(name for name in shard_names(tiny_shards) if "train" in name)
@@ -128,6 +134,7 @@ def test_a_damaged_shard_is_named_with_its_clip(gcs, shards, tiny_shards):
     assert not (folder / name).exists()
 
 
+@pytest.mark.subprocess
 def test_what_is_missing_or_cut_short_is_said_before_training(gcs, shards, tiny_shards):
     server, _ = gcs
     folder, (first, second, *_) = address_of(shards).folder, shard_names(tiny_shards)
@@ -142,6 +149,7 @@ def test_what_is_missing_or_cut_short_is_said_before_training(gcs, shards, tiny_
         ensure_shards(tiny_config(f"gs://{BUCKET}/nothing"))
 
 
+@pytest.mark.subprocess
 def test_a_server_that_is_gone_ends_the_reader_with_75(gcs, shards, monkeypatch):
     _, proxy = gcs
     monkeypatch.setenv(connection.WAIT, "0.3")
@@ -155,6 +163,7 @@ def test_a_server_that_is_gone_ends_the_reader_with_75(gcs, shards, monkeypatch)
     assert error.value.status == 75
 
 
+@pytest.mark.subprocess
 def test_the_cache_is_bounded_and_what_was_not_used_for_longest_goes(gcs, shards, tiny_shards, monkeypatch):
     server, _ = gcs
     folder = ensure_shards(tiny_config(shards))
@@ -188,6 +197,7 @@ def run_prepare(monkeypatch, *arguments):
     return prepare.main()
 
 
+@pytest.mark.subprocess
 def test_prepare_writes_to_a_bucket_and_inspect_reads_there(gcs, videos, tiny_shards, tmp_path, monkeypatch, capsys):
     server, proxy = gcs
     output = f"gs://{BUCKET}/prepared/shards"

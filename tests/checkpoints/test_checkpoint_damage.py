@@ -18,6 +18,8 @@ from maskanim_jax.training.loop import train
 from maskanim_jax.utils.checksums import SUMS, CorruptFileError, check_sums, write_sums
 from maskanim_jax.workdir.logs import read_log
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 @pytest.fixture(autouse=True)
 def small_system(monkeypatch):

@@ -56,6 +56,7 @@ def test_it_loads_by_its_name_and_a_folder_of_that_name_goes_first(tmp_path, mon
         load_run(Path("puppets"))
 
 
+@pytest.mark.subprocess
 def test_it_animates_the_example_and_moves_the_source(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = (
@@ -128,6 +129,7 @@ def test_what_is_packed_is_what_is_read(tmp_path, monkeypatch):
     }
 
 
+@pytest.mark.subprocess
 def test_it_is_found_where_the_package_lies(tmp_path):
     """As in a wheel: the package copied to another place, run from a third."""
     shutil.copytree(
@@ -147,6 +149,7 @@ def test_it_is_found_where_the_package_lies(tmp_path):
     assert "<perturbed_masks of step" in done.stdout
 
 
+@pytest.mark.subprocess
 def test_the_reader_needs_nothing_heavy():
     spec = importlib.util.find_spec("maskanim_jax.checkpoints.bundled")
     code = "import sys, maskanim_jax.checkpoints.bundled; sys.exit('jax' in sys.modules or 'numpy' in sys.modules)"

@@ -43,6 +43,7 @@ def chosen():
     return Animator(SimpleNamespace(config=None, system=Chosen(), variables=ONE, step=7))
 
 
+@pytest.mark.subprocess
 def test_importing_the_package_imports_nothing_heavy():
     code = (
         "import sys, maskanim_jax; dir(maskanim_jax); maskanim_jax.__version__; maskanim_jax.UserError;"
@@ -210,6 +211,7 @@ def test_a_config_that_is_loaded_knows_its_fields():
         maskanim_jax.load_config("nowhere.py")
 
 
+@pytest.mark.subprocess
 def test_a_notebook_trains_and_animates(tiny_shards, tmp_path):
     """In a process whose flags nobody parsed, with arguments that are not ours, as a notebook's."""
     code = f"""

@@ -28,12 +28,14 @@ def fails(*arguments: str, saying: str) -> str:
     return done.stderr + done.stdout
 
 
+@pytest.mark.subprocess
 def test_an_empty_folder_cannot_be_prepared(tmp_path):
     said = fails(PREPARE, f"--input={tmp_path}", f"--output={tmp_path / 'shards'}", "--size=64", saying=str(tmp_path))
     assert len([line for line in said.splitlines() if line.startswith("error:")]) == 1
     assert not (tmp_path / "shards").exists()
 
 
+@pytest.mark.subprocess
 def test_a_config_without_shards_says_how_to_make_them(tmp_path):
     said = fails(
         MAIN,
@@ -46,6 +48,7 @@ def test_a_config_without_shards_says_how_to_make_them(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("flags", "saying"),
     [
@@ -82,6 +85,7 @@ def test_a_checkpoint_folder_that_is_not_one(kind, tmp_path):
         load_run(path)
 
 
+@pytest.mark.subprocess
 def test_animate_names_the_checkpoint_that_is_none(tmp_path):
     from PIL import Image
 
@@ -132,6 +136,7 @@ def test_other_data_in_the_same_place_are_not_trained_on(tiny_shards, tmp_path):
         train(other, tmp_path / "run")
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     "module",
     [

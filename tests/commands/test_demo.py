@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 from shrunk import SHRUNK
 
+from maskanim_jax.animate import main as animate
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.workdir.logs import read_log
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 
@@ -38,6 +41,7 @@ def demo(tmp_path_factory):
     return done.stdout, folder / "out"
 
 
+@pytest.mark.subprocess
 def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
     last = demo[0].strip().splitlines()[-6:]
     assert "report.html" in last[-2]
@@ -48,12 +52,14 @@ def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
         assert figure in "".join(last)
 
 
+@pytest.mark.subprocess
 def test_the_loss_falls(demo):
     losses = [line["loss_coarse"] + line["loss_fine"] for line in read_log(demo[1]) if "loss" in line]
     assert len(losses) == 4
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.subprocess
 def test_it_leaves_figures_videos_and_a_page(demo):
     workdir = demo[1]
     figures = json.loads((workdir / "reconstruction.json").read_text())
@@ -73,6 +79,7 @@ def test_it_leaves_figures_videos_and_a_page(demo):
         assert wanted in page
 
 
+@pytest.mark.subprocess
 def test_the_animate_command_takes_the_demos_checkpoint(demo, tmp_path):
     driving = tmp_path / "driving"
     driving.mkdir()
@@ -81,14 +88,15 @@ def test_the_animate_command_takes_the_demos_checkpoint(demo, tmp_path):
     for i in range(3):
         Image.fromarray(np.full((40, 50, 3), 60 * i, np.uint8)).save(driving / f"{i}.png")
     Image.fromarray(np.full((70, 60, 3), 90, np.uint8)).save(tmp_path / "source.png")
-    done = run(
-        "maskanim_jax.animate", f"--checkpoint={demo[1]}", f"--source={tmp_path / 'source.png'}", f"--driving={driving}",
+    status = animate([
+        f"--checkpoint={demo[1]}", f"--source={tmp_path / 'source.png'}", f"--driving={driving}",
         f"--output={tmp_path / 'out'}/", "--threshold=100", "--mask_scale=0.9", "--ablation=no_ref",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
+    ])  # fmt: skip
+    assert status == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.png", "000001.png", "000002.png"]
 
 
+@pytest.mark.subprocess
 def test_reconstructing_again_writes_over_the_first_result(demo):
     """The released code dies when its folder exists."""
     settings = [f"--config.{name}={value}" for name, value in SHRUNK.items()]

@@ -151,6 +151,7 @@ def test_a_folder_of_frames_keeps_its_rate(tmp_path):
         assert (found.fps, sum(1 for _ in found)) == (rate, 3)
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("how", ["2>&-", "2> >(exit)", "1>&- 2>&-"])
 def test_a_closed_terminal_ends_no_job(tmp_path, how):
     """Closed, or a pipe that nobody reads: the job goes on, and what is opened next is not written into by others."""

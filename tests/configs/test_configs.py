@@ -28,7 +28,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
 from maskanim_jax.workdir.config import flat_config
 
-EVERY = [taichi, voxceleb, bair, mgif, puppets, demo]
+EVERY = [taichi, voxceleb, bair, mgif, puppets]
 FOMM = [
     *(fomm_taichi, fomm_taichi_adv, fomm_voxceleb, fomm_voxceleb_adv, fomm_bair),
     *(fomm_mgif, fomm_fashion, fomm_nemo, fomm_demo, fomm_puppets),
@@ -41,6 +41,27 @@ def test_every_config_builds_its_system(module, reading):
     config = module.get_config(reading)
     assert config.reference == reading
     assert build(config).frame_size == config.frame_size
+
+
+@pytest.mark.parametrize("start", demo.STARTS)
+def test_the_demo_starts_from_the_bundled_checkpoint_or_from_scratch(start):
+    config = demo.get_config(start)
+    assert config.init_from == ("" if start == "scratch" else start)
+    assert config.data.puppets.seed != puppets.get_config().data.puppets.seed
+    assert build(config).frame_size == config.frame_size
+
+
+def test_the_demo_refuses_another_start():
+    with pytest.raises(UserError, match="puppets or scratch, not 'paper'"):
+        demo.get_config("paper")
+
+
+@pytest.mark.parametrize("module", [puppets, fomm_puppets], ids=lambda m: m.__name__)
+def test_the_long_runs_can_be_prolonged(module):
+    config = module.get_config("long")
+    assert (config.optim.cosine_steps, config.optim.max_steps) == (0, 100_000)
+    assert config.optim.ema > 0
+    assert build(config).frame_size == 64
 
 
 def test_the_papers_reading_of_taichi():
@@ -187,7 +208,7 @@ def test_both_systems_train_on_the_same_pairs_for_the_same_steps_with_nets_of_on
         shared = key.startswith(
             ("data.", "train.", "seed", "frame_size", "batch_size", "num_cpu_devices", "loss.", "optim.")
         )
-        if shared and key != "optim.beta2":
+        if shared and key not in ("optim.beta2", "optim.learning_rate"):  # each system has its own
             assert one[key] == other[key], key
     sizes = [
         sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(build(c).init, jax.random.key(0)).params))

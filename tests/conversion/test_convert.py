@@ -24,6 +24,8 @@ from maskanim_jax.training.loop import train
 from maskanim_jax.workdir.config import write_config
 from maskanim_jax.workdir.logs import read_log
 
+pytestmark = pytest.mark.slow
+
 # -- the names -----------------------------------------------------------------------------------------------------------------------------
 
 

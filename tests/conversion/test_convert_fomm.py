@@ -28,6 +28,8 @@ from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.workdir.config import read_config, write_config
 
+pytestmark = pytest.mark.slow
+
 DISCRIMINATOR = {
     "plain": {},
     "with_discriminator": {"enabled": True},

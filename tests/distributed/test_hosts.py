@@ -41,6 +41,7 @@ def alone(tiny_shards, tmp_path_factory):
     return workdir
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("before", "victim", "after"), [(2, 0, 1), (4, 2, 2)])
 def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
     tiny_shards, alone, tmp_path, before, victim, after
@@ -57,11 +58,11 @@ def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
             assert status == 75, said[-3000:]
             assert f"process {victim} of {before} (127.0.0.1) is lost" in said.replace("(::1)", "(127.0.0.1)")
             assert said.rstrip().endswith("the run goes on from its newest checkpoint")
-    np.testing.assert_allclose(state_at(tmp_path, 4), state_at(alone, 4), rtol=ROUNDING, atol=1e-6)
+    np.testing.assert_allclose(state_at(tmp_path, 4), state_at(alone, 4), rtol=ROUNDING, atol=5e-6)
     with Processes(after, tiny_shards, tmp_path, *EIGHT_STEPS) as resumed:
         for status, said in resumed.ends():
             assert status == 0, said[-3000:]
-    np.testing.assert_allclose(state_at(tmp_path, 8), state_at(alone, 8), rtol=ROUNDING, atol=1e-6)
+    np.testing.assert_allclose(state_at(tmp_path, 8), state_at(alone, 8), rtol=ROUNDING, atol=5e-6)
     found, expected = losses(tmp_path), losses(alone)
     assert list(found) == list(expected) == list(range(1, 9))
     np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=ROUNDING)
@@ -71,25 +72,35 @@ TWO_AT_THE_END = """
 import os, threading
 from maskanim_jax.distributed import peers as hosts
 
-meeting = threading.Barrier(2)
-
-def end():
+def end(meeting):
     meeting.wait()
     hosts._print_final("the sentence")
     os.write(2, b"a line of some other thread")
     os._exit(75)
 
-threading.Thread(target=end).start()
-end()
+for _ in range(20):
+    out, into = os.pipe()
+    child = os.fork()  # the package is imported once
+    if child == 0:
+        os.dup2(into, 2)
+        meeting = threading.Barrier(2)
+        threading.Thread(target=end, args=(meeting,)).start()
+        end(meeting)
+    os.close(into)
+    with os.fdopen(out) as said:
+        text = said.read()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), text.strip())
 """
 
 
+@pytest.mark.subprocess
 def test_of_two_threads_at_the_end_one_says_it_and_nothing_comes_after():
-    for _ in range(20):
-        done = subprocess.run([sys.executable, "-c", TWO_AT_THE_END], capture_output=True, text=True, timeout=60)
-        assert (done.returncode, done.stderr.strip()) == (75, "the sentence")
+    done = subprocess.run([sys.executable, "-c", TWO_AT_THE_END], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["75 the sentence"] * 20
 
 
+@pytest.mark.subprocess
 def test_processes_with_different_commands_do_not_start(tiny_shards, tmp_path):
     with Processes(2, tiny_shards, tmp_path / "run", of_last=["seed=1"]) as run:
         for status, said in run.ends():
@@ -294,10 +305,12 @@ def watched(*roles, also=None):
             process.kill()
 
 
+@pytest.mark.subprocess
 def test_processes_that_end_well_wait_for_each_other():
     assert watched("ends", "late", "ends") == [(0, "")] * 3
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_an_error_of_one_ends_the_others_with_its_sentence_and_status(at):
     roles = ["waits"] * 3
@@ -310,6 +323,7 @@ def test_an_error_of_one_ends_the_others_with_its_sentence_and_status(at):
         )
 
 
+@pytest.mark.subprocess
 def test_a_defect_of_one_has_its_traceback_there_and_a_line_elsewhere():
     (first, here), (second, there) = watched("waits", "defect")
     assert (first, second) == (1, 1)
@@ -317,16 +331,19 @@ def test_a_defect_of_one_has_its_traceback_there_and_a_line_elsewhere():
     assert here.strip() == "error: process 1 of 2 ended with an error: ValueError: a defect"
 
 
+@pytest.mark.subprocess
 def test_processes_that_have_the_same_error_say_it_once_each():
     for status, said in watched("user error", "user error"):
         assert status == 2
         assert said.count("error: DIR is not there: give another\n") >= 1
 
 
+@pytest.mark.subprocess
 def test_processes_that_were_told_to_stop_say_so_by_their_status():
     assert watched("told to stop", "told to stop", "told to stop") == [(75, "")] * 3
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_stands_still_is_lost(victim):
     """As when its machine or the network is gone: its connections stay open, but nothing comes."""

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from collectives import collectives, counted
 from small_system import SmallSystem
-from tiny import tiny_config
+from tiny import smallest_config, tiny_config
 
 from maskanim_jax.distributed.setup import configure_jax
 from maskanim_jax.distributed.sharding import make_mesh, shard_batch
@@ -61,6 +61,7 @@ def losses_by_devices():
     }
 
 
+@pytest.mark.subprocess
 def test_one_two_four_and_eight_devices_give_the_same_losses_with_and_without_parts():
     found = in_subprocess("losses_by_devices()", EIGHT)
     for name, losses in found.items():
@@ -118,16 +119,6 @@ def test_a_batch_that_cannot_be_parted_is_a_sentence(batch, parts):
 # -- talk ------------------------------------------------------------------------------------------------------------------------------
 
 
-def smallest_config():
-    """Perturbed Masks with every kind of layer once: the number of operations does not depend on the sizes."""
-    config = tiny_config()
-    config.frame_size, config.mask.size, config.loss.vgg_layers = 16, 8, ("relu1_1",)
-    config.loss.pyramid_sizes = config.loss.coarse_pyramid_sizes = (16,)
-    for network in (config.mask, config.refine, config.fine):
-        network.num_blocks = 1
-    return config
-
-
 def talk_of_a_step(devices=4):
     """[kind, largest array, numbers] of each collective, and how many batch norms and numbers the networks have."""
     config = smallest_config()
@@ -146,6 +137,8 @@ def talk_of_a_step(devices=4):
     return collectives(lowered.compile().as_text()), norms, numbers
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_step_sends_gradients_and_batch_statistics_and_no_activations():
     found, norms, parameters = in_subprocess("talk_of_a_step()", EIGHT)
     from collectives import Collective

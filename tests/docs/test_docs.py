@@ -199,6 +199,7 @@ def parse(module, arguments, monkeypatch, capsys, where):
         pytest.fail(f"{where}: {capsys.readouterr().err}")
 
 
+@pytest.mark.slow
 def test_what_needs_nothing_runs(place, monkeypatch):
     """In the order of the pages, one after the other in one folder, as a reader would."""
     monkeypatch.chdir(place)

@@ -14,6 +14,8 @@ from shrunk import SHRUNK
 
 from maskanim_jax.checkpoints.bundled import names
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 LIGHTER = {"train.log_every": 2, "loss.vgg_layers": ["relu1_1"], "num_cpu_devices": 1, "train.num_eval_clips": 1}
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"  # compiles in half the time
@@ -67,6 +69,7 @@ def test_pip_gets_every_installed_version_as_a_lower_bound(path, tmp_path, monke
         assert bound.specifier.contains(version(bound.name).split("+")[0], prereleases=True), bound
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif("puppets" not in names(), reason="no checkpoint comes with this copy")
 def test_the_shipped_model_is_animated_and_its_masks_are_shown(tmp_path):
     _, shown = run("animate.ipynb", tmp_path)
@@ -75,6 +78,7 @@ def test_the_shipped_model_is_animated_and_its_masks_are_shown(tmp_path):
     assert (tmp_path / "animation.mp4").stat().st_size > 0
 
 
+@pytest.mark.subprocess
 def test_a_small_model_is_trained_measured_and_shown(tmp_path):
     settings = {name: value for name, value in SHRUNK.items() if not name.startswith(("optim.", "frame_size"))}
     text, shown = run("train.ipynb", tmp_path, STEPS=4, SIZE=32, SETTINGS=settings | LIGHTER)

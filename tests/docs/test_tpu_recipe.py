@@ -48,6 +48,7 @@ def on_hosts():
     return scripts
 
 
+@pytest.mark.subprocess
 def test_there_are_five_commands_with_flags_that_exist():
     assert len(FENCES) == 5
     for fence in FENCES:
@@ -80,6 +81,7 @@ def recorded(folder, lines):
     return record.read_text().splitlines()
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("statuses", "starts"), [((75, 75, 0), 3), ((2,), 1), ((75, 130), 2)])
 def test_a_host_starts_again_after_75_and_no_other_status(tmp_path, statuses, starts):
     env = host(tmp_path, statuses)
@@ -89,6 +91,7 @@ def test_a_host_starts_again_after_75_and_no_other_status(tmp_path, statuses, st
     assert len(set(lines)) == 1
 
 
+@pytest.mark.subprocess
 def test_what_a_host_trains_is_what_main_takes(tmp_path, monkeypatch):
     subprocess.run(["bash", "-c", on_hosts()[1]], env=host(tmp_path, [0]), check=True, timeout=60)
     distributed, dash_m, module, *arguments = shlex.split(recorded(tmp_path, 1)[0])
@@ -108,6 +111,7 @@ def test_what_a_host_trains_is_what_main_takes(tmp_path, monkeypatch):
             flags.FLAGS.unparse_flags()
 
 
+@pytest.mark.subprocess
 def test_what_a_host_installs_stops_at_the_first_failure(tmp_path):
     env = host(tmp_path, [0, 0, 1, 0])
     assert subprocess.run(["bash", "-c", on_hosts()[0]], env=env, timeout=60).returncode == 1

@@ -119,6 +119,7 @@ def test_the_key_of_another_page_is_not_overwritten(trials, tmp_path):
     assert (tmp_path / "page.html").read_text(encoding="utf-8") == page
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 @pytest.mark.parametrize(("per_dataset", "expected"), [(None, 3), (1, 2)])
 def test_a_participant_answers_in_a_browser_and_is_counted(trials, tmp_path, per_dataset, expected):

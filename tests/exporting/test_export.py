@@ -20,6 +20,8 @@ from maskanim_jax.exporting.functions import frames_of, functions_of
 from maskanim_jax.nn.kernels.native.build import disable_native
 from maskanim_jax.video.strips import to_uint8
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("flatbuffers", reason="JAX writes exported functions only with flatbuffers: the extra `export`")
 
 SIZE = 32
@@ -84,6 +86,7 @@ def alone(exported_folder, folder, batch, *blocked):
         return {name: shown[name] for name in shown.files}
 
 
+@pytest.mark.subprocess
 def test_jax_alone_gives_the_same_pictures_in_another_batch(exported):
     run, options, there, folder = exported
     found, wanted = alone(there, folder, 2), own(run, options, folder)
@@ -132,6 +135,7 @@ def test_the_folder_says_what_it_is_and_holds_no_more_than_is_needed(exported):
         assert not [name for name in weights.files if "discriminator" in name or ".norm.mean" in name]
 
 
+@pytest.mark.subprocess
 @ONE
 def test_the_readmes_lines_run(exported):
     run, options, there, folder = exported
@@ -146,6 +150,7 @@ def test_the_readmes_lines_run(exported):
     np.testing.assert_allclose(np.load(folder / "readme.npy"), wanted, atol=CLOSE)
 
 
+@pytest.mark.subprocess
 @ONE
 def test_a_damaged_file_is_named(exported, tmp_path):
     _, _, there, folder = exported
@@ -163,6 +168,7 @@ def test_a_damaged_file_is_named(exported, tmp_path):
     assert "weights.npz is damaged" in done.stderr
 
 
+@pytest.mark.subprocess
 def test_the_command_writes_what_its_runner_runs(runs, tmp_path, capsys):
     folder = runs[1]
     checkpoint = f"--checkpoint={folder / 'masks'}"
@@ -187,7 +193,7 @@ def test_the_command_writes_what_its_runner_runs(runs, tmp_path, capsys):
         (["--platforms=cpu,gpu"], "'gpu', which is none"),
         (["--platforms=cpu,cpu"], "each platform once"),
         (["--batch=0"], "must be at least 1"),
-        (["--format=onnx", "--platforms=cpu"], "leave it away"),
+        (["--format=onnx", "--platforms=cpu"], "omit it"),
         (["--motion=absolute"], "not an option of Perturbed Masks"),
     ],
 )
@@ -197,6 +203,7 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(runs, tmp_path, flags, 
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(
     ("name", "given"),
     [

@@ -29,3 +29,20 @@ def tiny_config(shards: Path | str = "") -> ConfigDict:
     c.train.num_eval_clips = c.train.eval_frames = 2
     c.animate.pairs = 1
     return c
+
+
+def one_step_config(shards: Path | str) -> ConfigDict:
+    """One step, in which all networks learn."""
+    config = tiny_config(shards)
+    config.optim.max_steps, config.refine.start_epoch = 1, 0
+    return config
+
+
+def smallest_config() -> ConfigDict:
+    """Perturbed Masks with every kind of layer once: the number of operations does not depend on the sizes."""
+    config = tiny_config()
+    config.frame_size, config.mask.size, config.loss.vgg_layers = 16, 8, ("relu1_1",)
+    config.loss.pyramid_sizes = config.loss.coarse_pyramid_sizes = (16,)
+    for network in (config.mask, config.refine, config.fine):
+        network.num_blocks = 1
+    return config

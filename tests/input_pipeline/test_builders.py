@@ -57,6 +57,7 @@ def test_a_builder_prepares_what_the_command_prepares(root, tmp_path):
     assert [path.name for path in (tmp_path / "tfds").iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.subprocess
 def test_a_stranger_reads_what_is_stored_of_each_clip(root, tmp_path):
     prepare(root, tmp_path / "shards", size=SIZE, encoding="png", name="bair_256", progress=False)
     program = (

@@ -178,6 +178,7 @@ def test_what_fails_among_several_is_named_and_the_rest_written(puppet, tmp_path
     assert os.listdir(tmp_path / "cut") == ["p1.mp4"]
 
 
+@pytest.mark.subprocess
 def test_the_command_ends_with_a_sentence(tmp_path):
     command = [sys.executable, "-m", "maskanim_jax.crop", f"--input={tmp_path / 'none.mp4'}", "--csv=b.csv"]
     ended = subprocess.run(command, capture_output=True, text=True)

@@ -47,6 +47,7 @@ def test_the_contact_sheet_shows_first_and_last_frames(shards):
         assert sheet[middle, 48].tolist() == [60 * row, 20 * (row + 1), 200]
 
 
+@pytest.mark.subprocess
 def test_the_command_writes_the_sheet_beside_the_shards_and_nothing_into_them(shards):
     before = sorted(path.name for path in shards.iterdir())
     done = subprocess.run(
@@ -73,6 +74,7 @@ def test_verifying_names_the_shard_and_clip_that_are_damaged(shards):
     assert str(shard) in str(caught.value)
 
 
+@pytest.mark.subprocess
 def test_what_is_no_shards_folder_is_a_sentence(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "input_pipeline.inspect", tmp_path], cwd=REPOSITORY, capture_output=True, text=True

@@ -107,6 +107,7 @@ def test_jpeg_shards_are_close_and_smaller_at_lower_quality(tmp_path):
     assert np.abs(worse.frame(0, 2).astype(int) - split.frame(0, 2)).mean() > 5
 
 
+@pytest.mark.subprocess
 def test_a_stranger_reads_the_shards_with_tfds_alone(root, tmp_path):
     quiet(root, tmp_path / "shards")
     program = (
@@ -227,6 +228,7 @@ def test_strict_stops_at_the_first_bad_clip_and_goes_on_once_it_is_mended(root, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["root", "shards"]
 
 
+@pytest.mark.subprocess
 def test_with_nothing_readable_the_command_exits_2_with_one_sentence_and_leaves_nothing(tmp_path):
     (tmp_path / "root/train").mkdir(parents=True)
     (tmp_path / "root/train/text.mp4").write_text("this is no video")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from input_pipeline.preparation.pipeline import Job, run_merge, run_share
 from input_pipeline.preparation.shard_jobs import Settings
-from input_pipeline.prepare import prepare
+from input_pipeline.prepare import main, prepare
 from input_pipeline.shards import open_split
 from maskanim_jax.errors import UserError
 
@@ -84,6 +84,7 @@ def test_three_processes_write_the_same_bytes_as_one(root, reference, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shards"]
 
 
+@pytest.mark.subprocess
 def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root, reference, tmp_path, trapped):
     (tmp_path / "root").mkdir()
     for split in ("train", "test"):
@@ -120,6 +121,7 @@ def test_a_killed_preparation_goes_on_without_making_finished_shards_again(root,
     assert not partial.exists()
 
 
+@pytest.mark.subprocess
 def test_no_process_outlives_a_killed_preparation(tmp_path, trapped):
     (tmp_path / "root/train").mkdir(parents=True)
     for number in range(2):
@@ -222,12 +224,10 @@ def test_a_kill_between_the_two_renames_of_overwriting_loses_nothing(root, refer
 
 
 @pytest.mark.parametrize("worker", ["4/4", "x", "-1/3", "1"])
-def test_impossible_shares_are_refused(root, tmp_path, worker):
-    done = subprocess.run(
-        command(root, tmp_path / "shards", f"--worker={worker}"), cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert "give i/n" in done.stderr
+def test_impossible_shares_are_refused(root, tmp_path, monkeypatch, worker):
+    monkeypatch.setattr(sys, "argv", command(root, tmp_path / "shards", f"--worker={worker}")[2:])
+    with pytest.raises(UserError, match="give i/n"):
+        main()
 
 
 def test_a_disk_fault_while_writing_is_found_before_the_shard_counts(root, tmp_path, monkeypatch):
@@ -271,20 +271,14 @@ def test_without_beam_its_option_says_what_to_install(root, tmp_path, monkeypatc
         prepare(root, tmp_path / "shards", size=SIZE, progress=False, beam=[])
 
 
-def test_checking_finds_the_same_and_writes_nothing(root, tmp_path, reference):
+def test_checking_finds_the_same_and_writes_nothing(root, tmp_path, reference, monkeypatch, capsys):
     before = sorted(tmp_path.rglob("*"))
-    done = subprocess.run(
-        [sys.executable, "-m", "input_pipeline.prepare", f"--input={root}", "--check", f"--size={SIZE}", "--workers=1"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["prepare", f"--input={root}", "--check", f"--size={SIZE}", "--workers=1"])
+    assert main() == 0
+    said = capsys.readouterr().out
     counted = json.loads(reference["report.json"])["splits"]["train"]
-    assert (
-        f"train: {counted['clips']} clips of {counted['identities']} identities, {counted['frames']} frames"
-        in done.stdout
-    )
-    assert "bad.mp4 is not a video" in done.stdout
-    assert "nothing was written" in done.stdout
+    assert f"train: {counted['clips']} clips of {counted['identities']} identities, {counted['frames']} frames" in said
+    assert "bad.mp4 is not a video" in said
+    assert "nothing was written" in said
     assert sorted(tmp_path.rglob("*")) == before

@@ -51,6 +51,7 @@ def test_same_seed_draws_the_same_bytes_and_another_seed_does_not():
     assert drawn(6) != first
 
 
+@pytest.mark.subprocess
 def test_a_fresh_process_draws_the_same_figures():
     code = "from input_pipeline.puppets.identity import *; from input_pipeline.puppets.pose import *;"
     code += "print(repr((draw_identity(1, 2), trajectory(1, 2, 3))))"
@@ -276,6 +277,7 @@ def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, w
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.subprocess
 def test_the_command_ends_with_0_only_on_success(tmp_path):
     command = [
         sys.executable,

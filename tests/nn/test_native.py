@@ -45,6 +45,7 @@ def calls_in(function, *inputs):
     return jax.jit(function).lower(*inputs).as_text().count("@" + build.load().prefix)
 
 
+@pytest.mark.slow
 @without
 @pytest.mark.parametrize(
     ("picture", "channels"),
@@ -68,6 +69,7 @@ def test_values_and_gradients_of_3x3(picture, channels):
     check(conv2d, plain, x, kernel)
 
 
+@pytest.mark.slow
 @without
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 7])
@@ -77,6 +79,7 @@ def test_values_and_gradients_of_other_kernels(padding, size, channels):
     check(lambda x, k: conv2d(x, k, padding), lambda x, k: plain(x, k, padding), x, kernel)
 
 
+@pytest.mark.slow
 @without
 @pytest.mark.parametrize(
     ("picture", "channels"),
@@ -111,6 +114,7 @@ def one_result():
     return found
 
 
+@pytest.mark.subprocess
 @without
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot give a process fewer cores")
 def test_the_number_of_threads_changes_no_bit():
@@ -147,6 +151,7 @@ def sharded_programs():
     return {"difference": difference, "gathers": text.count("all-gather("), "halves": text.count("f32[2,32,32,32]") > 0}
 
 
+@pytest.mark.subprocess
 @without
 def test_each_device_convolves_its_own_part():
     code = f"import sys, json; sys.path.insert(0, {str(HERE)!r}); from test_native import sharded_programs; print(json.dumps(sharded_programs()))"
@@ -197,6 +202,7 @@ int main() {
 """
 
 
+@pytest.mark.subprocess
 @without
 def test_what_a_job_throws_in_any_thread_comes_to_the_caller(tmp_path):
     """A thread that runs out of memory would otherwise end the process, without a sentence."""
@@ -207,6 +213,7 @@ def test_what_a_job_throws_in_any_thread_comes_to_the_caller(tmp_path):
     assert subprocess.run([program], capture_output=True, text=True, timeout=60).stdout.split() == ["caught"] * 3
 
 
+@pytest.mark.subprocess
 @without
 @pytest.mark.skipif(
     not Path("/proc/self/statm").exists(), reason="this system does not say how much memory a process has"

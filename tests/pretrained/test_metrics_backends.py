@@ -9,6 +9,8 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.pretrained import backends
 from maskanim_jax.video.reader import open_frames
 
+pytestmark = pytest.mark.slow
+
 DATA = Path(__file__).parents[3] / "shared" / "data"
 POINTS = ["blazepose-full", "movenet-thunder", "dlib-68", "facemesh"]
 KEYPOINTS = {"blazepose-full": 33, "movenet-thunder": 17, "dlib-68": 68, "facemesh": 468}

@@ -54,6 +54,7 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
+@pytest.mark.subprocess
 def test_the_wheel_holds_all_that_runs_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
@@ -65,6 +66,7 @@ def test_the_wheel_holds_all_that_runs_and_nothing_else(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.subprocess
 def test_the_wheel_runs_where_nothing_else_is(wheel, tmp_path):
     """Only the standard library and the wheel: `-S` leaves this environment's packages out."""
     with zipfile.ZipFile(wheel) as opened:
@@ -76,6 +78,7 @@ def test_the_wheel_runs_where_nothing_else_is(wheel, tmp_path):
     assert "python -m maskanim_jax.animate" in done.stdout
 
 
+@pytest.mark.subprocess
 def test_the_version_is_one():
     citation = (ROOT / "CITATION.cff").read_text()
     assert re.search(r"^version: (.+)$", citation, re.MULTILINE)[1] == PROJECT["version"]
@@ -92,6 +95,7 @@ def test_every_command_is_listed_with_a_sentence():
     assert all(10 < len(sentence) < 120 for sentence in listed.values()), listed
 
 
+@pytest.mark.subprocess
 def test_a_command_given_as_an_argument_is_put_right():
     done = python("-m", "maskanim_jax", "animate")
     assert done.returncode == 2

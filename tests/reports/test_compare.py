@@ -234,6 +234,7 @@ def test_what_can_not_be_compared_is_one_sentence(runs, tmp_path):
         comparison_page.write_comparison(runs, tmp_path / "file" / "x")
 
 
+@pytest.mark.subprocess
 def test_the_command_takes_runs_or_a_workdir(runs, tmp_path):
     command = [sys.executable, "-m", "maskanim_jax.report"]
     done = subprocess.run(

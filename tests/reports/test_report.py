@@ -174,6 +174,7 @@ def test_a_workdir_that_is_none_and_an_output_that_can_not_be_written_are_one_se
         write_report(workdir, tmp_path / "file" / "page.html")
 
 
+@pytest.mark.subprocess
 def test_the_command_exits_with_2_and_one_line_on_bad_input(tmp_path):
     command = [sys.executable, "-m", "maskanim_jax.report", "--workdir", str(tmp_path / "absent")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -52,6 +52,7 @@ def page(request, browser, address):
     context.close()
 
 
+@pytest.mark.browser
 def test_it_fits_the_window_also_with_everything_unfolded(page):
     page.evaluate("() => document.querySelectorAll('details').forEach((one) => { one.open = true; })")
     assert page.evaluate("() => document.documentElement.scrollWidth <= window.innerWidth")
@@ -62,6 +63,7 @@ def test_it_fits_the_window_also_with_everything_unfolded(page):
     assert page.mistakes == []
 
 
+@pytest.mark.browser
 def test_the_videos_of_an_animation_play_together_begin_again_and_stop_with_one_button(page):
     times = "() => [...document.querySelectorAll('#animations .player')[0].querySelectorAll('video')].map((v) => v.currentTime)"
     page.wait_for_function(
@@ -83,6 +85,7 @@ def test_the_videos_of_an_animation_play_together_begin_again_and_stop_with_one_
     page.wait_for_function("() => [...document.querySelectorAll('video')].some((v) => !v.paused)")
 
 
+@pytest.mark.browser
 def test_a_click_enlarges_a_strip_and_another_one_closes_it(page):
     strip = page.locator("#strips .wide video").first
     strip.scroll_into_view_if_needed()
@@ -96,6 +99,7 @@ def test_a_click_enlarges_a_strip_and_another_one_closes_it(page):
     large.wait_for(state="detached")
 
 
+@pytest.mark.browser
 def test_the_first_screen_shows_how_it_went_and_an_animation(page):
     assert page.locator(".headline").inner_text().startswith("Better than copying the source")
     assert page.locator(".player").first.bounding_box()["y"] < 900

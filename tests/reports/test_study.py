@@ -55,6 +55,8 @@ def done(tmp_path_factory):
     return folder, *printed
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_both_systems_are_trained_measured_and_set_side_by_side(done):
     folder = done[0] / "out"
     figures = json.loads((folder / "report" / "figures.json").read_text())
@@ -71,12 +73,16 @@ def test_both_systems_are_trained_measured_and_set_side_by_side(done):
     assert (folder / "report" / "index.html").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_a_second_call_trains_nothing_again(done):
     assert done[2].count("trained and reconstructed already") == 2
     assert "finished at step" in done[1]
     assert "finished at step" not in done[2]
 
 
+@pytest.mark.slow
+@pytest.mark.subprocess
 def test_the_page_has_tables_curves_and_strips_between_its_marks(done):
     page = (done[0] / "page.md").read_text()
     assert page.index(study_page.BEGIN) < page.index("| tiny-fomm |") < page.index(study_page.END)

@@ -63,6 +63,7 @@ def tables(folder):
             yield folder / (name + suffix)
 
 
+@pytest.mark.subprocess
 def test_every_hostile_file_is_refused_in_a_sentence_within_time_and_memory(tmp_path):
     whole = save(tmp_path / "whole.mp4", clip(2))
     nested, note, loop = tmp_path / "nested", tmp_path / "note", tmp_path / "loop.png"

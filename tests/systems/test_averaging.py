@@ -22,6 +22,8 @@ from maskanim_jax.training.loop import train
 from maskanim_jax.training.step import make_train_step
 from maskanim_jax.workdir.logs import read_log
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def config_with(shards, ema, steps=6):
     config = tiny_config(shards)
@@ -140,6 +142,7 @@ def test_a_decay_that_cannot_be_is_refused(tiny_shards, tmp_path, decay):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_real_networks_train_with_averages_and_are_exported_with_them(tiny_shards, tmp_path):
     """The real networks: one step, saved, restored for training, and written as a file of the released code."""
     from maskanim_jax.conversion.exporting import export_checkpoint

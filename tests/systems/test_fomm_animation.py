@@ -13,6 +13,8 @@ from maskanim_jax.systems import build
 from maskanim_jax.systems.fomm.keypoints import _undeformed
 from maskanim_jax.systems.fomm.system import keypoint_figures
 
+pytestmark = pytest.mark.slow
+
 
 def tiny(**fields):
     """32-pixel frames; keypoints that are spread out although nothing was learned, as the heatmaps are sharp."""

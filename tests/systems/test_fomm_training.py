@@ -15,6 +15,8 @@ from maskanim_jax.systems.fomm.discriminator import Discriminator, InstanceNorm,
 from maskanim_jax.systems.fomm.equivariance import draw_warp, warp_frames
 from maskanim_jax.systems.fomm.losses import adversarial_losses, discriminator_loss, losses
 
+pytestmark = pytest.mark.slow
+
 BOTH, CRITIC = {"keypoints", "generator"}, {"discriminator"}
 MOVES = {
     "perceptual": BOTH,

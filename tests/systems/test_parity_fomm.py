@@ -9,7 +9,7 @@ from fomm_parity import config, frames, needed, stored, variables
 from maskanim_jax.systems import build
 from maskanim_jax.systems.fomm.motion import pose_size, relative
 
-pytestmark = needed
+pytestmark = [pytest.mark.slow, needed]
 
 
 @pytest.fixture(scope="module")

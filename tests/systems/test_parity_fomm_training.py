@@ -17,7 +17,7 @@ from maskanim_jax.systems import build
 from maskanim_jax.systems.fomm.equivariance import Warp, control_grid, warp_frames
 from maskanim_jax.systems.fomm.losses import discriminator_loss, generator_losses
 
-pytestmark = needed
+pytestmark = [pytest.mark.slow, needed]
 THEIRS = {
     "perceptual": "perceptual",
     "gan": "gen_gan",

@@ -10,7 +10,7 @@ from maskanim_jax.nn.functional import count_parameters
 from maskanim_jax.nn.resize import bilinear
 from maskanim_jax.systems import build
 
-pytestmark = needed
+pytestmark = [pytest.mark.slow, needed]
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from maskanim_jax.systems import build
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.systems.perturbed_masks import system as system_module
 
-pytestmark = needed
+pytestmark = [pytest.mark.slow, needed]
 LETTERS = {"mask": "m", "refine": "r", "coarse": "l", "fine": "h"}
 LOSSES = {"mask": "mask_correction", "coarse": "perceptual1", "fine": "perceptual2"}
 

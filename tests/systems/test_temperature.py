@@ -16,6 +16,8 @@ from maskanim_jax.training.warm_start import read_initial
 from maskanim_jax.workdir.config import diff_config, read_config
 from maskanim_jax.workdir.logs import read_log
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def cooling(shards=""):
     config = tiny_config(shards)
@@ -29,6 +31,7 @@ def test_the_temperature_falls_by_the_same_factor_each_step_and_stays_at_its_end
     np.testing.assert_allclose(found, [0.4, 0.4 * 4**-0.25, 0.2, 0.1, 0.1], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_trained_checkpoint_has_the_temperature_that_its_step_had_reached(tiny_shards, tmp_path):
     """Step 3 is made at 0.4 / 2; what is loaded animates with it, and the log tells it."""
     config = cooling(tiny_shards)
@@ -53,7 +56,7 @@ def test_a_trained_checkpoint_has_the_temperature_that_its_step_had_reached(tiny
 
 
 def test_a_run_without_a_course_has_no_temperature_among_its_statistics_and_starts_from_one_with(tmp_path):
-    variables = build(tiny_config()).init(jax.random.key(0))
+    variables = jax.eval_shape(build(tiny_config()).init, jax.random.key(0))
     assert "temperature" not in variables.stats["mask"]
     config = tiny_config()
     config.init_from = str(untrained(tmp_path / "cooling", cooling()))

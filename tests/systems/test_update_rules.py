@@ -4,21 +4,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import smallest_config
 
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.optimizers import learning_rate
+
+pytestmark = pytest.mark.slow
 
 UPDATES = {"mask": {"refine"}, "coarse": {"coarse", "mask"}, "fine": {"fine"}}
 
 
 @pytest.fixture(scope="module")
 def setting():
-    system = build(tiny_config())
-    variables = system.init(jax.random.key(0))
+    system = build(smallest_config())
+    variables = jax.jit(system.init)(jax.random.key(0))
     vgg = {name: jnp.asarray(value) for name, value in untrained_vgg19(0).items()}
-    frames = jax.random.uniform(jax.random.key(1), (2, 4, 32, 32, 3))
+    frames = jax.random.uniform(jax.random.key(1), (2, 2, 16, 16, 3))
     return system, variables, vgg, frames
 
 
@@ -59,7 +61,7 @@ def test_the_coarse_loss_reaches_m_through_both_masks(setting):
         )
         return jnp.abs(coarse - driving).mean()
 
-    through_source, through_driving = jax.grad(coarse_loss, (0, 1))(jnp.zeros(()), jnp.zeros(()))
+    through_source, through_driving = jax.jit(jax.grad(coarse_loss, (0, 1)))(jnp.zeros(()), jnp.zeros(()))
     assert through_source != 0
     assert through_driving != 0
 
@@ -82,11 +84,11 @@ def test_in_the_first_epoch_r_does_not_move_and_its_loss_is_not_counted(setting)
 def test_the_optimiser_of_r_begins_with_fresh_moments_after_the_first_epoch(setting):
     system, variables, *_ = setting
     tx = system.optimizer(2)
-    state = tx.init(variables.params)
-    ones = jax.tree.map(jnp.ones_like, variables.params)
+    state = jax.jit(tx.init)(variables.params)
+    ones, update = jax.tree.map(jnp.ones_like, variables.params), jax.jit(tx.update)
     moved = []
     for _ in range(3):
-        updates, state = tx.update(ones, state, variables.params)
+        updates, state = update(ones, state, variables.params)
         moved.append({name: float(jnp.abs(jax.tree.leaves(tree)[0]).max()) for name, tree in updates.items()})
     assert [step["refine"] for step in moved[:2]] == [0, 0]
     # Adam's first step is the learning rate, whatever the gradient's size.

@@ -22,6 +22,8 @@ from maskanim_jax.training.loop import train
 from maskanim_jax.utils.checksums import check_sums
 from maskanim_jax.workdir.logs import MetricWriter
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 HERE = Path(__file__).parent
 
 
@@ -99,6 +101,7 @@ def full_disk_run():
     run_main(lambda: train(disk_config(sys.argv[1], 200), Path(sys.argv[2])) and None)
 
 
+@pytest.mark.subprocess
 def test_on_a_disk_that_is_really_full_the_last_checkpoint_stays_whole(tiny_shards, tmp_path):
     mounted, after = tmp_path / "small", tmp_path / "after"
     mounted.mkdir()

@@ -17,6 +17,8 @@ from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.training.step import make_train_step
 
+pytestmark = pytest.mark.slow
+
 CELLS = [(platform, precision) for platform in ("tpu", "cuda") for precision in ("float32", "bfloat16")]
 # What JAX may call on the platform: sharding marks, the threefry generator, top-k and sort of a TPU or GPU.
 KNOWN_CALLS = re.compile(

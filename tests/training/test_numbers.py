@@ -22,6 +22,8 @@ from maskanim_jax.training.replay import replay
 from maskanim_jax.training.step import finite_check
 from maskanim_jax.workdir.logs import read_log
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def found(grads=1.0, loss=1.0, stats=1.0, other=1.0):
     metrics = {"loss": jnp.asarray(loss), "mask_mean": jnp.asarray(other)}

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,9 +17,12 @@ from small_train import small_config
 from maskanim_jax.training.preemption import PreemptionHandler
 from maskanim_jax.workdir.logs import read_log
 
+pytestmark = pytest.mark.slow
+
 HERE = Path(__file__).parent
 
 
+@pytest.mark.subprocess
 def test_after_each_kind_of_kill_nothing_differs(tiny_shards, tmp_path):
     said = []
     kinds = ["save", "term", "kill", "term, kill"]
@@ -30,10 +34,11 @@ def test_after_each_kind_of_kill_nothing_differs(tiny_shards, tmp_path):
     assert any(line.startswith("stopped by SIGTERM after step ") for line in stopped)
 
 
+@pytest.mark.subprocess
 def test_a_difference_is_found(tiny_shards, tmp_path):
     """The comparison itself: a state, a batch and a figure that are otherwise."""
     soak.Run(tiny_shards, tmp_path / "one", "small", 4).finish()
-    soak.Run(tiny_shards, tmp_path / "two", "small", 4).finish()
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
     soak.compare(tmp_path / "one", tmp_path / "two")
     log = tmp_path / "two" / "run" / "log.jsonl"
     lines = log.read_text().splitlines()
@@ -58,6 +63,7 @@ def in_process(code):
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
 def test_before_the_first_step_a_signal_ends_at_once_whatever_goes_on(name, status):
     code = f"with PreemptionHandler():\n    os.kill(os.getpid(), signal.{name}); time.sleep(60); print('late')"
@@ -67,6 +73,7 @@ def test_before_the_first_step_a_signal_ends_at_once_whatever_goes_on(name, stat
     assert "late" not in output
 
 
+@pytest.mark.subprocess
 def test_then_the_first_signal_is_noted_and_the_second_ends_at_once():
     code = (
         "with PreemptionHandler() as stop:\n"
@@ -80,6 +87,7 @@ def test_then_the_first_signal_is_noted_and_the_second_ends_at_once():
     assert "late" not in output
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
 def test_the_status_says_restart_me_or_interrupted(name, status):
     code = (
@@ -118,6 +126,7 @@ def two_processes_train():
     run_main(main)
 
 
+@pytest.mark.subprocess
 def test_of_two_processes_one_is_told_and_both_stop_at_the_same_step(tiny_shards, tmp_path):
     with socket.socket() as listening:
         listening.bind(("localhost", 0))

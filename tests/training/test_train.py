@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from small_system import SmallSystem
 from states import assert_equal_states, leaves
-from tiny import tiny_config
+from tiny import one_step_config, tiny_config
 
 from input_pipeline.pairs import PairStream
 from maskanim_jax.checkpoints.loading import load_run
@@ -31,6 +31,8 @@ from maskanim_jax.training.metric_window import MetricAccumulator
 from maskanim_jax.training.prefetch import prefetch
 from maskanim_jax.training.step import make_train_step
 from maskanim_jax.workdir.logs import read_log
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_programs")]
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 
@@ -84,12 +86,15 @@ def test_a_run_leaves_checkpoints_log_pictures_and_config(whole):
     assert "parameters:" in json.dumps(log)
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole, tiny_shards, tmp_path):
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(whole, tiny_shards, tmp_path, monkeypatch):
     assert_equal_states(whole[0], train(tiny_config(tiny_shards), tmp_path / "again"))
-    other = tiny_config(tiny_shards)
-    other.seed = 1
-    different = train(other, tmp_path / "other")
-    assert any(not np.array_equal(a, b) for a, b in zip(leaves(whole[0]), leaves(different), strict=True))
+    monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
+    states = []
+    for seed in (0, 1):
+        config = tiny_config(tiny_shards)
+        config.seed = seed
+        states.append(leaves(train(config, tmp_path / f"seed{seed}")))
+    assert any(not np.array_equal(a, b) for a, b in zip(*states, strict=True))
 
 
 def test_a_run_in_two_pieces_is_the_whole_run_bit_for_bit(whole, tiny_shards, tmp_path):
@@ -101,6 +106,7 @@ def test_a_run_in_two_pieces_is_the_whole_run_bit_for_bit(whole, tiny_shards, tm
     assert steps == [2, 4, 6]
 
 
+@pytest.mark.subprocess
 def test_a_killed_run_goes_on_to_the_same_parameters_bit_for_bit(whole, tiny_shards, tmp_path):
     """SIGKILL as soon as the first checkpoint is there, wherever the run then is; then the same command again."""
     code = (
@@ -128,17 +134,12 @@ def test_a_finished_run_started_again_is_left_as_it_is(whole, tiny_shards):
     assert sorted((whole[1] / "checkpoints").iterdir()) == before
 
 
-def one_step_config(shards):
-    config = tiny_config(shards)
-    config.optim.max_steps, config.refine.start_epoch = 1, 0
-    return config
-
-
+@pytest.mark.subprocess
 def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny_shards, tmp_path):
     """Adam's first moments after one step are the gradients; parameters would show rounding noise in sensitive directions only."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import jax, numpy as np; from pathlib import Path; from states import one_step_config; from maskanim_jax.training.loop import train\n"
+        "import jax, numpy as np; from pathlib import Path; from tiny import one_step_config; from maskanim_jax.training.loop import train\n"
         "assert jax.device_count() == 8\n"
         "state = train(one_step_config(sys.argv[2]), Path(sys.argv[3]))\n"
         "np.savez(sys.argv[3] + '/leaves.npz', *[np.asarray(leaf) for leaf in jax.tree.leaves((state.stats, state.opt_state))])"

@@ -20,6 +20,8 @@ from maskanim_jax.training.warm_start import INITIAL, read_initial, started_from
 from maskanim_jax.workdir.logs import read_log
 from maskanim_jax.workdir.provenance import read_starts
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_programs")]
+
 
 def assert_equal_trees(one, other):
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SHORT, LONG = 400, 4000
 BOUND = 30.0
 """MB. Kept as they are decoded, 3,600 frames more would be 177 MB, as float32 at the system's size 44 MB and more."""
 
 
+@pytest.mark.subprocess
 @pytest.mark.parametrize("what", ["animate", "prepare"])
 def test_memory_does_not_grow_with_the_length_of_a_video(what):
     command = [sys.executable, str(Path(__file__).parents[1] / "helpers/memory_run.py"), what, str(SHORT), str(LONG)]
@@ -29,6 +32,7 @@ BEGUN_AGAIN = (
 )
 
 
+@pytest.mark.subprocess
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux'")
 @pytest.mark.parametrize("set_already", [False, True])
 def test_a_command_begins_again_with_huge_pages_as_the_same_process_with_the_same_arguments(set_already):

@@ -188,6 +188,7 @@ def upload(path):
     return handle_file(str(path))
 
 
+@pytest.mark.subprocess
 @needs_gradio
 @pytest.mark.parametrize("label", ["masks", "keypoints"])
 def test_each_checkpoint_animates_what_is_uploaded(client, files, label):
@@ -203,6 +204,7 @@ def test_each_checkpoint_animates_what_is_uploaded(client, files, label):
     assert widths[1] >= 5 * SIZE
 
 
+@pytest.mark.subprocess
 @needs_gradio
 def test_bad_uploads_are_answered_by_a_sentence_without_tags_paths_or_traceback(client, server, files):
     driver = upload(files / "driving.mp4")
@@ -221,6 +223,7 @@ def test_bad_uploads_are_answered_by_a_sentence_without_tags_paths_or_traceback(
     assert "Traceback" not in server.errors.read_text()
 
 
+@pytest.mark.subprocess
 @needs_gradio
 @pytest.mark.parametrize("path", ["http://127.0.0.1:1/a.png", "/etc/hostname"])
 def test_only_uploads_are_read_no_addresses_and_no_files_of_the_server(client, server, path):
@@ -231,6 +234,7 @@ def test_only_uploads_are_read_no_addresses_and_no_files_of_the_server(client, s
     assert "hostname" not in server.files()
 
 
+@pytest.mark.subprocess
 @needs_gradio
 def test_a_file_above_the_limit_is_not_taken(server):
     before = server.files()
@@ -247,6 +251,7 @@ def test_a_file_above_the_limit_is_not_taken(server):
     assert server.files() == before
 
 
+@pytest.mark.subprocess
 @needs_gradio
 def test_no_other_machine_can_reach_it(server):
     if not Path("/proc/net/tcp").exists():
@@ -258,11 +263,13 @@ def test_no_other_machine_can_reach_it(server):
         pass
 
 
+@pytest.mark.subprocess
 @needs_gradio
 def test_it_has_asked_no_other_machine_for_anything(server):
     assert not server.watched.exists(), server.watched.read_text()
 
 
+@pytest.mark.subprocess
 @needs_gradio
 def test_when_it_ends_nothing_is_left(server):
     assert server.files() or list(server.temporary.iterdir())

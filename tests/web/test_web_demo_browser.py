@@ -93,6 +93,8 @@ def within(seconds, true):
     return true()
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_one_click_animates_the_example(page):
     result, strip = animated(page)
     assert (result["error"], strip["error"]) == (None, None)
@@ -103,6 +105,8 @@ def test_one_click_animates_the_example(page):
     assert max(box["y"] for box in boxes) - min(box["y"] for box in boxes) < 10
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_what_is_uploaded_is_animated_and_goes_with_the_page(page, server, files):
     uploaded(page, files)
     choose(page, "masks")
@@ -121,6 +125,8 @@ def test_what_is_uploaded_is_animated_and_goes_with_the_page(page, server, files
     assert within(60, lambda: not visitors(server)), visitors(server)
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_only_the_options_of_the_chosen_checkpoint_are_there_and_they_are_folded_away(page):
     assert not page.locator("#option-threshold").is_visible()
     page.locator("#expert").get_by_text("Expert settings").click()
@@ -135,6 +141,8 @@ def test_only_the_options_of_the_chosen_checkpoint_are_there_and_they_are_folded
     assert not page.locator("#option-threshold").is_visible()
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_a_click_on_another_example_takes_it(page):
     pictures = page.locator("#examples button.thumbnail-item")
     pictures.nth(1).wait_for()
@@ -144,6 +152,8 @@ def test_a_click_on_another_example_takes_it(page):
     page.wait_for_function("() => /driving-2/.test(document.querySelector('#driving video')?.src)")
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_it_fits_a_phone_with_the_button_before_the_result(page):
     page.set_viewport_size({"width": 400, "height": 900})
     page.wait_for_timeout(300)
@@ -159,6 +169,8 @@ def recorded_seconds(path):
     return (times[-1] - times[0]) * len(times) / (len(times) - 1)
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_a_mistake_is_a_sentence_and_a_camera_recording_becomes_a_result_of_the_same_length(page, server):
     driving = cleared(page, "#driving")
     page.locator("#driving video").wait_for(state="detached")
@@ -183,5 +195,7 @@ def test_a_mistake_is_a_sentence_and_a_camera_recording_becomes_a_result_of_the_
     assert result["seconds"] == pytest.approx(seconds, abs=0.15)
 
 
+@pytest.mark.browser
+@pytest.mark.subprocess
 def test_it_has_asked_no_other_machine_for_anything(server):
     assert not server.watched.exists(), server.watched.read_text()

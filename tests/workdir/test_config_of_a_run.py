@@ -45,6 +45,7 @@ def test_the_saved_config_is_the_one_that_was_given_tuples_included(tmp_path):
     assert saved_config.get_config(str(tmp_path)).to_dict() == config.to_dict()
 
 
+@pytest.mark.subprocess
 def test_the_workdir_alone_gives_its_config_and_takes_fields_from_the_command_line(tmp_path):
     config = tiny_config("shards")
     write_config(tmp_path, config)
@@ -91,6 +92,7 @@ def test_other_versions_and_another_revision_are_told(tmp_path):
     assert len(provenance.read_starts(tmp_path)) == 2
 
 
+@pytest.mark.subprocess
 def test_the_revision_is_that_of_the_folder_itself_with_a_plus_for_changes(tmp_path):
     checkout = tmp_path / "checkout"
     (checkout / "inside").mkdir(parents=True)
