@@ -209,7 +209,7 @@ def test_each_checkpoint_animates_what_is_uploaded(client, files, label):
 def test_bad_uploads_are_answered_by_a_sentence_without_tags_paths_or_traceback(client, server, files):
     driver = upload(files / "driving.mp4")
     cases = {
-        "is no whole image": {"picture": upload(files / "broken<b>.png"), "driving file": driver},
+        "is not a complete image": {"picture": upload(files / "broken<b>.png"), "driving file": driver},
         "there is no picture yet": {"driving file": driver},
         "there is no driving video yet": {"picture": upload(files / "photo.png")},
         "no such checkpoint": {"picture": upload(files / "photo.png"), "driving file": driver, "checkpoint": "/etc"},
