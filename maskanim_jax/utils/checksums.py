@@ -14,7 +14,7 @@ SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-class Damaged(UserError):
+class CorruptFileError(UserError):
     """A file is missing or corrupt. The message names it; the caller adds what to do."""
 
 
@@ -45,20 +45,20 @@ def check_sums(folder: Path, only: str | None = None) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, UnicodeDecodeError) as error:
-        raise Damaged(f"{folder / SUMS} can't be read ({error})") from error
+        raise CorruptFileError(f"{folder / SUMS} can't be read ({error})") from error
     matches = [_LINE.fullmatch(line) for line in text.splitlines()]
     listed = {match[2]: match[1] for match in matches if match}
     if not listed or None in matches or not text.endswith("\n") or (only is not None and only not in listed):
-        raise Damaged(f"{folder / SUMS} is not the list of checksums that was written")
+        raise CorruptFileError(f"{folder / SUMS} is not the list of checksums that was written")
     for name in listed if only is None else [only]:
         path = folder / name
         try:
             if not path.is_file():
-                raise Damaged(f"{path} is missing")
+                raise CorruptFileError(f"{path} is missing")
             if _digest(path) != listed[name]:
-                raise Damaged(f"{path} is not what was saved (its SHA-256 differs)")
+                raise CorruptFileError(f"{path} is not what was saved (its SHA-256 differs)")
         except OSError as error:
-            raise Damaged(f"{path} can't be read ({error.strerror})") from error
+            raise CorruptFileError(f"{path} can't be read ({error.strerror})") from error
     return True
 
 
