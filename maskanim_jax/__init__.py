@@ -1,7 +1,8 @@
 """Image Animation with Perturbed Masks (Shalev and Wolf, CVPR 2022) in JAX and Flax.
 
-From Python: `load` a checkpoint and `animate` or `stream` with it, `run_training` with what `load_config` gives; see `maskanim_jax.api`.
-Importing this package imports nothing heavy: reader processes and `--help` stay quick.
+From Python: `load` a checkpoint, then `animate` or `stream` with it; train with `load_config` and
+`run_training`. See `maskanim_jax.api`. Importing this package imports no JAX, so that reader
+processes and `--help` start quickly.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ __all__ = ["AnimationStream", "Animator", "UserError", "__version__", "load", "l
 LAZY = {"UserError": "maskanim_jax.errors"} | dict.fromkeys(
     ("Animator", "AnimationStream", "load", "load_config", "run_training"), "maskanim_jax.api"
 )
-"""Names that are imported when they are first asked for, with the module that has them."""
+"""Public names that are imported lazily, on first use, and the module that defines them."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Which commands are there? `python -m maskanim_jax` lists them, `--version` says the version."""
+"""Which commands are there? `python -m maskanim_jax` lists them; `--version` prints the version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ PACKAGES = ("maskanim_jax", "input_pipeline")
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """(module, what it answers) of every module that can be run with `python -m`, from its source: nothing is imported."""
+    """(module, question it answers) for every module that runs with `python -m`.
+
+    They are found by reading the sources; nothing is imported.
+    """
     home = Path(__file__).resolve().parents[1]
     for package in PACKAGES:
         for path in sorted((home / package).rglob("*.py")):
@@ -25,7 +28,10 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 def _sentence(module: str, docstring: str) -> str:
-    """The question that a module answers: its docstring up to the first question mark, or else its first line, such as its flags."""
+    """The question that a module answers: its docstring up to the first question mark.
+
+    A docstring without one gives its first line.
+    """
     line = docstring.partition("\n")[0]
     question, mark, _ = line.partition("?")
     return (question + mark).strip() if mark else line.strip("`.").removeprefix(f"python -m {module} ")
@@ -34,14 +40,14 @@ def _sentence(module: str, docstring: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     flags = argparse.ArgumentParser(
-        prog="python -m maskanim_jax", description="Says the version or lists the commands."
+        prog="python -m maskanim_jax", description="Prints the version or lists the commands."
     )
-    flags.add_argument("--version", action="store_true", help="print the version and end")
+    flags.add_argument("--version", action="store_true", help="print the version and exit")
     args, rest = flags.parse_known_args(argv)
     if rest:
         known = [name for name, _ in commands() if name.rpartition(".")[2] == rest[0]]
         hint = f"it is `python -m {known[0]}`" if known else "`python -m maskanim_jax` lists the commands"
-        raise UserError(f"'{rest[0]}' is no argument of `python -m maskanim_jax`: {hint}")
+        raise UserError(f"'{rest[0]}' is not an argument of `python -m maskanim_jax`: {hint}")
     print(f"maskanim_jax {maskanim_jax.__version__}")
     if not args.version:
         print("\nCommands, each with --help:")

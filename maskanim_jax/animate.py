@@ -1,6 +1,7 @@
-"""How is a still image animated by a driving video? `python -m maskanim_jax.animate --help` tells.
+"""How is a still image animated by a driving video? See `python -m maskanim_jax.animate --help`.
 
-The checkpoint says which system does it. Frames are streamed, so the driving may have any length and size. See docs/animation.md.
+The checkpoint determines the system (Perturbed Masks, FOMM). Frames are streamed, so the driving
+video may have any length and size. See docs/animation.md.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
     flags = argparse.ArgumentParser(
         prog="python -m maskanim_jax.animate",
-        description="Animates a still image by a driving video, whose speed and sound the result keeps.",
+        description="Animates a still image with the motion of a driving video; the result keeps the video's timing and sound.",
         allow_abbrev=False,
     )
     add = flags.add_argument
@@ -67,7 +68,7 @@ def parser() -> argparse.ArgumentParser:
         "--fit",
         choices=get_args(Fit),
         default="crop",
-        help="make frames square by a centre crop or by padding",
+        help="how frames are made square: centre crop (default) or padding",
     )
     add(
         "--example",
@@ -75,15 +76,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="animate the example that comes with a bundled checkpoint: source.png, driving.mp4, out.mp4 and strip.mp4 in FOLDER",
     )
-    add("--save_intermediates", type=user_text, metavar="OUT", help="also write all intermediate pictures side by side")
-    add("--batch", type=int, default=8, metavar="N", help="frames at once (default 8)")
+    add("--save_intermediates", type=user_text, metavar="OUT", help="also write all intermediate outputs side by side")
+    add("--batch", type=int, default=8, metavar="N", help="frames per batch (default 8)")
     add(
         "--pairs",
         type=user_text,
         metavar="CSV",
-        help="columns source,driving: one result a row; --output is then a folder",
+        help="CSV with the columns source,driving; each row gives one result, and --output is a folder",
     )
-    add("--data", type=user_path, metavar="ROOT", help="folder that the paths in the CSV are relative to")
+    add("--data", type=user_path, metavar="ROOT", help="folder that the CSV's paths are relative to")
     return flags
 
 

@@ -1,4 +1,5 @@
-"""How is the project used from Python? `load` a checkpoint, then `animate` or `stream`; `run_training` trains from a notebook.
+"""How is the project used from Python? `load` a checkpoint, then `animate` or `stream`;
+`run_training` trains from a notebook.
 
 import maskanim_jax
 
@@ -22,9 +23,11 @@ __all__ = ["AnimationStream", "Animator", "load", "load_config", "run_training"]
 
 
 def load_config(name: str) -> ConfigDict:
-    """A config as --config takes it, "configs/puppets.py" or "configs/taichi.py:released", to change and give to `run_training`.
+    """Loads a config, such as "configs/puppets.py" or "configs/taichi.py:released", like --config.
 
-    A slip in a field's name raises AttributeError. Raises UserError when there is no such config.
+    Change its fields and pass it to `run_training`.
+
+    A misspelt field name raises AttributeError. Raises UserError when there is no such config.
     """
     config = config_files.load_config(name)
     config.lock()
@@ -32,9 +35,10 @@ def load_config(name: str) -> ConfigDict:
 
 
 def run_training(config: ConfigDict | str, workdir: str | os.PathLike[str]) -> Animator:
-    """Trains as `python -m maskanim_jax.main` does, or goes on with what `workdir` holds; returns the best checkpoint, ready to animate.
+    """Trains like `python -m maskanim_jax.main`, or resumes the run in `workdir`.
 
-    `config` is what `load_config` gives, or its name. Raises UserError for what cannot be.
+    Returns the best checkpoint, ready to animate. `config` is the result of `load_config`, or a
+    config's name. Raises UserError for invalid settings.
     """
     from absl import flags
 

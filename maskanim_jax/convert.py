@@ -1,6 +1,8 @@
-"""How does a checkpoint of the released code become a run of ours, and the other way round? `python -m maskanim_jax.convert --help` tells.
+"""How does a checkpoint of the released code become a run of ours, and the other way round? `python
+-m maskanim_jax.convert --help` tells.
 
-Only tensors and plain values are read from the file; nothing in it is ever executed. See docs/checkpoints.md.
+Only tensors and plain values are read from the file; nothing in it is ever executed. See
+docs/checkpoints.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How is the square around the subject of a clip cut out? `python -m maskanim_jax.crop --help` tells.
 
-The networks want a subject that fills a square frame. `input_pipeline.preparation.subject` finds it; the command writes the crops, and the
-table of boxes that `python -m input_pipeline.prepare --boxes` takes.
+The networks want a subject that fills a square frame. `input_pipeline.preparation.subject` finds
+it; the command writes the crops, and the table of boxes that `python -m input_pipeline.prepare
+--boxes` takes.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.output and not args.csv:
         raise UserError("nothing to write: give --output for the crop, --csv for the table of boxes, or both")
     if args.size is not None and not 2 <= args.size <= 8192:
-        raise UserError(f"--size={args.size} cannot be: give 2 to 8192 pixels")
+        raise UserError(f"--size={args.size} must be 2 to 8192 pixels")
     several = len(args.input) > 1
     names = [key_of(path.name) for path in args.input]
     if len(set(names)) < len(names):

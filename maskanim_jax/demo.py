@@ -1,4 +1,6 @@
-"""How is a picture animated in a browser? `python -m maskanim_jax.demo --help` tells; the page is `maskanim_jax.web.page`. See docs/demo.md."""
+"""How is a picture animated in a browser? `python -m maskanim_jax.demo --help` tells; the page is
+`maskanim_jax.web.page`. See docs/demo.md.
+"""
 
 from __future__ import annotations
 

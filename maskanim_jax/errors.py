@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import Any
 
 RESTART = 75
-"""Exit status: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h)."""
+"""Exit status: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h).
+"""
 _LONGEST = 8000  # characters of a sentence
 
 
 class UserError(Exception):
     """Bad input or a wrong setting: the message is one sentence with the path and the mend.
 
-    Names and reasons in it may come from strangers' files: line breaks, terminal codes and the like are written as escapes.
+    Names and reasons in it may come from strangers' files: line breaks, terminal codes and the like
+    are written as escapes.
     """
 
     status = 2
@@ -31,13 +33,16 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with what would steer a terminal or reorder letters as escapes; not endlessly long."""
+    """`text` on one line, with what would steer a terminal or reorder letters as escapes; not
+    endlessly long.
+    """
     shown = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text[:_LONGEST])
     return shown if len(text) <= _LONGEST else f"{shown} ..."
 
 
 def check_regular(path: str | Path) -> None:
-    """Raises UserError for a named pipe, a socket or a device, which could be read for ever; OSError if there is nothing.
+    """Raises UserError for a named pipe, a socket or a device, which could be read for ever;
+    OSError if there is nothing.
 
     Folders pass: each reader has its own sentence for them.
     """
@@ -48,7 +53,9 @@ def check_regular(path: str | Path) -> None:
 
 
 def check_size(path: str | Path, max_bytes: int) -> None:
-    """`check_regular`, and UserError for a file of more than `most` bytes; for what is read as a whole."""
+    """`check_regular`, and UserError for a file of more than `most` bytes; for what is read as a
+    whole.
+    """
     check_regular(path)
     if (size := os.stat(path).st_size) > max_bytes:
         raise UserError(
@@ -57,17 +64,22 @@ def check_size(path: str | Path, max_bytes: int) -> None:
 
 
 def check_at_least(name: str, value: float | None, least: float = 1) -> None:
-    """Raises UserError when a setting is too small; `name` as the user wrote it (--batch, config.data.num_threads), None passes."""
+    """Raises UserError when a setting is too small; `name` as the user wrote it (--batch,
+    config.data.num_threads), None passes.
+    """
     if value is not None and value < least:
         raise UserError(f"{name}={value} must be at least {least}")
 
 
 EXIT_HOOKS: list[Callable[[int, str], object]] = []
-"""Called with status and sentence (or traceback) when a command ends with an error; a process of many tells the others, and ends there."""
+"""Called with status and sentence (or traceback) when a command ends with an error; a process of
+many tells the others, and ends there.
+"""
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Runs `main` and ends the process: 0 on success, 2 on a `UserError` (75 where the same command will do later), 130 on Ctrl-C.
+    """Runs `main` and ends the process: 0 on success, 2 on a `UserError` (75 where the same command
+    will do later), 130 on Ctrl-C.
 
     Other exceptions are defects of this project and keep their traceback (exit status 1).
     """
@@ -96,8 +108,9 @@ def run_main(main: Callable[[], int | None]) -> None:
 def make_tolerant() -> None:
     """Prepares stdout and stderr of this process; called once, before a command does anything.
 
-    Closed descriptors 0 to 2 are opened on the null device: the next file that is opened would get their number, and messages of C
-    libraries would be written into it. Names that are not UTF-8 are printed with escapes. What stderr does not take is dropped.
+    Closed descriptors 0 to 2 are opened on the null device: the next file that is opened would get
+    their number, and messages of C libraries would be written into it. Names that are not UTF-8 are
+    printed with escapes. What stderr does not take is dropped.
     """
     for number in range(3):
         try:
@@ -133,7 +146,9 @@ class _Tolerant:
             self._drop()
 
     def _drop(self) -> None:
-        """Lets the descriptor, which C libraries share, end at the null device; what is still buffered goes there."""
+        """Lets the descriptor, which C libraries share, end at the null device; what is still
+        buffered goes there.
+        """
         with contextlib.suppress(OSError, ValueError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 2)

@@ -1,4 +1,6 @@
-"""How are videos that the authors published measured? `python -m maskanim_jax.evaluate_published FOLDER`; see docs/published-outputs.md."""
+"""How are videos that the authors published measured? `python -m maskanim_jax.evaluate_published
+FOLDER`; see docs/published-outputs.md.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,8 @@
-"""How is animation taken elsewhere? `python -m maskanim_jax.export --help` writes it as functions that run without this project.
+"""How is animation taken elsewhere? `python -m maskanim_jax.export --help` writes it as functions
+that run without this project.
 
-`--format=jax`: `jax.export` artefacts for several platforms in one file, run by JAX alone; `--format=onnx`: ONNX models. See docs/export.md.
+`--format=jax`: `jax.export` artefacts for several platforms in one file, run by JAX alone;
+`--format=onnx`: ONNX models. See docs/export.md.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args = parser().parse_args(argv)
     if args.format == "onnx" and args.platforms is not None:
-        raise UserError("--platforms is of --format=jax: ONNX models run wherever an ONNX runtime does; leave it away")
+        raise UserError("--platforms applies only to --format=jax, since ONNX models run on any ONNX runtime; omit it")
     platforms = tuple(name.strip() for name in (args.platforms or PLATFORMS).split(","))
     check_export(args.output, args.format, platforms, args.batch)
     from maskanim_jax.checkpoints.loading import load_run, saved_config

@@ -1,8 +1,10 @@
-"""`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR [--mode=train|reconstruct|animate|all] [--config.a.b=c]`.
+"""`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR
+[--mode=train|reconstruct|animate|all] [--config.a.b=c]`.
 
-Without --config the run of the workdir goes on with its own config. Exit status: 0 done, 2 an error in one sentence, 75 told to stop by
-SIGTERM and saved (start it again), 130 the same by Ctrl-C. `--mode=replay --step=N` makes one step of a run again and shows what
-was in it. Only parses and calls; `loop.py`, `evaluate_run.py`, `replay.py` and `report.py` do the work.
+Without --config the run of the workdir goes on with its own config. Exit status: 0 done, 2 an error
+in one sentence, 75 told to stop by SIGTERM and saved (start it again), 130 the same by Ctrl-C.
+`--mode=replay --step=N` makes one step of a run again and shows what was in it. Only parses and
+calls; `loop.py`, `evaluate_run.py`, `replay.py` and `report.py` do the work.
 """
 
 from __future__ import annotations
@@ -49,7 +51,9 @@ FROM_STEP = flags.DEFINE_integer(
 
 
 def parse(argv: list[str]) -> None:
-    """Parses the command line; raises UserError for what cannot be, a config's field with a slip in its name among it."""
+    """Parses the command line; raises UserError for what cannot be, a config's field with a slip in
+    its name among it.
+    """
     refuse_old_names(argv[1:])
     expand_flags(argv, ("workdir", "config"), ("config.",))
     find_config_flag(argv)
@@ -72,7 +76,7 @@ def parse(argv: list[str]) -> None:
         path = next((argument for argument in argv if argument.startswith("--config")), "--config")
         raise UserError(f"{path} is no config file that can be read: give one such as configs/demo.py") from error
     if rest:
-        raise UserError(f"'{rest[0]}' is no flag: --help shows the flags")
+        raise UserError(f"'{rest[0]}' is an unknown flag: --help shows the flags")
     if config is None:
         raise UserError(
             "--config is missing: give a file such as configs/demo.py, or the --workdir of a run to go on with its own"

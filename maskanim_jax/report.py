@@ -1,4 +1,6 @@
-"""What does a run show, and several of them side by side? `python -m maskanim_jax.report --help` writes the page."""
+"""What does a run show, and several of them side by side? `python -m maskanim_jax.report --help`
+writes the page.
+"""
 
 from __future__ import annotations
 

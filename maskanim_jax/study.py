@@ -1,4 +1,6 @@
-"""How is the whole study made again? `python -m maskanim_jax.study --workdir=FOLDER` trains, reconstructs, measures and sets side by side."""
+"""How is the whole study made again? `python -m maskanim_jax.study --workdir=FOLDER` trains,
+reconstructs, measures and sets side by side.
+"""
 
 from __future__ import annotations
 
@@ -53,11 +55,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     args, rest = parser().parse_known_args(argv)
     if unknown := [flag for flag in rest if not flag.startswith("--config.") or "=" not in flag]:
-        raise UserError(f"'{unknown[0]}' is no flag: --help shows the flags")
+        raise UserError(f"'{unknown[0]}' is an unknown flag: --help shows the flags")
     try:
         seeds = [int(seed) for seed in args.seeds.split(",")]
     except ValueError as error:
-        raise UserError(f"--seeds={args.seeds} cannot be: give whole numbers such as 0,1,2") from error
+        raise UserError(f"--seeds={args.seeds} must be whole numbers such as 0,1,2") from error
     for name, value, least in (("steps", args.steps, 1), ("pairs", args.pairs, 1), ("frames", args.frames, 2)):
         check_at_least(f"--{name}", value, least)
     runs = plan(args.workdir, chosen_sets(args), data=args.data, steps=args.steps, seeds=seeds, overrides=rest)

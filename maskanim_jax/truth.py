@@ -1,4 +1,6 @@
-"""How far is one puppet animated by another from the right answer? `python -m maskanim_jax.truth --workdir=RUN`; see docs/study.md."""
+"""How far is one puppet animated by another from the right answer? `python -m maskanim_jax.truth
+--workdir=RUN`; see docs/study.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Which system do people prefer? `python -m maskanim_jax.user_study --help` makes the page that asks, and counts. See docs/user-study.md."""
+"""Which system do people prefer? `python -m maskanim_jax.user_study --help` makes the page that
+asks, and counts. See docs/user-study.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""How are pretrained weights put into the cache? `python -m maskanim_jax.weights NAME`; `maskanim_jax.pretrained` does the work."""
+"""How are pretrained weights put into the cache? `python -m maskanim_jax.weights NAME`;
+`maskanim_jax.pretrained` does the work.
+"""
 
 from __future__ import annotations
 

@@ -41,12 +41,14 @@ if TYPE_CHECKING:
 
 
 def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
-    """The trained system of a workdir ("best" or "last" checkpoint), of a folder WORKDIR/checkpoints/STEP, or of a file of the released code.
+    """Loads a trained system for animation.
 
-    Raises UserError when there is none or it cannot be read.
+    `checkpoint` is a workdir (`which` selects its "best" or "last" checkpoint), a folder
+    WORKDIR/checkpoints/STEP, or a checkpoint file of the released code. Raises UserError when it is
+    missing or unreadable.
     """
     if which not in ("best", "last"):
-        raise UserError(f"which={which!r} cannot be: give 'best' or 'last'")
+        raise UserError(f"which={which!r} must be 'best' or 'last'")
     from maskanim_jax.checkpoints.loading import load_run, saved_config
     from maskanim_jax.conversion.cached import run_of
     from maskanim_jax.distributed import setup
@@ -58,13 +60,13 @@ def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
 
 @dataclass(frozen=True)
 class Animator:
-    """A trained system with which pictures are animated; `load` makes it."""
+    """A trained system that animates images; created by `load`."""
 
     run: LoadedRun
 
     @property
     def frame_size(self) -> int:
-        """Side S of the square frames that come out, in pixels."""
+        """Side S of the square output frames, in pixels."""
         return self.run.system.frame_size
 
     @property
@@ -118,26 +120,32 @@ class Animator:
         progress: bool = True,
         **options: Option,
     ) -> Iterator[np.ndarray] | Path:
-        """Animates `source` by `driving`, `batch` frames at once; `fit` makes frames of any size square.
+        """Animates `source` with the motion of `driving`, `batch` frames at a time.
 
-        Without `output` an iterator over (S, S, 3) uint8 frames, computed as they are asked for, so that a driving of any
-        length fits. With it the path of what was written: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs. Each frame is shown when
-        the driving file shows its own, and the file's sound is kept; arrays have 25 frames per second. `fps` sets a constant rate instead.
-        `find_best_frame` measures relative motion from the driving frame nearest to the source's pose. `options` are the system's:
+        Without `output`, returns an iterator over (S, S, 3) uint8 frames. They are computed on
+        demand, so
+        the driving may have any length. With `output`, writes a file and returns its path: *.mp4,
+        *.mov,
+        *.gif, or FOLDER/ for numbered PNGs. The file keeps the driving video's timestamps and
+        sound;
+        arrays have 25 frames per second. `fps` sets a constant frame rate instead.
+
+        `fit` makes frames of any size square. `find_best_frame` measures relative motion from the
+        driving frame whose pose is nearest to the source's. `options` are those of the system:
         threshold="median", mask_scale=0.75, motion="absolute", ...
 
-        Raises UserError for input, output or options that cannot be. What the system has to say of source and driving comes as a
-        Python warning with the first frame.
+        Raises UserError for invalid input, output or options. Warnings of the system about the
+        source and the driving are issued as Python warnings with the first frame.
         """
         result = self.run.system.result
         if output is None and fps is not None:
-            raise UserError("fps is that of a file: give output=, or leave fps away")
+            raise UserError("fps applies only to a file: give output=, or omit fps")
         if output is not None:
             output = user_text(output)
             refuse_inputs(output, source, driving)
             check_writable(os.fspath(output))
             if isinstance(driving, str | os.PathLike):
-                driving = open_frames(user_path(driving))  # the times of its frames come with them
+                driving = open_frames(user_path(driving))  # with the timestamps of its frames
         rendered = self.outputs(
             source, driving, names=(result,), batch=batch, fit=fit, find_best_frame=find_best_frame, **options
         )
@@ -161,7 +169,11 @@ class Animator:
         find_best_frame: bool = False,
         **options: Option,
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Like `animate`, but all intermediate pictures of each frame by name, or those of `names`: (H, W, 3) uint8, masks in grey."""
+        """Like `animate`, but yields all intermediate outputs of each frame by name, or those in
+        `names`.
+
+        Each is (H, W, 3) uint8; masks are grey.
+        """
         check_at_least("batch", batch)
         wanted = self._names(names)
         chosen = self._options(options)
@@ -173,7 +185,7 @@ class Animator:
                 "find_best_frame reads the driving twice: give a path, a list or an array instead of a generator"
             )
         if isinstance(driving, str | os.PathLike):
-            open_frames(user_path(driving)).close()  # says now what is wrong with it
+            open_frames(user_path(driving)).close()  # reports a bad file now, not with the first frame
         return self._outputs(still, driving, chosen, wanted, batch, fit, find_best_frame)
 
     def _outputs(
@@ -208,18 +220,22 @@ class Animator:
                 yield {name: to_uint8(values) for name, values in outputs.items()}
 
     def strip(self, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What `outputs` yielded for a frame side by side, with captions: one (H, W, 3) uint8 picture."""
+        """The outputs of one frame (from `outputs`) side by side with captions: one (H, W, 3) uint8
+        image.
+        """
         return strip(outputs, self.run.system.output_names, self.frame_size, captions=True)
 
     def stream(self, source: Picture, *, fit: Fit = "crop", **options: Option) -> AnimationStream:
-        """A session that takes one driving frame at a time, as from a camera; UserError like `animate`."""
+        """A stream that takes one driving frame at a time, as from a camera. Raises UserError like
+        `animate`.
+        """
         return AnimationStream(self, read_picture(source), fit, self._options(options))
 
     def _names(self, names: Sequence[str]) -> tuple[str, ...]:
         known = self.run.system.output_names
         for name in names:
             if name not in known:
-                raise UserError(f"there is no picture {name!r}: this system has {', '.join(known)}")
+                raise UserError(f"there is no output {name!r}: this system has {', '.join(known)}")
         return tuple(names)
 
     def _options(self, given: Mapping[str, Option]) -> Any:
@@ -228,7 +244,10 @@ class Animator:
 
 
 class AnimationStream:
-    """Animates a source frame by frame: `frame = session(driving_frame)`; relative motion is measured from the first one."""
+    """Animates a source frame by frame: `frame = stream(driving_frame)`.
+
+    Relative motion is measured from the first driving frame.
+    """
 
     def __init__(self, animator: Animator, source: np.ndarray, fit: Fit, options: Any) -> None:
         self._animator, self._system, self._fit, self._options = animator, animator.run.system, fit, options
@@ -238,11 +257,15 @@ class AnimationStream:
         self._source_state: Any = None
 
     def __call__(self, driving: Picture) -> np.ndarray:
-        """The source in the pose of `driving`, (H, W, 3) uint8 of any size: (S, S, 3) uint8."""
+        """Animates the source with one driving frame, (H, W, 3) uint8 of any size; returns (S, S,
+        3) uint8.
+        """
         return self.outputs(driving, (self._system.result,))[self._system.result]
 
     def outputs(self, driving: Picture, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-        """All intermediate pictures of one driving frame by name, or those of `names`: (H, W, 3) uint8."""
+        """All intermediate outputs for one driving frame by name, or those in `names`: (H, W, 3)
+        uint8.
+        """
         frame = to_float_square(read_picture(driving), self._system.frame_size, self._fit)[None]
         if self._source_state is None:
             self._source_state = self._compiled.begin(self._source, frame)

@@ -1,4 +1,4 @@
-"""How does a frame get to a system's functions? Made square and float, and jitted once for each system."""
+"""How are a system's functions jitted and fed? Once per system, with square float32 frames."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def to_float_square(frame: np.ndarray, size: int, fit: Fit) -> np.ndarray:
 
 
 class IdentityKey:
-    """Compares systems by identity, whatever they say of equality and hashing."""
+    """Wraps a system for use as a cache key: equality and hash by identity."""
 
     def __init__(self, system: System) -> None:
         self.system = system
@@ -45,7 +45,7 @@ class Functions(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _functions(same: IdentityKey, mesh: Any) -> Functions:
-    """Jitted once for each system, so that the second video of a list does not compile again."""
+    """Jits once per system, so that the second video of a list does not compile again."""
     import jax
 
     system, on_mesh = same.system, partial(jax.sharding.use_abstract_mesh, mesh.abstract_mesh)
@@ -53,7 +53,7 @@ def _functions(same: IdentityKey, mesh: Any) -> Functions:
     def step(variables: Any, source_state: Any, driving: Any, options: Any, names: tuple[str, ...]) -> Any:
         with on_mesh():
             outputs = system.animate(variables, source_state, driving, options)
-        return {name: outputs[name] for name in names or outputs}  # what nobody wants is neither computed nor fetched
+        return {name: outputs[name] for name in names or outputs}  # other outputs are neither computed nor fetched
 
     def smoothed_step(
         variables: Any, source_state: Any, before: Any, first: Any, driving: Any, options: Any, names: tuple[str, ...]
@@ -73,7 +73,10 @@ def _functions(same: IdentityKey, mesh: Any) -> Functions:
 
 
 def compiled(system: System, variables: Variables, batch: int) -> JittedModel:
-    """`Compiled`, the one that was made last if it is of the same: variables are folded and placed once, not for every video."""
+    """The `JittedModel` of these arguments; the last one is cached.
+
+    Batch norms are then folded and variables placed on devices once, not for every video.
+    """
     global _last
     if _last is None or _last[0] is not system or _last[1] is not variables or _last[2] != batch:
         _last = (system, variables, batch, JittedModel(system, variables, batch))
@@ -84,7 +87,10 @@ _last: tuple[System, Variables, int, JittedModel] | None = None
 
 
 class JittedModel:
-    """A system with its variables on this process' devices, over which batches of `batch` frames are split as far as they can be."""
+    """A system with its variables on the local devices.
+
+    Batches of `batch` frames are sharded over the largest number of devices that divides `batch`.
+    """
 
     def __init__(self, system: System, variables: Variables, batch: int) -> None:
         import jax
@@ -99,17 +105,20 @@ class JittedModel:
         self._variables = self._functions.fold(self._put(variables, self._whole))
 
     def begin(self, source: np.ndarray, first: np.ndarray) -> Any:
-        """What `system.encode_source` makes of (1, S, S, 3) float32 frames."""
+        """The result of `system.encode_source` for (1, S, S, 3) float32 frames."""
         return self._functions.begin(self._variables, *self._put((source, first), self._whole))
 
     def step(self, source_state: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()) -> dict[str, Any]:
-        """Pictures of a batch (N, S, S, 3), all or the named ones, perhaps still being computed."""
+        """Outputs of a batch (N, S, S, 3), all or the named ones; dispatched asynchronously."""
         return self._functions.step(self._variables, source_state, self._put(driving, self._split), options, names)
 
     def smoothed_step(
         self, source_state: Any, before: Any, driving: np.ndarray, options: Any, names: tuple[str, ...] = ()
     ) -> tuple[dict[str, Any], Any]:
-        """`step` with poses smoothed by `options.smooth`, and what the next call takes as `before`; None: these are the first frames."""
+        """`step` with poses smoothed by `options.smooth`; also returns `before` for the next call.
+
+        `before` None means that these are the first frames.
+        """
         import jax
 
         first = before is None
@@ -127,7 +136,9 @@ class JittedModel:
 
 
 def make_video_step(ready: JittedModel, options: Any) -> Callable[..., dict[str, Any]]:
-    """`ready.step` for one video's batches in their order: smoothed when the options ask for it, else as it is."""
+    """The step function for one video, to be called with its batches in order; smoothed if the
+    options say so.
+    """
     if not getattr(options, "smooth", 0):
         return ready.step
     before: Any = None

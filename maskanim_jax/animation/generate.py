@@ -1,4 +1,4 @@
-"""How does one picture move by many? Frames in, the system's pictures out, a batch at a time."""
+"""How does a system animate one image with many driving frames? Batch by batch, as a generator."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ def animate(
     warn: Callable[[str], None] | None = None,
     names: Sequence[str] = (),
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yields, for every driving frame, the system's pictures: (H, W, 1 or 3) float32 in [0, 1] by name, all of them or those of `names`.
+    """Yields the system's outputs for every driving frame: all of them, or those in `names`.
 
-    `source` and each driving frame are (H, W, 3) uint8 of any size; `fit` makes them square. `options` is
-    what `system.animation_options` returned. `first` stands in for the first driving frame, from which relative
-    motion is measured; `warn` gets what the system has to say of source and driving. At most `batch` frames are
-    read ahead; the last batch is filled up, so that one compilation serves every length.
+    Each output is (H, W, 1 or 3) float32 in [0, 1]. `source` and each driving frame are (H, W, 3)
+    uint8 of any size; `fit` makes them square. `options` is the result of
+    `system.animation_options`. `first` replaces the first driving frame as the reference of
+    relative motion. `warn` is called with the system's warnings. At most `batch` frames are read
+    ahead; the last batch is padded, so that one compilation serves every length.
     """
     if batch < 1:
-        raise ValueError("a batch has at least one frame")
+        raise ValueError("batch must be at least 1")
     ready = compiled(system, variables, batch)
     frames = (to_float_square(frame, system.frame_size, fit) for frame in driving)
     step = make_video_step(ready, options)
@@ -65,9 +66,11 @@ def nearest_frame(
     batch: int = 8,
     fit: Fit = "crop",
 ) -> tuple[int, np.ndarray]:
-    """(number, frame) of the driving frame whose pose is nearest to the source's by the system's measure; the first among equals.
+    """(index, frame) of the driving frame whose pose is nearest to the source's; the first one of a
+    tie.
 
-    Frames are (H, W, 3) uint8 of any size; only a batch of them and the best are held. Raises UserError when no distance is finite.
+    The distance is `System.pose_distance`. Frames are (H, W, 3) uint8 of any size; only one batch
+    and the best frame are in memory. Raises UserError when no distance is finite.
     """
     measure = compiled(system, variables, batch).distance
     wanted = to_float_square(source, system.frame_size, fit)[None]

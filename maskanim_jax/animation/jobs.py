@@ -1,4 +1,4 @@
-"""What is animated into which files? One job a result: checked before any work, then rendered."""
+"""Which files does the animate command read and write? One job per result, checked before any work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """One result to make; `where` names the CSV line that asked for it, for errors."""
+    """One result; `where` names its CSV line in error messages."""
 
     source: Path
     driving: Path
@@ -42,9 +42,9 @@ class Job:
 
 
 def jobs_from_args(args: argparse.Namespace) -> list[Job]:
-    """What the flags ask for, checked before any work: inputs can be opened, outputs can be written.
+    """The jobs that the flags describe.
 
-    Raises UserError.
+    Raises UserError before any work when an input cannot be opened or an output cannot be written.
     """
     if args.output is None:
         raise UserError("--output is missing; give a file such as out.mp4, or a folder that ends with /")
@@ -58,7 +58,7 @@ def jobs_from_args(args: argparse.Namespace) -> list[Job]:
         jobs = [Job(source, driving, args.output, args.save_intermediates)]
     else:
         if args.source is not None or args.driving is not None:
-            raise UserError("--pairs stands alone; leave --source and --driving away, or give them without --pairs")
+            raise UserError("--pairs cannot be combined with --source or --driving; omit either")
         for folder in filter(None, (args.output, args.save_intermediates)):
             if Path(folder).suffix and not is_folder(folder):
                 raise UserError(f"{folder} must be a folder with --pairs; end it with /")
@@ -76,7 +76,9 @@ def jobs_from_args(args: argparse.Namespace) -> list[Job]:
 
 
 def example_job(args: argparse.Namespace) -> list[Job]:
-    """The example of the bundled checkpoint `args.checkpoint`, copied into the folder `args.example`. Raises UserError."""
+    """The example of the bundled checkpoint `args.checkpoint`, copied into the folder
+    `args.example`. Raises UserError.
+    """
     if args.source or args.driving or args.output or args.pairs:
         raise UserError("--example cannot be combined with --source, --driving, --output or --pairs: omit those")
     found = bundled.examples(str(args.checkpoint)) if bundled.is_shipped(Path(args.checkpoint)) else []
@@ -101,13 +103,13 @@ def _check(job: Job) -> None:
     for path in outputs:
         for given in (job.source.resolve(), job.driving.resolve()):
             if Path(path).resolve() in (given, *given.parents):
-                raise UserError(f"{path} is or holds an input; choose another output, so that nothing is lost")
+                raise UserError(f"{path} is or contains an input and would overwrite it; choose another output")
         check_writable(path)
 
 
 @contextmanager
 def named(job: Job) -> Iterator[None]:
-    """Puts the CSV line before the sentence of an error."""
+    """Puts the CSV line in front of an error message."""
     try:
         yield
     except UserError as error:
@@ -117,7 +119,10 @@ def named(job: Job) -> Iterator[None]:
 def render(
     run: LoadedRun, job: Job, options: Any, *, batch: int, fit: Fit, find_best_frame: bool = False, label: str = ""
 ) -> int:
-    """Makes one result, and its strip if asked for, with a bar; returns the number of frames. Raises UserError."""
+    """Renders one result (and its strip) with a progress bar; returns the number of frames.
+
+    Raises UserError.
+    """
 
     def watch(clip: FrameSource, doing: Doing) -> Iterable[np.ndarray]:
         desc = (label or "animate") if doing == "animate" else f"{label} {doing}".strip()
@@ -142,11 +147,13 @@ def render(
 
 
 Doing = Literal["best frame", "animate"]
-"""Why the driving is read: to find the frame in the source's pose, or to animate."""
+"""Why the driving video is read: to find the best frame, or to animate."""
 
 
 class Made(NamedTuple):
-    """What `animate_file` wrote: the number of frames, and which frame of the driving was taken for the first."""
+    """Result of `animate_file`: number of frames, and the index of the best driving frame if it was
+    searched.
+    """
 
     frames: int
     find_best_frame: int | None
@@ -166,10 +173,12 @@ def animate_file(
     watch: Callable[[FrameSource, Doing], Iterable[np.ndarray]],
     warn: Callable[[str], None],
 ) -> Made:
-    """Animates the picture `source` by the video `driving`, whose times and sound `output` keeps; `strips` gets all pictures side by side.
+    """Animates the image `source` with the video `driving` and writes `output`.
 
-    With `find_best_frame` the driving is read twice, and relative motion is measured from the frame that is nearest to the source's pose.
-    `watch` gives the frames of the opened driving each time: it may count them, or refuse too many. Raises UserError.
+    The output keeps the video's timestamps and sound; `strips` also gets all intermediate outputs
+    side by side. With `find_best_frame` the driving is read twice, and relative motion is measured
+    from the frame nearest to the source's pose. `watch` wraps the iteration over the driving
+    frames: it may count them, or raise when there are too many. Raises UserError.
     """
     system, still = run.system, first_frame(source)
     number = first = None
@@ -203,12 +212,13 @@ def write_animation(
     sound: Path | None = None,
     strip_side: int | None = None,
 ) -> int:
-    """Writes each frame's result to all `outputs`, and its pictures side by side to `strips`; returns the number of frames.
+    """Writes each frame's result to all `outputs` and its strip to `strips`; returns the number of
+    frames.
 
-    `pictures` are those of `animate` (of `strips` all of them). `fps`: frames per second, or when each frame is shown;
-    `sound`: the file whose sound is kept;
-    `strip_side`: pixels of each picture of the strip (default: the system's frame size). Every file says that it was generated.
-    Says in a line what a gif or a folder could not keep of the frames' times.
+    `pictures` is what `animate` yields (for `strips`, all outputs). `fps` is a frame rate or a
+    `Timing`. `sound` is the file whose sound is kept. `strip_side` is the side of each image in the
+    strip, in pixels (default: the system's frame size). Every file's metadata says that it was
+    generated. Prints a line when a gif or a folder cannot keep the exact timestamps.
     """
     with ExitStack() as stack:
         results, side_by_side = (

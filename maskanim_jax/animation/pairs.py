@@ -1,4 +1,4 @@
-"""Which source is animated by which driving video, when a CSV lists many pairs?"""
+"""How are pairs of source and driving video read from a CSV?"""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from maskanim_jax.errors import UserError, check_size
 
 COLUMNS = ("source", "driving")
 NAME_LENGTH = 80
-"""Bytes of each of the two names in a result's name: file systems allow 255 together."""
+"""Maximum bytes of each of the two names in a result's file name; file systems allow 255 in all."""
 MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One row: two paths that exist, and the line of the CSV where it stands."""
+    """One row: two existing paths and the row's line number in the CSV."""
 
     line: int
     source: Path
     driving: Path
 
     def output_name(self, number: int) -> str:
-        """A file name that no other row has, whatever the rows share."""
+        """A unique file name for this row's result."""
         return f"{number:04d}-{shortened(self.source.stem)}-{shortened(self.driving.stem)}.mp4"
 
 
 @dataclass(frozen=True)
 class ClipPair:
-    """Two clips of a split by their numbers, and the frame from which the driver is used."""
+    """Indices of two clips of a split, and the first driving frame that is used."""
 
     source: int
     driving: int
@@ -40,10 +40,12 @@ class ClipPair:
 
 
 def read_clip_pairs(path: Path, names: Sequence[str]) -> tuple[list[ClipPair], int]:
-    """The pairs of a published list, with the columns source, driving and perhaps frame, and how many of its pairs are not here.
+    """The pairs of a published list, and the number of pairs that are missing.
 
-    `names` are the clips of a split; the list names them with or without their suffix. A pair with a clip that is missing is passed over,
-    since many videos of the published sets are gone. Raises UserError for a file that is no such list, and when no pair is here.
+    The CSV has the columns source, driving and optionally frame. `names` are the clips of a split;
+    the list names them with or without suffix. Pairs with a missing clip are skipped, since many
+    videos of the published sets are no longer available. Raises UserError for another kind of file,
+    and when no pair is left.
     """
     number = {name: index for index, name in enumerate(names)}
     pairs, absent = [], 0
@@ -65,7 +67,7 @@ def read_clip_pairs(path: Path, names: Sequence[str]) -> tuple[list[ClipPair], i
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """The rows of a CSV with the columns `source` and `driving`, each with its line; raises UserError."""
+    """The rows of a CSV with the columns `source` and `driving`, with line numbers. Raises UserError."""
     try:
         check_size(path, MAX_BYTES)
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -76,15 +78,16 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
             for row in reader:
                 yield reader.line_num, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no text in UTF-8"
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(f"{path} cannot be read ({reason}); give a CSV with the columns source,driving") from error
 
 
 def read_pairs(path: Path, data: Path | None) -> list[Pair]:
     """The rows of a CSV with the columns `source` and `driving` (others are ignored).
 
-    A path is absolute, or relative to `data` or to the CSV's folder. Raises UserError, with the line number,
-    for a row whose files do not exist, and for a CSV that is missing, empty or without the columns.
+    A path is absolute, or relative to `data` or to the CSV's folder. Raises UserError, with the
+    line number, for a row whose files do not exist, and for a CSV that is missing, empty or without
+    the columns.
     """
     roots = [root for root in (data, path.parent) if root is not None]
     pairs = [Pair(line, *(_find(path, line, name, row[name], roots) for name in COLUMNS)) for line, row in _rows(path)]
@@ -94,7 +97,7 @@ def read_pairs(path: Path, data: Path | None) -> list[Pair]:
 
 
 def shortened(stem: str) -> str:
-    """A name that leaves room for others beside it, whole characters of at most NAME_LENGTH bytes."""
+    """The name, truncated to whole characters of at most NAME_LENGTH bytes."""
     whole = os.fsencode(stem)
     return whole[:NAME_LENGTH].decode("utf-8", "ignore") if len(whole) > NAME_LENGTH else stem
 
@@ -107,4 +110,4 @@ def _find(path: Path, line: int, column: str, name: str | None, roots: list[Path
         with suppress(OSError, ValueError):  # too long, or no name at all
             if found.exists():
                 return found
-    raise UserError(f"{path} line {line}: the {column} {name} does not exist; mend the line or give --data=ROOT")
+    raise UserError(f"{path} line {line}: the {column} {name} does not exist; correct the line or give --data=ROOT")

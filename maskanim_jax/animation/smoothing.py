@@ -1,7 +1,8 @@
-"""How is flicker taken out of an animation? The driver's poses (masks, keypoints) are averaged over time, before anything is painted.
+"""How does `--smooth` reduce flicker? It averages the driver's poses (masks, keypoints) over time.
 
-An exponential average over past frames alone: a frame needs only itself and what came of the one before, so a camera's frames and videos of
-any length are smoothed alike, whatever the batch. Off unless `--smooth` is given.
+The average is exponential and causal: each frame needs only itself and the state of the previous
+one. Camera frames and videos of any length are therefore smoothed alike, whatever the batch size.
+Off unless `--smooth` is given.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
 def smooth(poses: Any, before: Any, first: jax.Array, strength: float) -> tuple[Any, Any]:
     """y_t = (1 - s) x_t + s y_(t-1) over a batch: (smoothed poses, the last of them).
 
-    `poses` is a tree of (N, ...), `before` the same of (1, ...): what this gave for the frames before. `first` (a boolean): there were none,
-    and y_0 = x_0. `strength` is s.
+    `poses` is a tree of (N, ...); `before`, a tree of (1, ...), is the last smoothed pose of the
+    previous batch. If `first` (bool) is true there was none, and y_0 = x_0. `strength` is s.
     """
     import jax
     import jax.numpy as jnp

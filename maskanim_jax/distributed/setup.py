@@ -114,5 +114,5 @@ def _patience() -> float:
         if not 1 <= seconds <= 86400:
             raise ValueError
     except ValueError as error:
-        raise UserError(f"{PATIENCE}={text} cannot be: give seconds, from 1 to 86400") from error
+        raise UserError(f"{PATIENCE}={text} must be seconds, from 1 to 86400") from error
     return seconds

@@ -82,9 +82,7 @@ def export(
     """
     check_export(output, format, platforms, batch)
     if getattr(options, "smooth", 0):
-        raise UserError(
-            "--smooth keeps something from batch to batch, which an exported function does not: leave it away"
-        )
+        raise UserError("--smooth keeps state between batches, which an exported function cannot do: omit it")
     import jax
 
     from maskanim_jax.exporting import functions, jax_files, onnx_files, verification
@@ -145,7 +143,7 @@ def check_export(output: Path, format: str, platforms: Sequence[str], batch: int
         if platform not in known:
             raise UserError(f"--platforms has {platform!r}, which is none: give some of {', '.join(known)}")
     if not platforms or len(set(platforms)) < len(platforms):
-        raise UserError(f"--platforms={','.join(platforms)} cannot be: name each platform once, such as {PLATFORMS}")
+        raise UserError(f"--platforms={','.join(platforms)} must name each platform once, such as {PLATFORMS}")
     check_at_least("--batch", batch)
 
 

@@ -150,7 +150,7 @@ def chosen_sets(args: argparse.Namespace) -> dict[str, Sequence[str]]:
     """The sets that the flags name; raises UserError for one that there isn't."""
     if args.config:
         if not args.name.replace("-", "_").isidentifier():
-            raise UserError(f"--name={args.name} cannot be: give letters, digits, - and _")
+            raise UserError(f"--name={args.name} must be letters, digits, - and _")
         return {args.name: args.config}
     names = [name for name in args.sets.split(",") if name]
     for name in names:

@@ -1,4 +1,4 @@
-"""Which systems are there? `build` makes the one that a config names."""
+"""Which systems are there? `build` creates the one that `config.system` names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ if TYPE_CHECKING:  # so that a command's --help need not import jax
     from maskanim_jax.systems.interface import System
 
 SYSTEMS = {"perturbed_masks": "configs.perturbed_masks", "fomm": "configs.fomm_base"}
-"""Folders beside this file, each with a `system.py` that has `build(config) -> System`, and the module whose `get_config()` has all fields."""
+"""Folder of each system (its `system.py` defines `build(config) -> System`) and its default config
+module.
+"""
 
 
 def build(config: ConfigDict) -> System:
-    """The system that `config.system` names, with the config's sizes; raises UserError when a setting cannot be."""
+    """The system that `config.system` names, with the config's sizes. Raises UserError for invalid
+    settings.
+    """
     if config.system not in SYSTEMS:
         raise UserError(f"config.system is '{config.system}', but the systems are {', '.join(SYSTEMS)}")
     module = importlib.import_module(f"maskanim_jax.systems.{config.system}.system")

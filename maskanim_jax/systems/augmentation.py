@@ -1,6 +1,7 @@
-"""How are frames augmented? Colour jitter A, time flip, mirroring, random size and crop, inside jit, from keys.
+"""How are training frames augmented? Colour jitter A, swap, flip, random resize and crop, inside jit.
 
-Paper, section 3.1 (the augmentation A) and the released code's data set. Frames are (N, H, W, 3) float32 RGB in [0, 1].
+Paper, section 3.1 (the augmentation A) and the released code's data set. Frames are (N, H, W, 3)
+float32 RGB in [0, 1].
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ GREY = (0.299, 0.587, 0.114)
 
 
 class Jitter(NamedTuple):
-    """One draw for each sample: factors (N,), hue shift (N,) in turns, order (N, 4): which change comes when."""
+    """One draw per sample: factors (N,), hue shift (N,) in turns, and the order (N, 4) of the four
+    changes.
+    """
 
     brightness: jax.Array
     contrast: jax.Array
@@ -26,7 +29,10 @@ class Jitter(NamedTuple):
 
 
 def draw_jitter(key: jax.Array, count: int, settings: ConfigDict, wider: float = 1.0) -> Jitter:
-    """Factors from U[1 - x, 1 + x], hue shift from U[-x, x], a random order of the four for each sample; each x is times `wider`."""
+    """Draws factors from U[1 - x, 1 + x], hue shifts from U[-x, x] and a random order per sample.
+
+    Each x is multiplied by `wider`.
+    """
     keys = jax.random.split(key, 5)
 
     def around(key: jax.Array, centre: float, reach: float) -> jax.Array:
@@ -47,7 +53,10 @@ def luma(frames: jax.Array) -> jax.Array:
 
 
 def shift_hue(frames: jax.Array, turns: jax.Array) -> jax.Array:
-    """Turns the hue of HSV by `turns` of the circle; saturation and value stay. `turns` broadcasts against (..., 1)."""
+    """Rotates the hue (HSV) by `turns` of the circle, which broadcasts against (..., 1).
+
+    Saturation and value do not change.
+    """
     value, low = frames.max(-1, keepdims=True), frames.min(-1, keepdims=True)
     chroma = value - low
     r, g, b = frames[..., :1], frames[..., 1:2], frames[..., 2:]
@@ -60,7 +69,9 @@ def shift_hue(frames: jax.Array, turns: jax.Array) -> jax.Array:
 
 
 def apply_jitter(frames: jax.Array, jitter: Jitter) -> jax.Array:
-    """A(frames): brightness, contrast (about the mean luma), saturation (about each pixel's luma) and hue, clipped after each."""
+    """A(frames): brightness, contrast (about the mean luma), saturation (about each pixel's luma)
+    and hue, clipped after each.
+    """
 
     def one(frame: jax.Array, draw: Jitter) -> jax.Array:
         for position in range(4):
@@ -77,7 +88,7 @@ def apply_jitter(frames: jax.Array, jitter: Jitter) -> jax.Array:
 
 
 def random_negative(key: jax.Array, frames: jax.Array, probability: float) -> jax.Array:
-    """1 - frame with the given probability, each frame with a draw of its own. Not of the paper."""
+    """Inverts each frame (1 - frame) independently with the given probability. Not in the paper."""
     negative = jax.random.bernoulli(key, probability, (frames.shape[0], 1, 1, 1))
     return jnp.where(negative, 1.0 - frames, frames)
 
@@ -85,7 +96,9 @@ def random_negative(key: jax.Array, frames: jax.Array, probability: float) -> ja
 def flip_pairs(
     key: jax.Array, source: jax.Array, driving: jax.Array, settings: ConfigDict
 ) -> tuple[jax.Array, jax.Array]:
-    """Swaps source and driver with probability `swap_prob`; otherwise mirrors both with probability `mirror`."""
+    """Swaps source and driver with probability `swap_prob`; otherwise mirrors both with probability
+    `mirror`.
+    """
     swap_key, mirror_key = jax.random.split(key)
     shape = (source.shape[0], 1, 1, 1)
     swap = jax.random.bernoulli(swap_key, settings.swap_prob, shape)
@@ -95,9 +108,10 @@ def flip_pairs(
 
 
 def _window(first: jax.Array, factor: jax.Array, side: int) -> jax.Array:
-    """Rows of a bilinear resize by `factor` (N,), cropped to `side` pixels from `first` (N,): weights (N, side, side).
+    """Weights (N, side, side) of a bilinear resize by `factor` (N,), cropped to `side` pixels from
+    `first` (N,).
 
-    Beyond the resized frame its edge goes on.
+    Outside the resized frame, edge pixels are repeated.
     """
     factor = factor[:, None]
     out = jnp.clip(jnp.arange(side) + first[:, None], 0.0, side * factor - 1) + 0.5
@@ -106,7 +120,9 @@ def _window(first: jax.Array, factor: jax.Array, side: int) -> jax.Array:
 
 
 def resize_and_crop(frames: jax.Array, factor: jax.Array, left: jax.Array, top: jax.Array) -> jax.Array:
-    """Resizes each frame by its factor (N,), then crops S x S pixels from (`left`, `top`), in pixels of the resized frame."""
+    """Resizes each frame by its factor (N,), then crops S x S pixels from (`left`, `top`), in
+    pixels of the resized frame.
+    """
     side, high = frames.shape[1], jax.lax.Precision.HIGHEST
     rows, columns = _window(top, factor, side), _window(left, factor, side)
     frames = jnp.einsum("nih,nhwc->niwc", rows, frames, precision=high)
@@ -118,7 +134,8 @@ def resize_pairs(
 ) -> tuple[jax.Array, jax.Array]:
     """One factor from U[resize_low, resize_high] for both frames of a pair, and one crop.
 
-    A larger frame is cropped at a random place (in the middle, without `random_crop`), a smaller one set in the middle and its edges drawn out.
+    A larger frame is cropped at a random position (centred without `random_crop`); a smaller one is
+    centred and padded with its edge pixels.
     """
     factor_key, left_key, top_key = jax.random.split(key, 3)
     count, side = source.shape[:2]

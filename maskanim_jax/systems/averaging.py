@@ -1,4 +1,4 @@
-"""Which averages of the weights does a run keep? An exponential moving average, which evaluation and animation use."""
+"""How are weights averaged? An exponential moving average (EMA), used for evaluation and animation."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ Averages = dict[str, PyTree]
 
 
 def check_decay(decay: float) -> None:
-    """Raises UserError for a value of `config.optim.ema` that is no decay."""
+    """Raises UserError unless `config.optim.ema` is a valid decay."""
     if not 0 <= decay < 1:
         raise UserError(f"config.optim.ema={decay:g} must be at least 0 and below 1: give 0.999, or 0 for no averages")
 
 
 def begin(variables: Variables) -> Averages:
-    """The averages before the first step: copies of the variables."""
+    """The initial averages: copies of the variables."""
     return jax.tree.map(jnp.array, variables._asdict())
 
 
 def moved(averages: Averages, variables: Variables, step: jax.Array, decay: float) -> Averages:
-    """The averages after step number `step` (counted from 0), whose result `variables` is.
+    """Updates the averages with `variables`, the result of step `step` (counted from 0).
 
-    The first steps count more: the decay is at most (1 + step) / (10 + step), so that the random start is soon forgotten. Batch statistics
-    are averaged like the parameters, because statistics of the newest weights do not belong to averaged ones.
+    The decay is at most (1 + step) / (10 + step), so that the random initial weights are soon
+    forgotten. Batch statistics are averaged like parameters: statistics of the newest weights do
+    not match averaged weights.
     """
     step = step.astype(jnp.float32)
     share = 1 - jnp.minimum(jnp.float32(decay), (1 + step) / (10 + step))

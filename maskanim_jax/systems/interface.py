@@ -1,7 +1,8 @@
-"""What must a system (Perturbed Masks, FOMM, yours) be able to do?
+"""What must a system (Perturbed Masks, FOMM, or your own) implement?
 
-Training, reconstruction, animation and the report know a system only by this interface; nothing else asks "which model?". Every
-method is pure: arrays in, arrays out, randomness from the key it is given, so that all of them can be jitted and sharded.
+Training, reconstruction, animation and the report use a system only through this interface; no
+other code asks which model it is. Every method that computes is pure: arrays in, arrays out,
+randomness from the given key. All of them can therefore be jitted and sharded.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ import optax
 
 PyTree = Any
 Outputs = dict[str, jax.Array]
-"""Named pictures of one batch: (N, H, W, 1 or 3) float32 in [0, 1]."""
+"""Named images of one batch: (N, H, W, 1 or 3) float32 in [0, 1]."""
 
 
 class Variables(NamedTuple):
-    """What a system learns: trained parameters and batch statistics, each a dict by network name."""
+    """A system's parameters and batch statistics, each a dict by network name."""
 
     params: dict[str, PyTree]
     stats: dict[str, PyTree]
 
 
 SCHEDULED = ("temperature",)
-"""Names of statistics that a system sets anew in each step: a run that starts from another's networks does not take them."""
+"""Statistics that a system recomputes in every step; `config.init_from` does not copy them."""
 
 
 class Gradients(NamedTuple):
-    """What one training step computes: gradients like `params`, the new batch statistics, scalars for the log."""
+    """Result of one training step: gradients (a tree like `params`), new batch statistics, scalar
+    metrics.
+    """
 
     grads: dict[str, PyTree]
     stats: dict[str, PyTree]
@@ -42,24 +45,28 @@ class System(Protocol):
     name: str
     frame_size: int
     result: str
-    """Name of the picture that is the answer (Perturbed Masks: "fine")."""
+    """Name of the output that is the final result (Perturbed Masks: "fine")."""
     output_names: Sequence[str]
-    """Names of the intermediate pictures, in the order in which they are shown."""
+    """Names of all outputs, in the order in which strips show them."""
     mask_output: str | None
-    """Name of the picture that carries the driver's pose, if there is one: reconstruction measures whether it is alive."""
+    """Name of the output that encodes the driver's pose, or None; reconstruction checks it for mask
+    collapse.
+    """
     variants: Mapping[str, Mapping[str, str]]
-    """Ways to animate that are compared with one another where the truth is known: a name to the options given; the first is the method itself."""
+    """Options of each variant that the cross-identity evaluation compares; the first is the method
+    itself.
+    """
 
     def init(self, key: jax.Array) -> Variables:
-        """Fresh variables; run it under jit to place them on a mesh."""
+        """Randomly initialised variables; run it under jit to place them on a mesh."""
         ...
 
     def optimizer(self, steps_per_epoch: int) -> optax.GradientTransformation:
-        """The optimiser of all networks, learning rates and schedule included."""
+        """The optimiser of all networks, including learning rates and schedule."""
         ...
 
     def learning_rates(self, step: int, steps_per_epoch: int) -> dict[str, float]:
-        """The learning rate that each network has at this step, for the log."""
+        """The learning rate of each network at this step, for the log."""
         ...
 
     def gradients(
@@ -72,68 +79,86 @@ class System(Protocol):
         step: jax.Array,
         steps_per_epoch: int,
     ) -> Gradients:
-        """Losses and their gradients for one batch of raw pairs; augmentation happens in here. `frozen` holds VGG-19's weights."""
+        """Losses and gradients for one batch of raw pairs; includes augmentation.
+
+        `frozen` holds the weights of VGG-19.
+        """
         ...
 
     def reconstruct(self, variables: Variables, source: jax.Array, driving: jax.Array) -> Outputs:
-        """Same-identity reconstruction of `driving` from `source` (batch to batch), as the paper's Table 1 needs it."""
+        """Same-identity reconstruction of `driving` from `source`, pair by pair, as in the paper's
+        Table 1.
+        """
         ...
 
     def animation_options(self, given: Mapping[str, str]) -> Any:
-        """Checks the options that the user gave (threshold, mask_scale, ablation, motion, ...); returns a hashable value.
+        """Parses the user's options (threshold, mask_scale, ablation, motion, ...) into a hashable
+        value.
 
-        Raises UserError for an option that this system does not have or a value that it cannot take.
+        Raises UserError for unknown options and invalid values.
         """
         ...
 
     def for_inference(self, variables: Variables) -> Variables:
-        """Variables that `reconstruct` and the animation take instead, to the same result with fewer operations: batch norms folded."""
+        """Variables for inference, with batch norms folded into convolutions: same results, fewer
+        operations.
+        """
         ...
 
     def encode_source(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
-        """What is computed once per video: `source` and `first_driving` are (1, S, S, 3)."""
+        """Computes the state that is needed once per video; `source` and `first_driving` are (1, S,
+        S, 3).
+        """
         ...
 
     def animate(
         self, variables: Variables, source_state: PyTree, driving: jax.Array, options: Any, pose: PyTree | None = None
     ) -> Outputs:
-        """Animates the source of `source_state` by a batch of driving frames; holds every picture of `output_names`.
+        """Animates the encoded source with a batch of driving frames; returns every output of
+        `output_names`.
 
-        `pose` is what `pose` gave for these frames, smoothed over time; without it frames stand for themselves. A system whose options
-        have no `smooth` is never given one.
+        `pose` is the result of `pose` for these frames, smoothed over time; if None, the poses of
+        the frames are used. It is always None for a system whose options have no `smooth`.
         """
         ...
 
     def pose(self, variables: Variables, driving: jax.Array) -> PyTree:
-        """What `animate` takes from driving frames, a tree of (N, ...): masks, keypoints. Averages of it are poses, too.
+        """The pose of driving frames (masks, keypoints) as a tree of (N, ...); averages of poses
+        must be poses.
 
-        Only systems whose options have a `smooth` need it.
+        Only needed by systems whose options have `smooth`.
         """
         ...
 
     def warnings(self, source_state: PyTree, options: Any) -> list[str]:
-        """What a user should know before this video is made, a sentence each; `source_state` was fetched to the host or can be."""
+        """Warnings about this source and first driving frame, one sentence each; runs on the host."""
         ...
 
     def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:
-        """How far the pose of each driving frame is from the source's: (1, S, S, 3), (N, S, S, 3) to (N,) float32.
+        """Distance of each driving frame's pose from the source's: (1, S, S, 3), (N, S, S, 3) to
+        (N,) float32.
 
-        Whatever place and size, if the system can tell them from the pose; only the order of the numbers means anything.
+        Position and size are ignored where the system can separate them from the pose. Only the
+        order of the values is meaningful.
         """
         ...
 
     def outputs(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Outputs:
-        """Every picture of `output_names` for a batch of training pairs, in evaluation mode, to look at while training."""
+        """Every output of `output_names` for a batch of training pairs, in evaluation mode, for
+        image grids.
+        """
         ...
 
     def collapse_warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Sentences about what goes wrong, from the metrics of a step; empty when all is well."""
+        """Warnings about mask or keypoint collapse from a step's metrics; empty when there is none."""
         ...
 
     def shape_settings(self) -> dict[str, Any]:
-        """The settings that decide which tensors there are and their shapes, by name; told when networks of another run don't fit."""
+        """Settings that determine the tensors and their shapes; named when another run's networks
+        do not fit.
+        """
         ...
 
     def paper_deviations(self) -> list[str]:
-        """Where the config departs from the paper, a sentence each; log and report repeat them."""
+        """Deviations of the config from the paper, one sentence each, for the log and the report."""
         ...

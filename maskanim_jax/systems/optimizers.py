@@ -1,4 +1,4 @@
-"""How are the networks of a system updated? One Adam for each network, a common schedule, networks that start later."""
+"""How are the networks of a system optimised? One Adam per network, a common schedule, delayed starts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from ml_collections import ConfigDict
 
 
 class WaitingState(NamedTuple):
-    """State of `waiting`: steps seen, and the inner optimiser's own state, untouched until it starts."""
+    """State of `delayed_start`: number of steps, and the inner optimiser's state, unchanged until
+    it starts.
+    """
 
     seen: jax.Array
     inner: Any
 
 
 def delayed_start(inner: optax.GradientTransformation, start: int) -> optax.GradientTransformation:
-    """An optimiser that neither moves nor counts before step `start`: moments and bias correction begin there."""
+    """Delays an optimiser until step `start`; its moments and bias correction also begin there."""
 
     def init(params: optax.Params) -> WaitingState:
         return WaitingState(jnp.zeros((), jnp.int32), inner.init(params))
@@ -38,7 +40,9 @@ def delayed_start(inner: optax.GradientTransformation, start: int) -> optax.Grad
 
 
 def learning_rate(step: jax.Array | int, steps_per_epoch: int, optim: ConfigDict) -> jax.Array:
-    """The rate of all networks at a step: x `decay` after each of `decay_epochs`, a linear warm-up, and a cosine to the end if asked."""
+    """The common learning rate at a step: linear warm-up, a factor `decay` after each of
+    `decay_epochs`, optional cosine.
+    """
     step = jnp.asarray(step)
     rate = jnp.float32(optim.learning_rate)
     for epoch in optim.decay_epochs:
@@ -55,7 +59,8 @@ def adam_by_network(
 ) -> optax.GradientTransformation:
     """Adam for a dict of networks.
 
-    `factors` names every network with the factor of its learning rate; `starts` (steps) names those that wait.
+    `lr_multipliers` maps every network to the multiplier of its learning rate; `starts` (steps)
+    lists the networks whose training starts later.
     """
 
     def one(name: str) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""What is a run at one step? Everything that training needs to go on."""
+"""What is the state of a run at one step? Everything that training needs to resume."""
 
 from __future__ import annotations
 
@@ -15,32 +15,40 @@ from maskanim_jax.utils.memory import trim_host_memory
 
 
 class TrainState(NamedTuple):
-    """`step` counts finished steps; it is also the position in the data, since a batch is a function of (seed, step)."""
+    """`step` counts finished steps. It is also the position in the data: a batch is a function of
+    (seed, step).
+    """
 
     step: jax.Array
     params: PyTree
     stats: PyTree
     opt_state: Any
     ema: dict[str, PyTree] | None = None
-    """With `optim.ema` the averages of parameters and batch statistics, {"params": ..., "stats": ...}; otherwise None."""
+    """With `optim.ema`, the averaged parameters and statistics, {"params": ..., "stats": ...};
+    otherwise None.
+    """
 
     @property
     def variables(self) -> Variables:
-        """Parameters and batch statistics, as the system takes them."""
+        """The current parameters and batch statistics."""
         return Variables(self.params, self.stats)
 
     @property
     def averaged(self) -> Variables:
-        """What evaluation and animation use: the averages, or the variables themselves in a run without averages."""
+        """The variables for evaluation and animation: the averages, or the current ones in a run
+        without averages.
+        """
         return self.variables if self.ema is None else Variables(**self.ema)
 
     def saved(self) -> dict[str, Any]:
-        """The tree of a checkpoint; a run without averages has no `ema` in it."""
+        """The tree that is saved in a checkpoint; without averages it has no `ema`."""
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
 def init_state(system: System, seed: int, steps_per_epoch: int, ema: float = 0.0) -> TrainState:
-    """The state before the first step; a pure function of config and seed. `ema`: the decay of the averages, 0 for none."""
+    """The initial state, a pure function of config and seed. `ema` is the decay of the averages; 0
+    means none.
+    """
     variables = system.init(jax.random.key(seed))
     return TrainState(
         jnp.zeros((), jnp.int32),
@@ -53,7 +61,7 @@ def init_state(system: System, seed: int, steps_per_epoch: int, ema: float = 0.0
 
 def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, ema: float = 0.0) -> TrainState:
     """`init_state` on every device of the mesh."""
-    # It runs once: on a CPU, where compiling it well takes longer than all else before the first step, that is left out.
+    # It runs only once, so on a CPU it is compiled without optimisations: those would dominate the startup time.
     options: dict[str, Any] = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
     made = jax.jit(init_state, static_argnums=(0, 1, 2, 3), out_shardings=replicated(mesh), compiler_options=options)
     state = jax.block_until_ready(made(system, seed, steps_per_epoch, ema))
@@ -62,7 +70,7 @@ def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, ema
 
 
 def with_averages(state: TrainState, ema: float, mesh: Mesh) -> TrainState:
-    """The state with averages when `ema` > 0 (those it has, or ones that begin here), or without."""
+    """Adds averages that start here if `ema` > 0 and there are none; removes them if `ema` is 0."""
     if not ema:
         return state._replace(ema=None)
     if state.ema is not None:
@@ -71,5 +79,5 @@ def with_averages(state: TrainState, ema: float, mesh: Mesh) -> TrainState:
 
 
 def abstract_state(system: System, seed: int, steps_per_epoch: int, ema: float = 0.0) -> TrainState:
-    """Names and shapes of a state, nothing computed."""
+    """The shapes and dtypes of a state, without computing it."""
     return jax.eval_shape(lambda: init_state(system, seed, steps_per_epoch, ema))

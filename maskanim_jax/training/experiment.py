@@ -91,7 +91,7 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
     if config.loss.vgg == "untrained":
         return untrained_vgg19(config.seed)
     if config.loss.vgg != "imagenet":
-        raise UserError(f"config.loss.vgg={config.loss.vgg} cannot be: give 'imagenet' or 'untrained'")
+        raise UserError(f"config.loss.vgg={config.loss.vgg} must be 'imagenet' or 'untrained'")
     return load_vgg19(only=used_names(config.loss.vgg_layers))  # the rest is nine tenths of it
 
 

@@ -96,7 +96,7 @@ def test_without_it_nothing_is_changed(runs, name):
 @pytest.mark.parametrize("name", POSES)
 @pytest.mark.parametrize("value", ["1", "-0.1", "nan", "much", "true"])
 def test_a_strength_that_cannot_be_is_a_sentence(runs, name, value):
-    with pytest.raises(UserError, match=f"--smooth={value} cannot be: give a number from 0"):
+    with pytest.raises(UserError, match=f"--smooth={value} must be a number from 0"):
         runs[name].system.animation_options({"smooth": value})
 
 

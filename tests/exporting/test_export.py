@@ -193,7 +193,7 @@ def test_the_command_writes_what_its_runner_runs(runs, tmp_path, capsys):
         (["--platforms=cpu,gpu"], "'gpu', which is none"),
         (["--platforms=cpu,cpu"], "each platform once"),
         (["--batch=0"], "must be at least 1"),
-        (["--format=onnx", "--platforms=cpu"], "leave it away"),
+        (["--format=onnx", "--platforms=cpu"], "omit it"),
         (["--motion=absolute"], "not an option of Perturbed Masks"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Which settings of FOMM can be, and which depart from its paper and its released code?"""
+"""Which FOMM settings are valid, and which deviate from its paper and released code?"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from maskanim_jax.nn.types import PRECISIONS
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for sizes that do not fit each other and values that are unknown."""
+    """Raises UserError for incompatible sizes and unknown values."""
     frame = config.frame_size
     for name in ("keypoints", "motion"):
         settings = config[name]
@@ -37,7 +37,7 @@ def check(config: ConfigDict) -> None:
     if config.discriminator.enabled:
         _check_discriminator(config)
     if config.precision not in PRECISIONS:
-        raise UserError(f"config.precision={config.precision} cannot be: give one of {', '.join(PRECISIONS)}")
+        raise UserError(f"config.precision={config.precision} must be one of {', '.join(PRECISIONS)}")
     if not 0 < config.data.resize_low <= config.data.resize_high:
         raise UserError(
             f"config.data.resize_low={config.data.resize_low:g} must be above 0 and not above resize_high={config.data.resize_high:g}"
@@ -59,7 +59,7 @@ def _check_discriminator(config: ConfigDict) -> None:
 
 
 def shape_settings(config: ConfigDict) -> dict[str, Any]:
-    """What decides the tensors' shapes; the frame's side does not."""
+    """The settings that determine the tensors' shapes; the frame size does not."""
     fields = {
         "keypoints": ("num_keypoints", "width", "max_width", "num_blocks", "jacobian", "single_jacobian"),
         "motion": ("width", "max_width", "num_blocks", "occlusion"),
@@ -72,7 +72,9 @@ def shape_settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def paper_deviations(config: ConfigDict) -> list[str]:
-    """Sentences on everything that neither the paper nor the released code has; sizes first, ablations behind."""
+    """One sentence for every deviation from the paper and the released code; sizes first, ablations
+    last.
+    """
     c = config
     kp, motion, generator, critic, loss = c.keypoints, c.motion, c.generator, c.discriminator, c.loss
     sizes = (

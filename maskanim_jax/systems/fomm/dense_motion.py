@@ -1,4 +1,4 @@
-"""How do K local motions become one dense field? And what of the source cannot be seen?
+"""How are K local motions combined into a dense motion field and an occlusion map?
 
 Paper, section 3.1 (Combining Local Motions), Eq. 4 to 7, and the occlusion map of section 3.2.
 """
@@ -20,7 +20,7 @@ from maskanim_jax.systems.fomm.motion import gaussians, sparse_motions
 
 
 class DenseMotion(nnx.Module):
-    """P of the paper: K + 1 masks that say where each local motion holds, and the occlusion map."""
+    """P of the paper: K + 1 masks that select where each local motion applies, and the occlusion map."""
 
     def __init__(self, settings: ConfigDict, count: int, align_corners: bool, *, dtype: DType, rngs: nnx.Rngs) -> None:
         self.scale, self.variance, self.align_corners = settings.scale, settings.variance, align_corners
@@ -32,10 +32,12 @@ class DenseMotion(nnx.Module):
         self.occlusion = Conv(self.body.outputs, 1, 7, dtype=dtype, rngs=rngs) if settings.occlusion else None
 
     def __call__(self, source: jax.Array, kp_source: Keypoints, kp_driving: Keypoints, train: bool) -> dict:
-        """Source frame (N or 1, S, S, 3) and both keypoints to {"masks": (N, L, L, K + 1), "deformation": (N, L, L, 2)}.
+        """Source frame (N or 1, S, S, 3) and both keypoints to {"masks": (N, L, L, K + 1),
+        "deformation": (N, L, L, 2)}.
 
-        The deformation says for each point of the driver where it lies in the source, x first, in [-1, 1] (Eq. 7). "occlusion" (N, L, L, 1) in
-        [0, 1] is absent when `motion.occlusion` is off.
+        The deformation maps each point of the driver to its position in the source, x first, in
+        [-1, 1] (Eq. 7). "occlusion" (N, L, L, 1) in [0, 1] is absent when `motion.occlusion` is
+        off.
         """
         small = antialiased_downscale(source, round(source.shape[1] * self.scale))
         n, height, width = kp_driving["value"].shape[0], *small.shape[1:3]
@@ -51,7 +53,7 @@ class DenseMotion(nnx.Module):
         heatmaps = gaussians(kp_driving["value"], grid, self.variance) - gaussians(
             kp_source["value"], grid, self.variance
         )  # Eq. 6
-        heatmaps = jnp.pad(heatmaps, ((0, 0), (0, 0), (0, 0), (1, 0)))  # none for the background
+        heatmaps = jnp.pad(heatmaps, ((0, 0), (0, 0), (0, 0), (1, 0)))  # zero for the background
         inputs = jnp.concatenate([heatmaps[..., None], jnp.moveaxis(warped, 1, 3)], -1)
         x = self.body(inputs.reshape(n, height, width, -1), train)
 

@@ -1,7 +1,8 @@
-"""Is this frame real? The discriminator of the adversarial configs.
+"""How does the discriminator of the adversarial configs work?
 
-The released code's: four 4x4 convs without padding with instance norm and pooling, and a 1x1 conv. It sees the frame at full size, and
-with `config.discriminator.keypoints` also the driving keypoints, drawn as Gaussians.
+As in the released code: four unpadded 4x4 convs with instance norm and pooling, then a 1x1 conv.
+Its input is the full-size frame and, with `config.discriminator.keypoints`, the driving keypoints
+drawn as Gaussians.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from maskanim_jax.nn.warp import coordinate_grid
 from maskanim_jax.systems.fomm.motion import gaussians
 
 SLOPE = 0.2
-"""Of the leaky ReLU below zero."""
+"""Slope of the leaky ReLU below zero."""
 SMALLEST_NORM = 1e-12
-"""A vector is never divided by less."""
+"""Lower bound of the norm when a vector is normalised."""
 
 
 def _unit(vector: jax.Array) -> jax.Array:
@@ -29,10 +30,12 @@ def _unit(vector: jax.Array) -> jax.Array:
 
 
 class SpectralConv(Conv):
-    """A conv without padding whose kernel is divided by its largest singular value (Miyato et al. 2018).
+    """A conv without padding whose kernel is divided by its largest singular value (Miyato et al.
+    2018).
 
-    The kernel counts as a matrix of outputs x (inputs, height, width). Its singular vectors `u` (outputs,) and `v` are batch statistics;
-    each call in training makes one step of power iteration, and evaluation uses them as they are. Gradients do not pass through them.
+    The kernel is treated as a matrix of outputs x (inputs, height, width). Its singular vectors `u`
+    (outputs,) and `v` are batch statistics: each training call makes one step of power iteration,
+    and evaluation leaves them unchanged. No gradients pass through them.
     """
 
     def __init__(self, inputs: int, outputs: int, size: int, *, dtype: DType = jnp.float32, rngs: nnx.Rngs) -> None:
@@ -41,7 +44,7 @@ class SpectralConv(Conv):
         self.v = nnx.BatchStat(_unit(jax.random.normal(rngs.params(), (inputs * size * size,))))
 
     def largest_singular_value(self, train: bool) -> jax.Array:
-        """sigma = u W v, (), float32; training moves u and v first."""
+        """sigma = u W v, a float32 scalar; training updates u and v first."""
         kernel = self.kernel[...]
         matrix = kernel.transpose(3, 2, 0, 1).reshape(kernel.shape[-1], -1)
         if train:
@@ -67,7 +70,9 @@ def _convolve(conv: Conv, x: jax.Array, train: bool) -> jax.Array:
 
 
 class InstanceNorm(nnx.Module):
-    """Normalises each channel of each frame over H and W, then scale and bias; the same in training and evaluation."""
+    """Normalises each channel of each frame over H and W, then scale and bias; the same in training
+    and evaluation.
+    """
 
     def __init__(self, channels: int) -> None:
         self.scale = nnx.Param(jnp.ones((channels,)))
@@ -83,7 +88,7 @@ class InstanceNorm(nnx.Module):
 
 
 class Block(nnx.Module):
-    """4x4 conv without padding, instance norm, leaky ReLU, 2x2 average pool; norm and pool where asked."""
+    """Unpadded 4x4 conv, optional instance norm, leaky ReLU, optional 2x2 average pool."""
 
     def __init__(
         self, inputs: int, outputs: int, *, norm: bool, pool: bool, spectral: bool, dtype: DType, rngs: nnx.Rngs
@@ -93,7 +98,9 @@ class Block(nnx.Module):
         self.pool = pool
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """(N, H, W, inputs) to (N, H - 3, W - 3, outputs), or half of that, rounded down, with the pool."""
+        """(N, H, W, inputs) to (N, H - 3, W - 3, outputs), or half of that, rounded down, with the
+        pool.
+        """
         y = _convolve(self.conv, x, train)
         if self.norm is not None:
             y = self.norm(y)
@@ -105,10 +112,12 @@ class Block(nnx.Module):
 
 
 class Discriminator(nnx.Module):
-    """Feature maps of every block, and a map of how real each place looks (least squares: 1 real, 0 generated)."""
+    """Feature maps of every block and a map of realness scores (least squares: 1 real, 0 generated)."""
 
     def __init__(self, settings: ConfigDict, keypoints: int, *, dtype: DType, rngs: nnx.Rngs) -> None:
-        """`settings` is `config.discriminator`; `keypoints` is their count, used when `settings.keypoints`."""
+        """`settings` is `config.discriminator`; `keypoints` is their count, used when
+        `settings.keypoints`.
+        """
         self.blocks = settings.num_blocks
         self.variance = settings.variance
         self.sees_keypoints = settings.keypoints
@@ -131,7 +140,8 @@ class Discriminator(nnx.Module):
     def __call__(self, frame: jax.Array, points: jax.Array, train: bool) -> dict[str, list[jax.Array] | jax.Array]:
         """(N, S, S, 3) frames in [0, 1] and (N, K, 2) keypoints, whose gradient is stopped.
 
-        Returns "features", the maps of all blocks (N, H_i, W_i, C_i) float32, and "prediction" (N, H, W, 1) float32.
+        Returns "features", the maps of all blocks (N, H_i, W_i, C_i) float32, and "prediction" (N,
+        H, W, 1) float32.
         """
         x = frame
         if self.sees_keypoints:

@@ -1,7 +1,9 @@
-"""Do keypoints follow a known deformation of the frame? The random warp and the losses of Eq. 10 to 13.
+"""How are keypoints made equivariant? By a random known warp of the frame and the losses of Eq. 10
+to 13.
 
-A frame X is deformed by a known warp T_{X<-Y} into Y: Y(z) = X(T_{X<-Y}(z)). A detector that knows what it looks at finds in Y the points
-that the warp carries to those it finds in X. Coordinates are float32, x first, -1 and 1 at the centres of the frame's corner pixels.
+A frame X is deformed by a known warp T_{X<-Y} into Y: Y(z) = X(T_{X<-Y}(z)). The keypoints detected
+in Y, mapped by the warp, should equal those detected in X. Coordinates are float32, x first; -1 and
+1 are the centres of the frame's corner pixels.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from maskanim_jax.nn.warp import coordinate_grid, grid_sample
 from maskanim_jax.systems.fomm.motion import inverse, product
 
 LOG_OFFSET = 1e-6
-"""Keeps the spline's kernel r^2 log(r) finite at its centre."""
+"""Added so that the spline kernel r^2 log(r) is finite at r = 0."""
 
 
 class Warp(NamedTuple):
-    """T_{X<-Y} for each of N frames: an affine map plus a thin-plate spline whose displacement is the same along x and y.
+    """T_{X<-Y} for each of N frames: an affine map plus a thin-plate spline whose displacement is
+    the same along x and y.
 
-    `theta` (N, 2, 3) is the affine map; `control_points` (P^2, 2) are the spline's centres, rows of a grid over the frame;
-    `control_params` (N, 1, P^2) are their weights.
+    `theta` (N, 2, 3) is the affine map; `control_points` (P^2, 2) are the spline's centres, rows of
+    a grid over the frame; `control_params` (N, 1, P^2) are their weights.
     """
 
     theta: jax.Array
@@ -38,7 +41,9 @@ def control_grid(points: int) -> jax.Array:
 
 
 def draw_warp(key: jax.Array, n: int, settings: ConfigDict) -> Warp:
-    """A random warp for each of `n` frames; `settings` is `config.equivariance` (affine_sigma, tps_sigma, tps_points)."""
+    """A random warp for each of `n` frames; `settings` is `config.equivariance` (affine_sigma,
+    tps_sigma, tps_points).
+    """
     affine_key, spline_key = jax.random.split(key)
     noise = settings.affine_sigma * jax.random.normal(affine_key, (n, 2, 3))
     params = settings.tps_sigma * jax.random.normal(spline_key, (n, 1, settings.tps_points**2))
@@ -65,12 +70,16 @@ def warp_coordinates(warp: Warp, points: jax.Array) -> jax.Array:
 
 
 def warp_jacobian(warp: Warp, points: jax.Array) -> jax.Array:
-    """The exact derivative of T_{X<-Y} at (N, K, 2) points of Y: (N, K, 2, 2), row i has the derivatives of coordinate i."""
+    """The exact derivative of T_{X<-Y} at (N, K, 2) points of Y: (N, K, 2, 2), row i has the
+    derivatives of coordinate i.
+    """
     return _jacobian_over_frames(warp, points)
 
 
 def warp_frames(warp: Warp, frames: jax.Array, *, align_corners: bool) -> jax.Array:
-    """Y of X = `frames` (N, S, S, C), bilinear, reflected at the borders; `align_corners` is the sampling convention of `nn.warp`."""
+    """Y of X = `frames` (N, S, S, C), bilinear, reflected at the borders; `align_corners` is the
+    sampling convention of `nn.warp`.
+    """
     n, height, width, _ = frames.shape
     pixels = coordinate_grid(height, width).reshape(-1, 2)
     grid = jax.vmap(_over_points, (_AXES, None))(warp, pixels).reshape(n, height, width, 2)
@@ -78,14 +87,17 @@ def warp_frames(warp: Warp, frames: jax.Array, *, align_corners: bool) -> jax.Ar
 
 
 def value_loss(warp: Warp, points: jax.Array, warped_points: jax.Array) -> jax.Array:
-    """Eq. 11: mean absolute distance of X's keypoints (N, K, 2) from those of Y (N, K, 2), carried back by the warp."""
+    """Eq. 11: mean absolute distance of X's keypoints (N, K, 2) from those of Y (N, K, 2), carried
+    back by the warp.
+    """
     return jnp.abs(points - warp_coordinates(warp, warped_points)).mean()
 
 
 def jacobian_loss(warp: Warp, jacobians: jax.Array, warped_points: jax.Array, warped_jacobians: jax.Array) -> jax.Array:
     """Eq. 13: mean absolute difference of the identity and J_X^-1 (dT/dz at Y's keypoints) J_Y.
 
-    `jacobians` (N, K, 2, 2) are X's, `warped_points` (N, K, 2) and `warped_jacobians` (N, K, 2, 2) Y's.
+    `jacobians` (N, K, 2, 2) are X's, `warped_points` (N, K, 2) and `warped_jacobians` (N, K, 2, 2)
+    Y's.
     """
     carried = product(warp_jacobian(warp, warped_points), warped_jacobians)
     return jnp.abs(jnp.eye(2) - product(inverse(jacobians), carried)).mean()

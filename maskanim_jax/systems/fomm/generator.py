@@ -1,6 +1,7 @@
-"""How is the source drawn in the driver's pose? The occlusion-aware generator, Eq. 8.
+"""How does FOMM's generator work? It warps the source's features and masks occluded parts (Eq. 8).
 
-Paper, section 3.2. Two down blocks, the features warped by the dense motion and dimmed where the source shows nothing, residual blocks, up blocks.
+Paper, section 3.2: two down blocks, warping by the dense motion and multiplication by the occlusion
+map, residual blocks, up blocks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Generator(nnx.Module):
     def __init__(
         self, settings: ConfigDict, motion: ConfigDict, count: int, align_corners: bool, *, dtype: DType, rngs: nnx.Rngs
     ) -> None:
-        """`settings`, `motion`: config.generator and config.motion; `count`: keypoints; `align_corners`: see `nn.warp`."""
+        """`settings`, `motion`: config.generator and config.motion; `count`: keypoints;
+        `align_corners`: see `nn.warp`.
+        """
         self.align_corners, self.steps, self.residuals = align_corners, settings.down_blocks, settings.residual_blocks
         self.dense_motion = DenseMotion(motion, count, align_corners, dtype=dtype, rngs=rngs)
         widths = [min(settings.max_width, settings.width * 2**i) for i in range(self.steps + 1)]
@@ -40,9 +43,11 @@ class Generator(nnx.Module):
         self.last = Conv(widths[-1], 3, 7, dtype=dtype, rngs=rngs)
 
     def __call__(self, source: jax.Array, kp_source: Keypoints, kp_driving: Keypoints, train: bool) -> dict:
-        """Source (N, S, S, 3) in [0, 1] and both keypoints to {"prediction", "deformed"} (N, S, S, 3) beside the dense motion's own outputs.
+        """Source (N, S, S, 3) in [0, 1] and both keypoints to {"prediction", "deformed"} (N, S, S,
+        3) beside the dense motion's own outputs.
 
-        "deformed" is the source itself, warped: to look at. One source (1, S, S, 3) for N driving keypoints is encoded once.
+        "deformed" is the warped source, for visualisation. One source (1, S, S, 3) for N driving
+        keypoints is encoded once.
         """
         x = self.first(source, train)
         for i in range(self.steps):

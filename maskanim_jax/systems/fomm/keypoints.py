@@ -1,7 +1,8 @@
-"""Where are the keypoints of a frame, and how is their neighbourhood deformed?
+"""How are keypoints and their Jacobians detected?
 
-Paper, section 3.1: a U-Net gives a heatmap for each keypoint; the keypoint T_{X<-R}(p_k) is the heatmap's mean coordinate, and the Jacobian of
-T_{X<-R} in p_k is the mean, with the heatmap as weight, of four more channels.
+Paper, section 3.1: a U-Net predicts a heatmap per keypoint. The keypoint T_{X<-R}(p_k) is the
+heatmap's mean coordinate; the Jacobian of T_{X<-R} at p_k is the heatmap-weighted mean of four more
+channels.
 """
 
 from __future__ import annotations
@@ -18,25 +19,31 @@ from maskanim_jax.nn.types import DType
 from maskanim_jax.nn.warp import coordinate_grid
 
 Keypoints = dict[str, jax.Array]
-"""{"value": (N, K, 2), x first, in [-1, 1]; "jacobian": (N, K, 2, 2), absent in the zeroth-order model}; float32."""
+"""{"value": (N, K, 2), x first, in [-1, 1]; "jacobian": (N, K, 2, 2), absent in the zeroth-order
+model}; float32.
+"""
 
 
 def weighted_mean(heatmaps: jax.Array, quantity: jax.Array) -> jax.Array:
-    """Mean of (H, W, D) or (N, H, W, K or 1, D) over space under each of (N, H, W, K) heatmaps: (N, K, D)."""
+    """Mean of (H, W, D) or (N, H, W, K or 1, D) over space under each of (N, H, W, K) heatmaps: (N,
+    K, D).
+    """
     if quantity.ndim == 3:
         quantity = quantity[None, :, :, None]
     return (heatmaps[..., None] * quantity).sum((1, 2))
 
 
 def _undeformed(conv: Conv) -> Conv:
-    """The conv with the values that Jacobians begin with: the identity everywhere, from the bias alone."""
+    """Initialises the conv so that Jacobians start as the identity: zero kernel, bias only."""
     conv.kernel.set_value(jnp.zeros_like(conv.kernel[...]))
     conv.bias.set_value(jnp.tile(jnp.asarray([1.0, 0.0, 0.0, 1.0]), conv.bias[...].shape[0] // 4))
     return conv
 
 
 class KeypointDetector(nnx.Module):
-    """Finds K keypoints, and their Jacobians unless `jacobian` is off (then the motion model is Monkey-Net's)."""
+    """Finds K keypoints, and their Jacobians unless `jacobian` is off (then the motion model is
+    Monkey-Net's).
+    """
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
         self.count, self.scale, self.temperature = settings.num_keypoints, settings.scale, settings.temperature

@@ -1,8 +1,10 @@
-"""What is FOMM's loss, and which network does each of its parts move?
+"""What is FOMM's loss, and which network does each term update?
 
-Paper, section 3.3, and the adversarial variant of the released code. Every loss comes weighted, so that their sum is what is
-differentiated: once, for all networks. The keypoint detector and the generator are moved by all losses but the discriminator's own, the
-discriminator by that one alone; it sees the frame that the generator made before this step's update, as in the released code's two steps.
+Paper, section 3.3, and the adversarial variant of the released code. Losses are returned weighted;
+their sum is differentiated once for all networks. All terms except the discriminator's own loss
+update the keypoint detector and the generator; only that loss updates the discriminator. The
+discriminator sees the frame generated before this step's update, as in the two steps of the
+released code.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from maskanim_jax.systems.fomm.equivariance import Warp, draw_warp, jacobian_los
 from maskanim_jax.systems.interface import PyTree
 
 Losses = dict[str, jax.Array]
-"""Weighted losses by name: perceptual, equivariance_value, equivariance_jacobian, gan, feature_matching, discriminator."""
+"""Weighted losses by name: perceptual, equivariance_value, equivariance_jacobian, gan,
+feature_matching, discriminator.
+"""
 
 
 class Trained(Protocol):
-    """What the losses need of the system."""
+    """The system's functions that the losses call."""
 
     config: ConfigDict
     networks: dict[str, FunctionalModule]
@@ -45,9 +49,9 @@ def losses(
 ) -> tuple[Losses, dict[str, PyTree], dict[str, Any]]:
     """All losses of a step; their sum's gradient is each network's own.
 
-    `source`, `driving` (what the detector sees) and `target` (what is to be made) are (N, S, S, 3) float32 in [0, 1]. `warp` takes the
-    place of the random one. Returns the losses that the config asks for, the new statistics, and what was computed on the way: see
-    `generator_losses`.
+    `source`, `driving` (the detector's input) and `target` (the ground truth) are (N, S, S, 3)
+    float32 in [0, 1]. `warp` replaces the random warp. Returns the losses that the config enables,
+    the new statistics and the intermediate results listed in `generator_losses`.
     """
     adversarial = "discriminator" in system.networks
     critic = stop_gradient(params["discriminator"]) if adversarial else None
@@ -76,10 +80,11 @@ def generator_losses(
     key: jax.Array,
     warp: Warp | None = None,
 ) -> tuple[Losses, dict[str, PyTree], dict[str, Any]]:
-    """The losses of keypoint detector and generator, `critic` being the discriminator's parameters; otherwise as `losses`.
+    """The losses of keypoint detector and generator; `critic` holds the discriminator's parameters.
 
-    The third value has the generator's outputs ("prediction" and others), "keypoints_source" and "keypoints_driving", and, with an
-    equivariance loss, "warped" (N, S, S, 3) and "keypoints_warped".
+    Arguments and results are those of `losses`. The third result contains the generator's outputs
+    ("prediction" and others), "keypoints_source", "keypoints_driving" and, with an equivariance
+    loss, "warped" (N, S, S, 3) and "keypoints_warped".
     """
     config, after = system.config, dict(stats)
 
@@ -129,7 +134,7 @@ def adversarial_losses(
     prediction: jax.Array,
     keypoints: Mapping[str, jax.Array],
 ) -> tuple[Losses, PyTree]:
-    """Least squares: the discriminator is to call `prediction` real ("gan"), and to see the same in it as in `target`."""
+    """Least-squares GAN loss of `prediction` ("gan"), and feature matching between it and `target`."""
     weights, discriminate = system.config.loss, system.networks["discriminator"]
     made, stats = discriminate(critic, stats, prediction, keypoints["value"], train=True)
     real, stats = discriminate(critic, stats, target, keypoints["value"], train=True)
@@ -148,7 +153,9 @@ def discriminator_loss(
     prediction: jax.Array,
     keypoints: Mapping[str, jax.Array],
 ) -> tuple[jax.Array, PyTree]:
-    """Least squares, weight 1: `target` is 1, `prediction` is 0; neither the frame nor the keypoints get a gradient."""
+    """Least squares, weight 1: `target` is 1, `prediction` is 0; neither the frame nor the
+    keypoints get a gradient.
+    """
     discriminate = system.networks["discriminator"]
     points = stop_gradient(keypoints["value"])
     real, stats = discriminate(critic, stats, target, points, train=True)

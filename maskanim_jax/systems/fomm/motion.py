@@ -1,7 +1,7 @@
-"""What do keypoints do to points, to each other, and from one video to another? Eq. 4, 5, 14 and 15, and the pose's size.
+"""How do keypoints define motion? Eq. 4, 5, 14 and 15, heatmaps, and the size of a pose.
 
-Keypoints are {"value": (N, K, 2), "jacobian": (N, K, 2, 2) or absent}, x first, in [-1, 1], float32. Without Jacobians every J_k is the
-identity: the zeroth-order model of Monkey-Net.
+Keypoints are {"value": (N, K, 2), "jacobian": (N, K, 2, 2) or absent}, x first, in [-1, 1],
+float32. Without Jacobians every J_k is the identity: the zeroth-order model of Monkey-Net.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from maskanim_jax.systems.fomm.keypoints import Keypoints
 
 SMALLEST = 1e-6
-"""Determinants and areas are kept this far from zero: a collapsed keypoint must not make a step infinite."""
+"""Lower bound of determinants and areas, so that a collapsed keypoint cannot make a step infinite.
+"""
 
 
 def product(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -32,9 +33,10 @@ def inverse(matrices: jax.Array) -> jax.Array:
 
 
 def sparse_motions(grid: jax.Array, source: Keypoints, driving: Keypoints) -> jax.Array:
-    """Where each local motion takes the points z of a grid (H, W, 2): (N, K + 1, H, W, 2); the first is the background's, z itself.
+    """Maps the points z of a grid (H, W, 2) by each local motion: (N, K + 1, H, W, 2).
 
-    `source` may be one for all N of `driving`. Eq. 4: T_{S<-R}(p_k) + J_k (z - T_{D<-R}(p_k)), J_k by Eq. 5.
+    The first motion is the background's identity. `source` may be a single one for all N of
+    `driving`. Eq. 4: T_{S<-R}(p_k) + J_k (z - T_{D<-R}(p_k)), with J_k of Eq. 5.
     """
     n = driving["value"].shape[0]
     moved = grid - driving["value"][:, :, None, None]
@@ -52,9 +54,11 @@ def gaussians(points: jax.Array, grid: jax.Array, variance: float) -> jax.Array:
 
 
 def hull_area(points: jax.Array) -> jax.Array:
-    """Area of the convex hull of (..., K, 2) points: (...,). Gift wrapping, every point at once and no loop; K is small.
+    """Area of the convex hull of (..., K, 2) points: (...,). Gift wrapping, every point at once and
+    no loop; K is small.
 
-    Loops and sorting would be fewer operations, but ONNX Runtime runs neither as the converter writes them.
+    Loops and sorting would be fewer operations, but ONNX Runtime runs neither as the converter
+    writes them.
     """
     x, y = points[..., 0], points[..., 1]
     lower = (y[..., None, :] < y[..., :, None]) | (
@@ -80,7 +84,9 @@ def _turn(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _least(better: jax.Array, points: jax.Array) -> jax.Array:
-    """The first point that the fewest others are better than: (..., K, K), where [j, k] says that k is better than j, to (..., 2)."""
+    """The first point that the fewest others are better than: (..., K, K), where [j, k] says that k
+    is better than j, to (..., 2).
+    """
     chosen = jnp.argmin(better.sum(-1), -1, keepdims=True) == jnp.arange(points.shape[-2])
     return jnp.where(chosen[..., None], points, 0).sum(-2)
 
@@ -91,19 +97,23 @@ def pose_size(points: jax.Array) -> jax.Array:
 
 
 def pose(points: jax.Array) -> jax.Array:
-    """Keypoints (N, K, 2) without place and size: centred and divided by the square root of their hull's area."""
+    """Keypoints (N, K, 2) normalised for position and size: centred and divided by sqrt(area of
+    their hull).
+    """
     return (points - points.mean(1, keepdims=True)) / pose_size(points)[:, None, None]
 
 
 def pose_difference(a: jax.Array, b: jax.Array) -> jax.Array:
-    """How far two poses are apart: (N, K, 2), twice, to (N,): root mean square over keypoints, in units of the pose's size."""
+    """Root mean square distance of two poses, (N, K, 2) each, in units of the pose's size: (N,)."""
     return jnp.sqrt(jnp.square(pose(a) - pose(b)).sum(-1).mean(-1))
 
 
 def relative(source: Keypoints, driving: Keypoints, first: Keypoints, scale: jax.Array | float = 1.0) -> Keypoints:
-    """The source moved as the driver moved since its first frame (Eq. 14 and 15), shifts times `scale`.
+    """The source moved as the driver moved since its first frame (Eq. 14 and 15), shifts times
+    `scale`.
 
-    `scale` is 1, or sqrt(area of the source's hull / area of the first frame's), where the driver is larger or smaller.
+    `scale` is 1, or sqrt(area of the source's hull / area of the first frame's hull) with
+    --adapt_scale.
     """
     moved = {"value": source["value"] + scale * (driving["value"] - first["value"])}
     if "jacobian" in source:

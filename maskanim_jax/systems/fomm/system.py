@@ -1,7 +1,8 @@
-"""How do keypoint detector, dense motion and generator work together: in training, in reconstruction, in animation?
+"""How does FOMM train, reconstruct and animate?
 
-FOMM's paper, sections 3.1 to 3.4. Networks are named keypoints, generator (the dense motion inside) and, in adversarial configs, discriminator,
-in variables and in the log. What is learned from what is written once, in `training.losses`.
+FOMM's paper, sections 3.1 to 3.4. The networks are named keypoints, generator (with the dense
+motion inside) and, in adversarial configs, discriminator, both in variables and in the log.
+`losses.py` defines which loss updates which network.
 """
 
 from __future__ import annotations
@@ -29,15 +30,21 @@ from maskanim_jax.systems.interface import Gradients, Outputs, PyTree, Variables
 from maskanim_jax.systems.optimizers import adam_by_network, learning_rate
 
 COLLAPSED = 0.01
-"""Keypoints that deviate less than this from their mean (the frame is 2 wide) lie on one spot."""
+"""Keypoints whose deviation from their mean is below this (the frame is 2 wide) have collapsed to a
+point.
+"""
 STILL = 0.001
-"""Keypoints that move less than this between two frames of a clip, an eighth of a pixel of 256, carry no motion."""
+"""Keypoints that move less than this between two frames of a clip, an eighth of a pixel of 256,
+carry no motion.
+"""
 FAR = 0.3
-"""Poses of source and first driving frame this far apart, in units of the object's size, are called different."""
+"""Distance of the source's and the first driving frame's pose, in object sizes, above which
+`warnings` warns.
+"""
 
 
 class FirstOrderMotion:
-    """The System of the FOMM paper; see `maskanim_jax.systems.interface` for what each method promises."""
+    """The system of the FOMM paper; `maskanim_jax.systems.interface` documents the methods."""
 
     name = "fomm"
     result = "prediction"
@@ -91,7 +98,9 @@ class FirstOrderMotion:
         return dict.fromkeys(self.networks, float(learning_rate(step, steps_per_epoch, self.config.optim)))
 
     def augment(self, source: jax.Array, driving: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Raw pairs to s and d: flips, resize and crop where asked, and one colour draw, all of it shared by the two."""
+        """Augments raw pairs to s and d with shared flips, resize, crop and colour jitter, as
+        configured.
+        """
         data = self.config.data
         flip_key, resize_key, jitter_key = jax.random.split(key, 3)
         source, driving = flip_pairs(flip_key, source, driving, data)
@@ -119,7 +128,7 @@ class FirstOrderMotion:
             return sum(found.values(), jnp.float32(0)), (found, stats, seen)
 
         (loss, (found, stats, seen)), grads = jax.value_and_grad(total, has_aux=True)(variables.params)
-        # The discriminator's own loss is its opponents' gain: it is no part of what they bring down.
+        # The discriminator's own loss is not part of the total that the other networks minimise.
         metrics = {
             "loss": loss - found.get("discriminator", 0),
             **{f"loss_{name}": value for name, value in found.items()},
@@ -136,7 +145,7 @@ class FirstOrderMotion:
         return paper_deviations(self.config)
 
     def collapse_warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Sentences for the log when keypoints have died."""
+        """Warnings for the log when keypoints have collapsed."""
         if metrics["keypoint_spread"] < COLLAPSED:
             return [f"all keypoints lie on one spot (deviation {metrics['keypoint_spread']:.4f}): they have collapsed"]
         if metrics["keypoint_motion"] < STILL:
@@ -159,7 +168,9 @@ class FirstOrderMotion:
         kp_driving: Keypoints,
         wanted: Keypoints,
     ) -> Outputs:
-        """All pictures: the source (N or 1 of them) in the pose of `wanted`; `at_driving` is where the driver's own keypoints are."""
+        """All outputs: the source (N or 1) in the pose of `wanted`; `kp_driving` are the driver's
+        own keypoints.
+        """
         made = self._run(variables, "generator", source, kp_source, wanted)
         side = made["deformation"].shape[:3]
         outputs = {
@@ -189,7 +200,9 @@ class FirstOrderMotion:
         return parse_options(given)
 
     def encode_source(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
-        """The source, its keypoints and those of the first driving frame, and how much larger the source's are."""
+        """The source, its keypoints, those of the first driving frame, and the ratio of the two
+        pose sizes.
+        """
         kp_source, first = (self._run(variables, "keypoints", frames) for frames in (source, first_driving))
         size, first_size = pose_size(kp_source["value"]), pose_size(first["value"])
         return {"source": source, "keypoints": kp_source, "first": first, "scale": size / first_size}
@@ -219,13 +232,17 @@ class FirstOrderMotion:
         ]
 
     def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:
-        """Root mean square distance of keypoints that are centred and divided by the square root of their hull's area."""
+        """Root mean square distance of keypoints that are centred and divided by the square root of
+        their hull's area.
+        """
         points = (self._run(variables, "keypoints", frames)["value"] for frames in (source, driving))
         return pose_difference(next(points), next(points))
 
 
 def keypoint_figures(source: jax.Array, driving: jax.Array) -> dict[str, jax.Array]:
-    """Are keypoints (N, K, 2) alive? Their deviation from their mean, and how far they move; the frame is 2 wide."""
+    """Metrics of keypoint collapse: deviation of (N, K, 2) from their mean, and motion; the frame
+    is 2 wide.
+    """
     points = jnp.stack([source, driving])
     return {
         "keypoint_spread": jnp.sqrt(points.var(2).sum(-1)).mean(),
@@ -234,5 +251,5 @@ def keypoint_figures(source: jax.Array, driving: jax.Array) -> dict[str, jax.Arr
 
 
 def build(config: ConfigDict) -> FirstOrderMotion:
-    """The system that the config describes; raises UserError when a setting cannot be."""
+    """The system that the config describes. Raises UserError for invalid settings."""
     return FirstOrderMotion(config)

@@ -1,4 +1,4 @@
-"""What do keypoints and a motion field look like? Pictures of them, drawn inside jit."""
+"""How are keypoints and motion fields visualised? They are drawn inside jit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ FULL_COLOUR = 0.5
 
 
 def draw_keypoints(frames: jax.Array, points: jax.Array) -> jax.Array:
-    """A coloured dot at each keypoint (N, K, 2) of the frames (N, S, S, 3), the same colour for the same k everywhere."""
+    """A coloured dot at each keypoint (N, K, 2) of the frames (N, S, S, 3), the same colour for the
+    same k everywhere.
+    """
     count = points.shape[1]
     colours = jnp.asarray([colorsys.hsv_to_rgb(k / count, 1.0, 1.0) for k in range(count)])
     dots = jnp.minimum(1.0, 2 * gaussians(points, coordinate_grid(*frames.shape[1:3]), DOT**2))
@@ -28,7 +30,9 @@ def draw_keypoints(frames: jax.Array, points: jax.Array) -> jax.Array:
 
 
 def draw_motion(deformation: jax.Array) -> jax.Array:
-    """Where each point comes from, as a colour: hue is the direction, white is no motion; (N, H, W, 2) to (N, H, W, 3)."""
+    """Colour-codes a motion field, (N, H, W, 2) to (N, H, W, 3): hue is the direction, white is no
+    motion.
+    """
     moved = deformation - coordinate_grid(*deformation.shape[1:3])
     strength = jnp.minimum(1.0, jnp.sqrt(jnp.square(moved).sum(-1, keepdims=True)) / FULL_COLOUR)
     turns = jnp.arctan2(moved[..., 1:], moved[..., :1]) / (2 * jnp.pi)

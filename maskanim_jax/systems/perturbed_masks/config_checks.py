@@ -1,4 +1,4 @@
-"""Which settings of Perturbed Masks can be, and which depart from the paper?"""
+"""Which Perturbed Masks settings are valid, and which deviate from the paper?"""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from maskanim_jax.nn.types import PRECISIONS
 from maskanim_jax.systems.perturbed_masks.options import parse_options
 
 STABLE = ("taichi", "voxceleb", "bair", "mgif")
-"""Configs with the argument `stable`."""
+"""Configs that have the variant `stable`."""
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for sizes that do not fit each other and values that are unknown."""
+    """Raises UserError for incompatible sizes and unknown values."""
     frame, mask = config.frame_size, config.mask.size
     if frame % mask or (frame // mask) & (frame // mask - 1):
         raise UserError(f"config.frame_size={frame} must be config.mask.size={mask} times a power of two")
@@ -34,9 +34,9 @@ def check(config: ConfigDict) -> None:
         if settings.temperature_steps < 0:
             raise UserError(f"config.{name}.temperature_steps={settings.temperature_steps} must be at least 0")
     if config.mask.border not in ("zero", "same"):
-        raise UserError(f"config.mask.border={config.mask.border} cannot be: give 'zero' or 'same'")
+        raise UserError(f"config.mask.border={config.mask.border} must be 'zero' or 'same'")
     if config.precision not in PRECISIONS:
-        raise UserError(f"config.precision={config.precision} cannot be: give one of {', '.join(PRECISIONS)}")
+        raise UserError(f"config.precision={config.precision} must be one of {', '.join(PRECISIONS)}")
     if config.perturb.strips - 1 > round(config.perturb.cut_high * mask) - round(config.perturb.cut_low * mask) + 1:
         raise UserError(f"config.perturb.strips={config.perturb.strips} are too many for masks of side {mask}")
     for scale in (*config.loss.pyramid_sizes, *config.loss.coarse_pyramid_sizes):
@@ -47,7 +47,11 @@ def check(config: ConfigDict) -> None:
 
 
 def shape_settings(config: ConfigDict) -> dict[str, Any]:
-    """What decides the tensors' shapes. The frame's side itself does not, but the coarse generator doubles the mask's side up to it."""
+    """The settings that determine the tensors' shapes.
+
+    The frame size itself does not, but its ratio to the mask size gives the coarse generator's up
+    blocks.
+    """
     ratio = {"frame_size / mask.size": config.frame_size // config.mask.size}
     sizes = {
         f"{name}.{field}": config[name][field]
@@ -67,15 +71,15 @@ def _course(settings: ConfigDict) -> str:
 
 
 def advice(config: ConfigDict) -> str:
-    """What to do about masks that die, as a clause; empty where the config already has what is known to help."""
+    """Advice on mask collapse as a clause; empty where the config already has the known remedies."""
     if config.mask.temperature >= 0.3 and config.optim.mask_lr_multiplier <= 0.1:
         return ""
     known = config.name if config.name in STABLE else "taichi"
-    return f"; it does not come back, so start again with the settings of configs/{known}.py:stable, which docs/avoiding-mask-collapse.md explains"
+    return f"; it does not recover, so restart with configs/{known}.py:stable, see docs/avoiding-mask-collapse.md"
 
 
 def paper_deviations(config: ConfigDict) -> list[str]:
-    """Sentences on everything that neither the paper nor the released code has; sizes first."""
+    """One sentence for every deviation from the paper and the released code; sizes first."""
     c = config
     checks = [
         (
@@ -103,14 +107,14 @@ def paper_deviations(config: ConfigDict) -> list[str]:
                 f"{letter}'s temperature {_course(c[name])}, not 0.1{why}",
             )
             for name, letter, why in (
-                ("mask", "m", ": a softer sigmoid, through which gradients go on"),
+                ("mask", "m", ": a softer sigmoid, so that gradients do not vanish"),
                 ("refine", "r", ""),
             )
         ),
         (c.mask.normalise_logits, f"m's logits are normalised over the batch and lowered by {c.mask.logit_offset}"),
         (
             bool(c.mask.area_weight),
-            f"what a mask covers of the picture above {c.mask.area_margin:g} is a loss on m, of weight {c.mask.area_weight:g}",
+            f"mask area above {c.mask.area_margin:g} of the frame is penalised in m's loss, with weight {c.mask.area_weight:g}",
         ),
         (
             c.data.driving_jitter_scale != 1,
@@ -118,11 +122,11 @@ def paper_deviations(config: ConfigDict) -> list[str]:
         ),
         (
             bool(c.data.driving_invert_prob),
-            f"the driver is turned into its negative with probability {c.data.driving_invert_prob:g}",
+            f"the driver's colours are inverted with probability {c.data.driving_invert_prob:g}",
         ),
         (c.mask.border != "zero", "masks have no border of three zero pixels"),
         (c.optim.learning_rate != 2e-4, f"the learning rate is {c.optim.learning_rate:g}, not 2e-4"),
-        (c.optim.mask_lr_multiplier != 1, f"m learns at {c.optim.mask_lr_multiplier:g} of the others' rate"),
+        (c.optim.mask_lr_multiplier != 1, f"m's learning rate is multiplied by {c.optim.mask_lr_multiplier:g}"),
         (bool(c.optim.warmup_steps), f"the learning rate warms up over {c.optim.warmup_steps} steps"),
         (bool(c.optim.cosine_steps), f"the learning rate follows a cosine to zero at step {c.optim.cosine_steps}"),
         (

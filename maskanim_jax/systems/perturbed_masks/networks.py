@@ -1,7 +1,8 @@
-"""What do m, r, l and h look like?
+"""What is the architecture of the networks m, r, l and h?
 
-Paper, section 3 (Architecture), with the sizes of the released code as defaults of `configs/common.py`. Frames and masks are float32 in
-[0, 1]; S is the frame's side and L the mask's (256 and 64 in the paper).
+Paper, section 3 (Architecture), with the sizes of the released code as defaults of
+`configs/common.py`. Frames and masks are float32 in [0, 1]; S is the frame's side and L the mask's
+(256 and 64 in the paper).
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from maskanim_jax.nn.resize import antialiased_downscale
 from maskanim_jax.nn.types import DType
 
 TEMPERATURE = "temperature"
-"""The statistic of m and r that holds their temperature where it changes with the step."""
+"""Batch statistic of m and r that holds a temperature that changes with the step."""
 EDGE = 3
-"""A 7x7 conv without padding loses so many pixels at each side."""
+"""Pixels that an unpadded 7x7 conv removes on each side."""
 
 
 def temperature(step: jax.Array | int, settings: ConfigDict) -> jax.Array:
-    """The temperature of m or r at a step, float32: from `temperature` to `temperature_end` by the same factor each step."""
+    """The temperature of m or r at a step, float32: from `temperature` to `temperature_end` by the
+    same factor each step.
+    """
     done = jnp.minimum(1.0, jnp.asarray(step, jnp.float32) / max(1, settings.temperature_steps))
     return jnp.float32(settings.temperature) * jnp.float32(settings.temperature_end / settings.temperature) ** done
 
 
 def _temperature(settings: ConfigDict) -> nnx.BatchStat | float:
-    """A number, or, where it changes with the step, a statistic: checkpoints then hold the one that their step had reached."""
+    """The temperature: a number, or a batch statistic if it changes with the step, so that
+    checkpoints store it.
+    """
     return nnx.BatchStat(jnp.float32(settings.temperature)) if settings.temperature_steps else settings.temperature
 
 
@@ -38,7 +43,7 @@ def _value(temperature: nnx.BatchStat | float) -> jax.Array | float:
 
 
 class MaskGenerator(nnx.Module):
-    """m (Eq. 1): what is the object's pose and shape in this frame?"""
+    """m (Eq. 1): the mask generator, whose mask encodes the object's pose and shape."""
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
         self.size = settings.size
@@ -50,7 +55,9 @@ class MaskGenerator(nnx.Module):
         self.offset = settings.logit_offset
 
     def __call__(self, frame: jax.Array, train: bool) -> jax.Array:
-        """(N, S, S, 3) frame to (N, L, L, 1) mask; its border of 3 pixels is zero when `mask.border` is "zero"."""
+        """(N, S, S, 3) frame to (N, L, L, 1) mask; its border of 3 pixels is zero when
+        `mask.border` is "zero".
+        """
         small = antialiased_downscale(frame, self.size)
         logits = self.last(self.body(small, train)).astype(jnp.float32)
         if self.norm is not None:
@@ -60,7 +67,9 @@ class MaskGenerator(nnx.Module):
 
 
 class MaskRefiner(nnx.Module):
-    """r (Eq. 2 and 5): puts the source's identity into the perturbed mask of the driver."""
+    """r (Eq. 2 and 5): the refinement network; adds the source's identity to the perturbed driving
+    mask.
+    """
 
     def __init__(self, settings: ConfigDict, *, dtype: DType, rngs: nnx.Rngs) -> None:
         self.temperature = _temperature(settings)
@@ -108,6 +117,8 @@ class FineGenerator(nnx.Module):
     def __call__(
         self, source: jax.Array, source_mask: jax.Array, coarse: jax.Array, driving_mask: jax.Array, train: bool
     ) -> jax.Array:
-        """s (N, S, S, 3), U(m_s) (N, S, S, 1), c (N, S, S, 3), U(m_d) (N, S, S, 1) to the fine frame f (N, S, S, 3)."""
+        """s (N, S, S, 3), U(m_s) (N, S, S, 1), c (N, S, S, 3), U(m_d) (N, S, S, 1) to the fine
+        frame f (N, S, S, 3).
+        """
         x = jnp.concatenate([source, source_mask, coarse, driving_mask], -1)
         return jax.nn.sigmoid(self.last.apply_concat(self.body.parts(x, train)).astype(jnp.float32))

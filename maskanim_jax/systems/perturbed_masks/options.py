@@ -1,4 +1,4 @@
-"""What can a user choose when animating with Perturbed Masks?"""
+"""Which options does animation with Perturbed Masks have?"""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from maskanim_jax.systems import options
 ABLATIONS = ("none", "no_pert", "no_ref", "no_id")
 """Section 4.3: without P_test, without r, without both."""
 FLAGS = {
-    "threshold": "mask values below it become 0: median, or a number from 0 to 255",
-    "mask_scale": "scale of the driving mask about the centre, such as 0.75",
-    "ablation": "leave out a part: no_pert, no_ref or no_id",
+    "threshold": "mask values below this become 0: median, or a number from 0 to 255",
+    "mask_scale": "scale factor of the driving mask about its centre, such as 0.75",
+    "ablation": "ablation: no_pert (without P_test), no_ref (without r) or no_id (without both)",
     "smooth": options.FLAG,
 }
-"""Options by name with what `python -m maskanim_jax.animate --help` says of them."""
+"""Options by name with the help text of `python -m maskanim_jax.animate --help`."""
 
 VARIANTS: dict[str, dict[str, str]] = {"full" if name == "none" else name: {"ablation": name} for name in ABLATIONS}
-"""What is compared where the truth is known: the method and its ablations."""
+"""Variants that the cross-identity evaluation compares: the method and its ablations."""
 
 
 @dataclasses.dataclass(frozen=True)
 class AnimationOptions:
-    """`threshold`: rho of P_test, "median" or 0..255; `mask_scale`: its resize; `ablation`: one of ABLATIONS; `smooth`: 0, or share of the past."""
+    """`threshold`: rho of P_test, "median" or 0..255; `mask_scale`: its resize; `ablation`: one of
+    ABLATIONS; `smooth`: 0, or share of the past.
+    """
 
     threshold: str | float
     mask_scale: float
@@ -40,12 +42,14 @@ def _number(name: str, text: str, low: float, high: float, otherwise: str = "") 
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise UserError(f"--{name}={text} cannot be: give {otherwise}a number from {low:g} to {high:g}")
+        raise UserError(f"--{name}={text} must be {otherwise}a number from {low:g} to {high:g}")
     return value
 
 
 def parse_options(given: Mapping[str, str], perturb: ConfigDict) -> AnimationOptions:
-    """Options as text by name, what is not given from `config.perturb`; raises UserError for what cannot be."""
+    """Parses options given as text; `config.perturb` has the defaults. Raises UserError for invalid
+    ones.
+    """
     unknown = sorted(set(given) - set(FLAGS))
     if unknown:
         raise UserError(
@@ -54,7 +58,7 @@ def parse_options(given: Mapping[str, str], perturb: ConfigDict) -> AnimationOpt
     threshold = str(given.get("threshold", perturb.test_threshold))
     ablation = given.get("ablation", "none")
     if ablation not in ABLATIONS:
-        raise UserError(f"--ablation={ablation} cannot be: give one of {', '.join(ABLATIONS)}")
+        raise UserError(f"--ablation={ablation} must be one of {', '.join(ABLATIONS)}")
     return AnimationOptions(
         "median" if threshold == "median" else _number("threshold", threshold, 0, 255, "'median' or "),
         _number("mask_scale", str(given.get("mask_scale", perturb.test_scale)), 0.05, 4.0),

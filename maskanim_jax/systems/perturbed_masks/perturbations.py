@@ -1,8 +1,9 @@
-"""What are P_train and P_test? How is the driver's identity taken out of a mask?
+"""What are P_train and P_test? The perturbations that remove the driver's identity from a mask.
 
-Paper, Eq. 2 and 5 and the paragraph on P_train in section 3.1. Both work on masks as whole grey levels from 0 to 255 and pass no
-gradient. Everything runs inside jit: a strip or a whole mask is scaled along one axis by one small resampling matrix for each mask, so
-there is no gather and no callback to the host. Levels stay float32 with whole values, whatever the precision of the networks.
+Paper, Eq. 2 and 5 and the paragraph on P_train in section 3.1. Both work on masks quantised to grey
+levels 0 to 255 and pass no gradient. Everything runs inside jit: strips and whole masks are scaled
+along one axis by a small resampling matrix per mask, without gathers or host callbacks. Levels are
+whole numbers in float32, whatever the precision of the networks.
 """
 
 from __future__ import annotations
@@ -17,19 +18,23 @@ from jax.lax import Precision
 from ml_collections import ConfigDict
 
 SUBPIXEL = 32
-"""Source positions are rounded to 1/32 pixel, as in the image library (fixed-point bilinear) that the released code uses."""
+"""Source positions are rounded to 1/32 pixel, as in the image library (fixed-point bilinear) that
+the released code uses.
+"""
 
 
 def quantize(mask: jax.Array) -> jax.Array:
-    """[0, 1] to whole grey levels 0..255, truncated, float32; gradients end here."""
+    """Quantises [0, 1] to grey levels 0..255 (truncated, float32); stops gradients."""
     return jnp.floor(jax.lax.stop_gradient(mask).astype(jnp.float32) * 255.0)
 
 
 def resampling_matrix(first: jax.Array, last: jax.Array, scale: jax.Array) -> jax.Array:
-    """Bilinear scaling of strips about their own centres, canvas unchanged, zeros outside: out = matrix @ in.
+    """Bilinear scaling of strips about their own centres, canvas unchanged, zeros outside: out =
+    matrix @ in.
 
-    `first` and `last` (W,) hold for each output pixel the first and last pixel of its strip, `scale` (W,) the strip's factor; more than
-    1 enlarges. Returns (W, W). Centres lie halfway between a strip's first and last pixel.
+    `first` and `last` (W,) hold for each output pixel the first and last pixel of its strip,
+    `scale` (W,) the strip's factor; more than 1 enlarges. Returns (W, W). Centres lie halfway
+    between a strip's first and last pixel.
     """
     pixel = jnp.arange(first.shape[0], dtype=jnp.float32)
     centre = (first + last) / 2
@@ -40,7 +45,7 @@ def resampling_matrix(first: jax.Array, last: jax.Array, scale: jax.Array) -> ja
 
 
 def _whole(side: int, scale: jax.Array) -> jax.Array:
-    """The resampling matrix of one strip that is the whole axis."""
+    """The resampling matrix of a single strip over the whole axis."""
     return resampling_matrix(jnp.zeros(side), jnp.full((side,), side - 1.0), jnp.broadcast_to(scale, (side,)))
 
 
@@ -53,7 +58,9 @@ def _along_y(levels: jax.Array, matrix: jax.Array) -> jax.Array:
 
 
 def _random_strips(key: jax.Array, side: int, settings: ConfigDict) -> jax.Array:
-    """The matrix that cuts an axis into strips at distinct random places and scales each by its own random factor."""
+    """The matrix that cuts an axis into strips at distinct random places and scales each by its own
+    random factor.
+    """
     place_key, scale_key = jax.random.split(key)
     places = jnp.arange(round(settings.cut_low * side), round(settings.cut_high * side) + 1)
     cuts = jnp.sort(jax.random.permutation(place_key, places)[: settings.strips - 1])
@@ -65,18 +72,20 @@ def _random_strips(key: jax.Array, side: int, settings: ConfigDict) -> jax.Array
 
 
 def threshold_levels(levels: jax.Array, threshold: str | float) -> jax.Array:
-    """Sets levels that are smaller than rho to zero; rho is a number from 0 to 255, or each mask's "median".
+    """Sets levels that are smaller than rho to zero; rho is a number from 0 to 255, or each mask's
+    "median".
 
-    Strictly smaller, as the paper writes; measured, the released code's outputs agree with that too.
+    The comparison is strict, as in the paper; outputs of the released code were measured to agree.
     """
     rho = _upper_median(levels) if threshold == "median" else jnp.float32(threshold)
     return jnp.where(levels < rho, 0.0, levels)
 
 
 def _upper_median(levels: jax.Array) -> jax.Array:
-    """Each mask's level in the middle, the upper one of two: no level lies between them, so the same ones are smaller than it and than their mean.
+    """Each mask's median level, the upper one of two.
 
-    By bisection, as levels are whole numbers from 0 to 255: sorting took 4 % of an animated frame.
+    No level lies between the two, so thresholding at their mean gives the same result. Computed by
+    bisection, since levels are whole numbers from 0 to 255; sorting took 4 % of an animated frame.
     """
     axes = (-3, -2, -1)
     below_it = math.prod(levels.shape[axis] for axis in axes) // 2
@@ -96,7 +105,9 @@ def _poisson_cumulative(rate: float) -> np.ndarray:
 
 
 def signed_poisson(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.Array:
-    """A Poisson(rate) sample with a random sign for each element, float32: mean 0, standard deviation sqrt(rate^2 + rate)."""
+    """A Poisson(rate) sample with a random sign for each element, float32: mean 0, standard
+    deviation sqrt(rate^2 + rate).
+    """
     if rate <= 0:
         return jnp.zeros(shape)
     value_key, sign_key = jax.random.split(key)
@@ -107,10 +118,11 @@ def signed_poisson(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.A
 
 
 def p_train(mask: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
-    """P_train of Eq. 5: (N, L, L, 1) mask in [0, 1] to the perturbed one, each mask with draws of its own.
+    """P_train of Eq. 5: perturbs (N, L, L, 1) masks in [0, 1], each with its own random draws.
 
-    Vertical strips scaled along x, then the whole along y; horizontal strips along y, then the whole along x; the threshold; Poisson
-    noise with random sign, clipped to 0..255. `settings` is `config.perturb`.
+    In order: vertical strips are scaled along x and the whole mask along y; horizontal strips along
+    y and the whole mask along x; the threshold; Poisson noise with random sign, clipped to 0..255.
+    `settings` is `config.perturb`.
     """
     levels = quantize(mask)
     side = levels.shape[1]
@@ -130,7 +142,7 @@ def p_train(mask: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
 
 
 def p_test(mask: jax.Array, threshold: str | float, scale: float) -> jax.Array:
-    """P_test of Eq. 2: the threshold, then the mask scaled about its centre (the paper: by 0.75), canvas unchanged, zeros outside."""
+    """P_test of Eq. 2: threshold, then scaling about the centre (0.75 in the paper); zeros outside."""
     levels = threshold_levels(quantize(mask), threshold)
     if scale != 1.0:
         matrix = _whole(levels.shape[1], jnp.float32(scale))

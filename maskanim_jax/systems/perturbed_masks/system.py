@@ -1,7 +1,8 @@
-"""How do m, r, l and h work together: in training, in reconstruction, in animation?
+"""How does Perturbed Masks train, reconstruct and animate?
 
-Paper, Eq. 1 to 8. Networks are named mask (m), refine (r), coarse (l) and fine (h), in variables and in the log. S is the frame's side, L
-the mask's. Where gradients stop is written once, in `losses`.
+Paper, Eq. 1 to 8. The networks are named mask (m), refine (r), coarse (l) and fine (h), both in
+variables and in the log. S is the side of the frame, L that of the mask. `losses` defines where
+gradients stop.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from maskanim_jax.systems.perturbed_masks.options import VARIANTS, AnimationOpti
 from maskanim_jax.systems.perturbed_masks.perturbations import p_test, p_train
 
 DEAD_SPACE = 0.01
-"""A mask that varies less than this over the picture carries nothing."""
+"""Masks with a smaller deviation over space have collapsed."""
 DEAD_TIME = 0.005
-"""A mask that varies less than this between two frames of a clip carries no pose."""
+"""Masks with a smaller deviation between two frames of a clip encode no pose."""
 
 
 class PerturbedMasks:
-    """The System of the paper; see `maskanim_jax.systems.interface` for what each method promises."""
+    """The system of the paper; `maskanim_jax.systems.interface` documents the methods."""
 
     name = "perturbed_masks"
     result = "fine"
@@ -86,7 +87,9 @@ class PerturbedMasks:
         return {name: rate * factor for name, factor in self._rate_factors().items()}
 
     def augment(self, source: jax.Array, driving: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Raw pairs to (s, d, A(d)): flips, one colour draw that source and target share, and the driver's own draw A on top."""
+        """Augments raw pairs to (s, d, A(d)): flips, colour jitter shared by s and d, and the
+        driver's own jitter A.
+        """
         data = self.config.data
         flip_key, shared_key, own_key, negative_key = jax.random.split(key, 4)
         source, driving = flip_pairs(flip_key, source, driving, data)
@@ -108,10 +111,12 @@ class PerturbedMasks:
         key: jax.Array,
         refining: jax.Array | bool,
     ) -> tuple[dict[str, jax.Array], dict[str, PyTree], dict[str, jax.Array]]:
-        """The weighted losses of s, d and A(d) (N, S, S, 3): ({"mask", "coarse", "fine"}, new statistics, masks and frames).
+        """The weighted losses of s, d and A(d) (N, S, S, 3): ({"mask", "coarse", "fine"}, new
+        statistics, masks and frames).
 
-        Which network each loss updates (section 3.1, Loss Terms): L_mask (Eq. 8) updates r alone; the reconstruction of c (Eq. 6) updates l
-        and m, through both masks; the reconstruction of f (Eq. 7) updates h alone. `refining` False leaves r as it is and L_mask at 0.
+        Which network each loss updates (section 3.1, Loss Terms): L_mask (Eq. 8) updates r alone;
+        the reconstruction of c (Eq. 6) updates l and m, through both masks; the reconstruction of f
+        (Eq. 7) updates h alone. `refining` False leaves r as it is and L_mask at 0.
         """
         config, stats = self.config, dict(stats)
 
@@ -119,7 +124,7 @@ class PerturbedMasks:
             output, stats[name] = self.networks[name](params[name], stats[name], *inputs, train=True)
             return output
 
-        # Two calls of m, so that each batch of frames has its own batch statistics.
+        # m is called twice, so that source and driving batches have separate batch statistics.
         source_mask, driving_mask = run("mask", source), run("mask", augmented)
         small = bilinear(source, self.mask_size)
         coarse = run("coarse", small, source_mask, driving_mask)
@@ -129,7 +134,7 @@ class PerturbedMasks:
         fine = run("fine", source, wide_source_mask, stop_gradient(coarse), wide_driving_mask)
 
         perturbed = p_train(driving_mask, key, config.perturb)
-        # While r waits its work is thrown away: XLA's convs inside a branch would be slow in all the epochs after.
+        # Before r starts, its result is discarded; a conditional would make XLA's convs slow in all later epochs.
         before = stats["refine"]
         refined = run("refine", small, stop_gradient(source_mask), perturbed)
         stats["refine"] = jax.tree.map(lambda new, old: jnp.where(refining, new, old), stats["refine"], before)
@@ -143,7 +148,7 @@ class PerturbedMasks:
             "fine": config.loss.perceptual * far[1],
         }
         if config.mask.area_weight:
-            # Not of the paper: of a code and its negative, the one that is bright on less of the picture is kept.
+            # Not in the paper: of a mask and its negative, training prefers the one with the smaller area.
             covered = (
                 jax.nn.relu(mask.mean((1, 2, 3)) - config.mask.area_margin).mean()
                 for mask in (source_mask, driving_mask)
@@ -196,7 +201,7 @@ class PerturbedMasks:
         return Gradients(grads, stats, metrics)
 
     def _cooling(self) -> list[str]:
-        """The networks whose temperature changes with the step."""
+        """Networks whose temperature changes with the step."""
         return [name for name in ("mask", "refine") if self.config[name].temperature_steps]
 
     def shape_settings(self) -> dict[str, Any]:
@@ -206,7 +211,7 @@ class PerturbedMasks:
         return paper_deviations(self.config)
 
     def collapse_warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Sentences for the log when masks have died, and which config keeps them alive where this one is known not to."""
+        """Warnings for the log about mask collapse, with the config that avoids it where one is known."""
         help = advice(self.config)
         if metrics["mask_space"] < DEAD_SPACE:
             return [
@@ -260,7 +265,7 @@ class PerturbedMasks:
         return parse_options(given, self.config.perturb)
 
     def encode_source(self, variables: Variables, source: jax.Array, first_driving: jax.Array) -> PyTree:
-        del first_driving  # masks are absolute: no frame of the driver is special
+        del first_driving  # masks are absolute: no reference frame is needed
         return {
             "source": source,
             "small": bilinear(source, self.mask_size),
@@ -308,7 +313,10 @@ class PerturbedMasks:
 
 
 def mask_figures(masks: jax.Array) -> dict[str, jax.Array]:
-    """Is the mask alive? `masks` (T, N, L, L, 1): T frames of each of N clips. Mean, deviation over space, deviation over time."""
+    """Metrics of mask collapse: mean, deviation over space, deviation over time.
+
+    `masks` (T, N, L, L, 1) holds T frames of each of N clips.
+    """
     return {
         "mask_mean": masks.mean(),
         "mask_space": masks.std((2, 3)).mean(),
@@ -317,5 +325,5 @@ def mask_figures(masks: jax.Array) -> dict[str, jax.Array]:
 
 
 def build(config: ConfigDict) -> PerturbedMasks:
-    """The system that the config describes; raises UserError when a setting cannot be."""
+    """The system that the config describes. Raises UserError for invalid settings."""
     return PerturbedMasks(config)
