@@ -32,8 +32,10 @@ def tiny_config(shards: Path | str = "") -> ConfigDict:
 
 
 def one_step_config(shards: Path | str) -> ConfigDict:
-    """One step, in which all networks learn."""
+    """One step, in which all networks learn; each has one level."""
     config = tiny_config(shards)
+    for network in (config.mask, config.refine, config.fine):
+        network.num_blocks = 1
     config.optim.max_steps, config.refine.start_epoch = 1, 0
     return config
 
