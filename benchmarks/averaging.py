@@ -13,7 +13,7 @@ import jax
 
 from input_pipeline.from_config import held_out_split, open_data
 from maskanim_jax.checkpoints.loading import load_run
-from maskanim_jax.checkpoints.manager import EMA, FOLDER, Checkpoints
+from maskanim_jax.checkpoints.manager import EMA, FOLDER, CheckpointManager
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError, run_main
 from maskanim_jax.evaluation.reconstruction import reconstruct
@@ -24,7 +24,7 @@ from maskanim_jax.systems.train_state import abstract_state
 def measure(workdir: Path, clips: int, frames: int) -> dict[str, float]:
     """L1 of each choice, and of copying the source; raises UserError for a run without averages."""
     run = load_run(workdir, "last")
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
         info = checkpoints.info(run.step)
         if not info.get(EMA):
             raise UserError(

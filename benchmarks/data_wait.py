@@ -1,6 +1,6 @@
 """Which share of a step is spent waiting for data? `python benchmarks/data_wait.py [--shards=SHARDS]` measures it here.
 
-The small Perturbed Masks model at 64 x 64 is trained in the real loop (`maskanim_jax.training.loop.one_step`) at batch 16, on puppets drawn
+The small Perturbed Masks model at 64 x 64 is trained in the real loop (`maskanim_jax.training.loop.train_step`) at batch 16, on puppets drawn
 for it, or on prepared shards. Alternately, in one run: with the prefetching thread, and with batches put on the devices when they are asked
 for. Beside it, how fast the reader alone is: batches a second over steps a second is how many times faster a device may be before it waits.
 """
@@ -26,26 +26,28 @@ from configs import puppets  # noqa: E402
 from input_pipeline.from_config import ensure_shards  # noqa: E402
 from maskanim_jax.distributed import setup  # noqa: E402
 from maskanim_jax.errors import UserError, run_main  # noqa: E402
-from maskanim_jax.systems.train_state import fresh_state  # noqa: E402
+from maskanim_jax.systems.train_state import init_on_mesh  # noqa: E402
 from maskanim_jax.training import experiment, loop  # noqa: E402
-from maskanim_jax.training.metric_window import Window  # noqa: E402
-from maskanim_jax.training.step import make_step  # noqa: E402
+from maskanim_jax.training.metric_window import MetricAccumulator  # noqa: E402
+from maskanim_jax.training.step import make_train_step  # noqa: E402
 
 
 def shares(setting, rounds, steps):
     """Waiting shares and steps a second of both ways, a list of each, taken alternately."""
     system, an_epoch, config = setting.system, setting.stream.steps_per_epoch, setting.config
-    state = fresh_state(system, config.seed, an_epoch, setting.mesh)
-    run, window = make_step(system, config.seed, an_epoch, setting.mesh), Window(system, an_epoch)
+    state = init_on_mesh(system, config.seed, an_epoch, setting.mesh)
+    run, window = make_train_step(system, config.seed, an_epoch, setting.mesh), MetricAccumulator(system, an_epoch)
     found = {depth: [] for depth in (config.data.prefetch, 0)}
     for number, depth in tqdm(list(itertools.product(range(rounds), found)), desc="rounds", unit="round"):
         config.data.prefetch = depth
         with contextlib.closing(experiment.batches(setting, number * steps)) as pairs:
-            state = jax.block_until_ready(loop.one_step(run, state, setting.frozen, pairs, window))  # fills the buffers
-            window.restart()
+            state = jax.block_until_ready(
+                loop.train_step(run, state, setting.frozen, pairs, window)
+            )  # fills the buffers
+            window.reset()
             for _ in range(steps):
-                state = loop.one_step(run, state, setting.frozen, pairs, window)
-            figures = window.close(1)
+                state = loop.train_step(run, state, setting.frozen, pairs, window)
+            figures = window.flush(1)
         found[depth].append((figures["data_wait_share"], figures["steps_per_second"]))
     return found
 
@@ -108,12 +110,12 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         config.data.shards = given.shards or str(Path(folder) / "puppets")
         config.data.num_repeats = 1000  # an epoch that lasts
-        setup.prepare(config)
+        setup.configure_jax(config)
         shards = ensure_shards(config)
         if given.latency is not None:
             config.data.shards = stack.enter_context(on_a_bucket(shards, given.latency, Path(folder) / "cache"))
         since = time.perf_counter()
-        setting = experiment.set_up(config)
+        setting = experiment.build_experiment(config)
         if given.latency is not None:
             first_epoch(setting, since)
         reader = reading_speed(setting.stream, 20)

@@ -25,24 +25,24 @@ from collectives import collectives, counted  # noqa: E402
 
 from configs import puppets  # noqa: E402
 from maskanim_jax.distributed import setup  # noqa: E402
-from maskanim_jax.distributed.sharding import everywhere, make_mesh, replicated, to_devices  # noqa: E402
+from maskanim_jax.distributed.sharding import make_mesh, replicate, replicated_sharding, shard_batch  # noqa: E402
 from maskanim_jax.errors import UserError, run_main  # noqa: E402
 from maskanim_jax.losses.vgg import used_weights  # noqa: E402
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19  # noqa: E402
 from maskanim_jax.systems import build  # noqa: E402
-from maskanim_jax.systems.train_state import fresh_state  # noqa: E402
-from maskanim_jax.training.step import make_step  # noqa: E402
+from maskanim_jax.systems.train_state import init_on_mesh  # noqa: E402
+from maskanim_jax.training.step import make_train_step  # noqa: E402
 
 
 def prepared(config, devices):
     """The compiled step on so many devices, and what it is given."""
     system, mesh = build(config), make_mesh(config.batch_size, config.optim.grad_accum_steps, jax.devices()[:devices])
-    frozen = everywhere(mesh, used_weights(untrained_vgg19(0), config.loss.vgg_layers))
+    frozen = replicate(mesh, used_weights(untrained_vgg19(0), config.loss.vgg_layers))
     random, shape = np.random.default_rng(0), (config.batch_size, config.frame_size, config.frame_size, 3)
-    pairs = [to_devices(mesh, random.integers(0, 256, shape, np.uint8)) for _ in range(2)]
-    state = fresh_state(system, 0, 10, mesh)
-    state = state._replace(step=jax.device_put(jnp.int32(1000), replicated(mesh)))  # r has started
-    step = make_step(system, 0, 10, mesh, config.optim.grad_accum_steps).lower(state, frozen, *pairs).compile()
+    pairs = [shard_batch(mesh, random.integers(0, 256, shape, np.uint8)) for _ in range(2)]
+    state = init_on_mesh(system, 0, 10, mesh)
+    state = state._replace(step=jax.device_put(jnp.int32(1000), replicated_sharding(mesh)))  # r has started
+    step = make_train_step(system, 0, 10, mesh, config.optim.grad_accum_steps).lower(state, frozen, *pairs).compile()
     return step, state, (frozen, *pairs)
 
 
@@ -62,7 +62,7 @@ def main(argv=None):
         given.devices,
         given.accumulate,
     )
-    setup.prepare(config)
+    setup.configure_jax(config)
     if given.devices > jax.device_count():
         raise UserError(f"--devices={given.devices} are asked for, but there are {jax.device_count()}: give no more")
     kinds = sorted({1, given.devices})

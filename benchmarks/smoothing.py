@@ -86,7 +86,7 @@ def main():
     flags.add_argument("--strengths", default="0,0.3,0.5,0.7")
     flags.add_argument("--noise", type=float, default=0.0, help="drivers stand still under such noise, such as 0.02")
     args = flags.parse_args()
-    setup.prepare(saved_config(args.run[0]))
+    setup.configure_jax(saved_config(args.run[0]))
     split = open_split(args.data, "test")
     videos = drivers(split, min(args.clips, len(split.clips)), args.noise)
     for path in args.run:

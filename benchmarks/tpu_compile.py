@@ -1,9 +1,10 @@
 """What would a training step cost on a TPU? `python benchmarks/tpu_compile.py` compiles it for one here, on a CPU, without running it.
 
-It needs libtpu (`pip install 'jax[tpu]'`) and time: a 256 x 256 step takes tens of minutes and several GB on two cores. So every finished cell
-(label, topology, batch, precision) is written to a JSON file at once and not compiled again; `--table` prints what the file has. The step is the
-one that training runs (`maskanim_jax.training.step.make_step`) with the released taichi settings, on a mesh of the topology's devices, from names and
-shapes alone.
+It needs libtpu (`pip install 'jax[tpu]'`) and time: a 256 x 256 step takes tens of minutes and several GB
+on two cores. Every finished cell (label, topology, batch, precision) is therefore written to a JSON file
+at once and not compiled again; `--table` prints the file. The step is the one that training runs
+(`maskanim_jax.training.step.make_train_step`) with the released taichi settings, on a mesh of the
+topology's devices, compiled from names and shapes only.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def lower(config: Any, topology: str) -> Any:
     from maskanim_jax.pretrained.vgg19 import untrained_vgg19
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import abstract_state
-    from maskanim_jax.training.step import make_step
+    from maskanim_jax.training.step import make_train_step
 
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
@@ -87,7 +88,7 @@ def lower(config: Any, topology: str) -> Any:
     vgg = used_weights(untrained_vgg19(0), config.loss.vgg_layers)
     frozen = {name: jax.ShapeDtypeStruct(np.shape(value), np.float32) for name, value in vgg.items()}
     frames = jax.ShapeDtypeStruct((config.batch_size, config.frame_size, config.frame_size, 3), np.uint8)
-    step: Any = make_step(system, config.seed, steps_per_epoch, mesh)
+    step: Any = make_train_step(system, config.seed, steps_per_epoch, mesh)
     return step.lower(abstract_state(system, config.seed, steps_per_epoch), frozen, frames, frames)
 
 

@@ -26,11 +26,11 @@ def demo_run(c: ConfigDict) -> ConfigDict:
     c.name = "demo"
     c.data.shards = "data/demo64v2"
     c.data.puppets.seed = 1  # the bundled checkpoint was not trained on these identities and poses
-    c.data.puppets.train_identities = 200
+    c.data.puppets.train_identities = 150
     c.data.puppets.validation_identities = 10
     c.data.puppets.test_identities = 10
     c.optim.max_steps = c.optim.cosine_steps = 1500
-    c.optim.max_minutes = 6.0
+    c.optim.max_minutes = 4.5
     c.train.log_every = 25
     c.train.checkpoint_every = 200
     c.train.image_every = 200

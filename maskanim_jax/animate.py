@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from maskanim_jax.distributed import setup
 
     checkpoint = run_of(args.checkpoint)
-    setup.prepare(saved_config(checkpoint))
+    setup.configure_jax(saved_config(checkpoint))
     run = load_run(checkpoint)
     given = {name: value for name in system_flags() if (value := getattr(args, name)) is not None}
     options = run.system.animation_options(given)

@@ -49,6 +49,6 @@ def run_training(config: ConfigDict | str, workdir: str | os.PathLike[str]) -> A
         flags.FLAGS.mark_as_parsed()  # a notebook has no command line, and Grain and Orbax ask for flags
     if isinstance(config, str):
         config = load_config(config)
-    setup.prepare(config)
+    setup.configure_jax(config)
     loop.train(config, path_or_bucket(workdir))
     return load(workdir)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from maskanim_jax.errors import check_at_least, run_main
 from maskanim_jax.utils.paths import user_path, user_text
-from maskanim_jax.web.serve import SHIPPED, _end, bundled_checkpoints, serve, workdirs
+from maskanim_jax.web.serve import DEFAULT_CHECKPOINT, _end, bundled_checkpoints, serve, workdirs
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="DIR",
         help="workdir of a training, a checkpoint in it, or the name of a bundled one; may be given several times "
-        f"(default: all bundled ones, {SHIPPED} first)",
+        f"(default: all bundled ones, {DEFAULT_CHECKPOINT} first)",
     )
     add("--checkpoints", type=user_path, metavar="FOLDER", help="offer every workdir in this folder")
     add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine alone)")

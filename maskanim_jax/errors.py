@@ -1,4 +1,4 @@
-"""What does a user see when the input is bad? One clear sentence, and a non-zero exit."""
+"""What does a user see when the input is invalid? One sentence and a non-zero exit status."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any
 
 RESTART = 75
-"""Exit status: nothing is wrong with the run, the same command goes on (EX_TEMPFAIL of sysexits.h).
-"""
-_LONGEST = 8000  # characters of a sentence
+"""Exit status: the run is intact and the same command resumes it (EX_TEMPFAIL of sysexits.h)."""
+_LONGEST = 8000  # characters of a message
 
 
 class UserError(Exception):
-    """Bad input or a wrong setting: the message is one sentence with the path and the mend.
+    """Invalid input or settings. The message is one sentence: the path, the problem, what to do.
 
-    Names and reasons in it may come from strangers' files: line breaks, terminal codes and the like
-    are written as escapes.
+    Names and reasons in it may come from untrusted files, so line breaks and terminal codes are
+    escaped.
     """
 
     status = 2
@@ -33,55 +32,49 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """`text` on one line, with what would steer a terminal or reorder letters as escapes; not
-    endlessly long.
-    """
+    """`text` on one line, truncated, with control and bidirectional characters escaped."""
     shown = "".join(c if c.isprintable() or "\ud800" <= c <= "\udfff" else repr(c)[1:-1] for c in text[:_LONGEST])
     return shown if len(text) <= _LONGEST else f"{shown} ..."
 
 
 def check_regular(path: str | Path) -> None:
-    """Raises UserError for a named pipe, a socket or a device, which could be read for ever;
-    OSError if there is nothing.
+    """Raises UserError for a named pipe, socket or device, which could block or never end.
 
-    Folders pass: each reader has its own sentence for them.
+    Raises OSError if the path does not exist. Folders pass: each reader reports them itself.
     """
     mode = os.stat(path).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         kind = "named pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
-        raise UserError(f"{path} is a {kind} and no file; save its content to a file and give that")
+        raise UserError(f"{path} is a {kind}, not a file; save its content to a file and give that")
 
 
 def check_size(path: str | Path, max_bytes: int) -> None:
-    """`check_regular`, and UserError for a file of more than `most` bytes; for what is read as a
-    whole.
-    """
+    """Like `check_regular`, but also raises UserError for a file of more than `max_bytes` bytes."""
     check_regular(path)
     if (size := os.stat(path).st_size) > max_bytes:
-        raise UserError(
-            f"{path} has {size:,} bytes, more than the {max_bytes:,} that such a file may have; give another"
-        )
+        raise UserError(f"{path} has {size:,} bytes, more than the {max_bytes:,} allowed here; give another file")
 
 
 def check_at_least(name: str, value: float | None, least: float = 1) -> None:
-    """Raises UserError when a setting is too small; `name` as the user wrote it (--batch,
-    config.data.num_threads), None passes.
+    """Raises UserError when a setting is below `least`; None passes.
+
+    `name` is the setting as the user wrote it (--batch, config.data.num_threads).
     """
     if value is not None and value < least:
         raise UserError(f"{name}={value} must be at least {least}")
 
 
 EXIT_HOOKS: list[Callable[[int, str], object]] = []
-"""Called with status and sentence (or traceback) when a command ends with an error; a process of
-many tells the others, and ends there.
+"""Called with exit status and message (or traceback) when a command fails. In a multi-process run the
+hook notifies the other processes and exits.
 """
 
 
 def run_main(main: Callable[[], int | None]) -> None:
-    """Runs `main` and ends the process: 0 on success, 2 on a `UserError` (75 where the same command
-    will do later), 130 on Ctrl-C.
+    """Runs `main` and exits: 0 on success, 2 on a `UserError` (75 if the same command may succeed
+    later), 130 on Ctrl-C.
 
-    Other exceptions are defects of this project and keep their traceback (exit status 1).
+    Other exceptions are bugs and keep their traceback (exit status 1).
     """
     make_tolerant()
     try:
@@ -98,19 +91,19 @@ def run_main(main: Callable[[], int | None]) -> None:
         if not EXIT_HOOKS:
             raise
         status, message = 1, traceback.format_exc()
-    for ending in EXIT_HOOKS if status else ():
-        ending(status, message)
+    for hook in EXIT_HOOKS if status else ():
+        hook(status, message)
     if message:
         print(message, file=sys.stderr)
     sys.exit(status)
 
 
 def make_tolerant() -> None:
-    """Prepares stdout and stderr of this process; called once, before a command does anything.
+    """Makes stdout and stderr robust; called once, before a command does anything.
 
-    Closed descriptors 0 to 2 are opened on the null device: the next file that is opened would get
-    their number, and messages of C libraries would be written into it. Names that are not UTF-8 are
-    printed with escapes. What stderr does not take is dropped.
+    Closed descriptors 0 to 2 are opened on the null device; otherwise the next opened file would
+    get their number, and messages of C libraries would be written into it. Names that are not UTF-8
+    are printed with escapes. Output is dropped when stderr's reader has gone.
     """
     for number in range(3):
         try:
@@ -127,7 +120,7 @@ def make_tolerant() -> None:
 
 
 class _Tolerant:
-    """A stream whose reader may go away: from then on nothing is written to it."""
+    """A stream whose reader may disappear; from then on nothing is written to it."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream

@@ -101,7 +101,7 @@ def main() -> None:
     from maskanim_jax.reports import run_page
     from maskanim_jax.training import loop
 
-    setup.prepare(CONFIG.value)
+    setup.configure_jax(CONFIG.value)
     workdir = Path(str(WORKDIR.value))
     if MODE.value == "replay":
         from maskanim_jax.training.replay import replay

@@ -71,14 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(args, name) is not None:
             check_at_least(f"--{name}", getattr(args, name), least)
     more = parse_more(args.variant)
-    from maskanim_jax.checkpoints.bundled import is_shipped
+    from maskanim_jax.checkpoints.bundled import is_bundled
     from maskanim_jax.checkpoints.loading import load_run, saved_config
     from maskanim_jax.distributed import setup
     from maskanim_jax.evaluation import puppet_worlds
     from maskanim_jax.evaluation.reconstruction import write_figures
 
     with opened(args.workdir) as args.workdir:
-        setup.prepare(saved_config(args.workdir))
+        setup.configure_jax(saved_config(args.workdir))
         run = load_run(args.workdir)
         figures = measure_cross_identity(
             run,
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         shown = table(figures) if args.world is None else puppet_worlds.table(figures)
         print(f"{shown}\n{len(figures['rows'][0]['pairs'])} pairs, the checkpoint of step {run.step}")
-        if args.output is None and is_shipped(args.workdir):
+        if args.output is None and is_bundled(args.workdir):
             return 0
         other = "" if args.split == "test" else f"_{args.split}"
         other = other if args.world is None else f"_world{args.world}"

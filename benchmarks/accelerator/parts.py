@@ -70,7 +70,7 @@ def _rows(part: str, args: argparse.Namespace) -> Iterator[Row]:
 
     from maskanim_jax.distributed import setup
 
-    setup.prepare(configs())
+    setup.configure_jax(configs())
     import jax
 
     from benchmarks.accelerator import devices, speed

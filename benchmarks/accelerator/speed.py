@@ -12,10 +12,10 @@ import numpy as np
 
 from benchmarks.accelerator import devices
 from benchmarks.accelerator.workload import features_of, pairs, repeated
-from maskanim_jax.distributed.sharding import everywhere, make_mesh, to_devices
+from maskanim_jax.distributed.sharding import make_mesh, replicate, shard_batch
 from maskanim_jax.systems import build
-from maskanim_jax.systems.train_state import fresh_state
-from maskanim_jax.training.step import make_step
+from maskanim_jax.systems.train_state import init_on_mesh
+from maskanim_jax.training.step import make_train_step
 
 Row = dict[str, Any]
 TURNS = 5
@@ -54,13 +54,13 @@ class Training:
         self.config, self.batch, self.system = config, batch, build(config)
         self.mesh = make_mesh(batch)
         weights, self.features = features_of(config)
-        self.frozen = everywhere(self.mesh, weights)
+        self.frozen = replicate(self.mesh, weights)
         # An epoch of one step: every network is trained from the second step on, at the first rate.
         config.optim.decay_epochs = ()
-        self.state = fresh_state(self.system, config.seed, 1, self.mesh)
-        self.frames = [to_devices(self.mesh, repeated(each, batch)) for each in pairs(DRAWN, config.frame_size, 1)]
+        self.state = init_on_mesh(self.system, config.seed, 1, self.mesh)
+        self.frames = [shard_batch(self.mesh, repeated(each, batch)) for each in pairs(DRAWN, config.frame_size, 1)]
         began = time.perf_counter()
-        lowered = make_step(self.system, config.seed, 1, self.mesh).lower(self.state, self.frozen, *self.frames)
+        lowered = make_train_step(self.system, config.seed, 1, self.mesh).lower(self.state, self.frozen, *self.frames)
         self.flops = devices.flops_of(lowered)
         self.compiled = lowered.compile()
         self.compile_s = time.perf_counter() - began

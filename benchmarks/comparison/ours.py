@@ -18,23 +18,23 @@ class OurSide:
         import jax
 
         from maskanim_jax.distributed import setup
-        from maskanim_jax.distributed.sharding import everywhere, make_mesh
+        from maskanim_jax.distributed.sharding import make_mesh, replicate
         from maskanim_jax.losses.vgg import used_weights
         from maskanim_jax.systems import build
-        from maskanim_jax.systems.train_state import fresh_state
-        from maskanim_jax.training.step import make_step
+        from maskanim_jax.systems.train_state import init_on_mesh
+        from maskanim_jax.training.step import make_train_step
 
-        setup.prepare(config)
+        setup.configure_jax(config)
         self.config = config
         self.system: Any = build(config)
         if task == "step":
             self.mesh = make_mesh(batch)
 
             # An epoch of one step: r is trained from the second on.
-            fresh = fresh_state(self.system, config.seed, 1, self.mesh)
+            fresh = init_on_mesh(self.system, config.seed, 1, self.mesh)
             self.state = fresh._replace(params=jax.jit(lively, donate_argnums=0)(fresh.params))
-            self.frozen = everywhere(self.mesh, used_weights(vgg, config.loss.vgg_layers))
-            self.run = make_step(self.system, config.seed, 1, self.mesh)
+            self.frozen = replicate(self.mesh, used_weights(vgg, config.loss.vgg_layers))
+            self.run = make_train_step(self.system, config.seed, 1, self.mesh)
         else:
             self.variables = lively_variables(self.system, config.seed)
 
@@ -44,7 +44,7 @@ class OurSide:
         """Losses and gradient norms of one batch without augmentation; `numbers` stand for what is random (see `start.random_numbers`)."""
         import jax
 
-        from maskanim_jax.distributed.sharding import replicated, split, to_devices
+        from maskanim_jax.distributed.sharding import batch_sharding, replicated_sharding, shard_batch
 
         losses = _fomm_losses if self.config.system == "fomm" else _perturbed_masks_losses
 
@@ -52,10 +52,10 @@ class OurSide:
             found = losses(self.system, params, stats, frozen, source, driving, numbers)
             return sum(found.values()), found
 
-        same, parts = replicated(self.mesh), split(self.mesh)
+        same, parts = replicated_sharding(self.mesh), batch_sharding(self.mesh)
         run = jax.jit(jax.value_and_grad(total, has_aux=True), in_shardings=(same, same, same, parts, parts, parts))
-        placed = {name: to_devices(self.mesh, value) for name, value in numbers.items()}
-        batch = [to_devices(self.mesh, unit(x)) for x in (source, driving)]
+        placed = {name: shard_batch(self.mesh, value) for name, value in numbers.items()}
+        batch = [shard_batch(self.mesh, unit(x)) for x in (source, driving)]
         (_, found), grads = run(self.state.params, self.state.stats, self.frozen, *batch, placed)
         norms = {
             name: sum(float(np.square(np.asarray(leaf, np.float64)).sum()) for leaf in jax.tree.leaves(tree)) ** 0.5
@@ -67,11 +67,11 @@ class OurSide:
         """Seconds for one of `count` training steps."""
         import jax
 
-        from maskanim_jax.distributed.sharding import to_devices
+        from maskanim_jax.distributed.sharding import shard_batch
 
         began = time.perf_counter()
         for _ in range(count):
-            batch = [to_devices(self.mesh, frames) for frames in (source, driving)]
+            batch = [shard_batch(self.mesh, frames) for frames in (source, driving)]
             self.state, metrics = self.run(self.state, self.frozen, *batch)
         jax.block_until_ready((self.state, metrics))
         if not np.isfinite(metrics["loss"]):

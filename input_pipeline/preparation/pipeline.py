@@ -51,11 +51,12 @@ class Job:
 
     def plan(self) -> Plan:
         """Plans the shards of all clips in ROOT (and the table of boxes) or in the published table."""
+        left_out: list[dict[str, str]]
         if self.metadata is not None:
             raw, left_out = clips_of(read_table(self.metadata), self.root)
             return plan(raw), left_out
         raw = find_clips(self.root)
-        left_out: list[dict[str, str]] = []
+        left_out = []
         if self.boxes is not None:
             raw, left_out = with_boxes(raw, read_boxes(self.boxes))
         if not raw:

@@ -54,7 +54,7 @@ def load(checkpoint: str | os.PathLike[str], which: str = "best") -> Animator:
     from maskanim_jax.distributed import setup
 
     path = run_of(path_or_bucket(checkpoint))
-    setup.prepare(saved_config(path))
+    setup.configure_jax(saved_config(path))
     return Animator(load_run(path, which))
 
 

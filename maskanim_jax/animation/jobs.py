@@ -81,7 +81,7 @@ def example_job(args: argparse.Namespace) -> list[Job]:
     """
     if args.source or args.driving or args.output or args.pairs:
         raise UserError("--example cannot be combined with --source, --driving, --output or --pairs: omit those")
-    found = bundled.examples(str(args.checkpoint)) if bundled.is_shipped(Path(args.checkpoint)) else []
+    found = bundled.examples(str(args.checkpoint)) if bundled.is_bundled(Path(args.checkpoint)) else []
     if not found:
         raise UserError(f"--checkpoint={args.checkpoint} has no example: give the name of a bundled checkpoint")
     folder = Path(args.example)
@@ -91,7 +91,7 @@ def example_job(args: argparse.Namespace) -> list[Job]:
     for original, copy in zip(found[0], copies, strict=True):
         with atomic_write(copy) as temporary:
             temporary.write_bytes(original.read_bytes())
-    return [Job(*copies, str(folder / "out.mp4"), str(folder / "strip.mp4"))]
+    return [Job(copies[0], copies[1], str(folder / "out.mp4"), str(folder / "strip.mp4"))]
 
 
 def _check(job: Job) -> None:

@@ -24,7 +24,7 @@ VERSION = 1
 CARD, CONFIG, VARIABLES = "card.json", "config.json", "variables.npz"
 SOURCE, DRIVING = "source.png", "driving.mp4"
 LARGEST = 10 << 20
-"""Bytes that a shipped checkpoint may have."""
+"""Bytes that a bundled checkpoint may have."""
 _MEND = "install maskanim_jax again"
 
 
@@ -33,8 +33,8 @@ def names() -> list[str]:
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{CARD}"))
 
 
-def is_shipped(path: Path) -> bool:
-    """Whether `path` is a shipped checkpoint's name; a file or folder of that name goes first."""
+def is_bundled(path: Path) -> bool:
+    """Whether `path` is a bundled checkpoint's name; a file or folder of that name goes first."""
     return str(path) in names() and not path.exists()
 
 
@@ -76,7 +76,7 @@ def load(name: str) -> LoadedRun:
 
 def example(path: Path, file: str) -> Path:
     """SOURCE or DRIVING that comes with the checkpoint of the name `path`; any other path as it is."""
-    return FOLDER / path / file if is_shipped(path) and (FOLDER / path / file).is_file() else path
+    return FOLDER / path / file if is_bundled(path) and (FOLDER / path / file).is_file() else path
 
 
 def examples(name: str) -> list[tuple[Path, Path]]:

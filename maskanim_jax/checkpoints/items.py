@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint._src.handlers.composite_checkpoint_handler import CompositeOptions
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.utils.checksums import Damaged
+from maskanim_jax.utils.checksums import CorruptFileError
 
 # Orbax logs the trace of a save that failed in its thread, and raises it, too: manager.py makes a sentence of it.
 logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
@@ -71,14 +71,14 @@ def compare(saved: Any, found: Any) -> None:
     for (path, one), other in pairs:
         other = np.asarray(other)
         if (one.shape, one.dtype) != (other.shape, other.dtype) or not np.array_equal(_bytes(one), _bytes(other)):
-            raise Damaged(f"{jax.tree_util.keystr(path)} is not on the disk what it is in memory")
+            raise CorruptFileError(f"{jax.tree_util.keystr(path)} is not on the disk what it is in memory")
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
-def copied(leaf: Any) -> np.ndarray:
+def to_host(leaf: Any) -> np.ndarray:
     """A copy on the host: the next step gives the array's memory away."""
     return np.array(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
 
@@ -93,7 +93,7 @@ Arrays = TypeVar("Arrays")
 _SHOWN = 3
 
 
-def finite_or_refused(variables: Arrays, path: Path) -> Arrays:
+def check_params_finite(variables: Arrays, path: Path) -> Arrays:
     """The tree of arrays as it is given; raises UserError that names the arrays of `path` with infinities or NaN."""
     import jax
     import numpy as np

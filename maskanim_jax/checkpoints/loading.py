@@ -14,8 +14,8 @@ from ml_collections import ConfigDict
 
 from maskanim_jax.buckets.local_paths import fetched, naming_addresses
 from maskanim_jax.checkpoints import bundled
-from maskanim_jax.checkpoints.items import finite_or_refused
-from maskanim_jax.checkpoints.manager import FOLDER, Checkpoints
+from maskanim_jax.checkpoints.items import check_params_finite
+from maskanim_jax.checkpoints.manager import FOLDER, CheckpointManager
 from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
@@ -26,7 +26,7 @@ from maskanim_jax.workdir.config import CONFIG, read_config
 def saved_config(path: Path) -> ConfigDict:
     """The config of the run that `load_run` would load; JAX is not used yet. Raises UserError when there is none."""
     path = fetched(path)
-    if bundled.is_shipped(path):
+    if bundled.is_bundled(path):
         return bundled.config_of(str(path))
     return read_config(_find(path)[0])
 
@@ -49,7 +49,7 @@ def load_run(path: Path, which: str = "best") -> LoadedRun:
     Both may be in a bucket. A path that is not there may be the name of a checkpoint that comes with the package.
     """
     path = fetched(path)
-    if bundled.is_shipped(path):
+    if bundled.is_bundled(path):
         return bundled.load(str(path))
     workdir, wanted = _find(path)
     config = read_config(workdir)
@@ -59,12 +59,14 @@ def load_run(path: Path, which: str = "best") -> LoadedRun:
         system = build(config)
     except UserError as error:
         raise UserError(f"{workdir / CONFIG}: {error}") from error
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        step = wanted if wanted is not None else checkpoints.best() if which == "best" else checkpoints.last()
-        if step is None or step not in checkpoints.steps():
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
+        step = (
+            wanted if wanted is not None else checkpoints.best_step() if which == "best" else checkpoints.latest_step()
+        )
+        if step is None or step not in checkpoints.all_steps():
             raise UserError(
                 f"{workdir / FOLDER} has no whole checkpoint{'' if step is None else f' of step {step}'}: train first, or give another folder"
             )
         variables = checkpoints.restore_variables(step, jax.eval_shape(system.init, jax.random.key(0)))
-    finite_or_refused(variables, workdir / FOLDER / str(step))
+    check_params_finite(variables, workdir / FOLDER / str(step))
     return LoadedRun(config, system, variables, step)

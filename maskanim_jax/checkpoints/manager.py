@@ -22,12 +22,12 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from maskanim_jax.buckets.local_paths import remote_checkpoints
-from maskanim_jax.checkpoints.items import compare, copied, items, lone_saver, read_back, read_info, reason, restored
-from maskanim_jax.distributed.sharding import replicated
+from maskanim_jax.checkpoints.items import compare, items, lone_saver, read_back, read_info, reason, restored, to_host
+from maskanim_jax.distributed.sharding import replicated_sharding
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.systems.train_state import TrainState
-from maskanim_jax.utils.checksums import SUMS, Damaged, check_sums, sync, write_sums
+from maskanim_jax.utils.checksums import SUMS, CorruptFileError, check_sums, sync, write_sums
 
 FOLDER = "checkpoints"
 SET_ASIDE = "set_aside"
@@ -38,7 +38,7 @@ EMA = "ema"
 """In a checkpoint's `info`: the decay of the averages that its state has; missing when there are none."""
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one workdir: the last `keep` and the best by held-out L1. Use it with `with`.
 
     Writing, it holds the folder's lock: two trainings in one workdir would spoil each other. Raises UserError where the folder can't be
@@ -61,7 +61,7 @@ class Checkpoints:
         self._alone = self._remote is not None and jax.process_count() > 1
         if not read_only:
             self._claim()
-            self._taken = set(self.steps())
+            self._taken = set(self.all_steps())
             self._saver = ocp.AsyncCheckpointer(items()) if not self._alone else lone_saver() if self._leader else None
 
     def _claim(self) -> None:
@@ -79,7 +79,7 @@ class Checkpoints:
             why = error.strerror or error
             raise UserError(f"{self.folder} can't be written ({why}): free it or give another --workdir") from error
 
-    def __enter__(self) -> Checkpoints:
+    def __enter__(self) -> CheckpointManager:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -87,14 +87,14 @@ class Checkpoints:
             return
         try:
             with contextlib.suppress(UserError) if kind else contextlib.nullcontext():
-                self.wait()
+                self.wait_until_finished()
         finally:
             with contextlib.suppress(Exception):  # what went wrong with the last save was said
                 self._saver.close()
             if self._leader and self._lock is not None:
                 os.close(self._lock)
 
-    def steps(self) -> list[int]:
+    def all_steps(self) -> list[int]:
         """Steps of all whole checkpoints, in order."""
         try:
             names = [path.name for path in self.folder.iterdir() if path.is_dir()]
@@ -104,15 +104,15 @@ class Checkpoints:
             raise UserError(f"{self.folder} can't be read ({error.strerror}): check its disk") from error
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
-    def last(self) -> int | None:
+    def latest_step(self) -> int | None:
         """The step of the newest checkpoint."""
-        return max(self.steps(), default=None)
+        return max(self.all_steps(), default=None)
 
-    def best(self) -> int | None:
+    def best_step(self) -> int | None:
         """The step with the lowest held-out L1 (the newer of two), the newest when none was measured."""
-        measured = [(self._l1(step), -step) for step in self.steps()]
+        measured = [(self._l1(step), -step) for step in self.all_steps()]
         l1, step = min(measured, default=(math.inf, 0))
-        return -step if l1 < math.inf else self.last()
+        return -step if l1 < math.inf else self.latest_step()
 
     def _l1(self, step: int) -> float:
         path = self.folder / str(step)
@@ -121,11 +121,11 @@ class Checkpoints:
             return float(json.loads((path / METRICS).read_text())["l1"])
         except FileNotFoundError:
             return math.inf  # nobody measured it
-        except Damaged as error:
-            raise UserError(f"{path} can't be used: {error}; {self.offer(step)}") from error
+        except CorruptFileError as error:
+            raise UserError(f"{path} can't be used: {error}; {self.recovery_hint(step)}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path / METRICS} can't be read ({error}), so the best checkpoint is not known; {self.offer(step)}"
+                f"{path / METRICS} can't be read ({error}), so the best checkpoint is not known; {self.recovery_hint(step)}"
             ) from error
 
     def save(self, state: TrainState, info: Mapping[str, Any], l1: float) -> None:
@@ -134,9 +134,9 @@ class Checkpoints:
         if step in self._taken or (self._alone and not self._leader):
             return
         assert self._saver is not None
-        self.wait()
+        self.wait_until_finished()
         self._taken.add(step)
-        copy = jax.tree.map(copied, state.saved()) if self._leader else None
+        copy = jax.tree.map(to_host, state.saved()) if self._leader else None
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(copy if self._alone else state.saved()),
             info=ocp.args.JsonSave({**info, "sums": True}),
@@ -188,11 +188,11 @@ class Checkpoints:
     def _unwritten(self, step: int, error: BaseException) -> UserError:
         for path in self.folder.glob(f"{step}{PART}*"):  # it takes room that the rest of the run may need
             shutil.rmtree(path, ignore_errors=True)
-        if isinstance(error, UserError) and not isinstance(error, Damaged):
+        if isinstance(error, UserError) and not isinstance(error, CorruptFileError):
             return error
         why = (error.strerror if isinstance(error, OSError) else None) or reason(error)
         with contextlib.suppress(UserError):
-            steps = [each for each in self.steps() if each < step]
+            steps = [each for each in self.all_steps() if each < step]
             left = f"the checkpoint of step {steps[-1]} is as it was" if steps else "there is no earlier checkpoint"
             return UserError(
                 f"{self.folder / str(step)} can't be written ({why}) and {left}: free space or mend the disk, then start the same command again"
@@ -200,7 +200,7 @@ class Checkpoints:
         return UserError(f"{self.folder / str(step)} can't be written ({why}): mend the disk, then start again")
 
     def _prune(self) -> None:
-        steps = self.steps()
+        steps = self.all_steps()
         measured: list[tuple[float, int]] = []
         kept = set(steps[-self._keep :])
         for step in steps:
@@ -217,7 +217,7 @@ class Checkpoints:
                 if self._remote is not None:
                     self._remote.drop(step)
 
-    def wait(self) -> None:
+    def wait_until_finished(self) -> None:
         """Until everything is on the disk and verified; raises UserError when a save went wrong, once."""
         if self._finisher is not None:
             self._finisher.join()
@@ -226,11 +226,11 @@ class Checkpoints:
         if failure is not None:
             raise failure
 
-    def set_aside(self, after: int) -> list[str]:
+    def archive_after(self, after: int) -> list[str]:
         """Moves checkpoints later than step `after` into the workdir's `set_aside/`; returns what was done, a sentence each."""
         done = []
         taken = self._remote.set_aside_names() if self._remote is not None and self._leader else set()
-        for step in [each for each in self.steps() if each > after] if self._leader else []:
+        for step in [each for each in self.all_steps() if each > after] if self._leader else []:
             number = 0
             while (target := self.workdir / SET_ASIDE / (f"{step}.{number}" if number else str(step))).exists() or (
                 target.name in taken
@@ -261,16 +261,16 @@ class Checkpoints:
                 with _readable(self, step):
                     promised = read_info(path).get("sums")
                 if promised:
-                    raise Damaged(f"{path / SUMS} is missing")
+                    raise CorruptFileError(f"{path / SUMS} is missing")
                 self.unchecked = f"{path} has no {SUMS}, as those of older versions: its files were not checked"
-        except Damaged as error:
-            raise UserError(f"{path} can't be restored: {error}; {self.offer(step)}") from error
+        except CorruptFileError as error:
+            raise UserError(f"{path} can't be restored: {error}; {self.recovery_hint(step)}") from error
         self._checked.add(step)
 
-    def offer(self, step: int) -> str:
+    def recovery_hint(self, step: int) -> str:
         """What to do without the checkpoint of `step`, as a clause."""
-        for other in reversed([each for each in self.steps() if each < step]):
-            with contextlib.suppress(Damaged):
+        for other in reversed([each for each in self.all_steps() if each < step]):
+            with contextlib.suppress(CorruptFileError):
                 if self._remote is not None:
                     self._remote.fetch(other)
                 check_sums(self.folder / str(other))
@@ -286,21 +286,24 @@ class Checkpoints:
         with _readable(self, step):
             return read_info(self.folder / str(step))
 
-    def restore(self, step: int, like: TrainState, mesh: Mesh) -> TrainState:
+    def restore(self, step: int, abstract_state: TrainState, mesh: Mesh) -> TrainState:
         """The state of a step, on every device; `like` gives names and shapes."""
         self.check(step)
         wanted = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)), like.saved()
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated_sharding(mesh)),
+            abstract_state.saved(),
         )
         with _readable(self, step):
             found = restored(self.folder / str(step), state=ocp.args.StandardRestore(wanted))["state"]
             return TrainState(**found)
 
-    def restore_variables(self, step: int, like: Variables) -> Variables:
+    def restore_variables(self, step: int, abstract_state: Variables) -> Variables:
         """Parameters and statistics alone, on one device: what animation needs. Those of a run with averages are the averages."""
         averaged = bool(self.info(step).get(EMA))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), like._asdict())
+        wanted = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here), abstract_state._asdict()
+        )
         wanted = {"ema": wanted} if averaged else wanted
         restore_args = ocp.checkpoint_utils.construct_restore_args(wanted)
         with _readable(self, step):
@@ -310,7 +313,7 @@ class Checkpoints:
 
 
 @contextlib.contextmanager
-def _readable(checkpoints: Checkpoints, step: int) -> Iterator[None]:
+def _readable(checkpoints: CheckpointManager, step: int) -> Iterator[None]:
     """Turns what Orbax raises for a damaged or foreign checkpoint into a sentence."""
     try:
         yield
@@ -319,7 +322,7 @@ def _readable(checkpoints: Checkpoints, step: int) -> Iterator[None]:
     except Exception as error:
         raise UserError(
             f"{checkpoints.folder / str(step)} can't be restored ({reason(error)}): it is damaged or of another config; "
-            f"{checkpoints.offer(step)}"
+            f"{checkpoints.recovery_hint(step)}"
         ) from error
 
 

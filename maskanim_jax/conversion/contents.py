@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from maskanim_jax.conversion.adam_state import Moments
-from maskanim_jax.conversion.layout import Layout, Place, Unused, leaf_of, modules, trained, tree_of
+from maskanim_jax.conversion.layout import Layout, ParamMapping, UnmappedTensor, leaf_of, modules, trained, tree_of
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Variables
 
@@ -72,16 +72,16 @@ def _arrays(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
             yield from _arrays(item, f"{name}.{key}")
 
 
-def _shape(at: Place | Unused, like: Variables) -> tuple[int, ...]:
+def _shape(at: ParamMapping | UnmappedTensor, like: Variables) -> tuple[int, ...]:
     """The shape that their tensor has."""
-    if isinstance(at, Unused):
+    if isinstance(at, UnmappedTensor):
         return at.default.shape
     shape = tuple(leaf_of(getattr(like, at.collection), at.path).shape)
     return (shape[3], shape[2], shape[0], shape[1]) if at.kernel else shape
 
 
 def _check_tensors(path: Path, tensors: Mapping[str, Any], layout: Layout, like: Variables) -> None:
-    missing = [name for name, at in layout.items() if isinstance(at, Place) and name not in tensors]
+    missing = [name for name, at in layout.items() if isinstance(at, ParamMapping) and name not in tensors]
     extra = [name for name in tensors if name not in layout]
     wrong = []
     for name, value in tensors.items():
@@ -109,7 +109,7 @@ def _check_tensors(path: Path, tensors: Mapping[str, Any], layout: Layout, like:
     other = [
         name
         for name, at in layout.items()
-        if isinstance(at, Unused)
+        if isinstance(at, UnmappedTensor)
         and at.fixed
         and name in tensors
         and not np.allclose(tensors[name], at.default, rtol=2**-7, atol=1e-5)  # bfloat16 keeps eight bits
@@ -151,7 +151,7 @@ def _read_adam(path: Path, key: str, state: Any, layout: Layout, like: Variables
             if number in entries
         }
         if all(found.values()):
-            return {name: adam for name, adam in found.items() if adam and isinstance(layout[name], Place)}
+            return {name: adam for name, adam in found.items() if adam and isinstance(layout[name], ParamMapping)}
     raise UserError(
         f"{path} has in '{key}' the state of {len(ids)} parameters that isn't Adam's of {' or '.join(known)}: {hint}"
     )
@@ -176,11 +176,11 @@ def _entry(entry: Any, shape: tuple[int, ...]) -> Adam | None:
 def read_moments(path: Path, adam: Mapping[str, Adam], layout: Layout) -> dict[str, Moments]:
     """Adam's state by network, as ours has it; raises UserError when the tensors of a network were updated unequally often."""
     result = {}
-    for network in dict.fromkeys(at.path[0] for at in layout.values() if isinstance(at, Place)):
+    for network in dict.fromkeys(at.path[0] for at in layout.values() if isinstance(at, ParamMapping)):
         names = [
             n
             for n, at in layout.items()
-            if isinstance(at, Place) and at.collection == "params" and at.path[0] == network
+            if isinstance(at, ParamMapping) and at.collection == "params" and at.path[0] == network
         ]
         counts = {adam[name].step if name in adam else 0 for name in names}
         if len(counts) > 1:

@@ -27,16 +27,16 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     import jax
 
     from maskanim_jax.checkpoints.loading import FOLDER, load_run
-    from maskanim_jax.checkpoints.manager import Checkpoints
+    from maskanim_jax.checkpoints.manager import CheckpointManager
     from maskanim_jax.conversion.adam_state import read_moments as moments_of
-    from maskanim_jax.conversion.layout import Unused, file_tree
+    from maskanim_jax.conversion.layout import UnmappedTensor, file_tree
     from maskanim_jax.distributed.sharding import make_mesh
     from maskanim_jax.systems.train_state import abstract_state
 
     _check_absent(output, "file")
     run = load_run(path, "last")
     workdir = path.parent.parent if path.parent.name == FOLDER else path.parent if path.name == FOLDER else path
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
         info = checkpoints.info(run.step)
         steps_per_epoch = info.get("steps_per_epoch")
         like = abstract_state(run.system, run.config.seed, steps_per_epoch or 1, info.get("ema", 0.0))
@@ -54,14 +54,16 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
         said.append(
             "the networks are the run's averaged weights (optim.ema); the optimiser's state is that of the last ones"
         )
-    if made := [name for name, at in layout.items() if isinstance(at, Unused) and name not in unused and not at.fixed]:
+    if made := [
+        name for name, at in layout.items() if isinstance(at, UnmappedTensor) and name not in unused and not at.fixed
+    ]:
         said.append(f"{len(made)} tensors that the released code holds and never uses are zeros, such as {made[0]}")
     return said
 
 
 def _groups(config: ConfigDict, layout: Layout, rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
     """Adam's settings of each module as torch writes them; `initial_lr` is what its schedules start from."""
-    from maskanim_jax.conversion.layout import Place
+    from maskanim_jax.conversion.layout import ParamMapping
 
     optim, highest = config.optim, max(rates.values())
     groups: dict[str, dict[str, Any]] = {}
@@ -69,7 +71,7 @@ def _groups(config: ConfigDict, layout: Layout, rates: Mapping[str, float]) -> d
     networks = dict.fromkeys((name.split(".", 1)[0] for name in layout), "")
     for name, at in layout.items():
         module = name.split(".", 1)[0]
-        if isinstance(at, Place) and not networks[module]:
+        if isinstance(at, ParamMapping) and not networks[module]:
             networks[module] = at.path[0]
     for module, network in networks.items():
         rate = rates.get(network, highest)
@@ -93,11 +95,11 @@ def _read_unused(path: Path) -> dict[str, np.ndarray]:
 
 def _check_unused(path: Path, unused: Mapping[str, np.ndarray], layout: Layout) -> None:
     """Raises UserError when something else was kept than this config's files have."""
-    from maskanim_jax.conversion.layout import Place
+    from maskanim_jax.conversion.layout import ParamMapping
 
     for name, value in unused.items():
         at = layout.get(name)
-        if at is None or isinstance(at, Place) or value.shape != at.default.shape:
+        if at is None or isinstance(at, ParamMapping) or value.shape != at.default.shape:
             raise UserError(
                 f"{path} is not of this run ({name}): move it away to have zeros in its place, or import again"
             )

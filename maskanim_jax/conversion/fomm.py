@@ -25,11 +25,11 @@ from configs import (
 from maskanim_jax.conversion import layout as released_format
 from maskanim_jax.conversion import sizes
 from maskanim_jax.conversion.layers import Rows, affine, block, blur, conv, encoder_decoder, residual, spectral_conv
-from maskanim_jax.conversion.layout import Place, Shapes, Unused
+from maskanim_jax.conversion.layout import ParamMapping, Shapes, UnmappedTensor
 from maskanim_jax.conversion.recognition import Found, Recognized, assumption
 from maskanim_jax.systems.interface import Variables
 
-MAY_LACK = ("discriminator",)
+OPTIONAL_MODULES = ("discriminator",)
 """Modules that a file may be without: they begin afresh."""
 _PLAIN = {"vox": fomm_voxceleb, "taichi": fomm_taichi, "fashion": fomm_fashion}
 _KEYPOINTS_IN = {"vox": fomm_voxceleb_adv, "taichi": fomm_taichi_adv}
@@ -155,17 +155,17 @@ def _idle(given: Shapes) -> Rows:
     """The discriminator of a config that does not train it: whatever the file has, kept for the way back."""
     for name, shape in given.items():
         if name.startswith("discriminator."):
-            yield name, Unused(np.zeros(shape, np.float32), trained=not name.endswith(("_u", "_v")))
+            yield name, UnmappedTensor(np.zeros(shape, np.float32), trained=not name.endswith(("_u", "_v")))
 
 
-def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, Place | Unused]:
+def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, ParamMapping | UnmappedTensor]:
     """Every tensor of a file by full name, in the file's order, which Adam's state follows; `given`: what a file has."""
     adversarial = config.discriminator.enabled
     rows = [_generator(config), _keypoints(config), _discriminator(config) if adversarial else _idle(given or {})]
     return {name: at for part in rows for name, at in part}
 
 
-def objections(config: ConfigDict) -> list[str]:
+def unsupported_settings(config: ConfigDict) -> list[str]:
     """The settings by which the released code would compute something else from the same tensors."""
     wanted = {"keypoints.temperature": 0.1, "motion.variance": 0.01}
     if config.discriminator.enabled:

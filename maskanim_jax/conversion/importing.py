@@ -49,10 +49,10 @@ def import_checkpoint(
     import jax
     import jax.numpy as jnp
 
-    from maskanim_jax.checkpoints.manager import Checkpoints
+    from maskanim_jax.checkpoints.manager import CheckpointManager
     from maskanim_jax.conversion.adam_state import place_moments
     from maskanim_jax.conversion.contents import read_contents, read_moments
-    from maskanim_jax.conversion.layout import Unused, released, shapes, to_variables
+    from maskanim_jax.conversion.layout import UnmappedTensor, released, shapes, to_variables
     from maskanim_jax.conversion.recognition import recognize, refuse_other_methods
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import TrainState
@@ -69,8 +69,8 @@ def import_checkpoint(
         config = copy.deepcopy(config)
     settings = released(config).as_published(config) if as_published else []
     system = build(config)
-    layout, lacking = _without_lacking(released(config).MAY_LACK, _layout(config, given := shapes(tree)), given)
-    tree = {key: value for key, value in tree.items() if str(key).removeprefix("optimizer_") not in lacking}
+    layout, missing = _without_lacking(released(config).OPTIONAL_MODULES, _layout(config, given := shapes(tree)), given)
+    tree = {key: value for key, value in tree.items() if str(key).removeprefix("optimizer_") not in missing}
     like = jax.eval_shape(system.init, jax.random.key(0))
     contents = read_contents(path, tree, layout, like, with_optimizer)
     moments = read_moments(path, contents.adam, layout)
@@ -78,7 +78,7 @@ def import_checkpoint(
     step, steps_per_epoch = _position(contents, updates, steps_per_epoch)
 
     variables = jax.tree.map(jnp.asarray, to_variables(contents.tensors, layout))
-    if lacking:
+    if missing:
         variables = _completed(variables, system, config.seed)
     opt_state = system.optimizer(steps_per_epoch or 1).init(variables.params)
     opt_state = place_moments(opt_state, moments, step)
@@ -94,12 +94,12 @@ def import_checkpoint(
         kept = {
             name: contents.tensors[name].astype(at.default.dtype)
             for name, at in layout.items()
-            if isinstance(at, Unused) and name in contents.tensors
+            if isinstance(at, UnmappedTensor) and name in contents.tensors
         }
         np.savez(temporary / UNUSED, **kept)  # type: ignore[arg-type]
-        with Checkpoints(temporary) as checkpoints:
+        with CheckpointManager(temporary) as checkpoints:
             checkpoints.save(state, info, float("inf"))
-            checkpoints.wait()
+            checkpoints.wait_until_finished()
         os.replace(temporary, workdir)
     except OSError as error:
         why = error.strerror or error
@@ -110,7 +110,7 @@ def import_checkpoint(
     if recognized is not None:
         said += [f"{path.name} is a checkpoint of {recognized.method}, config {config.name}", *recognized.assumed]
     said += [f"{sentence}; --as_config leaves the config as it is" for sentence in settings]
-    said += [f"{path.name} has no {module}: it begins afresh, which matters only to training" for module in lacking]
+    said += [f"{path.name} has no {module}: it begins afresh, which matters only to training" for module in missing]
     if not moments:
         said.append("without an optimiser's state: training would begin at step 0 with a fresh optimiser")
     elif not steps_per_epoch:
@@ -132,10 +132,10 @@ def _read(path: Path) -> dict[Any, Any]:
 def _without_lacking(may_lack: Sequence[str], layout: Layout, given: Shapes) -> tuple[Layout, list[str]]:
     """The layout without those of the modules `may_lack` that a file does not have at all, and their names."""
     there = {name.split(".", 1)[0] for name in given}
-    lacking = [module for module in may_lack if module not in there]
-    kept = {name: at for name, at in layout.items() if name.split(".", 1)[0] not in lacking}
+    missing = [module for module in may_lack if module not in there]
+    kept = {name: at for name, at in layout.items() if name.split(".", 1)[0] not in missing}
     wanted = {name.split(".", 1)[0] for name in layout}
-    return kept, [module for module in lacking if module in wanted]
+    return kept, [module for module in missing if module in wanted]
 
 
 def _completed(variables: Variables, system: System, seed: int) -> Variables:
@@ -172,9 +172,9 @@ def _layout(config: ConfigDict, given: Shapes) -> Layout:
     from maskanim_jax.conversion.layout import released
 
     system = released(config)
-    if objections := system.objections(config):
+    if unsupported_settings := system.unsupported_settings(config):
         raise UserError(
-            f"the released code can't follow config {config.name}, which has {', '.join(objections)}: give a config without"
+            f"the released code can't follow config {config.name}, which has {', '.join(unsupported_settings)}: give a config without"
         )
     return system.layout(config, given)
 

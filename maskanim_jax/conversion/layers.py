@@ -9,29 +9,29 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from maskanim_jax.conversion.layout import Place, Unused
+from maskanim_jax.conversion.layout import ParamMapping, UnmappedTensor
 
-Rows = Iterator[tuple[str, Place | Unused]]
+Rows = Iterator[tuple[str, ParamMapping | UnmappedTensor]]
 
 
 def conv(theirs: str, *ours: str) -> Rows:
     """A convolution with bias."""
-    yield f"{theirs}.weight", Place("params", (*ours, "kernel"), True)
-    yield f"{theirs}.bias", Place("params", (*ours, "bias"), False)
+    yield f"{theirs}.weight", ParamMapping("params", (*ours, "kernel"), True)
+    yield f"{theirs}.bias", ParamMapping("params", (*ours, "bias"), False)
 
 
 def affine(theirs: str, *ours: str) -> Rows:
     """The factors and shifts of a norm: all that instance norm has."""
-    yield f"{theirs}.weight", Place("params", (*ours, "scale"), False)
-    yield f"{theirs}.bias", Place("params", (*ours, "bias"), False)
+    yield f"{theirs}.weight", ParamMapping("params", (*ours, "scale"), False)
+    yield f"{theirs}.bias", ParamMapping("params", (*ours, "bias"), False)
 
 
 def norm(theirs: str, *ours: str) -> Rows:
     """A batch norm."""
     yield from affine(theirs, *ours)
-    yield f"{theirs}.running_mean", Place("stats", (*ours, "mean"), False)
-    yield f"{theirs}.running_var", Place("stats", (*ours, "var"), False)
-    yield f"{theirs}.num_batches_tracked", Unused(np.zeros((), np.int64))
+    yield f"{theirs}.running_mean", ParamMapping("stats", (*ours, "mean"), False)
+    yield f"{theirs}.running_var", ParamMapping("stats", (*ours, "var"), False)
+    yield f"{theirs}.num_batches_tracked", UnmappedTensor(np.zeros((), np.int64))
 
 
 def block(theirs: str, *ours: str) -> Rows:
@@ -59,10 +59,10 @@ def encoder_decoder(theirs: str, blocks: int, *ours: str) -> Rows:
 
 def spectral_conv(theirs: str, *ours: str) -> Rows:
     """A convolution with spectral norm, whose singular vectors are statistics: `u` over the outputs, `v` over (I, H, W) on both sides."""
-    yield f"{theirs}.bias", Place("params", (*ours, "bias"), False)
-    yield f"{theirs}.weight_orig", Place("params", (*ours, "kernel"), True)
-    yield f"{theirs}.weight_u", Place("stats", (*ours, "u"), False)
-    yield f"{theirs}.weight_v", Place("stats", (*ours, "v"), False)
+    yield f"{theirs}.bias", ParamMapping("params", (*ours, "bias"), False)
+    yield f"{theirs}.weight_orig", ParamMapping("params", (*ours, "kernel"), True)
+    yield f"{theirs}.weight_u", ParamMapping("stats", (*ours, "u"), False)
+    yield f"{theirs}.weight_v", ParamMapping("stats", (*ours, "v"), False)
 
 
 def blur(theirs: str, step: int) -> Rows:
@@ -73,4 +73,7 @@ def blur(theirs: str, step: int) -> Rows:
     offsets = np.arange(-round(4 * sigma), round(4 * sigma) + 1)
     taps = np.exp(-(offsets**2) / (2 * sigma**2))
     kernel = np.outer(taps, taps) / taps.sum() ** 2
-    yield f"{theirs}.weight", Unused(np.broadcast_to(kernel, (3, 1, *kernel.shape)).astype(np.float32), fixed=True)
+    yield (
+        f"{theirs}.weight",
+        UnmappedTensor(np.broadcast_to(kernel, (3, 1, *kernel.shape)).astype(np.float32), fixed=True),
+    )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from maskanim_jax.conversion.recognition import Found, Recognized
 
 
-class Place(NamedTuple):
+class ParamMapping(NamedTuple):
     """Where one of their tensors lives here: "params" or "stats", then the path; kernels are transposed."""
 
     collection: str
@@ -39,7 +39,7 @@ class Place(NamedTuple):
         return ours.transpose(3, 2, 0, 1) if self.kernel else ours
 
 
-class Unused(NamedTuple):
+class UnmappedTensor(NamedTuple):
     """One of their tensors that we do not have: what to write when no file gave it; a `fixed` one is a constant of the code."""
 
     default: np.ndarray
@@ -47,7 +47,7 @@ class Unused(NamedTuple):
     fixed: bool = False
 
 
-Layout = Mapping[str, Place | Unused]
+Layout = Mapping[str, ParamMapping | UnmappedTensor]
 """Every tensor of a file by full name (`MODULE.name`), in the order of the modules' state dicts."""
 Shapes = Mapping[str, tuple[int, ...]]
 """What a file holds, by full name."""
@@ -56,7 +56,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Released(Protocol):
     """What a system's own file offers."""
 
-    MAY_LACK: Sequence[str]
+    OPTIONAL_MODULES: Sequence[str]
     """Modules that a file may be without; their networks then begin afresh."""
 
     def recognize(self, found: Found) -> Recognized | None:
@@ -67,7 +67,7 @@ class Released(Protocol):
         """The tensors of a file with the config's sizes; `given` is what a file has, for parts that only some files have."""
         ...
 
-    def objections(self, config: ConfigDict) -> list[str]:
+    def unsupported_settings(self, config: ConfigDict) -> list[str]:
         """The settings by which the released code would compute something else from the same tensors."""
         ...
 
@@ -115,7 +115,8 @@ def trained(layout: Layout, module: str) -> list[str]:
     return [
         name
         for name, at in layout.items()
-        if name.startswith(f"{module}.") and (at.trained if isinstance(at, Unused) else at.collection == "params")
+        if name.startswith(f"{module}.")
+        and (at.trained if isinstance(at, UnmappedTensor) else at.collection == "params")
     ]
 
 
@@ -129,7 +130,7 @@ def from_variables(variables: Variables, layout: Layout) -> dict[str, np.ndarray
     return {
         name: at.theirs(np.asarray(leaf_of(getattr(variables, at.collection), at.path)))
         for name, at in layout.items()
-        if isinstance(at, Place)
+        if isinstance(at, ParamMapping)
     }
 
 
@@ -137,9 +138,9 @@ def tree_of(layout: Layout, collection: str, value: Callable[[str], np.ndarray],
     """Our nested dict of one collection, of one network without its name if asked."""
     result: dict[str, Any] = {}
     for name, at in layout.items():
-        if network is None and isinstance(at, Place):
+        if network is None and isinstance(at, ParamMapping):
             result.setdefault(at.path[0], {})  # a network may have no statistics
-        if isinstance(at, Place) and at.collection == collection and network in (None, at.path[0]):
+        if isinstance(at, ParamMapping) and at.collection == collection and network in (None, at.path[0]):
             path = at.path if network is None else at.path[1:]
             tree = result
             for key in path[:-1]:
@@ -177,7 +178,9 @@ def file_tree(
     for module in modules(layout):
         names = [name for name in layout if name.startswith(f"{module}.")]
         states[module] = {
-            name.split(".", 1)[1]: ours[name] if isinstance(at := layout[name], Place) else unused.get(name, at.default)
+            name.split(".", 1)[1]: ours[name]
+            if isinstance(at := layout[name], ParamMapping)
+            else unused.get(name, at.default)
             for name in names
         }
         counted = trained(layout, module)
@@ -188,7 +191,7 @@ def file_tree(
                 "exp_avg_sq": adam["second"][name],
             }
             for number, name in enumerate(counted)
-            if isinstance(at := layout[name], Place) and at.path[0] in moments
+            if isinstance(at := layout[name], ParamMapping) and at.path[0] in moments
         }
         group = {**groups[module], "params": list(range(len(counted)))}
         optimisers[f"optimizer_{module}"] = {"state": state, "param_groups": [group]}

@@ -14,11 +14,11 @@ from configs import bair, taichi, voxceleb
 from maskanim_jax.conversion import layout as released_format
 from maskanim_jax.conversion import sizes
 from maskanim_jax.conversion.layers import Rows, block, blur, conv, encoder_decoder, residual
-from maskanim_jax.conversion.layout import Place, Shapes, Unused
+from maskanim_jax.conversion.layout import ParamMapping, Shapes, UnmappedTensor
 from maskanim_jax.conversion.recognition import Found, Recognized, assumption
 from maskanim_jax.systems.interface import Variables
 
-MAY_LACK = ()
+OPTIONAL_MODULES = ()
 """Modules that a file may be without: every file has both."""
 _CONFIGS = {"taichi": taichi, "bair": bair, "vox": voxceleb}
 
@@ -58,12 +58,12 @@ def _set_sizes(config: ConfigDict, given: Shapes) -> None:
 
 def _never_run(theirs: str, inputs: int, outputs: int) -> Rows:
     """A down block that the released class allocates and never runs; written as zeros."""
-    yield f"{theirs}.conv.weight", Unused(np.zeros((outputs, inputs, 3, 3), np.float32), trained=True)
-    yield f"{theirs}.conv.bias", Unused(np.zeros(outputs, np.float32), trained=True)
+    yield f"{theirs}.conv.weight", UnmappedTensor(np.zeros((outputs, inputs, 3, 3), np.float32), trained=True)
+    yield f"{theirs}.conv.bias", UnmappedTensor(np.zeros(outputs, np.float32), trained=True)
     for leaf in ("weight", "bias", "running_mean", "running_var"):
         trained = not leaf.startswith("running")
-        yield f"{theirs}.norm.{leaf}", Unused(np.zeros(outputs, np.float32), trained=trained)
-    yield f"{theirs}.norm.num_batches_tracked", Unused(np.zeros((), np.int64))
+        yield f"{theirs}.norm.{leaf}", UnmappedTensor(np.zeros(outputs, np.float32), trained=trained)
+    yield f"{theirs}.norm.num_batches_tracked", UnmappedTensor(np.zeros((), np.int64))
 
 
 def _rows(config: ConfigDict) -> Rows:
@@ -86,13 +86,13 @@ def _rows(config: ConfigDict) -> Rows:
     yield from blur("mask_generator.down", config.frame_size // config.mask.size)
 
 
-def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, Place | Unused]:
+def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, ParamMapping | UnmappedTensor]:
     """Every tensor of a file by full name (`generator.first.conv.weight`), in the file's order, which Adam's state follows."""
     del given  # all files of a size have the same tensors
     return dict(_rows(config))
 
 
-def objections(config: ConfigDict) -> list[str]:
+def unsupported_settings(config: ConfigDict) -> list[str]:
     """The settings by which the released code would compute something else from the same tensors."""
     wanted = {
         "mask.border": "zero",
@@ -113,9 +113,9 @@ def as_published(config: ConfigDict) -> list[str]:
     return []
 
 
-def tensors(config: ConfigDict) -> dict[str, Place]:
+def tensors(config: ConfigDict) -> dict[str, ParamMapping]:
     """Their full name to our place, for every tensor that both sides have."""
-    return {name: place for name, place in layout(config).items() if isinstance(place, Place)}
+    return {name: place for name, place in layout(config).items() if isinstance(place, ParamMapping)}
 
 
 def to_variables(theirs: Mapping[str, np.ndarray], config: ConfigDict) -> Variables:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from maskanim_jax.conversion.foreign import method_of
-from maskanim_jax.conversion.layout import Layout, Place, Shapes, released_of, shapes
+from maskanim_jax.conversion.layout import Layout, ParamMapping, Shapes, released_of, shapes
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import SYSTEMS
 
@@ -67,7 +67,7 @@ def names_of(tree: Mapping[Any, Any]) -> frozenset[str]:
 def _check_whole(path: Path, answer: Recognized, layout: Layout, given: Shapes) -> None:
     """Raises UserError when so much is missing that a list of names would say less than this."""
     there = {name.split(".", 1)[0] for name in given}
-    wanted = [name for name, at in layout.items() if isinstance(at, Place) and name.split(".", 1)[0] in there]
+    wanted = [name for name, at in layout.items() if isinstance(at, ParamMapping) and name.split(".", 1)[0] in there]
     missing = [name for name in wanted if name not in given]
     if 10 * len(missing) > len(wanted):
         raise UserError(

@@ -25,13 +25,13 @@ from typing import Any, NoReturn
 from maskanim_jax import errors
 from maskanim_jax.errors import RESTART, UserError, printable
 
-BEAT = 3.0
+HEARTBEAT_INTERVAL_S = 3.0
 """Seconds between two signs of life."""
-SILENCE = 40.0
+HEARTBEAT_TIMEOUT_S = 40.0
 """Seconds without one after which a process is lost, although its connection is open."""
-GRACE = 15.0
+SHUTDOWN_GRACE_S = 15.0
 """Seconds that a process has to end by itself after another one ended with an error: mostly it has the same error."""
-ARRIVAL = 900.0
+BARRIER_TIMEOUT_S = 900.0
 """Seconds that the others may take to the same point of the program."""
 
 MAX_MESSAGE = 16 << 20
@@ -45,7 +45,7 @@ def current() -> Peers | None:
     return _current
 
 
-def watch(index: int, count: int, connections: Mapping[int, socket.socket]) -> Peers:
+def start_watchdog(index: int, count: int, connections: Mapping[int, socket.socket]) -> Peers:
     """From now on this process ends when another one does. `connections`: of process 0 to all others, of those to 0."""
     global _current
     _current = Peers(index, count, connections)
@@ -60,7 +60,7 @@ class Peers:
         self.index, self.count = index, count
         self._open = dict(connections)
         self._from = {number: _address(connection) for number, connection in self._open.items()}
-        self._heard = dict.fromkeys(self._open, time.monotonic())
+        self._last_seen = dict.fromkeys(self._open, time.monotonic())
         self._unread = dict.fromkeys(self._open, b"")
         self._changed = threading.Condition()
         self._sending = threading.Lock()
@@ -68,12 +68,12 @@ class Peers:
         self._answers: dict[int, list[Any]] = {}
         self._round = 0
         self._left = self._ending = self._crashed = False
-        self._verdict: tuple[int, str, float] | None = None  # status, sentence, when to end at the latest
+        self._failure: tuple[int, str, float] | None = None  # status, sentence, when to end at the latest
 
     def start(self) -> None:
         """Begins to listen, in a thread, and to look out for this process' own end."""
         for connection in self._open.values():
-            connection.settimeout(SILENCE)  # of sending: who reads nothing for so long is lost
+            connection.settimeout(HEARTBEAT_TIMEOUT_S)  # of sending: who reads nothing for so long is lost
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _delay_abort()
         threading.Thread(target=self._listen, name="hosts", daemon=True).start()
@@ -92,15 +92,15 @@ class Peers:
     def gather(self, value: Any) -> list[Any]:
         """The value (JSON) of each process, by index; all processes must ask, in the same order.
 
-        Raises UserError when one does not get here within ARRIVAL seconds; one that ends meanwhile ends this one.
+        Raises UserError when one does not get here within BARRIER_TIMEOUT_S seconds; one that ends meanwhile ends this one.
         """
         number = self._round
         self._round += 1
         self._give(number, value)
         with self._changed:
-            if not self._changed.wait_for(lambda: number in self._answers, ARRIVAL):
+            if not self._changed.wait_for(lambda: number in self._answers, BARRIER_TIMEOUT_S):
                 raise UserError(
-                    f"the other processes did not come to the same point within {ARRIVAL / 60:.0f} minutes: "
+                    f"the other processes did not come to the same point within {BARRIER_TIMEOUT_S / 60:.0f} minutes: "
                     "start the same command in all of them"
                 )
             return self._answers.pop(number)
@@ -109,19 +109,19 @@ class Peers:
         """Ends this process with its error, after telling the others; when another one's loss was the reason, with that."""
         stopped = status == RESTART  # all of them were told to
         with self._changed:  # a lost process shows in its connection before it shows in a collective, but not by much
-            self._changed.wait_for(lambda: stopped or self._verdict is not None, 2.0)
-            self._ending, verdict = True, self._verdict
-        if verdict is None or status != 1:
+            self._changed.wait_for(lambda: stopped or self._failure is not None, 2.0)
+            self._ending, failure = True, self._failure
+        if failure is None or status != 1:
             _say(sentence)
         if stopped:
             self._tell({"failed": self.index, "status": status, "sentence": "it was told to stop"})
-        elif verdict is not None:
-            _say_last(verdict[1])
-            status = verdict[0] if status == 1 else status
+        elif failure is not None:
+            _print_final(failure[1])
+            status = failure[0] if status == 1 else status
         else:
             first = sentence.strip().splitlines()[-1] if sentence.strip() else f"status {status}"
             self._tell({"failed": self.index, "status": status, "sentence": first})
-        self._exit(status, GRACE + 5)
+        self._exit(status, SHUTDOWN_GRACE_S + 5)
 
     def _leave(self) -> None:
         """At the end: waits until the others have come to theirs, too."""
@@ -144,21 +144,21 @@ class Peers:
         for number, connection in self._open.items():
             selector.register(connection, selectors.EVENT_READ, number)
         while True:
-            for key, _ in selector.select(BEAT / 3):
+            for key, _ in selector.select(HEARTBEAT_INTERVAL_S / 3):
                 if not self._read(key.data):
                     selector.unregister(key.fileobj)
                     self._closed(key.data, "its connection closed")
             now = time.monotonic()
-            if now - beaten > BEAT:
+            if now - beaten > HEARTBEAT_INTERVAL_S:
                 beaten = now
                 self._tell({})
-            for number in [number for number in self._open if now - self._heard[number] > SILENCE]:
+            for number in [number for number in self._open if now - self._last_seen[number] > HEARTBEAT_TIMEOUT_S]:
                 selector.unregister(self._open[number])
-                self._closed(number, f"nothing was heard of it for {SILENCE:.0f} s")
-            if self._verdict is not None and now > self._verdict[2] and not self._ending:
+                self._closed(number, f"nothing was heard of it for {HEARTBEAT_TIMEOUT_S:.0f} s")
+            if self._failure is not None and now > self._failure[2] and not self._ending:
                 self._ending = True
-                _say_last(self._verdict[1])
-                self._exit(self._verdict[0], 3.0)
+                _print_final(self._failure[1])
+                self._exit(self._failure[0], 3.0)
 
     def _read(self, number: int) -> bool:
         """Takes in what a connection has; False at its end."""
@@ -168,7 +168,7 @@ class Peers:
             data = b""
         if not data:
             return False
-        self._heard[number] = time.monotonic()
+        self._last_seen[number] = time.monotonic()
         *lines, self._unread[number] = (self._unread[number] + data).split(b"\n")
         if len(self._unread[number]) > MAX_MESSAGE:
             return False
@@ -187,9 +187,9 @@ class Peers:
                 self._collect(said["round"], number, said["value"])
         elif "failed" in said:
             others = f"process {said['failed']} of {self.count} ended with an error: {said['sentence']}"
-            self._judge(said["status"], others, GRACE, said)
+            self._record_failure(said["status"], others, SHUTDOWN_GRACE_S, said)
         elif "lost" in said:
-            self._judge(RESTART, said["lost"], 0.0, said)
+            self._record_failure(RESTART, said["lost"], 0.0, said)
 
     def _collect(self, number: int, of: int, value: Any) -> None:
         with self._changed:
@@ -219,14 +219,14 @@ class Peers:
                 f"process {number} of {self.count} ({self._from[number]}) is lost: {how}; perhaps it was killed or its machine is gone. "
                 "Start all processes again: the run goes on from its newest checkpoint"
             )
-            self._judge(RESTART, lost, 0.0, {"lost": lost})
+            self._record_failure(RESTART, lost, 0.0, {"lost": lost})
 
-    def _judge(self, status: int, sentence: str, grace: float, said: dict[str, Any]) -> None:
+    def _record_failure(self, status: int, sentence: str, grace: float, said: dict[str, Any]) -> None:
         """The first thing that went wrong decides; what is heard later followed from it."""
         with self._changed:
-            if self._verdict is not None or self._left:
+            if self._failure is not None or self._left:
                 return
-            self._verdict = status, f"error: {sentence}", time.monotonic() + grace
+            self._failure = status, f"error: {sentence}", time.monotonic() + grace
             self._changed.notify_all()
         if self.index == 0:
             self._tell(said)
@@ -272,7 +272,7 @@ def _say(text: str, stderr: int = 2) -> None:
         os.write(stderr, f"\n{shown}\n".encode("utf-8", "backslashreplace"))
 
 
-def _say_last(text: str) -> None:
+def _print_final(text: str) -> None:
     """Before the end: jaxlib's threads lost the other process too and say so in their way, which nobody shall find below the sentence."""
     with _last_word:  # of the main and the listening thread, whichever comes second ends the process when it is said
         stderr = None

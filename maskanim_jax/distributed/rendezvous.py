@@ -32,8 +32,8 @@ ANSWER_S = 5.0
 """Seconds to answer process 0's question, and to wait for it."""
 
 
-def meet(
-    host: str, port: int, count: int, index: int, patience: float, secret: str | None = None
+def connect(
+    host: str, port: int, count: int, index: int, timeout_s: float, secret: str | None = None
 ) -> dict[int, socket.socket]:
     """Connections to all others for process 0, to process 0 for the others, once all `count` processes are there.
 
@@ -41,11 +41,11 @@ def meet(
     """
     secret = run_secret() if secret is None else secret
     if index == 0:
-        return receive(listen(host, port, patience), count, patience, secret)
-    return {0: _go_to(host, port, count, index, patience, secret)}
+        return receive(listen(host, port, timeout_s), count, timeout_s, secret)
+    return {0: _go_to(host, port, count, index, timeout_s, secret)}
 
 
-def listen(host: str, port: int, patience: float = 0.0) -> list[socket.socket]:
+def listen(host: str, port: int, timeout_s: float = 0.0) -> list[socket.socket]:
     """Sockets that listen at all that `host` means on this machine, and nowhere else; port 0: one that is free, the same for all.
 
     Raises UserError when that is no address of this machine, or the port stays taken for `patience` seconds.
@@ -57,7 +57,7 @@ def listen(host: str, port: int, patience: float = 0.0) -> list[socket.socket]:
             f"{host} is not known ({error.strerror}): give process 0's address by which others reach it"
         ) from error
     addresses = list(dict.fromkeys((family, address[0]) for family, _, _, _, address in found))
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout_s
     while True:
         servers: list[socket.socket] = []
         failed: OSError | None = None
@@ -95,7 +95,7 @@ class _Member(NamedTuple):
     question: str
 
 
-def receive(servers: list[socket.socket], count: int, patience: float, secret: str) -> dict[int, socket.socket]:
+def receive(servers: list[socket.socket], count: int, timeout_s: float, secret: str) -> dict[int, socket.socket]:
     """Process 0's side: takes in all who know the secret, tells them when all are there; closes `servers`.
 
     Raises UserError after `patience` seconds, naming who did not come.
@@ -103,7 +103,7 @@ def receive(servers: list[socket.socket], count: int, patience: float, secret: s
     here: dict[int, _Member] = {}
     guests: dict[socket.socket, _Guest] = {}
     strangers = 0
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout_s
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
         for server in servers:
@@ -123,7 +123,7 @@ def receive(servers: list[socket.socket], count: int, patience: float, secret: s
         stack.callback(close_guests)
         while len(here) < count - 1:
             if time.monotonic() > until:
-                _give_up(here, count, patience, secret, strangers)
+                _give_up(here, count, timeout_s, secret, strangers)
             for key, _ in selector.select(0.5):
                 connection = key.fileobj
                 assert isinstance(connection, socket.socket)
@@ -205,7 +205,7 @@ def _admit(said: dict[str, Any], guest: _Guest, here: dict[int, _Member], count:
     _refuse([member], wrong, secret)
 
 
-def _give_up(here: dict[int, _Member], count: int, patience: float, secret: str, strangers: int) -> None:
+def _give_up(here: dict[int, _Member], count: int, timeout_s: float, secret: str, strangers: int) -> None:
     """Tells all who are there who is not, and raises UserError."""
     missing = ", ".join(str(number) for number in range(1, count) if number not in here)
     others = (
@@ -214,16 +214,16 @@ def _give_up(here: dict[int, _Member], count: int, patience: float, secret: str,
         else ""
     )
     sentence = (
-        f"of {count} processes these did not come to process 0 within {patience:.0f} s: {missing}{others}; "
+        f"of {count} processes these did not come to process 0 within {timeout_s:.0f} s: {missing}{others}; "
         "start all of them, with the same address, and look at their own errors"
     )
     _refuse(list(here.values()), sentence, secret)
     raise UserError(sentence)
 
 
-def _go_to(host: str, port: int, count: int, index: int, patience: float, secret: str) -> socket.socket:
+def _go_to(host: str, port: int, count: int, index: int, timeout_s: float, secret: str) -> socket.socket:
     """The other side: until process 0 has said that all are there."""
-    until, seen = time.monotonic() + patience, "did not answer within {:.0f} s as process 0"
+    until, seen = time.monotonic() + timeout_s, "did not answer within {:.0f} s as process 0"
     while (left := until - time.monotonic()) > 0:
         connection: socket.socket | None = None
         try:
@@ -235,7 +235,7 @@ def _go_to(host: str, port: int, count: int, index: int, patience: float, secret
             mine = answer(secret, "process", asked["question"], question, str(count), str(index))
             _say(connection, {"index": index, "count": count, "question": question, "answer": mine})
             # Process 0 began to wait later than this one, and says who is missing.
-            said = _line(connection, left + patience) or {}
+            said = _line(connection, left + timeout_s) or {}
         except OSError:
             if connection is not None:
                 connection.close()
@@ -254,13 +254,13 @@ def _go_to(host: str, port: int, count: int, index: int, patience: float, secret
         )
         time.sleep(0.3)
     raise UserError(
-        f"{host}:{port} {seen.format(patience)}: start process 0 there, or correct the address of process {index}"
+        f"{host}:{port} {seen.format(timeout_s)}: start process 0 there, or correct the address of process {index}"
     )
 
 
-def _line(connection: socket.socket, patience: float) -> dict[str, Any] | None:
+def _line(connection: socket.socket, timeout_s: float) -> dict[str, Any] | None:
     """One JSON object, read byte by byte so that what follows stays in the connection; None for anything else."""
-    until, line = time.monotonic() + patience, b""
+    until, line = time.monotonic() + timeout_s, b""
     while len(line) < MAX_LINE and not line.endswith(b"\n"):
         connection.settimeout(max(0.01, until - time.monotonic()))
         try:

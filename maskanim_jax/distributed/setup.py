@@ -11,7 +11,7 @@ import jax
 from ml_collections import ConfigDict
 
 from maskanim_jax.distributed import peers
-from maskanim_jax.distributed.rendezvous import listen, meet, receive
+from maskanim_jax.distributed.rendezvous import connect, listen, receive
 from maskanim_jax.distributed.secret import drawn
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.kernels.native import build
@@ -19,14 +19,14 @@ from maskanim_jax.utils.cache import default_cache
 
 OTHERS = "MASKANIM_DISTRIBUTED"
 """Environment variable: "1" where JAX finds the other processes by itself (Slurm, TPU pods, Open MPI), else ADDRESS:PORT,COUNT,INDEX."""
-PATIENCE = "MASKANIM_DISTRIBUTED_WAIT"
+TIMEOUT_VARIABLE = "MASKANIM_DISTRIBUTED_WAIT"
 """Environment variable: seconds to wait for the other processes at the start; 300 without it."""
 HEARTBEAT = 60
 """Seconds after which JAX itself takes a process for lost; peers.py is faster."""
 _KEY = "maskanim_jax/watch"
 
 
-def prepare(config: ConfigDict) -> None:
+def configure_jax(config: ConfigDict) -> None:
     """Turns on the persistent compilation cache, makes `config.num_cpu_devices`, joins the other processes when MASKANIM_DISTRIBUTED is set.
 
     Without a GPU or TPU a mesh of CPU devices is worth having where convs are XLA's: it runs a narrow one on one core, two devices run two of
@@ -58,10 +58,10 @@ def _join(others: str) -> None:
     if jax.distributed.is_initialized():
         return  # a notebook trains twice
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # between processes without accelerators
-    patience = _patience()
+    timeout_s = _timeout_s()
     if "," not in others:
-        jax.distributed.initialize(initialization_timeout=round(patience), heartbeat_timeout_seconds=HEARTBEAT)
-        _watch_found(patience)
+        jax.distributed.initialize(initialization_timeout=round(timeout_s), heartbeat_timeout_seconds=HEARTBEAT)
+        _watch_found(timeout_s)
         return
     try:
         address, *numbers = others.split(",")
@@ -74,13 +74,13 @@ def _join(others: str) -> None:
             f"{OTHERS}={others} cannot be read: give ADDRESS:PORT,COUNT,INDEX, such as localhost:1234,2,0, or 1"
         ) from error
     if count > 1:
-        peers.watch(index, count, meet(host.strip("[]"), int(port), count, index, patience))
+        peers.start_watchdog(index, count, connect(host.strip("[]"), int(port), count, index, timeout_s))
     jax.distributed.initialize(
-        address, count, index, initialization_timeout=round(patience), heartbeat_timeout_seconds=HEARTBEAT
+        address, count, index, initialization_timeout=round(timeout_s), heartbeat_timeout_seconds=HEARTBEAT
     )
 
 
-def _watch_found(patience: float) -> None:
+def _watch_found(timeout_s: float) -> None:
     """The same where JAX found the others by itself: process 0 tells its port and a secret through JAX's own service."""
     try:
         from jax._src.distributed import global_state
@@ -96,23 +96,23 @@ def _watch_found(patience: float) -> None:
         if index == 0:
             servers, secret = listen(host, 0), drawn()
             client.key_value_set(_KEY, f"{servers[0].getsockname()[1]} {secret}")
-            connections = receive(servers, count, patience, secret)
+            connections = receive(servers, count, timeout_s, secret)
         else:
-            port, secret = client.blocking_key_value_get(_KEY, round(1000 * patience)).split()
-            connections = meet(host, int(port), count, index, patience, secret)
+            port, secret = client.blocking_key_value_get(_KEY, round(1000 * timeout_s)).split()
+            connections = connect(host, int(port), count, index, timeout_s, secret)
     except (ImportError, AttributeError, TypeError, UserError) as error:
         # The run can do without: then JAX notices a lost process, later and in its own words.
         print(f"the processes are not watched: {error}", file=sys.stderr)
         return
-    peers.watch(index, count, connections)
+    peers.start_watchdog(index, count, connections)
 
 
-def _patience() -> float:
-    text = os.environ.get(PATIENCE, "300")
+def _timeout_s() -> float:
+    text = os.environ.get(TIMEOUT_VARIABLE, "300")
     try:
         seconds = float(text)
         if not 1 <= seconds <= 86400:
             raise ValueError
     except ValueError as error:
-        raise UserError(f"{PATIENCE}={text} must be seconds, from 1 to 86400") from error
+        raise UserError(f"{TIMEOUT_VARIABLE}={text} must be seconds, from 1 to 86400") from error
     return seconds

@@ -27,38 +27,40 @@ def make_mesh(batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device
     return jax.make_mesh((count,), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh: Mesh) -> NamedSharding:
+def batch_sharding(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def in_parts(mesh: Mesh, batch: jax.Array, parts: int) -> jax.Array:
+def to_microbatches(mesh: Mesh, batch: jax.Array, parts: int) -> jax.Array:
     """(N, ...) to (parts, N / parts, ...), under jit: part i has rows i, i + parts, ..., so that no row leaves its device."""
     rows = batch.reshape(batch.shape[0] // parts, parts, *batch.shape[1:]).swapaxes(0, 1)
     return jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, PartitionSpec(None, "data")))
 
 
-def to_devices(mesh: Mesh, batch: np.ndarray) -> jax.Array:
+def shard_batch(mesh: Mesh, batch: np.ndarray) -> jax.Array:
     """This process' part of a batch to its devices, as a part of the global array."""
-    return jax.make_array_from_process_local_data(split(mesh), batch)
+    return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)
 
 
-def everywhere(mesh: Mesh, tree: Any) -> Any:
+def replicate(mesh: Mesh, tree: Any) -> Any:
     """A tree of host arrays on every device of the mesh."""
-    return jax.tree.map(lambda leaf: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(leaf)), tree)
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(replicated_sharding(mesh), np.asarray(leaf)), tree
+    )
 
 
-def local(tree: Any) -> Any:
+def local_replica(tree: Any) -> Any:
     """This process' own copy of replicated arrays, on one of its devices: what evaluation runs on, whatever the other processes do."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def agreed(value: bool) -> bool:
+def broadcast_from_process_0(value: bool) -> bool:
     """The first process' value, in all processes; all must ask at the same step."""
     if jax.process_count() == 1:
         return value

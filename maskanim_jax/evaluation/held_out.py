@@ -19,13 +19,13 @@ SHOWN_PAIRS = 6
 """Pairs in a picture grid."""
 
 
-def held_out_figures(measured: Mapping[str, Any]) -> dict[str, float]:
+def eval_scalars(measured: Mapping[str, Any]) -> dict[str, float]:
     """Scalars of a reconstruction for the log."""
     figures = {f"test_{key}": measured[key] for key in ("l1", "l1_copy_source", "ratio") if measured[key] is not None}
     return figures | {f"test_mask_{key}": float(value) for key, value in measured.get("mask", {}).items()}
 
 
-def held_out_pictures(system: System, variables: Variables, split: Split, seed: int) -> dict[str, np.ndarray]:
+def eval_images(system: System, variables: Variables, split: Split, seed: int) -> dict[str, np.ndarray]:
     """A grid (H, W, 3) uint8 of held-out pairs, each clip's first frame with its middle one: every intermediate picture side by side."""
     numbers = list(
         itertools.islice(itertools.cycle(range(len(split.clips))), min(SHOWN_PAIRS, max(2, len(split.clips))))

@@ -1,5 +1,6 @@
-"""What is measured between generated and true frames? One file a metric; `docs/metrics.md` has all definitions together.
+"""Which metrics compare generated with true frames? One file per metric; see also `docs/metrics.md`.
 
-Every metric is a `Metric` (`interface.py`): it takes batches of frames, and gives the figures of each clip and of all clips. Landmark, pose
-and identity networks are in `backends/`; a figure that needs one always carries its name, as in `akd[blazepose-full]`.
+Every metric is a `Metric` (`interface.py`): it takes batches of frames and returns values per clip
+and over all clips. Values that depend on a landmark, pose or identity network carry its name, as in
+`akd[blazepose-full]`.
 """

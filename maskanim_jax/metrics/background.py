@@ -1,8 +1,9 @@
-"""Is what lies around the subject left as it was? L1 to the source where neither the source's nor the driver's subject is.
+"""Is the background preserved? L1 to the source outside the source's and the driver's subject.
 
-The subject's place is made out from soft masks (panels 2 and 4 of the authors' videos: the masks of Perturbed Masks, which may favour
-that method): a pixel belongs to the subject when its mask is above Otsu's threshold of that mask, or within `MARGIN` pixels of such a
-pixel. The background is what belongs to neither subject; what both hide is no matter of keeping.
+Subjects are segmented from soft masks (panels 2 and 4 of the authors' videos: the masks of
+Perturbed Masks, which may favour that method). A pixel belongs to the subject if its mask is above
+Otsu's threshold or within `MARGIN` pixels of such a pixel. The background is what belongs to
+neither subject.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from PIL import Image, ImageFilter
 from maskanim_jax.metrics.interface import Figures, Mean, named
 
 MARGIN = 12
-"""Pixels by which a subject is widened on each side (a square around each pixel)."""
+"""Pixels by which a subject's mask is dilated (with a square structuring element)."""
 KEY = "background_l1"
 
 
 def background(*masks: np.ndarray) -> np.ndarray:
-    """Masks (H, W) uint8 of one frame to the pixels (H, W) bool that are near no subject."""
+    """The background (H, W) bool of one frame from the masks (H, W) uint8 of its subjects."""
     result = np.ones(masks[0].shape, bool)
     for mask in masks:
         subject = Image.fromarray((mask > otsu(mask)).astype(np.uint8) * 255)
@@ -27,7 +28,9 @@ def background(*masks: np.ndarray) -> np.ndarray:
 
 
 def otsu(mask: np.ndarray) -> int:
-    """The value that splits the histogram of (H, W) uint8 into two classes, "at most" and "above", with the least variance inside them."""
+    """Otsu's threshold of (H, W) uint8: minimises the variance within the classes "at most" and
+    "above".
+    """
     counts = np.bincount(mask.ravel(), minlength=256).astype(np.float64)
     below, sums = counts.cumsum(), (counts * np.arange(256)).cumsum()
     above = below[-1] - below
@@ -37,7 +40,7 @@ def otsu(mask: np.ndarray) -> int:
 
 
 class Background:
-    """Mean of |generated - source| over the background's pixels and the channels of RGB in [0, 1]; every pixel counts the same."""
+    """Mean of |generated - source| over all background pixels and RGB channels, in [0, 1]."""
 
     descriptions = {KEY: "L1 to the source outside both subjects, RGB in [0, 1]; lower is better"}  # noqa: RUF012
 
@@ -50,5 +53,5 @@ class Background:
         self._mean.add(float(difference.sum(dtype=np.float64)), difference.size)
 
     def finish_clip(self) -> Figures:
-        """The clip's figure; nothing when its subjects fill the frame."""
+        """The clip's value; absent when its subjects fill the frame."""
         return named({KEY: self._mean.finish_clip()})

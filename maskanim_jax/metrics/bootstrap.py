@@ -1,4 +1,4 @@
-"""How sure is a mean over few clips? The interval that the mean of clips drawn again with replacement falls into in 95 of 100 draws."""
+"""How certain is a mean over few clips? A 95 % percentile bootstrap interval over clips."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARE = 0.95
 
 
 class Interval(NamedTuple):
-    """A mean and the ends of its interval; with one clip, both ends are the mean."""
+    """A mean and its interval; with a single clip, both bounds equal the mean."""
 
     mean: float
     low: float
@@ -20,9 +20,9 @@ class Interval(NamedTuple):
 
 
 def interval(values: Sequence[float], weights: Sequence[float] | None = None, seed: int = 0) -> Interval:
-    """The percentile bootstrap of the mean of one value a clip, weighted (by frames) if asked.
+    """Percentile bootstrap of the (optionally frame-weighted) mean of one value per clip.
 
-    The same seed and number of clips draw the same clips.
+    The same seed and number of clips give the same resamples.
     """
     array = np.asarray(values, np.float64)
     share = np.ones(len(array)) if weights is None else np.asarray(weights, np.float64)

@@ -1,11 +1,13 @@
-"""What are AED and CSIM? Whether a recognition network takes the generated frame for the same person as the true one.
+"""What are AED and CSIM? Distances between identity embeddings of the generated and the true frame.
 
-AED, average Euclidean distance: the mean over frames of the length of the difference of the two embeddings, in the space of the network.
-CSIM, cosine similarity: the mean over frames of the cosine of the angle between the two embeddings; of face networks only. Frames count in which the
-network found something to embed in both; how many of those that have a face in the true frame lack one in the generated frame is the key `missing`.
+AED, average Euclidean distance: the mean distance of the two embeddings. CSIM, cosine similarity:
+the mean cosine of the angle between them, for face networks only. Both are means over the frames in
+which the network detected a face or body in both. `missing` is the share of faces of the true
+frames that are not detected in the generated frames.
 
-The papers' figures are by a person re-identification network and OpenFace (AED) and ArcFace (CSIM), which are in no package: the key names the
-network that was used instead, and only figures of one network can be compared with each other.
+The papers used a person re-identification network and OpenFace (AED) and ArcFace (CSIM), which no
+package provides. The key names the network that is used instead; only values of the same network
+are comparable.
 """
 
 from __future__ import annotations
@@ -23,7 +25,9 @@ def distances(generated: Embedded, true: Embedded) -> np.ndarray:
 
 
 def cosines(generated: Embedded, true: Embedded) -> np.ndarray:
-    """Cosines of the angles between embeddings, (M,) float64 in [-1, 1], of the M frames in which both were found."""
+    """Cosines of the angles between embeddings, (M,) float64 in [-1, 1], of the M frames in which
+    both were found.
+    """
     both = generated.found & true.found
     one, other = generated.vectors[both].astype(np.float64), true.vectors[both].astype(np.float64)
     lengths = np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1)
@@ -31,7 +35,9 @@ def cosines(generated: Embedded, true: Embedded) -> np.ndarray:
 
 
 class Identity:
-    """AED, CSIM (of faces) and the share of missing faces by one back-end: `aed[NAME]`, `csim[NAME]`, `missing[NAME]`."""
+    """AED, CSIM (of faces) and the share of missing faces by one back-end: `aed[NAME]`,
+    `csim[NAME]`, `missing[NAME]`.
+    """
 
     def __init__(self, backend: EmbeddingBackend) -> None:
         self.backend = backend
@@ -48,7 +54,7 @@ class Identity:
         self.add_embedded(self.backend.embed(to_bytes(generated)), self.backend.embed(to_bytes(true)))
 
     def add_embedded(self, generated: Embedded, true: Embedded) -> None:
-        """Like `add`, for embeddings that are known already."""
+        """Like `add`, for embeddings that were already computed."""
         apart, alike = distances(generated, true), cosines(generated, true)
         self._aed.add(float(apart.sum()), len(apart))
         self._csim.add(float(alike.sum()), len(alike))

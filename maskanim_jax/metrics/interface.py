@@ -1,4 +1,4 @@
-"""What must a metric be able to do? Take frames batch by batch, and say the figures of a clip and of all clips."""
+"""What must a metric implement? It takes batches of frames and returns values per clip and overall."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import Protocol
 import numpy as np
 
 Figures = dict[str, float]
-"""Key to value. A key that could not be measured (no face in any frame) is absent: it is never 0 or NaN."""
+"""Key to value. A key that could not be measured (no face in any frame) is absent: it is never 0 or
+NaN.
+"""
 
 
 class Metric(Protocol):
-    """Holds sums, never frames: memory does not grow with the clips."""
+    """Accumulates sums, never frames: memory does not grow with the number of clips."""
 
     descriptions: dict[str, str]
-    """Key of each figure to a sentence: what it is, by which network, in which direction it is better."""
+    """Description of each key: what it is, by which network, and which direction is better."""
 
     def add(self, generated: np.ndarray, true: np.ndarray) -> None:
-        """Frames of the present clip, (N, H, W, 3) RGB floats in [0, 1] each, in the same order."""
+        """Adds frames of the current clip, (N, H, W, 3) RGB floats in [0, 1] each, in the same order."""
         ...
 
     def finish_clip(self) -> Figures:
-        """The figures of what was added since the last call; the next frames belong to another clip."""
+        """Ends the current clip and returns its values."""
         ...
 
     def overall(self) -> Figures:
-        """The figures of all finished clips together: every frame (or keypoint) has the same weight."""
+        """The values over all finished clips; every frame (or keypoint) has the same weight."""
         ...
 
 
@@ -78,5 +80,5 @@ class PerFrame:
 
 
 def named(values: dict[str, float | None]) -> Figures:
-    """The figures that could be measured."""
+    """The values that could be measured."""
     return {key: value for key, value in values.items() if value is not None}

@@ -1,12 +1,13 @@
-"""What are AKD and MKR? Whether landmarks of body or face are where the true frame has them, and whether they are there at all.
+"""What are AKD and MKR? Distances and detection rates of face or body landmarks.
 
-AKD, average keypoint distance: the mean, over the keypoints that are detected in both frames, of the Euclidean distance in pixels of the
-frames as given (the papers' frames are 256 x 256). MKR, missing keypoint rate: of the keypoints that are detected in the true frame, the share
-that is not detected in the generated one. Both are pooled: every keypoint of every frame counts the same, in a clip and overall. A frame without any
-face or body has no detected keypoint: as a generated frame it counts in MKR alone.
+AKD, average keypoint distance: the mean Euclidean distance, in pixels of the given frames (256 x
+256 in the papers), of keypoints detected in both frames. MKR, missing keypoint rate: the share of
+keypoints of the true frame that are not detected in the generated frame. Both are pooled: every
+keypoint of every frame has the same weight, per clip and overall. A generated frame without any
+face or body counts only in MKR.
 
-The papers' figures are by OpenPose (Tai-Chi) and FAN (VoxCeleb), which are in no package: the key names the network that was used instead,
-and only figures of one network can be compared with each other.
+The papers used OpenPose (Tai-Chi) and FAN (VoxCeleb), which no package provides. The key names the
+network that is used instead; only values of the same network are comparable.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from maskanim_jax.pretrained.backends.interface import Points, PointsBackend, to
 
 
 class Counts(NamedTuple):
-    """What one or more frames contribute: sums over keypoints, so that contributions can be added."""
+    """Sums over the keypoints of one or more frames; they can be added."""
 
     distance: float  # pixels, summed over the keypoints detected in both
     both: int
@@ -29,7 +30,7 @@ class Counts(NamedTuple):
 
 
 def compare(generated: Points, true: Points) -> Counts:
-    """The contribution of frames whose keypoints are `generated` (N, K) and `true` (N, K), in the same order."""
+    """The sums for frames with keypoints `generated` (N, K) and `true` (N, K), in the same order."""
     both = generated.found & true.found
     distance = np.linalg.norm(generated.where.astype(np.float64) - true.where.astype(np.float64), axis=-1)
     return Counts(
@@ -53,7 +54,7 @@ class Keypoints:
         self.add_points(self.backend.points(to_bytes(generated)), self.backend.points(to_bytes(true)))
 
     def add_points(self, generated: Points, true: Points) -> None:
-        """Like `add`, for keypoints that are known already."""
+        """Like `add`, for keypoints that were already computed."""
         counts = compare(generated, true)
         self._akd.add(counts.distance, counts.both)
         self._mkr.add(counts.missing, counts.true)

@@ -8,7 +8,9 @@ from maskanim_jax.metrics.interface import PerFrame
 
 
 class L1(PerFrame):
-    """Mean of |generated - true| over all pixels and the three channels, RGB in [0, 1]; then over frames. Table 1's L1; 0 is best, 1 the most."""
+    """Mean of |generated - true| over pixels, RGB channels in [0, 1] and frames, as in Table 1; 0
+    is best.
+    """
 
     def __init__(self) -> None:
         super().__init__("l1", "mean absolute difference of RGB in [0, 1]; lower is better")

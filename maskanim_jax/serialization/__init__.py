@@ -1,1 +1,1 @@
-"""How are npz files, pickles and torch files read safely?"""
+"""How are untrusted npz, pickle and PyTorch files read safely?"""

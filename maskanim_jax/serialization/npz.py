@@ -1,7 +1,8 @@
-"""How are the arrays of an npz read, when the file may come from a stranger?
+"""How is an untrusted npz file read?
 
-An npz is a zip of arrays, each behind a header that states its shape: both may promise far more than the file holds. So what is promised is
-added up before any memory is taken. Nothing in the file is executed; arrays of Python objects are refused.
+An npz is a zip of arrays, each with a header that declares its shape. Both may declare far more
+data than the file holds, so the declared sizes are added up before memory is allocated. Nothing in
+the file is executed; arrays of Python objects are refused.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is in a pickle of nested dicts of NumPy arrays, when nothing of it may be executed?
+"""How is a pickle of nested dicts of NumPy arrays read without executing it?
 
-Three names may be used, and all of them are this file's own stand-ins; every other one is refused. The only file that is read so is compared with
-its published hash before.
+Only three global names are allowed, each replaced by a stub defined here; all others are refused.
+The only file read this way is first compared with its published hash.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _Type:
 
     def __init__(self, kind: object, *_: object) -> None:
         if kind != "f4":
-            raise pickle.UnpicklingError(f"it holds numbers of type {kind!s:.20}")
+            raise pickle.UnpicklingError(f"it has an array of type {kind!s:.20}")
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or state[1:2] != ("<",):
@@ -70,7 +70,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_numpy_pickle(path: Path) -> dict[str, np.ndarray]:
-    """Arrays (float32) by their path of keys, "AlexNet_0/Conv_0/kernel". Raises UserError for anything but nested dicts of arrays."""
+    """Arrays (float32) by their path of keys, "AlexNet_0/Conv_0/kernel". Raises UserError for
+    anything but nested dicts of arrays.
+    """
     try:
         check_size(path, _MAX_BYTES)
         tree = _Unpickler(io.BytesIO(path.read_bytes())).load()

@@ -1,7 +1,8 @@
-"""How is a PyTorch checkpoint read without PyTorch, and without executing anything that is in it?
+"""How is a PyTorch checkpoint read without PyTorch, and without executing its contents?
 
-Both formats of `torch.save` are read: the zip (since 1.6) and the older stream of pickles (the published
-VGG-19). What is in the pickles is made out by `maskanim_jax.serialization.torch_unpickler`. Sizes are compared with the file before memory is taken.
+Both formats of `torch.save` are supported: the zip (since 1.6) and the older stream of pickles (the
+published VGG-19). `torch_unpickler` interprets the pickles. Declared sizes are compared with the
+file before memory is allocated.
 """
 
 from __future__ import annotations
@@ -57,11 +58,12 @@ def is_torch_file(path: Path) -> bool:
 
 
 def read_tensors(path: Path, max_bytes: int = MAX_BYTES) -> dict[Any, Any]:
-    """The checkpoint as nested dicts, lists and tuples of NumPy arrays, numbers, strings, booleans and None.
+    """The checkpoint as nested dicts, lists and tuples of NumPy arrays, numbers, strings, booleans
+    and None.
 
-    Keys are str or int. Arrays are contiguous copies with torch's axes and dtype; bfloat16 becomes float32
-    (exactly). Together they may take `max_bytes`. Raises UserError for what isn't a checkpoint of plain data,
-    naming a forbidden global.
+    Keys are str or int. Arrays are contiguous copies with torch's axes and dtype; bfloat16 becomes
+    float32 (exactly). Together they may take `max_bytes`. Raises UserError for what isn't a
+    checkpoint of plain data, naming a forbidden global.
     """
     try:
         check_regular(path)
@@ -89,9 +91,10 @@ def read_tensors(path: Path, max_bytes: int = MAX_BYTES) -> dict[Any, Any]:
 
 
 def strings_in(path: Path) -> frozenset[str]:
-    """The texts in the pickle of a checkpoint, such as the names of its tensors; nothing is run. Empty when it can't be followed.
+    """The strings in a checkpoint's pickle, such as tensor names, without running it; empty if it
+    is malformed.
 
-    For saying what a file is that `read_tensors` refuses.
+    Used to describe a file that `read_tensors` refuses.
     """
     try:
         with open(path, "rb") as file:
@@ -150,7 +153,9 @@ def _read_zip(archive: zipfile.ZipFile) -> tuple[object, _Reader]:
 
 
 def _read_old(file: BinaryIO) -> tuple[object, _Reader]:
-    """Five pickles: magic number, version, system, tree, keys; then each storage: int64 length, elements."""
+    """Five pickles: magic number, version, system, tree, keys; then each storage: int64 length,
+    elements.
+    """
     for _ in range(2):
         _next_pickle(file)
     system = unpickle(_next_pickle(file))
@@ -183,7 +188,9 @@ def _read_old(file: BinaryIO) -> tuple[object, _Reader]:
 
 
 def _next_pickle(file: BinaryIO) -> bytes:
-    """The bytes of the pickle that begins here, found without running it; leaves the file behind its end."""
+    """The bytes of the pickle that begins here, found without running it; leaves the file behind
+    its end.
+    """
     begin = file.tell()
     data = file.read(_MAX_PICKLE)
     end = 0
@@ -201,7 +208,9 @@ def _next_pickle(file: BinaryIO) -> bytes:
 
 
 class _Plain:
-    """Turns stand-ins into plain values, within limits of nodes, depth, bytes (pickles may repeat things)."""
+    """Turns stand-ins into plain values, within limits of nodes, depth, bytes (pickles may repeat
+    things).
+    """
 
     def __init__(self, storage: _Reader, max_bytes: int) -> None:
         self.storage = storage

@@ -1,7 +1,8 @@
-"""What is in a pickle of torch.save, when nothing of it may be executed?
+"""How is a pickle of torch.save interpreted without executing untrusted code?
 
-A pickle is a program; here it may call a handful of names, all of which are this file's own harmless stand-ins, and every other name is
-refused. It is followed before it runs, so that it takes neither unbounded time nor memory. `maskanim_jax.serialization.torch_reader` reads the files.
+A pickle is a program. Here it may call only a few global names, each replaced by a harmless stub;
+every other name is refused. Its opcodes are checked before it runs, so that time and memory are
+bounded. `torch_reader` reads the files.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ DTYPES = {
 
 
 class Refused(Exception):
-    """Something in the file that isn't plain data; the text completes "PATH can't be read: ..."."""
+    """The file contains something other than plain data; the text completes "PATH can't be read: ..."."""
 
 
 class Storage(NamedTuple):
-    """A run of numbers in the file, not read yet."""
+    """A range of numbers in the file that has not been read yet."""
 
     key: str
     kind: str
@@ -54,7 +55,9 @@ class Tensor(NamedTuple):
 
 
 class Stored(dict):
-    """Stands for an ordered dict; drops the attributes (`_metadata`) that torch hangs onto state dicts."""
+    """Stands for an ordered dict; drops the attributes (`_metadata`) that torch hangs onto state
+    dicts.
+    """
 
     __slots__ = ()
 
@@ -63,7 +66,7 @@ class Stored(dict):
 
 
 class _Name:
-    """Stands for an allowed global: callable where the real one is, closed to the pickle otherwise."""
+    """Stub for an allowed global: callable if the real one is, otherwise inaccessible to the pickle."""
 
     __slots__ = ("call", "name")
 
@@ -81,7 +84,7 @@ class _Name:
 
 
 def unpickle(data: bytes, sizes: dict[str, int] | None = None) -> object:
-    """Runs a pickle with stand-ins for what it may name; `sizes` collects each storage's element size."""
+    """Runs a pickle with stubs for the allowed globals; `sizes` collects each storage's element size."""
     _check_pickle(data)
     allowed = _Allowed()
 
@@ -99,10 +102,11 @@ def unpickle(data: bytes, sizes: dict[str, int] | None = None) -> object:
 
 
 def _check_pickle(data: bytes) -> None:
-    """Follows a pickle without running it; refuses what the unpickler would take unbounded time or memory for.
+    """Checks a pickle's opcodes without running it; refuses unbounded time or memory.
 
-    A key of a dict is hashed at once, and hashing a tuple visits all that is in it: tuples that hold the same tuple twice, again
-    and again, take for ever, and deep ones overflow the stack. Integers from 2^60 can be chosen to have equal hashes.
+    A dict key is hashed at once, and hashing a tuple visits all its elements: tuples that
+    repeatedly contain the same tuple twice take exponential time, and deep ones overflow the stack.
+    Integers from 2^60 can be chosen to collide.
     """
     stack: list[int | None] = []  # how many values each tuple visits; None is a mark
     memo: dict[int, int] = {}
@@ -144,7 +148,7 @@ def _check_pickle(data: bytes) -> None:
 
 
 class _Allowed:
-    """The names that a checkpoint may use, and a budget for what their calls copy."""
+    """The global names that a checkpoint may use, and a budget for what calls to them copy."""
 
     def __init__(self) -> None:
         self.items_left = MAX_NODES
@@ -177,7 +181,9 @@ def _size(items: object = ()) -> tuple[int, ...]:
 
 
 def _storage(pid: object) -> Storage:
-    """("storage", type, key, device, elements[, view]) as torch writes it; view: (key, first, elements)."""
+    """("storage", type, key, device, elements[, view]) as torch writes it; view: (key, first,
+    elements).
+    """
     if not isinstance(pid, tuple) or len(pid) not in (5, 6) or not isinstance(pid[1], _Name):
         raise Refused("it refers to something that isn't a storage")
     kind, key, start, count = pid[1].name.removeprefix("torch."), pid[2], 0, pid[4]
@@ -193,7 +199,7 @@ def _naturals(values: object) -> bool:
 
 
 def _rebuild(storage: object, offset: object, shape: object, strides: object, *_: object) -> Tensor:
-    """What torch's own function of this name makes, as a description: nothing is read or allocated yet."""
+    """Describes the result of torch's function of this name; nothing is read or allocated yet."""
     ok = isinstance(storage, Storage) and _naturals((offset,)) and _naturals(shape) and _naturals(strides)
     if not ok or len(shape) != len(strides) or len(shape) > 16:  # type: ignore[arg-type]
         raise Refused("a tensor in it is damaged")

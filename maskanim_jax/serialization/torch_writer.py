@@ -1,7 +1,8 @@
 """How is a checkpoint written that `torch.load(weights_only=True)` reads, without PyTorch?
 
-The zip format of `torch.save`: `data.pkl` describes the tree, and every tensor's numbers lie beside it in a file of their own. The few
-pickle opcodes that the tree needs are written out here, because Python's pickler only names what it can import.
+The zip format of `torch.save`: `data.pkl` describes the tree, and every tensor's numbers lie beside
+it in a file of their own. The few pickle opcodes that the tree needs are written out here, because
+Python's pickler only names what it can import.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ _STORAGES = {
 
 
 def write_tensors(path: Path, tree: Mapping[Any, Any]) -> None:
-    """Writes nested dicts, lists and tuples of NumPy arrays, numbers, strings, booleans and None, which `read_tensors` reads back.
+    """Writes nested dicts, lists and tuples of NumPy arrays, numbers, strings, booleans and None,
+    which `read_tensors` reads back.
 
-    Keys are str or int. Arrays keep shape and dtype (float, int up to 64 bits, uint8, bool). The file appears whole or not at all. Raises
-    UserError when it can't be written, TypeError for what has no place in a checkpoint.
+    Keys are str or int. Arrays keep shape and dtype (float, int up to 64 bits, uint8, bool). The
+    file is written atomically. Raises UserError when it cannot be written, TypeError for
+    unsupported values.
     """
     buffer = io.BytesIO()
     arrays: list[np.ndarray] = []

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from maskanim_jax.distributed.sharding import replicated
+from maskanim_jax.distributed.sharding import replicated_sharding
 from maskanim_jax.systems.averaging import begin
 from maskanim_jax.systems.interface import PyTree, System, Variables
 from maskanim_jax.utils.memory import trim_host_memory
@@ -59,11 +59,13 @@ def init_state(system: System, seed: int, steps_per_epoch: int, ema: float = 0.0
     )
 
 
-def fresh_state(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, ema: float = 0.0) -> TrainState:
+def init_on_mesh(system: System, seed: int, steps_per_epoch: int, mesh: Mesh, ema: float = 0.0) -> TrainState:
     """`init_state` on every device of the mesh."""
     # It runs only once, so on a CPU it is compiled without optimisations: those would dominate the startup time.
     options: dict[str, Any] = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else {}
-    made = jax.jit(init_state, static_argnums=(0, 1, 2, 3), out_shardings=replicated(mesh), compiler_options=options)
+    made = jax.jit(
+        init_state, static_argnums=(0, 1, 2, 3), out_shardings=replicated_sharding(mesh), compiler_options=options
+    )
     state = jax.block_until_ready(made(system, seed, steps_per_epoch, ema))
     trim_host_memory()
     return state
@@ -75,7 +77,7 @@ def with_averages(state: TrainState, ema: float, mesh: Mesh) -> TrainState:
         return state._replace(ema=None)
     if state.ema is not None:
         return state
-    return state._replace(ema=jax.jit(begin, out_shardings=replicated(mesh))(state.variables))
+    return state._replace(ema=jax.jit(begin, out_shardings=replicated_sharding(mesh))(state.variables))
 
 
 def abstract_state(system: System, seed: int, steps_per_epoch: int, ema: float = 0.0) -> TrainState:

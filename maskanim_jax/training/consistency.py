@@ -30,7 +30,7 @@ OWN = ("data.shards", "data.num_threads", "data.prefetch", "num_cpu_devices")
 _SHOWN = 8
 
 
-def agree(config: ConfigDict, data: Mapping[str, Any], **more: Any) -> None:
+def check_processes_agree(config: ConfigDict, data: Mapping[str, Any], **more: Any) -> None:
     """Raises UserError, in all processes, when this one's config, `data` (what identifies it), versions or `more` are not those of all."""
     peers = hosts.current()
     if peers is None and jax.process_count() == 1:

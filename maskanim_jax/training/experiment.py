@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from input_pipeline.from_config import held_out_split, open_data, true_silhouettes
 from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
-from maskanim_jax.checkpoints.manager import EMA, Checkpoints
-from maskanim_jax.distributed.sharding import everywhere, make_mesh, to_devices
+from maskanim_jax.checkpoints.manager import EMA, CheckpointManager
+from maskanim_jax.distributed.sharding import make_mesh, replicate, shard_batch
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import Silhouettes
 from maskanim_jax.losses.vgg import used_names, used_weights
@@ -24,16 +24,16 @@ from maskanim_jax.pretrained.vgg19 import load_vgg19, untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.averaging import check_decay
 from maskanim_jax.systems.interface import PyTree, System
-from maskanim_jax.systems.train_state import TrainState, abstract_state, fresh_state, with_averages
+from maskanim_jax.systems.train_state import TrainState, abstract_state, init_on_mesh, with_averages
 from maskanim_jax.training.prefetch import prefetch
 from maskanim_jax.training.warm_start import Initial, started_from
-from maskanim_jax.workdir.provenance import this_start
+from maskanim_jax.workdir.provenance import make_run_record
 
 Pair = tuple[jax.Array, jax.Array]
 """Source and driving frames of a batch on the devices, (N, S, S, 3) uint8."""
 
 
-class Setting(NamedTuple):
+class Experiment(NamedTuple):
     """What the config says, opened and checked; nothing in it changes while training."""
 
     config: ConfigDict
@@ -45,13 +45,13 @@ class Setting(NamedTuple):
     frozen: PyTree
     held_out: Split
     silhouettes: Silhouettes | None
-    steps: int
+    num_steps: int
     """The last step."""
     info: dict[str, Any]
     """What a checkpoint's state means."""
 
 
-def set_up(config: ConfigDict) -> Setting:
+def build_experiment(config: ConfigDict) -> Experiment:
     """Opens what the config names; raises UserError for what cannot work."""
     if config.train.checkpoint_every % config.train.log_every:
         raise UserError(
@@ -73,7 +73,7 @@ def set_up(config: ConfigDict) -> Setting:
         process_count=jax.process_count(),
         max_bad_fraction=config.data.max_bad_fraction,
     )
-    frozen = everywhere(mesh, used_weights(vgg_weights(config), config.loss.vgg_layers))
+    frozen = replicate(mesh, used_weights(vgg_weights(config), config.loss.vgg_layers))
     steps = config.optim.epochs * stream.steps_per_epoch
     if config.optim.max_steps:
         steps = min(steps, config.optim.max_steps)
@@ -81,7 +81,7 @@ def set_up(config: ConfigDict) -> Setting:
     if config.optim.ema:
         info[EMA] = config.optim.ema
     clips = [clip.name for clip in split.clips]
-    return Setting(
+    return Experiment(
         config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, measured), steps, info
     )
 
@@ -95,28 +95,30 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
     return load_vgg19(only=used_names(config.loss.vgg_layers))  # the rest is nine tenths of it
 
 
-def batches(setting: Setting, first: int) -> Generator[Pair]:
+def batches(experiment: Experiment, start_step: int) -> Generator[Pair]:
     """The pairs of steps first + 1, first + 2, ..., on the devices before they are needed."""
 
     def place(batch: Batch) -> Pair:
-        return to_devices(setting.mesh, batch["source"]), to_devices(setting.mesh, batch["driving"])
+        return shard_batch(experiment.mesh, batch["source"]), shard_batch(experiment.mesh, batch["driving"])
 
     with (
-        contextlib.closing(setting.stream.batches(first)) as read,
-        contextlib.closing(prefetch(read, place, setting.config.data.prefetch)) as placed,
+        contextlib.closing(experiment.stream.batches(start_step)) as read,
+        contextlib.closing(prefetch(read, place, experiment.config.data.prefetch)) as placed,
     ):
         yield from placed
 
 
-def fresh(setting: Setting) -> TrainState:
+def init_state(experiment: Experiment) -> TrainState:
     """The state before the first step of a run that starts from random networks."""
-    config = setting.config
-    return fresh_state(setting.system, config.seed, setting.info["steps_per_epoch"], setting.mesh, config.optim.ema)
+    config = experiment.config
+    return init_on_mesh(
+        experiment.system, config.seed, experiment.info["steps_per_epoch"], experiment.mesh, config.optim.ema
+    )
 
 
-def start(
-    setting: Setting,
-    checkpoints: Checkpoints,
+def restore_or_init(
+    experiment: Experiment,
+    checkpoints: CheckpointManager,
     restore_step: int | None = None,
     allow_config_change: bool = False,
     initial: Initial | None = None,
@@ -125,19 +127,19 @@ def start(
 
     Raises UserError for a checkpoint of other data.
     """
-    config, info = setting.config, setting.info
-    step = checkpoints.last() if restore_step is None else restore_step
-    if restore_step is not None and restore_step not in checkpoints.steps():
-        there = ", ".join(map(str, checkpoints.steps())) or "none"
+    config, info = experiment.config, experiment.info
+    step = checkpoints.latest_step() if restore_step is None else restore_step
+    if restore_step is not None and restore_step not in checkpoints.all_steps():
+        there = ", ".join(map(str, checkpoints.all_steps())) or "none"
         raise UserError(
             f"{checkpoints.folder} has no checkpoint of step {restore_step}: give one of those there ({there})"
         )
     if step is None:
-        state = fresh(setting)
+        state = init_state(experiment)
         return (
             state
             if initial is None
-            else started_from(initial, state, setting.system, info["steps_per_epoch"], setting.mesh)
+            else started_from(initial, state, experiment.system, info["steps_per_epoch"], experiment.mesh)
         )
     saved = checkpoints.info(step)
     if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
@@ -153,18 +155,20 @@ def start(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
                 "restore them, give another --workdir, or --allow_config_change to train on with these"
             )
-    like = abstract_state(setting.system, config.seed, info["steps_per_epoch"], saved.get(EMA, 0.0))
-    return with_averages(checkpoints.restore(step, like, setting.mesh), config.optim.ema, setting.mesh)
+    like = abstract_state(experiment.system, config.seed, info["steps_per_epoch"], saved.get(EMA, 0.0))
+    return with_averages(checkpoints.restore(step, like, experiment.mesh), config.optim.ema, experiment.mesh)
 
 
-def record_of_start(setting: Setting, first: int, checkpoints: Checkpoints, changed: list[str]) -> dict[str, Any]:
+def run_record(
+    experiment: Experiment, start_step: int, checkpoints: CheckpointManager, changed: list[str]
+) -> dict[str, Any]:
     """This start, for `run.json`."""
-    data = {"shards": setting.config.data.shards, "held_out_split": setting.held_out.name, **setting.info}
-    return this_start(
-        setting.config.to_dict(),
+    data = {"shards": experiment.config.data.shards, "held_out_split": experiment.held_out.name, **experiment.info}
+    return make_run_record(
+        experiment.config.to_dict(),
         data,
-        step=first,
-        from_checkpoint=first in checkpoints.steps(),
+        step=start_step,
+        from_checkpoint=start_step in checkpoints.all_steps(),
         devices=f"{jax.device_count()} {jax.devices()[0].device_kind}",
         processes=jax.process_count(),
         convolutions=building.describe_backend(),
@@ -172,17 +176,19 @@ def record_of_start(setting: Setting, first: int, checkpoints: Checkpoints, chan
     )
 
 
-def opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkpoints) -> list[str]:
+def startup_messages(
+    experiment: Experiment, state: TrainState, start_step: int, checkpoints: CheckpointManager
+) -> list[str]:
     """What is said before the first step."""
-    config, system = setting.config, setting.system
+    config, system = experiment.config, experiment.system
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
         f"{system.name}, the {config.reference}'s reading, {config.precision}, seed {config.seed}, "
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.describe_backend()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
-        setting.stream.describe(config.optim.epochs),
-        f"held-out figures (test_*), pictures and the best checkpoint are of the {setting.held_out.name} split",
-        f"step {first} of {setting.steps}" + (", resumed" if first else ""),
+        experiment.stream.describe(config.optim.epochs),
+        f"held-out figures (test_*), pictures and the best checkpoint are of the {experiment.held_out.name} split",
+        f"step {start_step} of {experiment.num_steps}" + (", resumed" if start_step else ""),
     ]
     if config.loss.vgg == "untrained":
         lines.append(
@@ -192,12 +198,12 @@ def opening(setting: Setting, state: TrainState, first: int, checkpoints: Checkp
         lines.append(
             f"evaluation, pictures and animation use averages of the weights and statistics, with decay {config.optim.ema:g}"
         )
-    if config.optim.cosine_steps and setting.steps > config.optim.cosine_steps:
+    if config.optim.cosine_steps and experiment.num_steps > config.optim.cosine_steps:
         lines.append(
             f"the learning rate is zero after step {config.optim.cosine_steps} (optim.cosine_steps): steps after it teach nothing"
         )
-    if first in checkpoints.steps() and "data_fingerprint" not in checkpoints.info(first):
+    if start_step in checkpoints.all_steps() and "data_fingerprint" not in checkpoints.info(start_step):
         lines.append("goes on from a converted checkpoint, whose data is not known to be this data")
     if checkpoints.unchecked is not None:
         lines.append(checkpoints.unchecked)
-    return lines + [f"departs from the paper: {sentence}" for sentence in system.paper_deviations()]
+    return lines + [f"departs from the paper: {message}" for message in system.paper_deviations()]

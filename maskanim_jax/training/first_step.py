@@ -21,13 +21,13 @@ def _events() -> Counter[str]:
     return counted
 
 
-class FirstStep:
+class CompileTimer:
     """Watches the step that compiles: use it with `with` around the call, until its results are ready."""
 
-    def __init__(self, began: float) -> None:
-        self._began = began  # time.perf_counter() when the training began
+    def __init__(self, start_time: float) -> None:
+        self._began = start_time  # time.perf_counter() when the training began
 
-    def __enter__(self) -> FirstStep:
+    def __enter__(self) -> CompileTimer:
         self._hits, self._since = _events()[HIT], time.perf_counter()
         return self
 
@@ -40,6 +40,6 @@ class FirstStep:
         )
         self.cache = "off" if not cached else "warm" if _events()[HIT] > self._hits else "cold"
 
-    def sentence(self) -> str:
+    def message(self) -> str:
         """For the log: seconds since the training began, and those of the step itself, compilation included."""
         return f"first step after {self.after:.1f} s (compile cache {self.cache}, compiled and done in {self.seconds:.1f} s)"

@@ -18,32 +18,40 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from maskanim_jax.buckets.local_paths import in_words, opened
-from maskanim_jax.checkpoints.manager import Checkpoints
-from maskanim_jax.distributed.sharding import agreed, local
+from maskanim_jax.checkpoints.manager import CheckpointManager
+from maskanim_jax.distributed.sharding import broadcast_from_process_0, local_replica
 from maskanim_jax.errors import UserError
-from maskanim_jax.evaluation.held_out import held_out_figures, held_out_pictures, held_out_probe
+from maskanim_jax.evaluation.held_out import eval_images, eval_scalars, held_out_probe
 from maskanim_jax.evaluation.reconstruction import reconstruct
 from maskanim_jax.systems.interface import PyTree
 from maskanim_jax.systems.train_state import TrainState
-from maskanim_jax.training.consistency import agree, check_shared
-from maskanim_jax.training.experiment import Pair, Setting, batches, opening, record_of_start, set_up, start
-from maskanim_jax.training.first_step import FirstStep
-from maskanim_jax.training.metric_window import Clock, Window
-from maskanim_jax.training.nonfinite import explained
-from maskanim_jax.training.preemption import Stop
-from maskanim_jax.training.step import StepFunction, make_step
-from maskanim_jax.training.warm_start import INITIAL, Initial, read_initial, sentences
+from maskanim_jax.training.consistency import check_processes_agree, check_shared
+from maskanim_jax.training.experiment import (
+    Experiment,
+    Pair,
+    batches,
+    build_experiment,
+    restore_or_init,
+    run_record,
+    startup_messages,
+)
+from maskanim_jax.training.first_step import CompileTimer
+from maskanim_jax.training.metric_window import MetricAccumulator, TimeBudget
+from maskanim_jax.training.nonfinite import report_nonfinite
+from maskanim_jax.training.preemption import PreemptionHandler
+from maskanim_jax.training.step import StepFunction, make_train_step
+from maskanim_jax.training.warm_start import INITIAL, Initial, messages, read_initial
 from maskanim_jax.workdir.workdir import Workdir
 
 
 class Run(NamedTuple):
     """What the loop works with; the state of the training is not in it."""
 
-    setting: Setting
+    experiment: Experiment
     folder: Workdir
-    checkpoints: Checkpoints
-    clock: Clock
-    window: Window
+    checkpoints: CheckpointManager
+    clock: TimeBudget
+    window: MetricAccumulator
 
 
 def train(
@@ -56,51 +64,57 @@ def train(
     Told to stop (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
     """
     with (
-        Stop() as stop,
+        PreemptionHandler() as stop,
         opened(workdir, training=True) as workdir,
         contextlib.ExitStack() as stack,
     ):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         # Everything that can be wrong is found out before the folder is touched.
-        setting = set_up(config)
-        initial = _read_initial(setting, workdir)
+        experiment = build_experiment(config)
+        initial = _read_initial(experiment, workdir)
         read = {} if initial is None else {"initial networks": initial.record["sha256"]}
-        agree(config, setting.info, workdir=in_words(workdir), allow_config_change=allow_config_change, **read)
+        check_processes_agree(
+            config, experiment.info, workdir=in_words(workdir), allow_config_change=allow_config_change, **read
+        )
 
         folder = Workdir(workdir, leader=jax.process_index() == 0)
         folder.claim(config, allow_config_change)
         check_shared(workdir)
-        folder.describe(setting.system.paper_deviations())
+        folder.describe(experiment.system.paper_deviations())
 
-        checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
-        state = start(setting, checkpoints, restore_step, allow_config_change=allow_config_change, initial=initial)
+        checkpoints = stack.enter_context(CheckpointManager(workdir, config.train.max_to_keep))
+        state = restore_or_init(
+            experiment, checkpoints, restore_step, allow_config_change=allow_config_change, initial=initial
+        )
         folder.settle(config)
         if initial is not None:  # saved at once: a run killed before its first checkpoint starts from the same networks
-            checkpoints.save(state, setting.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
-            checkpoints.wait()
-            agreed(True)  # the first process makes it visible
-        first = int(state.step)
-        put_aside = checkpoints.set_aside(first) if restore_step is not None else []
-        saved = checkpoints.info(first) if first in checkpoints.steps() else {}
+            checkpoints.save(state, experiment.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
+            checkpoints.wait_until_finished()
+            broadcast_from_process_0(True)  # the first process makes it visible
+        start_step = int(state.step)
+        put_aside = checkpoints.archive_after(start_step) if restore_step is not None else []
+        saved = checkpoints.info(start_step) if start_step in checkpoints.all_steps() else {}
 
-        stack.enter_context(folder.opened(first))
-        _say_start(setting, folder, checkpoints, state, saved, put_aside)
-        stack.enter_context(explained(workdir, config.seed, setting.stream, setting.clips, checkpoints, folder.log))
-        clock = Clock(config.optim.max_minutes, checkpoints)
-        window = Window(setting.system, setting.stream.steps_per_epoch, saved.get("window"))
-        return _loop(Run(setting, folder, checkpoints, clock, window), state, stop, began)
+        stack.enter_context(folder.opened(start_step))
+        _say_start(experiment, folder, checkpoints, state, saved, put_aside)
+        stack.enter_context(
+            report_nonfinite(workdir, config.seed, experiment.stream, experiment.clips, checkpoints, folder.log)
+        )
+        clock = TimeBudget(config.optim.max_minutes, checkpoints)
+        window = MetricAccumulator(experiment.system, experiment.stream.steps_per_epoch, saved.get("window"))
+        return _loop(Run(experiment, folder, checkpoints, clock, window), state, stop, start_time)
 
 
-def _read_initial(setting: Setting, workdir: Path) -> Initial | None:
+def _read_initial(experiment: Experiment, workdir: Path) -> Initial | None:
     """The networks that `config.init_from` names. A run that has a checkpoint doesn't read them again: they may be gone by then."""
-    source_state = bool(Checkpoints(workdir, read_only=True).steps())
-    return None if source_state else read_initial(setting.config, setting.system)
+    source_state = bool(CheckpointManager(workdir, read_only=True).all_steps())
+    return None if source_state else read_initial(experiment.config, experiment.system)
 
 
 def _say_start(
-    setting: Setting,
+    experiment: Experiment,
     folder: Workdir,
-    checkpoints: Checkpoints,
+    checkpoints: CheckpointManager,
     state: TrainState,
     saved: Mapping[str, Any],
     put_aside: list[str],
@@ -108,77 +122,79 @@ def _say_start(
     """Writes this start to run.json, and what there is to say about it to the log."""
     if not folder.leader:
         return
-    first = int(state.step)
-    started = {INITIAL: saved[INITIAL]} if first == 0 and INITIAL in saved else {}
-    folder.begin(record_of_start(setting, first, checkpoints, list(folder.changed)) | started, state.params)
-    folder.text(first, *opening(setting, state, first, checkpoints))
-    folder.text(first, *(f"changed since the last start: {what}" for what in folder.changed), *put_aside)
-    folder.text(first, *(sentences(saved[INITIAL]) if started else []))
+    start_step = int(state.step)
+    started = {INITIAL: saved[INITIAL]} if start_step == 0 and INITIAL in saved else {}
+    folder.begin(run_record(experiment, start_step, checkpoints, list(folder.changed)) | started, state.params)
+    folder.text(start_step, *startup_messages(experiment, state, start_step, checkpoints))
+    folder.text(start_step, *(f"changed since the last start: {what}" for what in folder.changed), *put_aside)
+    folder.text(start_step, *(messages(saved[INITIAL]) if started else []))
 
 
-def _loop(run: Run, state: TrainState, stop: Stop, began: float) -> TrainState:
+def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: float) -> TrainState:
     """The steps from `state` to the end of the config or of its time; returns the last state."""
-    setting, folder, checkpoints, clock, window = run
-    config, first = setting.config, int(state.step)
-    steps = first if clock.over() else setting.steps
-    step_function = make_step(
-        setting.system,
+    experiment, folder, checkpoints, clock, window = run
+    config, start_step = experiment.config, int(state.step)
+    steps = start_step if clock.exceeded() else experiment.num_steps
+    step_function = make_train_step(
+        experiment.system,
         config.seed,
-        setting.stream.steps_per_epoch,
-        setting.mesh,
+        experiment.stream.steps_per_epoch,
+        experiment.mesh,
         config.optim.grad_accum_steps,
         config.optim.ema,
     )
     with (
-        contextlib.closing(batches(setting, first)) as pairs,
+        contextlib.closing(batches(experiment, start_step)) as pairs,
         tqdm(
-            total=setting.steps,
-            initial=first,
+            total=experiment.num_steps,
+            initial=start_step,
             desc="train",
             unit="step",
             disable=None if folder.leader else True,
         ) as bar,
     ):
-        for step in range(first + 1, steps + 1):
+        for step in range(start_step + 1, steps + 1):
             try:
-                if step == first + 1:
-                    with FirstStep(began) as watched:
-                        state = jax.block_until_ready(one_step(step_function, state, setting.frozen, pairs, window))
-                    stop.armed()
-                    folder.text(step, watched.sentence())
+                if step == start_step + 1:
+                    with CompileTimer(start_time) as watched:
+                        state = jax.block_until_ready(
+                            train_step(step_function, state, experiment.frozen, pairs, window)
+                        )
+                    stop.mark_resumable()
+                    folder.text(step, watched.message())
                 else:
-                    state = one_step(step_function, state, setting.frozen, pairs, window)
+                    state = train_step(step_function, state, experiment.frozen, pairs, window)
             except UserError:  # the data failed before the step began: what was learned so far is whole
                 window.check(step - 1)
                 if jax.process_count() == 1:  # all write a checkpoint together, and others are still training
                     _save_at_once(run, state)
                 raise
             bar.update()
-            last = step == steps or (step % 10 == 0 and clock.over())
+            last = step == steps or (step % 10 == 0 and clock.exceeded())
             if step % config.train.log_every == 0 or last:
                 _write_figures(run, step)
             if folder.leader and (step % config.train.image_every == 0 or last or step == 1):
-                variables = local(state.averaged)
-                folder.pictures(step, held_out_pictures(setting.system, variables, setting.held_out, config.seed))
+                variables = local_replica(state.averaged)
+                folder.pictures(step, eval_images(experiment.system, variables, experiment.held_out, config.seed))
             if step % config.train.checkpoint_every == 0 or last:
                 _evaluate_and_save(run, state, step)
-                window.restart()
+                window.reset()
             if last:
                 break
-            if stop.asked(step):
+            if stop.should_stop(step):
                 window.check(step)
                 _save_at_once(run, state)
-                folder.text(step, stop.sentence(step))
-                stop.leave()
+                folder.text(step, stop.message(step))
+                stop.exit()
             if checkpoints.failed:
-                checkpoints.wait()
-        checkpoints.wait()
+                checkpoints.wait_until_finished()
+        checkpoints.wait_until_finished()
         folder.text(int(state.step), f"finished at step {int(state.step)} of {steps}")
     return state
 
 
-def one_step(
-    run: StepFunction, state: TrainState, frozen: PyTree, batches: Iterator[Pair], window: Window
+def train_step(
+    run: StepFunction, state: TrainState, frozen: PyTree, batches: Iterator[Pair], window: MetricAccumulator
 ) -> TrainState:
     """Takes the next batch and makes one step; the devices may still be busy with it on return.
 
@@ -187,7 +203,7 @@ def one_step(
     with jax.transfer_guard("disallow"):
         asked = time.perf_counter()
         source, driving = next(batches)
-        window.waited += time.perf_counter() - asked
+        window.data_wait_s += time.perf_counter() - asked
         state, metrics = run(state, frozen, source, driving)
         window.add(metrics)
     return state
@@ -195,13 +211,13 @@ def one_step(
 
 def _write_figures(run: Run, step: int) -> None:
     """Figures of the training steps, what was skipped of the data, and an alarm where something goes wrong."""
-    figures, faults = run.window.close(step), run.setting.stream.bad_records
+    figures, faults = run.window.flush(step), run.experiment.stream.bad_records
     if run.folder.leader:
         run.folder.scalars(step, {**figures, **faults.metrics()})
         run.folder.text(
             step,
             *faults.drain_messages(),
-            *(f"ALARM: {alarm}" for alarm in run.setting.system.collapse_warnings(figures)),
+            *(f"ALARM: {alarm}" for alarm in run.experiment.system.collapse_warnings(figures)),
         )
 
 
@@ -211,28 +227,32 @@ def _save_at_once(run: Run, state: TrainState) -> None:
     The figures of the steps since the last log line are kept, too: the next line will be that of a run which was not interrupted.
     """
     run.folder.sync()
-    info = run.setting.info | {"minutes": run.clock.minutes(), "window": run.window.unlogged()}
+    info = run.experiment.info | {"minutes": run.clock.minutes(), "window": run.window.pending()}
     run.checkpoints.save(state, info, float("inf"))  # nothing where the step was just saved
-    run.checkpoints.wait()
-    agreed(True)  # the first process verifies: nobody leaves, and thereby ends the others, before it is done
+    run.checkpoints.wait_until_finished()
+    broadcast_from_process_0(
+        True
+    )  # the first process verifies: nobody leaves, and thereby ends the others, before it is done
 
 
 def _evaluate_and_save(run: Run, state: TrainState, step: int) -> None:
     """Measures held-out clips, then saves; every process does both, since a checkpoint is written by all of them."""
-    setting, folder = run.setting, run.folder
-    settings = setting.config.train
+    experiment, folder = run.experiment, run.folder
+    settings = experiment.config.train
     measured = reconstruct(
-        setting.system,
-        local(state.averaged),
-        setting.held_out,
+        experiment.system,
+        local_replica(state.averaged),
+        experiment.held_out,
         clips=settings.num_eval_clips,
         frames=settings.eval_frames,
-        silhouettes=setting.silhouettes,
+        silhouettes=experiment.silhouettes,
     )
     if folder.leader:
-        probed, collapse_warnings = held_out_probe(setting.system, local(state.averaged), setting.held_out)
-        folder.scalars(step, held_out_figures(measured) | probed)
+        probed, collapse_warnings = held_out_probe(
+            experiment.system, local_replica(state.averaged), experiment.held_out
+        )
+        folder.scalars(step, eval_scalars(measured) | probed)
         folder.text(step, *(f"ALARM: {alarm}" for alarm in collapse_warnings))
         folder.sync()
     l1 = measured["l1"] if measured["l1"] is not None else float("inf")
-    run.checkpoints.save(state, setting.info | {"minutes": run.clock.minutes()}, l1)
+    run.checkpoints.save(state, experiment.info | {"minutes": run.clock.minutes()}, l1)

@@ -10,16 +10,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from maskanim_jax.checkpoints.manager import Checkpoints
-from maskanim_jax.distributed.sharding import agreed
+from maskanim_jax.checkpoints.manager import CheckpointManager
+from maskanim_jax.distributed.sharding import broadcast_from_process_0
 from maskanim_jax.systems.interface import System
 from maskanim_jax.training.step import FINITE
 
-IN_FLIGHT = 2
+MAX_INFLIGHT_STEPS = 2
 """Steps that the devices may be behind the loop: they never run dry, and waiting for data is seen as such."""
 
 
-class NotFinite(Exception):
+class NonFiniteStep(Exception):
     """A step that must not be kept: `figures` are its metrics, `names` those of them that are not finite."""
 
     def __init__(self, step: int, figures: dict[str, float]) -> None:
@@ -28,11 +28,11 @@ class NotFinite(Exception):
         self.names = [name for name, value in figures.items() if not math.isfinite(value)]
 
 
-class Clock:
+class TimeBudget:
     """How long the run has trained, in all its processes."""
 
-    def __init__(self, limit: float, checkpoints: Checkpoints) -> None:
-        step = checkpoints.last()
+    def __init__(self, limit: float, checkpoints: CheckpointManager) -> None:
+        step = checkpoints.latest_step()
         self._before = 0.0 if step is None else float(checkpoints.info(step)["minutes"])
         self._limit, self._since = limit or float("inf"), time.monotonic()
 
@@ -40,39 +40,39 @@ class Clock:
         """Minutes so far, those before the newest checkpoint included."""
         return self._before + (time.monotonic() - self._since) / 60
 
-    def over(self) -> bool:
+    def exceeded(self) -> bool:
         """Whether `config.optim.max_minutes` are used up, by the first process' clock: all must stop at the same step."""
-        return self._limit < float("inf") and agreed(self.minutes() >= self._limit)
+        return self._limit < float("inf") and broadcast_from_process_0(self.minutes() >= self._limit)
 
 
-class Window:
+class MetricAccumulator:
     """The metrics since the last log line, left on the devices until they are asked for.
 
-    `before`: what `unlogged` returned when the run was stopped between two lines; the first line is about those steps, too.
+    `before`: what `pending` returned when the run was stopped between two lines; the first line is about those steps, too.
     """
 
     def __init__(
         self, system: System, steps_per_epoch: int, before: Mapping[str, Sequence[float]] | None = None
     ) -> None:
         self._system, self._steps_per_epoch = system, steps_per_epoch
-        self.restart()
+        self.reset()
         for name, values in (before or {}).items():
             self._before[name] = [np.float32(value) for value in values]
 
-    def restart(self) -> None:
+    def reset(self) -> None:
         """Begins to count time and steps anew."""
         self._before: dict[str, list[np.float32]] = {}
         self._metrics: list[dict[str, jax.Array]] = []
-        self.waited, self._since = 0.0, time.perf_counter()
+        self.data_wait_s, self._since = 0.0, time.perf_counter()
 
     def add(self, metrics: dict[str, jax.Array]) -> None:
         """The metrics of one more step; returns when all but the last steps are done on the devices."""
         self._metrics.append(metrics)
-        if len(self._metrics) > IN_FLIGHT:
-            jax.block_until_ready(self._metrics[-1 - IN_FLIGHT])
+        if len(self._metrics) > MAX_INFLIGHT_STEPS:
+            jax.block_until_ready(self._metrics[-1 - MAX_INFLIGHT_STEPS])
 
     def check(self, step: int) -> None:
-        """Raises NotFinite for the first bad step of the window, whose last step is `step`."""
+        """Raises NonFiniteStep for the first bad step of the window, whose last step is `step`."""
         _check(jax.device_get(self._metrics), step)
 
     def _values(self, fetched: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -83,15 +83,15 @@ class Window:
             if name != FINITE
         }
 
-    def unlogged(self) -> dict[str, list[float]]:
+    def pending(self) -> dict[str, list[float]]:
         """Each metric (float32) of each step since the last log line, for a checkpoint between two lines."""
         values = self._values(jax.device_get(self._metrics))
         return {name: [float(value) for value in each] for name, each in values.items()}
 
-    def close(self, step: int) -> dict[str, float]:
+    def flush(self, step: int) -> dict[str, float]:
         """Means over the window, the learning rates, and how fast it went; then begins anew. The one fetch from the devices.
 
-        Raises NotFinite for the first bad step: nothing is saved before the window that leads to it was closed.
+        Raises NonFiniteStep for the first bad step: nothing is saved before the window that leads to it was closed.
         """
         fetched = jax.device_get(self._metrics)
         spent = time.perf_counter() - self._since
@@ -102,13 +102,13 @@ class Window:
         figures |= {
             "epoch": step / self._steps_per_epoch,
             "steps_per_second": len(fetched) / spent,
-            "data_wait_share": self.waited / spent,
+            "data_wait_share": self.data_wait_s / spent,
         }
-        self.restart()
+        self.reset()
         return figures
 
 
 def _check(fetched: Sequence[Mapping[str, Any]], last: int) -> None:
     for step, metrics in enumerate(fetched, last - len(fetched) + 1):
         if not metrics[FINITE]:
-            raise NotFinite(step, {name: float(value) for name, value in metrics.items() if name != FINITE})
+            raise NonFiniteStep(step, {name: float(value) for name, value in metrics.items() if name != FINITE})

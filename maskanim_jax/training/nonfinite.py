@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.errors import UserError
-from maskanim_jax.training.metric_window import NotFinite
+from maskanim_jax.training.metric_window import NonFiniteStep
 from maskanim_jax.utils.atomic_files import atomic_write
-from maskanim_jax.workdir.logs import RunLog
+from maskanim_jax.workdir.logs import MetricWriter
 
 SHOWN = 4
 """Clips named in the sentence; the file names all."""
@@ -53,18 +53,23 @@ def finite_or_word(value: float) -> float | str:
 
 
 @contextlib.contextmanager
-def explained(
-    workdir: Path, seed: int, stream: PairStream, clips: Sequence[str], checkpoints: Checkpoints, log: RunLog | None
+def report_nonfinite(
+    workdir: Path,
+    seed: int,
+    stream: PairStream,
+    clips: Sequence[str],
+    checkpoints: CheckpointManager,
+    log: MetricWriter | None,
 ) -> Iterator[None]:
-    """Turns NotFinite into a UserError that names step, losses, networks, clips and the command that makes the step again.
+    """Turns NonFiniteStep into a UserError that names step, losses, networks, clips and the command that makes the step again.
 
     The process with the log writes `not_finite_STEP.json` beside it, with every clip of its part of the batch.
     """
     try:
         yield
-    except NotFinite as error:
-        checkpoints.wait()
-        good = [step for step in checkpoints.steps() if step < error.step]
+    except NonFiniteStep as error:
+        checkpoints.wait_until_finished()
+        good = [step for step in checkpoints.all_steps() if step < error.step]
         pairs = pairs_of_step(stream, clips, error.step)
         command = f"python -m maskanim_jax.main --workdir={shlex.quote(str(workdir))} --mode=replay --step={error.step}"
         if log is not None:
@@ -82,10 +87,10 @@ def explained(
         names = list(dict.fromkeys(pair["clip"] for pair in pairs))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
         left = f"the checkpoint of step {good[-1]} is as it was" if good else "there is no checkpoint yet"
-        sentence = (
+        message = (
             f"{workdir}: step {error.step} is not finite ({words(error.figures)}), so nothing of it was saved and {left}; "
             f"seed {seed}, clips {', '.join(names[:SHOWN])}{more}; look at that step with `{command}`"
         )
         if log is not None:
-            log.text(error.step, sentence)
-        raise UserError(sentence) from error
+            log.text(error.step, message)
+        raise UserError(message) from error

@@ -20,7 +20,7 @@ INTERRUPTED = 130
 _STATUS = {signal.SIGTERM: RESTART, signal.SIGINT: INTERRUPTED}
 
 
-class Stop:
+class PreemptionHandler:
     """Whether somebody asked this training, or another process of it, to end. Use it with `with`; in another thread than the main one it
     does nothing, since Python takes signals there only.
 
@@ -33,7 +33,7 @@ class Stop:
         self._before: dict[signal.Signals, Any] = {}
         self._distributed = False
 
-    def __enter__(self) -> Stop:
+    def __enter__(self) -> PreemptionHandler:
         if threading.current_thread() is not threading.main_thread():
             return self
         self._distributed = _preemption_service()
@@ -72,11 +72,11 @@ class Stop:
                     sys.stderr.flush()
                     os._exit(status)
 
-    def armed(self) -> None:
+    def mark_resumable(self) -> None:
         """From now on there is something to save."""
         self._nothing_to_save = False
 
-    def asked(self, step: int) -> bool:
+    def should_stop(self, step: int) -> bool:
         """Whether to stop after this step; all processes must ask at every step, and all get the same answer."""
         if self._distributed:
             from jax.experimental import multihost_utils
@@ -87,12 +87,12 @@ class Stop:
             return reached
         return self._number is not None
 
-    def sentence(self, step: int) -> str:
+    def message(self, step: int) -> str:
         """For the log."""
         name = self._number.name if self._number is not None else "SIGTERM to one of the processes"
         return f"stopped by {name} after step {step}, which is saved: the same command goes on from there"
 
-    def leave(self) -> NoReturn:
+    def exit(self) -> NoReturn:
         """Ends the command: SystemExit(75), or KeyboardInterrupt."""
         if self._number is signal.SIGINT:
             raise KeyboardInterrupt

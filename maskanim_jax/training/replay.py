@@ -21,13 +21,13 @@ from tqdm import tqdm
 
 from maskanim_jax.buckets.local_paths import in_working_copy
 from maskanim_jax.checkpoints.loading import FOLDER
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import PyTree
 from maskanim_jax.systems.train_state import TrainState
-from maskanim_jax.training.experiment import Setting, batches, fresh, set_up, start
+from maskanim_jax.training.experiment import Experiment, batches, build_experiment, init_state, restore_or_init
 from maskanim_jax.training.nonfinite import finite_or_word, pairs_of_step, record_path, words
-from maskanim_jax.training.step import FINITE, make_step
+from maskanim_jax.training.step import FINITE, make_train_step
 from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.strips import grid, strip
 from maskanim_jax.workdir.config import check_config_unchanged, diff_config
@@ -50,31 +50,31 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
     if not (workdir / FOLDER).is_dir():
         raise UserError(f"{workdir} has no {FOLDER} to replay from: give the --workdir of a training")
     check_config_unchanged(workdir, diff_config(workdir, config)[0])
-    setting = set_up(config)
-    if step > setting.steps:
+    experiment = build_experiment(config)
+    if step > experiment.num_steps:
         raise UserError(
-            f"--step={step} is none of {workdir}, whose config ends at step {setting.steps}: give an earlier one"
+            f"--step={step} is none of {workdir}, whose config ends at step {experiment.num_steps}: give an earlier one"
         )
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
         starts = read_starts(workdir)
-        checkpoint = max((saved for saved in checkpoints.steps() if saved < step), default=None)
+        checkpoint = max((saved for saved in checkpoints.all_steps() if saved < step), default=None)
         if checkpoint is None and starts and starts[0].get("from_checkpoint"):
             raise UserError(f"{workdir} has no checkpoint before step {step} any more: restore one to replay from")
-        state = fresh(setting) if checkpoint is None else start(setting, checkpoints, checkpoint)
-    first = int(state.step)
-    run = make_step(
-        setting.system,
+        state = init_state(experiment) if checkpoint is None else restore_or_init(experiment, checkpoints, checkpoint)
+    start_step = int(state.step)
+    run = make_train_step(
+        experiment.system,
         config.seed,
-        setting.stream.steps_per_epoch,
-        setting.mesh,
+        experiment.stream.steps_per_epoch,
+        experiment.mesh,
         config.optim.grad_accum_steps,
         config.optim.ema,
     )
-    with contextlib.closing(batches(setting, first)) as pairs:
-        for _ in tqdm(range(first + 1, step + 1), desc="replay", unit="step"):
+    with contextlib.closing(batches(experiment, start_step)) as pairs:
+        for _ in tqdm(range(start_step + 1, step + 1), desc="replay", unit="step"):
             source, driving = next(pairs)
             before = jax.tree.map(np.array, state)  # the step gives its memory away
-            state, metrics = run(state, setting.frozen, source, driving)
+            state, metrics = run(state, experiment.frozen, source, driving)
             figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not figures[FINITE]:
                 break
@@ -82,14 +82,14 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
     report = {
         "step": now,
         "finite": finite,
-        "replayed_from": first,
+        "replayed_from": start_step,
         "seed": config.seed,
         "figures": {name: finite_or_word(value) for name, value in figures.items()},
         "networks": networks(before, jax.device_get(state), figures),
-        "pairs": pairs_of_step(setting.stream, setting.clips, now),
+        "pairs": pairs_of_step(experiment.stream, experiment.clips, now),
     }
     folder = workdir / REPLAY / str(now)
-    _write(folder, report, setting, before, jax.device_get((source, driving)))
+    _write(folder, report, experiment, before, jax.device_get((source, driving)))
     return _table(report, figures, _recorded(workdir, now), folder)
 
 
@@ -117,17 +117,17 @@ def _bad(tree: PyTree) -> int:
 
 
 def _write(
-    folder: Path, report: Mapping[str, Any], setting: Setting, before: TrainState, pairs: tuple[Any, Any]
+    folder: Path, report: Mapping[str, Any], experiment: Experiment, before: TrainState, pairs: tuple[Any, Any]
 ) -> None:
     """Figures, the batch's frames as they are in the data, and the pictures that the networks made of them before the step."""
     source, driving = (np.asarray(frames)[:SHOWN_PAIRS] for frames in pairs)
     frames = (jnp.asarray(raw, jnp.float32) / 255.0 for raw in (source, driving))
-    order = setting.system.output_names
+    order = experiment.system.output_names
     made = jax.device_get(
-        jax.jit(setting.system.outputs)(before.variables, *frames, jax.random.key(setting.config.seed))
+        jax.jit(experiment.system.outputs)(before.variables, *frames, jax.random.key(experiment.config.seed))
     )
     shown = {name: np.nan_to_num(np.asarray(made[name], np.float32), posinf=1.0, neginf=0.0) for name in order}
-    size = max(96, setting.system.frame_size)
+    size = max(96, experiment.system.frame_size)
     rows = [strip({name: shown[name][i] for name in order}, order, size, captions=i == 0) for i in range(len(source))]
     try:
         folder.mkdir(parents=True, exist_ok=True)

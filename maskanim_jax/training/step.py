@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from maskanim_jax.distributed.sharding import in_parts, replicated, split
+from maskanim_jax.distributed.sharding import batch_sharding, replicated_sharding, to_microbatches
 from maskanim_jax.systems.averaging import moved
 from maskanim_jax.systems.interface import Gradients, PyTree, System, Variables
 from maskanim_jax.systems.train_state import TrainState
@@ -18,7 +18,7 @@ FINITE = "finite"
 """The metric that says whether a step may be kept."""
 
 
-def health(found: Gradients) -> dict[str, jax.Array]:
+def finite_check(found: Gradients) -> dict[str, jax.Array]:
     """`gradient_norm_NETWORK` of each network, float32, and `finite`: bool, whether losses, gradients and new statistics all are.
 
     A gradient whose norm overflows counts as not finite: Adam's second moments would overflow, too.
@@ -35,7 +35,7 @@ def health(found: Gradients) -> dict[str, jax.Array]:
 StepFunction = Callable[[TrainState, PyTree, jax.Array, jax.Array], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def make_step(
+def make_train_step(
     system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1, ema: float = 0.0
 ) -> StepFunction:
     """One jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics), `health` among them.
@@ -62,7 +62,7 @@ def make_step(
             found = of_part(Variables(state.params, stats), source, driving, jax.random.fold_in(key, number))
             return (jax.tree.map(jnp.add, summed, found.grads), found.stats), found.metrics
 
-        parts = jnp.arange(accumulate), *(in_parts(mesh, frames, accumulate) for frames in (source, driving))
+        parts = jnp.arange(accumulate), *(to_microbatches(mesh, frames, accumulate) for frames in (source, driving))
         zeros = jax.tree.map(jnp.zeros_like, state.params)
         # Within a loop XLA's convs on a CPU are many times slower: there the parts are written out.
         unroll = mesh.devices.flat[0].platform == "cpu"
@@ -83,7 +83,7 @@ def make_step(
         if averages is not None:
             with jax.named_scope("ema"):
                 averages = moved(averages, Variables(params, found.stats), state.step, ema)
-        return TrainState(state.step + 1, params, found.stats, opt_state, averages), found.metrics | health(found)
+        return TrainState(state.step + 1, params, found.stats, opt_state, averages), found.metrics | finite_check(found)
 
-    same, batch = replicated(mesh), split(mesh)
+    same, batch = replicated_sharding(mesh), batch_sharding(mesh)
     return jax.jit(step, in_shardings=(same, same, batch, batch), out_shardings=(same, same), donate_argnums=0)

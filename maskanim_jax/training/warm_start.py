@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.run import LoadedRun
-from maskanim_jax.distributed.sharding import everywhere, replicated
+from maskanim_jax.distributed.sharding import replicate, replicated_sharding
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import SCHEDULED, System, Variables
 from maskanim_jax.systems.train_state import TrainState, with_averages
@@ -87,18 +87,20 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
 
 def started_from(initial: Initial, state: TrainState, system: System, steps_per_epoch: int, mesh: Mesh) -> TrainState:
     """The fresh `state` with the tensors that were read, an optimiser that knows nothing of before, and averages that begin there."""
-    taken = everywhere(mesh, initial.tensors)
+    taken = replicate(mesh, initial.tensors)
     leaves, structure = jax.tree_util.tree_flatten_with_path(state.variables)
     variables: Variables = jax.tree_util.tree_unflatten(
         structure, [taken.get(_name(where), leaf) for where, leaf in leaves]
     )
-    optimizer = jax.jit(system.optimizer(steps_per_epoch).init, out_shardings=replicated(mesh))(variables.params)
+    optimizer = jax.jit(system.optimizer(steps_per_epoch).init, out_shardings=replicated_sharding(mesh))(
+        variables.params
+    )
     averaged = state.ema is not None
     state = state._replace(params=variables.params, stats=variables.stats, opt_state=optimizer, ema=None)
     return with_averages(state, float(averaged), mesh)
 
 
-def sentences(record: Mapping[str, Any]) -> list[str]:
+def messages(record: Mapping[str, Any]) -> list[str]:
     """What the log says of a record."""
     lines = [
         f"starts from {record['path']}, step {record['step']}: {record['taken']} tensors taken, {len(record['fresh'])} fresh, "

@@ -1,1 +1,1 @@
-"""How are files written whole, hashed and cached?"""
+"""How are files written atomically, hashed and cached?"""

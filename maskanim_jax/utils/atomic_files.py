@@ -1,4 +1,4 @@
-"""How is a file written so that it is whole or as it was before, and what is its hash?"""
+"""How is a file written atomically, and what is its hash?"""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from maskanim_jax.utils.paths import hidden_beside
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to: it takes `path`'s place when the block ends well, and is removed when not. Raises OSError."""
-    # Not a process' number: on a disk that machines share two of them may have the same.
+    """Yields a temporary path beside `path`.
+
+    It replaces `path` when the block succeeds and is removed when it raises. Raises OSError.
+    """
+    # Not the process id: two machines that share a disk may have the same one.
     temporary = hidden_beside(path, uuid.uuid4().hex[:12])
     try:
         yield temporary

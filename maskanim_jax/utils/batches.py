@@ -1,4 +1,4 @@
-"""How is a stream cut into batches of one size, so that one compilation serves every length?"""
+"""How is a stream split into batches of a fixed size, so that one compilation serves every length?"""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 
 def padded_batches(items: Iterable[np.ndarray], size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Stacks of `size` arrays, each with the number of those that count: the last stack is filled with copies of its last array.
+    """Yields (stack of `size` arrays, number of valid ones); the last stack is padded with its last
+    array.
 
-    `items` are arrays of one shape; at most `size` of them are read ahead.
+    `items` are arrays of one shape. At most `size` of them are read ahead.
     """
     rest = iter(items)
     while chunk := list(itertools.islice(rest, size)):

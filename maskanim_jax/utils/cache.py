@@ -1,4 +1,4 @@
-"""Where is what was downloaded or compiled kept on this machine?"""
+"""Where is the cache for downloaded and compiled files?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are the files of a folder still what was written? `SHA256SUMS` in it says so, in the format of `sha256sum --check`."""
+"""How is a folder checked for damage? With `SHA256SUMS` in it, the format of `sha256sum --check`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
-class Damaged(UserError):
-    """A file is missing, has another size or other bits; the sentence names it and has no mend yet."""
+class CorruptFileError(UserError):
+    """A file is missing or corrupt. The message names it; the caller adds what to do."""
 
 
 def write_sums(folder: Path) -> None:
-    """Hashes every file under `folder` into its `SHA256SUMS`; returns when files, names and sums are on the disk. Raises OSError.
+    """Writes the hash of every file under `folder` to its `SHA256SUMS` and syncs all of it to the
+    disk.
 
-    The cached copies are given back: who reads the files next reads what the disk has.
+    The page cache of the files is dropped, so that the next read sees what is on the disk. Raises
+    OSError.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
     lines = [f"{_digest(path, settle=True)}  {path.relative_to(folder).as_posix()}\n" for path in files]
@@ -33,29 +35,30 @@ def write_sums(folder: Path) -> None:
 
 
 def check_sums(folder: Path, only: str | None = None) -> bool:
-    """Compares the files (or the one named `only`, relative to `folder`) with `SHA256SUMS`; False when there is no such file.
+    """Compares the files (or only `only`, relative to `folder`) with `SHA256SUMS`.
 
-    Raises Damaged for the first that differs. Files that the list lacks are not looked at.
+    Returns False when there is no `SHA256SUMS`. Raises Damaged for the first file that differs.
+    Files that are not listed are ignored.
     """
     try:
         text = (folder / SUMS).read_bytes().decode()
     except FileNotFoundError:
         return False
     except (OSError, UnicodeDecodeError) as error:
-        raise Damaged(f"{folder / SUMS} can't be read ({error})") from error
+        raise CorruptFileError(f"{folder / SUMS} can't be read ({error})") from error
     matches = [_LINE.fullmatch(line) for line in text.splitlines()]
     listed = {match[2]: match[1] for match in matches if match}
     if not listed or None in matches or not text.endswith("\n") or (only is not None and only not in listed):
-        raise Damaged(f"{folder / SUMS} is not the list of checksums that was written")
+        raise CorruptFileError(f"{folder / SUMS} is not the list of checksums that was written")
     for name in listed if only is None else [only]:
         path = folder / name
         try:
             if not path.is_file():
-                raise Damaged(f"{path} is missing")
+                raise CorruptFileError(f"{path} is missing")
             if _digest(path) != listed[name]:
-                raise Damaged(f"{path} is not what was saved (its SHA-256 differs)")
+                raise CorruptFileError(f"{path} is not what was saved (its SHA-256 differs)")
         except OSError as error:
-            raise Damaged(f"{path} can't be read ({error.strerror})") from error
+            raise CorruptFileError(f"{path} can't be read ({error.strerror})") from error
     return True
 
 
@@ -69,7 +72,7 @@ def listed_sums(folder: Path) -> dict[str, str]:
 
 
 def sync(path: Path) -> None:
-    """Returns when a file, or a folder's list of names, is on the disk. Raises OSError."""
+    """Syncs a file, or the entries of a folder, to the disk. Raises OSError."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
@@ -78,7 +81,7 @@ def sync(path: Path) -> None:
 
 
 def _digest(path: Path, settle: bool = False) -> str:
-    """SHA-256 of a file; `settle` writes it through to the disk first and drops it from the cache."""
+    """SHA-256 of a file; `settle` first syncs it to the disk and then drops it from the page cache."""
     with path.open("rb") as file:
         if settle:
             os.fsync(file.fileno())

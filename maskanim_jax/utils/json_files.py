@@ -1,4 +1,4 @@
-"""How is JSON read that may come from a stranger? Like `json.loads`, but whatever can't be meant is one kind of error."""
+"""How is untrusted JSON read? Like `json.loads`, but every defect raises ValueError."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from maskanim_jax.errors import check_size
 
 MAX_BYTES = 64 << 20
-_LONGEST_NUMBER = 18  # digits of a whole number; longer ones don't fit a float or a file's position
+_LONGEST_NUMBER = 18  # digits of an integer; longer ones exceed any file offset
 
 
 def loads(text: str | bytes, constant: Callable[[str], Any] = float) -> Any:
-    """The value of a JSON text. Raises ValueError for what is none, is nested too deeply or has endless whole numbers.
+    """Parses JSON. Raises ValueError for invalid, too deeply nested text and for overlong integers.
 
-    `constant` is called with NaN, Infinity or -Infinity, which Python's JSON has and others' hasn't.
+    `constant` is called with "NaN", "Infinity" or "-Infinity", which Python's parser accepts.
     """
     try:
         return json.loads(text, parse_int=_whole, parse_constant=constant)
@@ -25,14 +25,16 @@ def loads(text: str | bytes, constant: Callable[[str], Any] = float) -> Any:
 
 
 def read(path: Path, max_bytes: int = MAX_BYTES) -> Any:
-    """`loads` of a file in UTF-8 of at most `most` bytes. Raises OSError, ValueError, and UserError for a device or a larger file."""
+    """`loads` of a UTF-8 file. Raises OSError, ValueError, and UserError for a device or a larger
+    file.
+    """
     check_size(path, max_bytes)
     return loads(path.read_text(encoding="utf-8"))
 
 
 def refuse_constant(word: str) -> None:
     """For `constant`: raises ValueError."""
-    raise ValueError(f"it says {word}, which is no number of JSON")
+    raise ValueError(f"it contains {word}, which is not valid JSON")
 
 
 def _whole(digits: str) -> int:

@@ -1,4 +1,6 @@
-"""How does a process come by its memory, and what does it keep that nobody uses any more?"""
+"""How is the host memory of a process tuned? Huge pages for the allocator, and trimming after
+compilation.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +14,21 @@ HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 def reexec_with_huge_pages() -> None:
-    """For the start of a command on Linux: begins it again with `GLIBC_TUNABLES`, which glibc reads once, unless that is set already.
+    """Re-executes the process with `GLIBC_TUNABLES` for huge pages, unless it is set; Linux only.
 
-    Each step's temporaries are asked of the system and given back. In pages of 4 kB that took a sixth of a training step on a CPU
+    glibc reads the variable only at startup. Each step's temporaries are allocated from the system
+    and freed again; with pages of 4 kB that took a sixth of a training step on a CPU
     (docs/performance.md). A C library without this tunable ignores it.
     """
     if sys.platform == "linux" and TUNABLES not in os.environ:
         os.environ[TUNABLES] = HUGE_PAGES
         with contextlib.suppress(OSError):
-            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # the same process: signals and status stay
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # same process id, signals and exit status
 
 
 def trim_host_memory() -> None:
-    """After compiling: glibc keeps hundreds of megabytes that the compiler gave back; where there is no glibc nothing happens."""
+    """Returns freed memory to the system: after compilation glibc keeps hundreds of megabytes.
+    No-op without glibc.
+    """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,6 +1,6 @@
-"""Which path does a user mean? `~` is the home folder wherever a path is taken, and an address such as s3://... is refused at once.
+"""How are paths given by a user read? `~` is the home folder, and unsupported addresses are refused.
 
-This is the only place that knows which addresses can be opened.
+No other module decides which addresses can be opened.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ _HINTS = {
     "http": "download it and give the file",
     "https": "download it and give the file",
     "ftp": "download it and give the file",
-    "file": "leave out 'file://'",
+    "file": "omit 'file://'",
 }
 _BUCKET = re.compile(r"gs:/+[^/]")
 IN_BUCKETS = ("workdir", "config.data.shards", "config.init_from")
 """Flags of the main command that may be in Google Cloud Storage."""
-_NAME_BYTES = 120  # of a name that others are made of: file systems allow 255 together
+_NAME_BYTES = 120  # of the original name; file systems allow 255 in all
 
 
 def user_path(given: str | os.PathLike[str]) -> Path:
-    """What the user means by `given`, with `~` as the home folder. Raises UserError for an address instead of a path."""
+    """`given` as a path, with `~` expanded. Raises UserError for an address."""
     return Path(user_text(given))
 
 
 def user_text(given: str | os.PathLike[str]) -> str:
-    """Like `user_path`, but a text in which a slash at the end is kept."""
+    """Like `user_path`, but returns text and keeps a trailing slash."""
     text = os.fspath(given)
     if scheme := _ADDRESS.match(text) or _COLLAPSED.match(text):
         hint = _HINTS.get(scheme[1].lower(), "copy the files to this machine and give their path")
@@ -44,7 +44,9 @@ def user_text(given: str | os.PathLike[str]) -> str:
 
 
 def path_or_bucket(given: str | os.PathLike[str]) -> Path:
-    """Like `user_path`, but an address in Google Cloud Storage passes, for those that can open one (see `buckets`)."""
+    """Like `user_path`, but an address in Google Cloud Storage passes, for those that can open one
+    (see `buckets`).
+    """
     return Path(text_or_bucket(given))
 
 
@@ -55,9 +57,11 @@ def text_or_bucket(given: str | os.PathLike[str]) -> str:
 
 
 def expand_flags(argv: list[str], names: Sequence[str], sections: Sequence[str]) -> None:
-    """`user_text` for the values of the flags `names` in `argv`, in place, as --name=VALUE and --name VALUE.
+    """`user_text` for the values of the flags `names` in `argv`, in place, as --name=VALUE and
+    --name VALUE.
 
-    `sections` are the prefixes of flags (such as "config.") of which only those with a `~` or an address are paths.
+    `sections` are the prefixes of flags (such as "config.") of which only those with a `~` or an
+    address are paths.
     """
     for at, argument in enumerate(argv):
         name, given, value = argument.partition("=")
@@ -75,6 +79,6 @@ def expand_flags(argv: list[str], names: Sequence[str], sections: Sequence[str])
 
 
 def hidden_beside(path: Path, tag: str) -> Path:
-    """A hidden name in the folder of `path` for work in progress, short enough whatever the length of its name: `.NAME.TAG.part`."""
+    """A hidden path beside `path` for work in progress, `.NAME.TAG.part`, truncated to a valid length."""
     name = os.fsencode(path.name)[:_NAME_BYTES].decode("utf-8", "ignore")
     return path.absolute().with_name(f".{name}.{tag}.part")

@@ -1,4 +1,4 @@
-"""How does a page get its content? The templates of `maskanim_jax/templates`, with everything escaped that they are given."""
+"""How are HTML pages rendered? With the templates of `maskanim_jax/templates` and autoescaping."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def rendered(template: str, content: dict[str, Any], **filters: Callable[..., str]) -> str:
-    """The text of a template with its content; `filters` are functions that it may call on values, by name."""
+    """Renders a template with `content`; `filters` are functions that it may call by name."""
     import jinja2
 
     environment = jinja2.Environment(

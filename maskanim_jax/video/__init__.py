@@ -1,1 +1,1 @@
-"""How do frames come in and go out?"""
+"""How are videos and images read and written?"""

@@ -1,7 +1,8 @@
-"""How does a picture that moves (gif, animated PNG, WebP or AVIF) become frames?
+"""How are animated images (gif, animated PNG, WebP, AVIF) read?
 
-Pillow draws them, one at a time. How many there are and how long each is shown is read beforehand from the file's own list of frames, which
-draws nothing: a small file can state a hundred thousand frames, each the size of a poster.
+Pillow decodes one frame at a time. The number of frames and their durations are read beforehand
+from the file's frame list, without decoding: a small file can declare a hundred thousand large
+frames.
 """
 
 from __future__ import annotations
@@ -27,16 +28,16 @@ _PNG, _RIFF = b"\x89PNG\r\n\x1a\n", b"RIFF"
 
 
 class Moving(NamedTuple):
-    """How many frames, and when each is shown."""
+    """Number of frames and their timestamps."""
 
     frames: int
     timing: Timing
 
 
 def moving(path: Path, kind: str = "image") -> Moving | None:
-    """The frames of a gif, an animated PNG, WebP or AVIF; None for a picture that stands still.
+    """Frame list of an animated gif, PNG, WebP or AVIF; None for a still image.
 
-    Raises UserError for what is no whole `kind` (image, gif) or too large to be safe.
+    Raises UserError for an incomplete `kind` (image, gif), or one that is too large to be safe.
     """
     with readable(path, kind):
         with path.open("rb") as file:
@@ -68,9 +69,11 @@ def moving(path: Path, kind: str = "image") -> Moving | None:
 
 
 def read_moving(path: Path, count: int, kind: str = "image") -> Iterator[np.ndarray]:
-    """(H, W, 3) uint8 RGB of each frame; raises UserError when one of `count` can't be drawn."""
+    """Yields each frame as (H, W, 3) uint8 RGB. Raises UserError when one of `count` cannot be
+    decoded.
+    """
     with readable(path, kind), Image.open(path) as image:
-        first = 1 if image.info.get("default_image") else 0  # a picture for programs that know no animation
+        first = 1 if image.info.get("default_image") else 0  # a still image for programs without animation support
         for index in range(first, first + count):
             image.seek(index)
             yield to_rgb(ImageOps.exif_transpose(image))

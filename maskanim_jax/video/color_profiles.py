@@ -1,4 +1,4 @@
-"""How do colours with an ICC profile, as phones and printers write them, become sRGB?"""
+"""How are images with an ICC profile converted to sRGB?"""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from PIL import Image, ImageCms
 
 _MODE_OF = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 _SUITS = {"RGB": {"RGB", "RGBA", "RGBX", "P", "PA", "L", "LA"}, "GRAY": {"L", "LA", "1"}, "CMYK": {"CMYK"}}
-"""Which modes of Pillow a profile of each colour space may belong to; grey files often carry an RGB profile."""
+"""Which modes of Pillow a profile of each colour space may belong to; grey files often carry an RGB
+profile.
+"""
 
 
 def to_srgb(image: Image.Image) -> Image.Image:
-    """The image in sRGB by the profile embedded in it, with its transparency kept.
+    """Converts the image to sRGB with its embedded profile; keeps transparency.
 
-    An image without a profile, and one whose profile is broken or belongs to other colours, is returned as it is.
+    An image without a profile, or with a broken or mismatched one, is returned unchanged.
     """
     profile = image.info.get("icc_profile")
     if not isinstance(profile, bytes) or not profile:
@@ -40,7 +42,9 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
-    """The profile's colour space and what takes it to sRGB; None if it is broken, unknown or changes nothing."""
+    """The profile's colour space and what takes it to sRGB; None if it is broken, unknown or
+    changes nothing.
+    """
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         space = opened.profile.xcolor_space.strip()
@@ -55,7 +59,7 @@ def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
 
 
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
-    """Whether a profile is sRGB itself, but for rounding: its pictures stay as they are, bit for bit."""
+    """Whether a profile is sRGB up to rounding; such images stay unchanged, bit for bit."""
     levels = np.linspace(0, 255, 9).round().astype(np.uint8)
     if mode == "L":
         colours = Image.fromarray(levels[None])

@@ -1,6 +1,6 @@
-"""How are frames encoded as video? H.264 in mp4 or mov, each frame with its own time, the sound beside it.
+"""How are frames encoded as video? As H.264 in mp4 or mov, with exact timestamps and sound.
 
-FFmpeg does it, frame by frame, in bounded memory.
+FFmpeg encodes frame by frame, in bounded memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 from maskanim_jax.video.sound import Sound
 from maskanim_jax.video.timing import FINEST_BASE, Timing
 
-CRF = "17"  # x264's constant quality; no loss that the eye sees
+CRF = "17"  # x264's constant quality; visually lossless
 BT601 = 6  # AVCOL_SPC_SMPTE170M: what players assume for small frames, stated all the same
 LIMITED_RANGE = 1
 
@@ -24,8 +24,8 @@ LIMITED_RANGE = 1
 class H264Sink:
     """H.264 in yuv420p; an odd side is made even by repeating its last row or column.
 
-    Frames of a variable rate are written without B-frames: then the container holds the duration of each frame, the last one's too.
-    `cut`: the sound ends with the picture, not with its own file.
+    Frames of a variable rate are written without B-frames: then the container holds the duration of
+    each frame, the last one's too. `cut`: the sound ends with the picture, not with its own file.
     """
 
     note = ""
@@ -92,7 +92,7 @@ class H264Sink:
         return self.lead + self.timing.seconds(tick)
 
     def _mux(self, packets: list[av.Packet]) -> None:
-        """Keeps the last packet back: how long the last frame is shown is known at the end."""
+        """Holds back the last packet, since the last frame's duration is only known at the end."""
         self.waiting += packets
         self.output.mux(self.waiting[:-1])
         self.waiting = self.waiting[-1:]

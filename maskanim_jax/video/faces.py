@@ -1,4 +1,6 @@
-"""Where in a frame are faces? dlib's detector of frontal faces, which needs no further file; dlib is an optional package."""
+"""How are faces detected? With dlib's frontal face detector, which needs no model file; dlib is
+optional.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import numpy as np
 
 
 def is_installed() -> bool:
-    """Whether dlib is there."""
+    """Whether dlib is installed."""
     return find_spec("dlib") is not None
 
 
@@ -22,6 +24,8 @@ class FaceFinder:
         self._detector = dlib.get_frontal_face_detector()
 
     def faces(self, frame: np.ndarray, doublings: int = 0) -> list[tuple[float, Any]]:
-        """(score, dlib's rectangle) of each face in a (H, W, 3) uint8 frame, enlarged to twice its size `doublings` times."""
+        """(score, dlib's rectangle) of each face in a (H, W, 3) uint8 frame, enlarged to twice its
+        size `doublings` times.
+        """
         found, scores, _ = self._detector.run(np.ascontiguousarray(frame), doublings, 0.0)
         return list(zip(scores, found, strict=True))

@@ -23,7 +23,9 @@ _TICK = Fraction(1, 100)
 
 
 class GifSink:
-    """GIF that lasts as long as its frames: of a driving video faster than 50 frames a second some are left out."""
+    """Writes a GIF with the duration of its frames; above 50 frames per second some frames are
+    dropped.
+    """
 
     def __init__(self, path: Path, timing: Timing, comment: str = "") -> None:
         self.path, self.timing, self.comment = path, timing, comment
@@ -65,10 +67,10 @@ class GifSink:
 
     @property
     def note(self) -> str:
-        """What is different from the frames that were given, as half a sentence."""
+        """How the result differs from the given frames, as a clause."""
         if not self.left_out:
             return ""
-        return f"{self.left_out} of {self.count} frames left out: browsers show at most 50 frames of a gif a second"
+        return f"{self.left_out} of {self.count} frames dropped: browsers show at most 50 frames of a gif per second"
 
     def _emit(self) -> None:
         assert self.waiting is not None
@@ -106,7 +108,7 @@ class GifSink:
 
 
 def _set_last_delay(path: Path, hundredths: int) -> None:
-    """Sets for how long the last picture of a GIF is shown; FFmpeg repeats the delay of the one before."""
+    """Sets the duration of a GIF's last frame; FFmpeg repeats that of the frame before."""
     with path.open("r+b") as file:
         file.seek(10)
         _skip_palette(file, file.read(3)[0])
@@ -131,7 +133,9 @@ def _skip_palette(file: BinaryIO, flags: int) -> None:
 
 
 def _comment(path: Path, comment: str) -> None:
-    """Puts a comment extension, at most 255 bytes, before the first picture of a GIF; FFmpeg writes none."""
+    """Puts a comment extension, at most 255 bytes, before the first picture of a GIF; FFmpeg writes
+    none.
+    """
     text = comment.encode("ascii", "replace")[:255]
     beside = path.with_name(f"{path.name}.comment")
     try:

@@ -1,8 +1,8 @@
-"""How does HDR video (PQ or HLG, as phones record it) become 8-bit sRGB?
+"""How is HDR video (PQ or HLG, as phones record it) converted to 8-bit sRGB?
 
-FFmpeg's filters do it on floating point: the signal becomes linear light (`lut1d`), BT.2020 becomes BT.709 (`colorchannelmixer`), light beyond
-the white of paper is compressed (`tonemap`), and linear light becomes sRGB (`lut1d`). Light of 203 cd/m^2, the white of ITU-R BT.2408,
-becomes white.
+With FFmpeg's floating-point filters: the signal is converted to linear light (`lut1d`), BT.2020 to
+BT.709 (`colorchannelmixer`), highlights are compressed (`tonemap`), and linear light is converted
+to sRGB (`lut1d`). Light of 203 cd/m^2, the reference white of ITU-R BT.2408, becomes white.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PQ, HLG = 16, 18
 """AVCOL_TRC_SMPTE2084 and AVCOL_TRC_ARIB_STD_B67."""
 _WHITE, _PEAK = 203.0, 1000.0  # cd/m^2
 _OF_SDR = {1, 5, 6, 7}
-"""AVCOL_PRI of BT.709 and of older television: what is no HDR's."""
+"""AVCOL_PRI of BT.709 and older standards, which are not HDR."""
 _LUMA = (0.2627, 0.6780, 0.0593)
 _RANGES = {1: "limited", 2: "full"}
 _MATRICES = {1: "bt709", 5: "bt470bg", 6: "smpte170m", 9: "bt2020nc", 10: "bt2020c", 14: "ictcp"}
@@ -60,7 +60,9 @@ def pq_light(signal: np.ndarray) -> np.ndarray:
 
 
 def hlg_light(signal: np.ndarray) -> np.ndarray:
-    """HLG signal in [0, 1] to the light of the scene (ITU-R BT.2100), in units of white on a display of 1000 cd/m^2."""
+    """HLG signal in [0, 1] to the light of the scene (ITU-R BT.2100), in units of white on a
+    display of 1000 cd/m^2.
+    """
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     signal = np.asarray(signal, np.float64)
     return _PEAK / _WHITE * np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)

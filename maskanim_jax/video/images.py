@@ -1,4 +1,4 @@
-"""How does a picture become (H, W, 3) uint8 RGB, and how does it become square?"""
+"""How are still images read as (H, W, 3) uint8 RGB and made square?"""
 
 from __future__ import annotations
 
@@ -35,13 +35,15 @@ IMAGE_SUFFIXES = frozenset(
 )
 _AVIF, _HEIF = {b"avif", b"avis"}, {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 MAX_PIXELS = 1 << 27
-"""Of one picture or frame; 134 megapixels, 400 MB as RGB. What is larger is more often a bomb than a photograph."""
+"""Limit for one image or frame: 134 megapixels, 400 MB as RGB. Larger ones are usually
+decompression bombs.
+"""
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """One still picture as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation; else like `to_rgb`.
+    """Reads a still image as (H, W, 3) uint8 RGB, with its EXIF orientation applied; see `to_rgb`.
 
-    Raises UserError if it is missing, no image, cut short or too large to be safe.
+    Raises UserError if it is missing, not an image, truncated or too large to be safe.
     """
     with readable(path, "image"), open_image(path) as opened:
         check_pixels(path, *opened.size)
@@ -49,13 +51,15 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """The picture, not decoded yet. Raises UserError for a HEIC picture where pillow-heif, the extra `heic`, is not installed."""
+    """The picture, not decoded yet. Raises UserError for a HEIC picture where pillow-heif, the
+    extra `heic`, is not installed.
+    """
     if _brands(path) & _HEIF and not _brands(path) & _AVIF:
         try:
             from pillow_heif import register_heif_opener
         except ImportError:
             raise UserError(
-                f"{path} is a HEIC picture, which needs a package more: run `pip install 'maskanim_jax[heic]'`, or save it as JPEG or PNG"
+                f"{path} is a HEIC image, which needs an optional package: run `pip install 'maskanim_jax[heic]'`, or save it as JPEG or PNG"
             ) from None
         register_heif_opener()
     return Image.open(path)
@@ -82,7 +86,9 @@ def _brands(path: str | Path) -> set[bytes]:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 sRGB of any mode: by its ICC profile, transparency laid over white, 16 bits scaled to 8."""
+    """(H, W, 3) uint8 sRGB of any mode: by its ICC profile, transparency laid over white, 16 bits
+    scaled to 8.
+    """
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion clips instead of scaling
         return _from_deep_grey(np.asarray(image))
     image = to_srgb(image)
@@ -95,7 +101,8 @@ def to_rgb(image: Image.Image) -> np.ndarray:
 def square(frame: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
     """(H, W, 3) uint8 to (size, size, 3) uint8 with its aspect ratio kept, antialiased.
 
-    "crop" takes the centre square; "pad" shows the whole frame and continues its edge pixels to the square.
+    "crop" takes the centre square; "pad" shows the whole frame and continues its edge pixels to the
+    square.
     """
     if fit not in get_args(Fit):
         raise UserError(f"fit is crop or pad, not {fit!r}")
@@ -115,7 +122,7 @@ def square(frame: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of a still picture; hidden files are not."""
+    """Whether the name is that of a still image; hidden files are excluded."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
@@ -127,7 +134,7 @@ def natural_key(path: Path) -> list[tuple[int, int, str]]:
 
 @contextmanager
 def readable(path: str | Path, kind: str) -> Iterator[None]:
-    """Turns what Pillow raises inside into a UserError about the `kind` (image, gif) at `path`."""
+    """Converts Pillow's exceptions into a UserError about the `kind` (image, gif) at `path`."""
     try:
         check_regular(path)
         yield
@@ -137,24 +144,26 @@ def readable(path: str | Path, kind: str) -> Iterator[None]:
         limit = min(MAX_PIXELS, 2 * (Image.MAX_IMAGE_PIXELS or MAX_PIXELS))
         raise UserError(f"{path} has more than {limit:,} pixels; scale it down first") from None
     except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise UserError(f"{path} is no whole {kind} ({one_line(error)}); save or copy it again") from error
+        raise UserError(f"{path} is not a complete {kind} ({one_line(error)}); save or copy it again") from error
 
 
 def check_pixels(path: str | Path, width: int, height: int) -> None:
-    """Raises UserError for a picture too large to be safe, by its header, before memory is taken."""
+    """Raises UserError for an image that is too large to be safe, from its header, before memory is
+    allocated.
+    """
     if width * height > MAX_PIXELS:
         raise UserError(f"{path} has {width} x {height} pixels, more than {MAX_PIXELS:,}; scale it down first")
 
 
 def missing(path: str | Path, hint: str) -> UserError:
-    """What to say of a path that is not there."""
+    """The error message for a missing path."""
     if Path(path).is_symlink():
-        return UserError(f"{path} is a link to nothing; mend or remove it")
+        return UserError(f"{path} is a broken link; repair or remove it")
     return UserError(f"{path} does not exist; {hint}")
 
 
 def one_line(error: BaseException) -> str:
-    """The reason that an exception gives, without its other lines."""
+    """The first line of an exception's message."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return str(text).splitlines()[0]
 

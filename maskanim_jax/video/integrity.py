@@ -1,8 +1,9 @@
-"""Is a video file whole, or was it cut short (a download that stopped, a full disk)?
+"""Is a video file complete, or truncated (an aborted download, a full disk)?
 
-FFmpeg decodes what is left of a cut file and often says nothing. So before any work the size that the container
-states is compared with the size of the file, which reads only a few bytes; and after decoding what came is compared
-with the number of frames, or the seconds, that the container promised.
+FFmpeg decodes what is left of a cut file and often says nothing. So before any work the size that
+the container states is compared with the size of the file, which reads only a few bytes; and after
+decoding what came is compared with the number of frames, or the seconds, that the container
+promised.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ CONTAINERS = (
     "wav,mp3,aac,flac"
 )
 READ_ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-"""Options of FFmpeg: playlists and lists of files, which could draw other files of this machine into a result, aren't read."""
+"""Options of FFmpeg: playlists and file lists are refused, since they could include other local files.
+"""
 _MOST_BOXES = 100_000
 _MOST_ELEMENTS = 10_000_000
 _MATROSKA_PARENTS = {b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"}
@@ -32,9 +34,10 @@ MP4_BOXES = set(b"ftyp moov mdat free skip wide moof sidx styp uuid pnot meta".s
 
 
 def check_not_truncated(path: Path) -> None:
-    """Raises UserError if the file (mp4, mov, avi, webm, mkv, gif) says that it should be longer than it is.
+    """Raises UserError if the file (mp4, mov, avi, webm, mkv, gif) is shorter than its container
+    declares.
 
-    Other formats, and files that state no size (live recordings), pass.
+    Other formats, and files that declare no size (live recordings), pass.
     """
     check_regular(path)
     actual = path.stat().st_size
@@ -46,7 +49,7 @@ def check_not_truncated(path: Path) -> None:
         if head[4:8] in MP4_BOXES:
             stated = _mp4_end(file, actual)
             if (samples := _mp4_samples(file, 0, min(stated, actual), [_MOST_BOXES])) > actual:
-                raise UserError(f"{path} promises {samples:,} frames in {actual:,} bytes; copy or download it again")
+                raise UserError(f"{path} declares {samples:,} frames in {actual:,} bytes; copy or download it again")
         elif head[:4] == b"RIFF":
             stated = _riff_end(file, actual)
         elif head[:4] == b"\x1a\x45\xdf\xa3":
@@ -57,11 +60,13 @@ def check_not_truncated(path: Path) -> None:
         else:
             return
     if stated > actual:
-        raise UserError(f"{path} is cut short (its last frames are missing); copy or download it again")
+        raise UserError(f"{path} is truncated (its last frames are missing); copy or download it again")
 
 
 def declared_frame_count(stream: av.VideoStream) -> int:
-    """How many frames the container says it shows; 0 where it says nothing (Matroska, MPEG-TS, fragments)."""
+    """Number of frames that the container declares; 0 if it declares none (Matroska, MPEG-TS,
+    fragments).
+    """
     if not stream.frames:
         return 0
     # The header's plain count is too high for trimmed files, whose edit list hides frames from the player, and for
@@ -71,7 +76,7 @@ def declared_frame_count(stream: av.VideoStream) -> int:
 
 
 def declared_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """When the video ends by the container's word, for Matroska and WebM, which count no frames; else 0."""
+    """End time of the video as declared by Matroska and WebM, which declare no frame count; else 0."""
     if "matroska" not in container.format.name:
         return 0.0
     stamp = stream.metadata.get("DURATION", "")
@@ -80,14 +85,16 @@ def declared_seconds(container: av.container.InputContainer, stream: av.VideoStr
         return sum(float(part) * unit for part, unit in zip(parts, (3600, 60, 1), strict=True))
     except ValueError:
         pass
-    # With sound beside it the file's duration may be that of the sound.
+    # If the file has sound, its duration may be that of the sound.
     if len(container.streams) == 1 and container.duration:
         return container.duration / 1e6
     return 0.0
 
 
 def ends_whole(path: Path) -> bool:
-    """Whether a Matroska or WebM file ends where one of its elements does, as a file that was cut short does not."""
+    """Whether a Matroska or WebM file ends where one of its elements does, as a file that was cut
+    short does not.
+    """
     actual = path.stat().st_size
     with path.open("rb") as file:
         for _ in range(_MOST_ELEMENTS):
@@ -113,7 +120,7 @@ def _mp4_end(file: BinaryIO, actual: int) -> int:
         file.seek(position)
         size, kind = struct.unpack(">I4s", file.read(8))
         if kind not in MP4_BOXES and not kind.isalnum():
-            return position  # bytes behind the last box are no reason to refuse
+            return position  # trailing bytes after the last box are accepted
         if size == 1:
             size = int.from_bytes(file.read(8), "big")
         if size < 8:  # 0: the box goes on to the end of the file
@@ -123,9 +130,10 @@ def _mp4_end(file: BinaryIO, actual: int) -> int:
 
 
 def _mp4_samples(file: BinaryIO, position: int, end: int, boxes_left: list[int]) -> int:
-    """The largest number of samples that a track between two positions states; each takes at least a byte of the file.
+    """The largest number of samples that a track between two positions declares; each needs at
+    least a byte.
 
-    FFmpeg makes an index of as many entries as are stated, whether the file holds them or not.
+    FFmpeg allocates an index for all declared samples, whether the file contains them or not.
     """
     most = 0
     while position + 8 <= end and boxes_left[0] > 0:

@@ -9,7 +9,9 @@ import numpy as np
 from av.buffer import Buffer
 
 Matrix = tuple[int, int, int, int]
-"""(a, b, c, d): the stored point (x, y) is shown at (a x + c y, b x + d y), up to a shift and a positive factor."""
+"""(a, b, c, d): the stored point (x, y) is shown at (a x + c y, b x + d y), up to a shift and a
+positive factor.
+"""
 
 
 def display_matrix(frame: av.VideoFrame) -> Matrix | None:
@@ -22,7 +24,9 @@ def display_matrix(frame: av.VideoFrame) -> Matrix | None:
 
 
 def upright(picture: np.ndarray, matrix: Matrix | None) -> np.ndarray:
-    """The (H, W, C) picture as it is to be shown: one of the eight orientations, the nearest one to the matrix."""
+    """The (H, W, C) picture as it is to be shown: one of the eight orientations, the nearest one to
+    the matrix.
+    """
     if matrix is None:
         return picture
     a, b, c, d = matrix

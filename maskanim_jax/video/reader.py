@@ -1,4 +1,5 @@
-"""Where do frames come from? A video, a gif, a folder of frames or one image, all streamed the same way.
+"""How are frames read? From a video, a gif, a folder of frames or one image, all through one
+interface.
 
 Frames are (H, W, 3) uint8 RGB, upright, with square pixels, transparency laid over white.
 """
@@ -55,19 +56,19 @@ Frames = Generator[np.ndarray, None, None]
 
 @dataclass
 class FrameSource:
-    """Frames of one clip, read as they are asked for. Each iteration starts again at the first frame."""
+    """Frames of one clip, read lazily. Each iteration restarts at the first frame."""
 
     path: Path
     count: int | None
-    """Number of frames as the container states it, None where it does not."""
+    """Number of frames as declared by the container, or None."""
     read: Callable[[Timing | None], Frames]
-    """Reads the frames, and records in the timing when each is shown."""
+    """Reads the frames and records their timestamps in `timing`."""
     measured: Callable[[], Timing]
     opened: list[Frames] = field(default_factory=list)
 
     @cached_property
     def timing(self) -> Timing:
-        """When each frame is shown. A video is read through once for it, without decoding; the times of its frames come with the frames."""
+        """Timestamps of the frames. The first access demuxes a video once, without decoding it."""
         return self.measured()
 
     @property
@@ -93,10 +94,11 @@ class FrameSource:
 
 
 def open_frames(path: str | Path) -> FrameSource:
-    """Opens a video file (whatever FFmpeg reads), a gif, animated PNG or WebP, a folder of frames (natural order) or one image.
+    """Opens a video (any format of FFmpeg), an animated image, a folder of frames (natural order)
+    or an image.
 
-    A folder's frame rate is that of its clip.json, {"fps": "30000/1001"}, or 25. Raises UserError, here or
-    while iterating, for a missing, empty, truncated or undecodable file.
+    A folder's frame rate is that of its clip.json, {"fps": "30000/1001"}, or 25. Raises UserError,
+    here or while iterating, for a missing, empty, truncated or undecodable file.
     """
     path = Path(path)
     if not path.exists():
@@ -116,7 +118,9 @@ def open_frames(path: str | Path) -> FrameSource:
 
 
 def first_frame(path: str | Path) -> np.ndarray:
-    """The image, or the first frame of the clip, as (H, W, 3) uint8. Raises UserError like `open_frames`."""
+    """The image, or the first frame of the clip, as (H, W, 3) uint8. Raises UserError like
+    `open_frames`.
+    """
     with open_frames(path) as frames:
         return next(iter(frames))
 
@@ -152,7 +156,9 @@ def _read_images(images: list[Path]) -> Frames:
 
 
 def _open_moving(path: Path, kind: str) -> FrameSource:
-    """A gif, or an image of one frame or more, by Pillow: of several, FFmpeg's rate is not the mean over all frames."""
+    """A gif, or an image of one frame or more, by Pillow: of several, FFmpeg's rate is not the mean
+    over all frames.
+    """
     found = moving(path, kind)
     if found is None:
         return FrameSource(path, 1, lambda _: _read_images([path]), lambda: Timing.at_rate(FOLDER_FPS))
@@ -195,14 +201,14 @@ def _read_video(path: Path, timing: Timing | None) -> Frames:
                     yield _shown(frame, stream.sample_aspect_ratio, tone_mapper)
         except av.error.FFmpegError as error:
             reason = one_line(error)
-            raise UserError(f"{path} is damaged after frame {seen} ({reason}); copy or download it again") from error
+            raise UserError(f"{path} is corrupt after frame {seen} ({reason}); copy or download it again") from error
         seconds = declared_seconds(container, stream)
     if seen == 0:
         raise UserError(f"{path} holds no frames; copy or download the video again")
     if seen < declared:
-        raise UserError(f"{path} is cut short: {seen} of its {declared} frames could be decoded; copy it again")
+        raise UserError(f"{path} is truncated: {seen} of its {declared} frames could be decoded; copy it again")
     if seconds - last > 2.5 * step and not ends_whole(path):  # a last picture may stand for long
-        raise UserError(f"{path} is cut short: its video ends at {last:.2f} of {seconds:.2f} s; copy it again")
+        raise UserError(f"{path} is truncated: its video ends at {last:.2f} of {seconds:.2f} s; copy it again")
 
 
 def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
@@ -221,7 +227,7 @@ def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
 
 
 def _shown(frame: av.VideoFrame, aspect: Fraction | None, tone_mapper: ToneMapper) -> np.ndarray:
-    """8-bit RGB with square pixels, over white, turned and mirrored as the container's display matrix says."""
+    """8-bit RGB with square pixels, over white, with the container's display matrix applied."""
     matrix = display_matrix(frame)
     width = frame.width
     if aspect and width * frame.height * aspect < MAX_PIXELS and Fraction(1, 4) < aspect < 4:
@@ -236,7 +242,7 @@ def _shown(frame: av.VideoFrame, aspect: Fraction | None, tone_mapper: ToneMappe
 
 
 def _picture_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """The first video stream that is no cover of a record."""
+    """The first video stream that is not cover art."""
     return next(stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic)
 
 
@@ -246,7 +252,7 @@ def _open_container(path: Path) -> av.container.InputContainer:
         container = av.open(f"file:{path}", options=READ_ONLY_THIS_FILE)
     except (av.error.FFmpegError, OSError) as error:
         reason = one_line(error)
-        raise UserError(f"{path} is not a video, or is cut short ({reason}); give a whole video file") from error
+        raise UserError(f"{path} is not a video, or is truncated ({reason}); give a complete video file") from error
     covers = [stream.disposition & Disposition.attached_pic for stream in container.streams.video]
     if all(covers) or container.format.name == "tty":
         container.close()

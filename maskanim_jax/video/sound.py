@@ -1,4 +1,4 @@
-"""How does the driving video's sound come into the result? Copied where browsers and phones play it, else as AAC, in step with the picture."""
+"""How is the driving video's sound added to the result? Copied where players support it, else as AAC."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ COPIED = {
     "mp4": {"aac", "mp3", "opus", "flac"},
     "mov": {"aac", "mp3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_f32le"},
 }
-"""Codecs by container whose packets are copied: what the container holds and its usual players play."""
+"""Codecs by container whose packets are copied: what the container holds and its usual players play.
+"""
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-"""Samples per second that are written as AAC; the encoder takes no others but some that phones don't play."""
+"""Sample rates that are written as AAC; the encoder supports a few more, which phones do not play.
+"""
 LOWEST_MP3_RATE = 16000
 """Samples per second; MP3 of fewer is no part of the MPEG-4 standard, and the muxers refuse it."""
 LIP_SYNC = Fraction(1, 50)
-"""Seconds of sound before the picture that are not worth a picture that starts late."""
+"""Seconds of sound before the first frame that may be lost, rather than delaying the video."""
 _PREROLL = Fraction(1, 10)
-"""Seconds of packets before the first one heard that decoders may need."""
+"""Seconds of preceding packets that decoders may need before the first audible one."""
 _SET_BACK = Fraction(1)
 
 Packets = Iterator[tuple[Fraction, av.Packet]]
@@ -35,7 +37,8 @@ Packets = Iterator[tuple[Fraction, av.Packet]]
 
 
 class Sound:
-    """The first audio stream of a file, muxed bit by bit into `output`. A file without sound gives none.
+    """The first audio stream of a file, muxed bit by bit into `output`. A file without sound gives
+    none.
 
     `container` is mp4 or mov. Call `begin` before the first packet is muxed.
     """
@@ -71,10 +74,11 @@ class Sound:
         self.packets: Packets = iter(())
 
     def begin(self, origin: Fraction | None) -> Fraction:
-        """Starts the sound of a picture whose first frame is shown at `origin` (seconds on the file's clock; None: as the container says).
+        """Starts the sound of a picture whose first frame is shown at `origin` (seconds on the
+        file's clock; None: as the container says).
 
-        Returns at what second of the result the picture starts, so that no sound before it is lost: 0 but for sound that begins clearly
-        earlier.
+        Returns at what second of the result the picture starts, so that no sound before it is lost:
+        0 but for sound that begins clearly earlier.
         """
         if self.input is None or self.stream is None:
             return Fraction(0)
@@ -89,14 +93,16 @@ class Sound:
         return lead
 
     def mux_until(self, time: Fraction | None) -> None:
-        """Muxes the packets that begin before `time` (seconds of the result), all that are left with None."""
+        """Muxes the packets that begin before `time` (seconds of the result), all that are left
+        with None.
+        """
         if self.stream is None:
             return
         while True:
             try:
                 self.waiting = self.waiting or next(self.packets, None)
             except (av.error.InvalidDataError, av.error.ArgumentError) as error:
-                raise UserError(f"{self.path} has damaged sound; save it again without its sound") from error
+                raise UserError(f"{self.path} has corrupt sound; save it again without its sound") from error
             if self.waiting is None or (time is not None and self.waiting[0] >= time):
                 return
             try:
@@ -138,7 +144,9 @@ class Sound:
             yield at * base, packet
 
     def _encode(self, zero: Fraction) -> Packets:
-        """AAC in step with the timestamps: `aresample` fills gaps with silence and cuts what lies before 0."""
+        """AAC in step with the timestamps: `aresample` fills gaps with silence and cuts what lies
+        before 0.
+        """
         assert self.input is not None
         assert self.stream is not None
         target: AudioCodecContext = self.target.codec_context

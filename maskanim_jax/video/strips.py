@@ -1,4 +1,4 @@
-"""How do arrays become pictures for people: one picture, a strip of them side by side, a grid of strips?"""
+"""How are arrays turned into images to look at: single images, strips, and grids of strips?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FONT_SIZE = 11
 def to_uint8(picture: np.ndarray) -> np.ndarray:
     """(H, W, 3) or (H, W, 1) float in [0, 1] to (H, W, 3) uint8, rounded; a mask becomes grey.
 
-    What lies outside is clipped, a NaN is black. uint8 pictures pass unchanged but for the channels.
+    Values are clipped, NaN becomes black. uint8 images keep their values.
     """
     values = np.asarray(picture)
     if values.dtype != np.uint8:
@@ -24,11 +24,11 @@ def to_uint8(picture: np.ndarray) -> np.ndarray:
 
 
 def strip(pictures: Mapping[str, np.ndarray], order: Sequence[str], size: int, captions: bool = False) -> np.ndarray:
-    """The pictures named in `order`, side by side: (size, len(order) * size, 3) uint8.
+    """The images named in `order` side by side: (size, len(order) * size, 3) uint8.
 
-    Each picture is (H, W, 1 or 3), float in [0, 1] or uint8, and is resized to size x size: masks by
-    nearest neighbour, so that their own pixels show. With captions, CAPTION_HEIGHT rows with the names stand
-    above.
+    Each image is (H, W, 1 or 3), float in [0, 1] or uint8, and is resized to size x size; masks by
+    nearest neighbour, so that their pixels stay visible. With captions, CAPTION_HEIGHT rows with
+    the names are added on top.
     """
     row = np.concatenate([_resized(pictures[name], size) for name in order], axis=1)
     if not captions:
@@ -37,7 +37,9 @@ def strip(pictures: Mapping[str, np.ndarray], order: Sequence[str], size: int, c
 
 
 def grid(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """(H_i, W_i, 3) uint8 rows, one below the other: (sum of H, largest W, 3); shorter rows end in white."""
+    """(H_i, W_i, 3) uint8 rows, one below the other: (sum of H, largest W, 3); shorter rows end in
+    white.
+    """
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     return np.concatenate(padded, axis=0)

@@ -1,4 +1,4 @@
-"""What timing does a video file state? All its packets are looked at, none is decoded."""
+"""Which timestamps does a video file declare? All packets are read, none is decoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ UNSTATED_FPS = Fraction(25)
 """Frames per second of what states no rate and no times."""
 _SET_BACK_S = 1
 _NO_DURATION = Fraction(2, 1000)
-"""Seconds; what some programs write for a duration that they don't know."""
+"""Seconds that some programs write for an unknown duration."""
 
 
 def measure(container: av.container.InputContainer, stream: av.VideoStream) -> Timing:

@@ -1,6 +1,7 @@
-"""When is each frame of a clip shown, and for how long?
+"""How are frame timestamps and durations represented?
 
-Cameras, screen recorders and browsers give every frame a time of its own. `Timing` keeps these times exactly, as whole ticks of a time base.
+Cameras, screen recorders and browsers write variable frame rates. `Timing` keeps timestamps
+exactly, as whole ticks of a time base.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from fractions import Fraction
 import numpy as np
 
 RATES = Fraction(1, 1000), Fraction(10_000)
-"""Frames per second that are believed; no encoder takes what lies far outside."""
+"""Plausible frame rates; encoders reject rates far outside."""
 STANDARD_RATES = tuple(
     Fraction(rate)
     for rate in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60", "120000/1001", "120")
 )
 FINEST_BASE = Fraction(1, 90_000)
-"""Seconds a tick lasts where the file's own time base is of no use."""
+"""Duration of a tick in seconds if the file's own time base is unusable."""
 _STEADY = Fraction(25), Fraction(120)
 _JITTER_S = 0.001
 
@@ -28,7 +29,8 @@ _JITTER_S = 0.001
 class Timing:
     """Start of each frame in whole ticks of `base` seconds, counted from the first frame.
 
-    A reader records the starts while it decodes, so at any moment those of the frames read so far are known.
+    A reader records the starts while it decodes, so at any moment those of the frames read so far
+    are known.
     """
 
     base: Fraction
@@ -59,7 +61,9 @@ class Timing:
         return Timing(1 / Fraction(rate), Fraction(rate))
 
     def cut(self, first: int, whole: bool = True) -> Timing:
-        """The timing of the frames from `first` on, to the clip's end or (`whole` False) not; the first of them starts at tick 0."""
+        """The timing of the frames from `first` on, to the clip's end or (`whole` False) not; the
+        first of them starts at tick 0.
+        """
         end = self.end if whole else None
         return replace(self, first=self.first + first, end=end)  # shares the list that the reader fills
 
@@ -97,7 +101,9 @@ class Timing:
         return ticks * self.base
 
     def record(self, index: int, time: Fraction | None) -> None:
-        """Notes that frame `index` of the clip is shown at `time` (seconds on the file's clock; None: after a usual step)."""
+        """Notes that frame `index` of the clip is shown at `time` (seconds on the file's clock;
+        None: after a usual step).
+        """
         if not self.recorded or index != len(self.starts):
             return
         if not self.starts:
@@ -139,10 +145,12 @@ def from_durations(durations: Sequence[Fraction]) -> Timing:
 def from_ticks(
     ticks: Sequence[int], base: Fraction, last: Fraction, stated: Sequence[Fraction], ends: Fraction | None = None
 ) -> Timing | None:
-    """The timing of frames shown at `ticks` of `base` seconds (in order), which the reader is to record.
+    """The timing of frames shown at `ticks` of `base` seconds (in order), which the reader is to
+    record.
 
-    `last`: seconds for which the last frame is shown by the container's word, 0 if it says nothing. `stated`: rates that the container
-    states, the likeliest first. `ends`: when the picture ends on the file's clock, in seconds. None if the ticks are no times.
+    `last`: seconds for which the last frame is shown by the container's word, 0 if it says nothing.
+    `stated`: rates that the container states, the likeliest first. `ends`: when the picture ends on
+    the file's clock, in seconds. None if the ticks are no times.
     """
     if len(ticks) < 2 or ticks[-1] <= ticks[0]:
         return None
@@ -170,12 +178,14 @@ def from_ticks(
 
 
 def believed(rate: Fraction | None) -> bool:
-    """Whether a camera or a program can have that many frames per second."""
+    """Whether the frame rate is plausible for a camera or a program."""
     return rate is not None and RATES[0] <= rate <= RATES[1]
 
 
 def steady_rate(steps: Sequence[float] | np.ndarray) -> Fraction:
-    """A constant rate (frames per second) at which frames with these steps (seconds) lose little: that of their densest stretch, 25 to 120."""
+    """A constant rate (frames per second) at which frames with these steps (seconds) lose little:
+    that of their densest stretch, 25 to 120.
+    """
     steps = np.asarray(steps, np.float64)
     width = min(2, len(steps))  # recorders alternate between short and long steps
     means = np.convolve(steps, np.full(width, 1 / width), "valid")
@@ -196,6 +206,8 @@ def _on_grid(times: np.ndarray, rate: Fraction) -> bool:
 
 
 def _fits(times: np.ndarray, rate: Fraction, tick: float) -> bool:
-    """Whether times (seconds) are those of a constant rate, but for the rounding to ticks (seconds) and a millisecond's jitter."""
+    """Whether times (seconds) are those of a constant rate, but for the rounding to ticks (seconds)
+    and a millisecond's jitter.
+    """
     off = times - np.arange(len(times)) / float(rate)
     return bool(off.max() - off.min() <= min(max(tick, _JITTER_S) + 1e-6, 0.3 / float(rate)))

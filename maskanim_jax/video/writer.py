@@ -1,7 +1,7 @@
-"""How is a result written? As H.264 with the driving video's sound, as GIF, or as a folder of lossless PNGs.
+"""How is a result written? As H.264 with the driving video's sound, as GIF, or as a folder of PNGs.
 
-Everything is written to a temporary name beside the target and renamed at the end: a run that fails leaves
-what was there.
+Everything is written to a temporary path beside the target and renamed at the end, so that a failed
+run leaves an existing target unchanged.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ from maskanim_jax.video.timing import Timing
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov"}
 PROVENANCE_COMMENT = "made with maskanim_jax: a still image animated by a driving video"
-"""The comment in the metadata of every animation, so that a program can tell it from a recording. It doesn't name the system: studies are blind."""
+"""Comment in the metadata of every animation, so that programs can tell it from a recording.
+
+It does not name the system, since user studies are blind.
+"""
 CLIP = "clip.json"
 """In a folder of frames: their rate, {"fps": "30000/1001"}."""
 NUMBERED = re.compile(r"\d{6}\.png")
@@ -38,7 +41,7 @@ class Sink(Protocol):
 
     @property
     def note(self) -> str:
-        """What is different from the frames that were given, as half a sentence, or nothing."""
+        """How the result differs from the given frames, as a clause; empty if it does not."""
 
     def write(self, frame: np.ndarray) -> None: ...
 
@@ -50,15 +53,16 @@ class Sink(Protocol):
 class VideoWriter:
     """Writes (H, W, 3) uint8 frames of one size to `path`; a context manager.
 
-    `path`: *.mp4, *.m4v, *.mov, *.gif, or a folder (it exists, or ends with "/") for 000000.png, 000001.png
-    `fps` is the frame rate, kept as the exact fraction, or the times of the frames: mp4 and mov show each frame at its own time, a GIF to a
-    hundredth of a second, and a folder gets a constant rate, for which frames are repeated or left out. `note` then says so.
-    `audio_from`: its sound goes into mp4 and mov. Its packets are copied where browsers and phones play them, else it becomes AAC.
-    `cut`: the frames are only the first part of that file, so the sound ends with them.
-    `comment` is written into the file's metadata, of a folder into each picture's.
+    `path`: *.mp4, *.m4v, *.mov, *.gif, or a folder (it exists, or ends with "/") for 000000.png,
+    000001.png `fps` is a frame rate, kept as an exact fraction, or a `Timing`. mp4 and mov keep the
+    exact timestamps, a GIF keeps them to a hundredth of a second, and a folder has a constant rate,
+    for which frames are repeated or dropped; `note` then says so. `audio_from` is a file whose
+    sound is added to mp4 and mov. Its packets are copied if browsers and phones play them, else
+    re-encoded as AAC. `cut`: the frames are only the first part of that file, so the sound ends
+    with them. `comment` is written to the file's metadata, or to that of each image in a folder.
 
-    The target appears when the block ends without an exception; else it stays as it was. Raises UserError at
-    once if the target cannot be written, and at the end if no frame came.
+    The target appears when the block ends without an exception; otherwise it stays unchanged.
+    Raises UserError at once if the target cannot be written, and at the end if there was no frame.
     """
 
     def __init__(
@@ -90,7 +94,9 @@ class VideoWriter:
 
     @property
     def note(self) -> str:
-        """What is different from the frames that were given, as half a sentence, or nothing; complete at the end."""
+        """How the result differs from the given frames, as a clause, or empty; final when the block
+        has ended.
+        """
         return self._sink.note
 
     def write(self, frame: np.ndarray) -> None:
@@ -121,7 +127,7 @@ class VideoWriter:
 
     def _finish(self) -> None:
         if self.count == 0:
-            raise UserError(f"{self.path} was not written, since no frame came; check the driving video")
+            raise UserError(f"{self.path} was not written, since there was no frame; check the driving video")
         try:
             self._sink.finish()
             _replace(self._temporary, self.path)
@@ -160,7 +166,7 @@ class PngSink:
 
     @property
     def note(self) -> str:
-        """What is different from the frames that were given, as half a sentence."""
+        """How the result differs from the given frames, as a clause."""
         if self.timing.constant:
             return ""
         rate = float(self.timing.steady)
@@ -183,7 +189,7 @@ def is_folder(path: str | Path) -> bool:
 
 
 def check_writable(path: str | Path) -> None:
-    """Raises UserError if `VideoWriter` could not write `path`; makes missing parent folders."""
+    """Raises UserError if `VideoWriter` could not write `path`; creates missing parent folders."""
     _remove(_reserve(path))
 
 
@@ -192,7 +198,9 @@ def _reserve(path: str | Path) -> Path:
     target = Path(path)
     folder = is_folder(path)
     if not folder and target.suffix.lower() not in {*CONTAINERS, ".gif"}:
-        raise UserError(f"{path} is no kind of output; end it with .mp4, .mov, .gif, or / for a folder of png files")
+        raise UserError(
+            f"{path} has an unsupported format; end it with .mp4, .mov, .gif, or / for a folder of png files"
+        )
     if folder and target.is_dir():
         others = [p.name for p in _entries(target) if p.name != CLIP and not NUMBERED.fullmatch(p.name)]
         if others:
@@ -200,7 +208,7 @@ def _reserve(path: str | Path) -> Path:
     temporary = hidden_beside(target, str(os.getpid()))
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)  # of a process that died and had the same number
+        _remove(temporary)  # left by a dead process with the same id
         if folder:
             if target.exists() and not target.is_dir():
                 raise NotADirectoryError(None, "a file has that name")

@@ -23,7 +23,7 @@ EXAMPLES = 8
 """Examples that are offered with a checkpoint."""
 
 
-class Shelf:
+class ModelCache:
     """The checkpoints that the page offers, by label; the last few that were used stay loaded."""
 
     def __init__(self, checkpoints: Sequence[str | Path]) -> None:
@@ -40,7 +40,7 @@ class Shelf:
     def examples(self, label: str) -> list[InputPair]:
         """Pairs to try: those that come with a bundled checkpoint, or those that `--mode=animate` left in a run's folder."""
         path = Path(self.paths.get(label, ""))
-        if bundled.is_shipped(path):
+        if bundled.is_bundled(path):
             return [InputPair(*pair) for pair in bundled.examples(str(path))][:EXAMPLES]
         for workdir in (path, path.parent.parent):  # a run, or one of its checkpoints
             if found := list(input_pairs(workdir)):

@@ -21,7 +21,7 @@ Report = Callable[[str, int, int | None], None]
 
 
 @dataclass(frozen=True)
-class Asked:
+class AnimationRequest:
     """What a visitor asked for; `options` are the system's, as text by name; `most` is how many driving frames are taken."""
 
     source: Path
@@ -33,7 +33,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Made:
+class AnimationResult:
     """Two mp4 files whose frames are shown when the driving video's are, with its sound.
 
     `warnings` is what the system has to say, a sentence each.
@@ -45,7 +45,7 @@ class Made:
     warnings: list[str]
 
 
-def make(animator: Animator, asked: Asked, folder: Path, name: str, report: Report) -> Made:
+def make(animator: Animator, asked: AnimationRequest, folder: Path, name: str, report: Report) -> AnimationResult:
     """Writes `folder/animation-NAME.mp4` and `folder/strip-NAME.mp4`.
 
     Raises UserError for files and options that cannot be; the sentence has the file's name without the folder where the page keeps it.
@@ -59,7 +59,7 @@ def make(animator: Animator, asked: Asked, folder: Path, name: str, report: Repo
         raise UserError(sentence) from error
 
 
-def _make(animator: Animator, asked: Asked, folder: Path, name: str, report: Report) -> Made:
+def _make(animator: Animator, asked: AnimationRequest, folder: Path, name: str, report: Report) -> AnimationResult:
     run, warnings = animator.run, list[str]()
     options = run.system.animation_options(asked.options)
     result, strips = folder / f"animation-{name}.mp4", folder / f"strip-{name}.mp4"
@@ -80,7 +80,7 @@ def _make(animator: Animator, asked: Asked, folder: Path, name: str, report: Rep
         watch=watch,
         warn=warnings.append,
     )
-    return Made(result, strips, made.frames, warnings)
+    return AnimationResult(result, strips, made.frames, warnings)
 
 
 def _at_most(clip: FrameSource, most: int, report: Report, doing: str) -> Iterator[np.ndarray]:

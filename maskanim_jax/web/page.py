@@ -18,9 +18,9 @@ import gradio as gr
 from maskanim_jax.animation.animator import Animator
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.images import Fit
-from maskanim_jax.web.checkpoints import Shelf, preview
+from maskanim_jax.web.checkpoints import ModelCache, preview
 from maskanim_jax.web.controls import MEASURED_FROM_A_FRAME, Control, controls, flags, for_animator
-from maskanim_jax.web.job import Asked, make
+from maskanim_jax.web.job import AnimationRequest, make
 from maskanim_jax.web.sessions import Sessions
 from maskanim_jax.workdir.results import InputPair
 
@@ -47,14 +47,14 @@ CSS = """
 """Small pictures fill their place, and strips can be read on a phone."""
 
 
-def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
+def build(models: ModelCache, root: Path, most: int) -> gr.Blocks:
     """The page; `root` is the folder where Gradio keeps files, `most` the number of driving frames that are taken.
 
     Raises UserError when the first checkpoint cannot be loaded.
     """
-    shelf.animator(next(iter(shelf.paths)))
+    models.animator(next(iter(models.paths)))
     sessions = Sessions(root)
-    labels = list(shelf.paths)
+    labels = list(models.paths)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=SWEEP) as page:
         gr.Markdown(f"# {TITLE}\n{TEXT}")
         with gr.Row():
@@ -120,10 +120,10 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
             _only_uploads(component)
 
         def choose(label: str, picture: object, video: object, request: gr.Request) -> list[Any]:
-            with _told():
-                animator = shelf.animator(label)
+            with show_user_errors():
+                animator = models.animator(label)
                 measured = MEASURED_FROM_A_FRAME in flags(animator.run.config.system)
-                pairs = shelf.examples(label)
+                pairs = models.examples(label)
                 shown = [
                     gr.update(visible=bool(pairs)),
                     gr.update(value=[preview(pair) for pair in pairs], selected_index=None),
@@ -134,8 +134,8 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
                 return [*for_animator(animator, known), gr.update(visible=measured, value=False), *shown, *taken]
 
         def take(label: str, event: gr.SelectData, request: gr.Request) -> list[str]:
-            with _told():
-                return _shown(sessions, request, shelf.examples(label)[int(event.index)])
+            with show_user_errors():
+                return _shown(sessions, request, models.examples(label)[int(event.index)])
 
         def animate(
             given: dict[Any, Any],
@@ -143,9 +143,9 @@ def build(shelf: Shelf, root: Path, most: int) -> gr.Blocks:
             progress: gr.Progress = gr.Progress(),  # noqa: B008
         ) -> tuple[str, str, str]:
             session = str(request.session_hash)
-            with _told():
-                animator = shelf.animator(given[checkpoint])
-                asked = Asked(
+            with show_user_errors():
+                animator = models.animator(given[checkpoint])
+                asked = AnimationRequest(
                     *_inputs(*(sessions.uploaded(session, given[one]) for one in (source, driving, other))),
                     _options(animator, known, given),
                     given[fit],
@@ -213,7 +213,7 @@ def launch(page: gr.Blocks, host: str, port: int | None, share: bool, megabytes:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def show_user_errors() -> Iterator[None]:
     """Turns a UserError into a message on the page, without a traceback anywhere."""
     try:
         yield

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from maskanim_jax.errors import UserError
 
-SHIPPED = "puppets"
+DEFAULT_CHECKPOINT = "puppets"
 """What is offered first when no checkpoint is given; the other bundled ones follow."""
 
 NEEDS_GRADIO = "the demo needs Gradio, which is not installed here: run `pip install 'maskanim_jax[demo]'`"
@@ -29,22 +29,22 @@ def workdirs(folder: Path) -> list[str]:
 
 
 def bundled_checkpoints() -> list[str]:
-    """The checkpoints that come with the package, by name, `SHIPPED` first."""
+    """The checkpoints that come with the package, by name, `DEFAULT_CHECKPOINT` first."""
     from maskanim_jax.checkpoints import bundled
 
-    return sorted(bundled.names(), key=lambda name: (name != SHIPPED, name))
+    return sorted(bundled.names(), key=lambda name: (name != DEFAULT_CHECKPOINT, name))
 
 
 def serve(checkpoints: Sequence[str], root: Path, args: argparse.Namespace) -> None:
     """Builds the page and serves it until the process is told to end. Raises UserError."""
     try:
         from maskanim_jax.web import page as demo_page
-        from maskanim_jax.web.checkpoints import Shelf
+        from maskanim_jax.web.checkpoints import ModelCache
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise
         raise UserError(NEEDS_GRADIO) from error
-    page = demo_page.build(Shelf(checkpoints), root, args.max_frames)
+    page = demo_page.build(ModelCache(checkpoints), root, args.max_frames)
     try:
         demo_page.launch(page, args.host, args.port, args.share, args.max_upload)
         print(f"open {page.local_url} in a browser; Ctrl-C ends", flush=True)

@@ -30,7 +30,7 @@ TENSORBOARD = "tensorboard"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
-class RunLog:
+class MetricWriter:
     """The log of one process of a run; use it with `with`.
 
     A run that resumes at `start_step` continues the files: what an earlier process logged for later steps is
@@ -43,7 +43,7 @@ class RunLog:
         self._board_error = "its thread has ended"
         self._copy = copy_of(self.workdir)
 
-    def __enter__(self) -> RunLog:
+    def __enter__(self) -> MetricWriter:
         from tensorboardX import SummaryWriter
 
         path = self.workdir / LOG

@@ -74,7 +74,7 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} can't be read as the list of a run's starts ({error}): move it away") from error
 
 
-def this_start(config: Mapping[str, Any], data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
+def make_run_record(config: Mapping[str, Any], data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
     """The record of the start that happens now: full config, data fingerprint, versions, git revision, and what else is given."""
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {
@@ -87,7 +87,7 @@ def this_start(config: Mapping[str, Any], data: Mapping[str, Any], **more: Any) 
     }
 
 
-def add_start(workdir: Path, start: Mapping[str, Any]) -> list[str]:
+def append_run_record(workdir: Path, start: Mapping[str, Any]) -> list[str]:
     """Appends to `run.json`; returns sentences on what is otherwise than at the start before: versions, git revision.
 
     Raises UserError when the file can't be read or written.

@@ -11,8 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from maskanim_jax.workdir.config import check_config_unchanged, diff_config, write_config
-from maskanim_jax.workdir.logs import RunLog
-from maskanim_jax.workdir.provenance import add_start, write_paper_deviations, write_parameters
+from maskanim_jax.workdir.logs import MetricWriter
+from maskanim_jax.workdir.provenance import append_run_record, write_paper_deviations, write_parameters
 
 
 class Workdir:
@@ -24,7 +24,7 @@ class Workdir:
 
     def __init__(self, path: Path, leader: bool = True) -> None:
         self.path, self.leader = path, leader
-        self.log: RunLog | None = None
+        self.log: MetricWriter | None = None
         """The leader's, while it is `opened`."""
         self.changed: list[str] = []
         """Clauses on what is otherwise than at the last start: fields of the config, later versions and git revision."""
@@ -54,13 +54,13 @@ class Workdir:
     @contextlib.contextmanager
     def opened(self, step: int) -> Iterator[None]:
         """The log, which goes on after `step`; closed at the end of the `with`."""
-        with RunLog(self.path, step) if self.leader else contextlib.nullcontext() as self.log:
+        with MetricWriter(self.path, step) if self.leader else contextlib.nullcontext() as self.log:
             yield
 
     def begin(self, start: Mapping[str, Any], params: Mapping[str, Any]) -> None:
         """Adds this start to run.json, and lists the parameters of all networks in parameters.txt."""
         if self.leader:
-            self.changed += add_start(self.path, start)
+            self.changed += append_run_record(self.path, start)
             write_parameters(self.path, params)
 
     def text(self, step: int, *lines: str) -> None:

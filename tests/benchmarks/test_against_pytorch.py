@@ -39,7 +39,7 @@ def sides(request, tmp_path_factory):
     from benchmarks.pytorch.side import TorchSide
 
     folder, patch = tmp_path_factory.mktemp("weights"), pytest.MonkeyPatch()
-    patch.setattr("maskanim_jax.distributed.setup.prepare", lambda config: None)
+    patch.setattr("maskanim_jax.distributed.setup.configure_jax", lambda config: None)
     start.export_weights(folder, config_of(request.param), untrained=True)
     with np.load(folder / "vgg.npz") as stored:
         vgg = dict(stored)
@@ -101,7 +101,7 @@ def test_a_step_of_pytorch_moves_every_network(sides):
 def test_an_engine_animates_our_export_as_we_do(name, engine, tmp_path, monkeypatch):
     pytest.importorskip("jax2onnx", reason="the extra `onnx` is not installed")
     pytest.importorskip(engine.lower().replace(" ", ""), reason="an extra of the benchmarks is not installed")
-    monkeypatch.setattr("maskanim_jax.distributed.setup.prepare", lambda config: None)
+    monkeypatch.setattr("maskanim_jax.distributed.setup.configure_jax", lambda config: None)
     config = config_of(name)
     ours = OurSide(config, {}, "animation", 1)
     start.export_onnx(tmp_path, config, 4)

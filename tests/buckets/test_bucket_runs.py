@@ -17,7 +17,7 @@ from small_train import small_config
 from maskanim_jax.buckets import connection
 from maskanim_jax.buckets.local_paths import fetched, opened
 from maskanim_jax.checkpoints.loading import load_run, saved_config
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports import run_page
 from maskanim_jax.training import experiment, loop
@@ -119,8 +119,8 @@ def test_what_was_half_written_does_not_count_and_is_swept(gcs, tiny_shards, alo
     loop.train(config_of(tiny_shards, 2), run)
     server.write(f"{prefix_of(run)}checkpoints/4/state/d/half", b"half")
     server.write(f"{prefix_of(run)}checkpoints/2000/info/metadata", b"{}")
-    with Checkpoints(fetched(run), read_only=True) as checkpoints:
-        assert checkpoints.steps() == [2]
+    with CheckpointManager(fetched(run), read_only=True) as checkpoints:
+        assert checkpoints.all_steps() == [2]
     assert same(loop.train(config_of(tiny_shards, 6), run), alone[1])
     assert soak_bucket.half_written(server.names(f"{prefix_of(run)}checkpoints/")) == set()
     assert not server.names(f"{prefix_of(run)}checkpoints/2000/")

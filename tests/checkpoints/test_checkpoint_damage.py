@@ -11,11 +11,11 @@ from small_train import small_config
 
 from maskanim_jax.checkpoints import manager
 from maskanim_jax.checkpoints.loading import load_run
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.errors import UserError
 from maskanim_jax.training import experiment
 from maskanim_jax.training.loop import train
-from maskanim_jax.utils.checksums import SUMS, Damaged, check_sums, write_sums
+from maskanim_jax.utils.checksums import SUMS, CorruptFileError, check_sums, write_sums
 from maskanim_jax.workdir.logs import read_log
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -94,7 +94,7 @@ def test_each_file_of_a_checkpoint_is_watched(run):
     for path in [path for path in listed if path.stat().st_size]:
         whole = path.read_bytes()
         flip(path)
-        with pytest.raises(Damaged, match=path.name):
+        with pytest.raises(CorruptFileError, match=path.name):
             check_sums(folder)
         path.write_bytes(whole)
     assert check_sums(folder)
@@ -103,10 +103,13 @@ def test_each_file_of_a_checkpoint_is_watched(run):
 def test_an_offered_checkpoint_is_a_whole_one(run):
     for step in (2, 3):
         flip(largest(run / "checkpoints" / str(step)))
-    with Checkpoints(run, read_only=True) as checkpoints, pytest.raises(UserError, match="--restore_step=1`"):
+    with CheckpointManager(run, read_only=True) as checkpoints, pytest.raises(UserError, match="--restore_step=1`"):
         checkpoints.info(3)
     flip(largest(run / "checkpoints" / "1"))
-    with Checkpoints(run, read_only=True) as checkpoints, pytest.raises(UserError, match="no whole one is before it"):
+    with (
+        CheckpointManager(run, read_only=True) as checkpoints,
+        pytest.raises(UserError, match="no whole one is before it"),
+    ):
         checkpoints.info(3)
 
 
@@ -114,7 +117,7 @@ def test_a_run_goes_on_from_the_checkpoint_that_was_offered_and_keeps_the_damage
     flip(largest(run / "checkpoints" / "3"))
     state = train(config_of(tiny_shards, 3), run, restore_step=2)
     assert (run / "set_aside" / "3" / SUMS).exists()
-    with Checkpoints(saved, read_only=True) as checkpoints:
+    with CheckpointManager(saved, read_only=True) as checkpoints:
         before = checkpoints.restore_variables(3, jax.eval_shape(SmallSystem().init, jax.random.key(0)))
     np.testing.assert_array_equal(np.asarray(state.params["conv"]), np.asarray(before.params["conv"]))
     steps = [line["step"] for line in read_log(run) if "loss" in line]
@@ -152,8 +155,8 @@ def test_a_list_of_sums_that_is_gone_or_garbled_is_damage(run):
 def test_the_best_checkpoint_is_not_chosen_by_a_damaged_measurement(run):
     path = run / "checkpoints" / "2" / "metrics" / "metrics"
     path.write_text('{"l1": 0.0}')
-    with Checkpoints(run, read_only=True) as checkpoints, pytest.raises(UserError, match=str(path)):
-        checkpoints.best()
+    with CheckpointManager(run, read_only=True) as checkpoints, pytest.raises(UserError, match=str(path)):
+        checkpoints.best_step()
 
 
 def test_an_array_that_is_otherwise_on_the_disk_than_in_memory_ends_the_run_and_nothing_is_pruned(
@@ -177,20 +180,20 @@ def test_what_a_killed_run_left_is_swept_and_never_taken_for_a_checkpoint(run):
     folder = run / "checkpoints"
     for name in ("4.part", "1.old", "5.part.orbax-checkpoint-tmp-0"):
         shutil.copytree(folder / "3", folder / name)
-    with Checkpoints(run, read_only=True) as checkpoints:
-        assert checkpoints.steps() == [1, 2, 3]
-    with Checkpoints(run) as checkpoints:
-        assert checkpoints.steps() == [1, 2, 3]
+    with CheckpointManager(run, read_only=True) as checkpoints:
+        assert checkpoints.all_steps() == [1, 2, 3]
+    with CheckpointManager(run) as checkpoints:
+        assert checkpoints.all_steps() == [1, 2, 3]
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["1", "2", "3"]
 
 
 def test_two_trainings_of_one_workdir_are_refused_while_reading_is_not(run):
-    with Checkpoints(run):
+    with CheckpointManager(run):
         with pytest.raises(UserError, match="another process trains there"):
-            Checkpoints(run)
-        with Checkpoints(run, read_only=True) as reader:
-            assert reader.last() == 3
-    with Checkpoints(run):
+            CheckpointManager(run)
+        with CheckpointManager(run, read_only=True) as reader:
+            assert reader.latest_step() == 3
+    with CheckpointManager(run):
         pass
 
 

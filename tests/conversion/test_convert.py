@@ -9,7 +9,7 @@ from released_files import assert_equal_files, assert_equal_trees, pm_file, shap
 
 from maskanim_jax import convert
 from maskanim_jax.checkpoints.loading import load_run
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.conversion.adam_state import Moments, place_moments
 from maskanim_jax.conversion.contents import _shape
 from maskanim_jax.conversion.exporting import export_checkpoint
@@ -91,7 +91,7 @@ def test_the_step_follows_adam_unless_the_epochs_disagree(tmp_path):
     for given, step in ((3, 12), (4, 12), (5, 20), (None, 12)):
         import_checkpoint(path, tmp_path / str(given), small_config(), steps_per_epoch=given)
         assert load_run(tmp_path / str(given)).step == step
-    with Checkpoints(tmp_path / "None", read_only=True) as checkpoints:
+    with CheckpointManager(tmp_path / "None", read_only=True) as checkpoints:
         assert checkpoints.info(12)["steps_per_epoch"] == 3
 
 
@@ -131,7 +131,7 @@ def test_a_run_of_ours_comes_back_from_a_released_file_as_it_was_and_train_goes_
     opt_state = place_moments(build(config).optimizer(3).init(jax.tree.map(jnp.asarray, params)), moments, 2)
     state = TrainState(jnp.int32(2), params, stats, opt_state)
     write_config(tmp_path / "ours", config)
-    with Checkpoints(tmp_path / "ours") as checkpoints:
+    with CheckpointManager(tmp_path / "ours") as checkpoints:
         checkpoints.save(state, {"steps_per_epoch": 3, "data_fingerprint": "known", "minutes": 1.0}, 0.5)
     said = export_checkpoint(tmp_path / "ours", tmp_path / "a.pth.tar")
     assert "zeros" in said[1]

@@ -14,13 +14,13 @@ from released_files import assert_equal_files, assert_equal_trees, released_file
 from configs import fomm_mgif, fomm_puppets, fomm_voxceleb, fomm_voxceleb_adv
 from maskanim_jax import animate, convert
 from maskanim_jax.checkpoints.loading import load_run
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.conversion.adam_state import Moments, place_moments
 from maskanim_jax.conversion.contents import _shape
 from maskanim_jax.conversion.exporting import export_checkpoint
 from maskanim_jax.conversion.fomm import layout
 from maskanim_jax.conversion.importing import import_checkpoint
-from maskanim_jax.conversion.layout import Unused
+from maskanim_jax.conversion.layout import UnmappedTensor
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.torch_reader import read_tensors
 from maskanim_jax.serialization.torch_writer import write_tensors
@@ -160,7 +160,7 @@ def test_a_run_of_ours_comes_back_from_a_released_file_as_it_was(tmp_path):
     opt_state = place_moments(build(config).optimizer(5).init(jax.tree.map(jnp.asarray, params)), moments, 5)
     state = TrainState(jnp.int32(5), params, stats, opt_state)
     write_config(tmp_path / "ours", config)
-    with Checkpoints(tmp_path / "ours") as checkpoints:
+    with CheckpointManager(tmp_path / "ours") as checkpoints:
         checkpoints.save(state, {"steps_per_epoch": 5, "data_fingerprint": "known", "minutes": 1.0}, 0.5)
     export_checkpoint(tmp_path / "ours", tmp_path / "a.pth.tar")
     import_checkpoint(tmp_path / "a.pth.tar", tmp_path / "theirs", config, steps_per_epoch=5, as_published=False)
@@ -195,7 +195,7 @@ def test_released_weights_converted_animate_as_the_released_code_does(tmp_path):
     tree = {"generator": {}, "kp_detector": {}}
     for name, at in layout(fomm_voxceleb.get_config()).items():
         module, rest = name.split(".", 1)
-        tree[module][rest] = at.default if isinstance(at, Unused) else formula[name]
+        tree[module][rest] = at.default if isinstance(at, UnmappedTensor) else formula[name]
     write_tensors(tmp_path / "vox-cpk.pth.tar", tree | {"epoch": 99})
     flags = [
         f"--input={tmp_path / 'vox-cpk.pth.tar'}",

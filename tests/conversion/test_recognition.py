@@ -17,7 +17,7 @@ from maskanim_jax import animate, convert
 from maskanim_jax.conversion import cached, importing
 from maskanim_jax.conversion.contents import _shape
 from maskanim_jax.conversion.importing import import_checkpoint
-from maskanim_jax.conversion.layout import Unused, released
+from maskanim_jax.conversion.layout import UnmappedTensor, released
 from maskanim_jax.conversion.recognition import recognize
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.torch_writer import write_tensors
@@ -44,7 +44,7 @@ def tree_of(config, given=None):
     tree, like = {}, shapes(config)
     for name, at in released(config).layout(config, given).items():
         module, rest = name.split(".", 1)
-        shape = at.default.shape if isinstance(at, Unused) else _shape(at, like)
+        shape = at.default.shape if isinstance(at, UnmappedTensor) else _shape(at, like)
         tree.setdefault(module, {})[rest] = np.broadcast_to(np.float32(0), shape)
     return tree | {"epoch": 99}
 

@@ -18,9 +18,9 @@ from input_pipeline import from_config
 from input_pipeline.from_config import ensure_shards
 from input_pipeline.pairs import PairStream
 from input_pipeline.shards import open_split
-from maskanim_jax.distributed.rendezvous import meet
+from maskanim_jax.distributed.rendezvous import connect
 from maskanim_jax.distributed.secret import answer, run_secret
-from maskanim_jax.distributed.setup import prepare
+from maskanim_jax.distributed.setup import configure_jax
 from maskanim_jax.errors import UserError
 from maskanim_jax.training import consistency
 from maskanim_jax.training.consistency import check_shared, refuse_differences
@@ -74,7 +74,7 @@ from maskanim_jax.distributed import peers as hosts
 
 def end(meeting):
     meeting.wait()
-    hosts._say_last("the sentence")
+    hosts._print_final("the sentence")
     os.write(2, b"a line of some other thread")
     os._exit(75)
 
@@ -146,10 +146,10 @@ def test_processes_that_jax_alone_brought_together_are_compared_by_a_hash(monkey
         return np.stack([agreed[0], mine])
 
     monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
-    consistency.agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
-    consistency.agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
+    consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
+    consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
     with pytest.raises(UserError, match=r"of process 1 are not those of process 0"):
-        consistency.agree(tiny_config(), {"data_fingerprint": "b"}, workdir="run")
+        consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "b"}, workdir="run")
 
 
 @pytest.mark.parametrize("theirs", [[False, []], [True, ["4"]]])
@@ -175,7 +175,7 @@ def meeting(port, *arguments):
 
     def come(count, index, at):
         try:
-            found[at] = meet("localhost", port, count, index, 2.0)
+            found[at] = connect("localhost", port, count, index, 2.0)
         except UserError as error:
             found[at] = str(error)
 
@@ -217,11 +217,11 @@ def test_a_second_process_of_the_same_index_and_one_of_another_run_are_turned_aw
 
 def test_a_process_that_died_while_it_waited_may_come_again():
     port, found = free_port(), {}
-    zero = threading.Thread(target=lambda: found.update(zero=meet("localhost", port, 3, 0, 20.0)))
+    zero = threading.Thread(target=lambda: found.update(zero=connect("localhost", port, 3, 0, 20.0)))
     zero.start()
     _known(port, 3, 1).close()
     others = [
-        threading.Thread(target=lambda i=i: found.update({i: meet("localhost", port, 3, i, 20.0)})) for i in (1, 2)
+        threading.Thread(target=lambda i=i: found.update({i: connect("localhost", port, 3, i, 20.0)})) for i in (1, 2)
     ]
     for thread in others:
         thread.start()
@@ -252,7 +252,7 @@ def _known(port, count, index):
 def test_an_address_that_cannot_be_is_a_sentence(monkeypatch, value):
     monkeypatch.setenv("MASKANIM_DISTRIBUTED", value)
     with pytest.raises(UserError, match=r"give ADDRESS:PORT,COUNT,INDEX"):
-        prepare(tiny_config())
+        configure_jax(tiny_config())
 
 
 # -- watching --------------------------------------------------------------------------------------------------------------------------
@@ -261,11 +261,11 @@ WATCHED = """
 import sys, time
 from maskanim_jax.distributed import peers as hosts
 from maskanim_jax.errors import UserError, run_main
-from maskanim_jax.distributed.rendezvous import meet
-hosts.BEAT, hosts.SILENCE, hosts.GRACE = 0.3, 3.0, 2.0
+from maskanim_jax.distributed.rendezvous import connect
+hosts.HEARTBEAT_INTERVAL_S, hosts.HEARTBEAT_TIMEOUT_S, hosts.SHUTDOWN_GRACE_S = 0.3, 3.0, 2.0
 port, count, index, role = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def main():
-    peers = hosts.watch(index, count, meet("localhost", port, count, index, 60))
+    peers = hosts.start_watchdog(index, count, connect("localhost", port, count, index, 60))
     assert peers.gather({"index": index, "pair": (1, 2)}) == [{"index": i, "pair": [1, 2]} for i in range(count)]
     if role == "user error":
         raise UserError("DIR is not there: give another")

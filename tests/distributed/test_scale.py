@@ -14,14 +14,14 @@ from collectives import collectives, counted
 from small_system import SmallSystem
 from tiny import smallest_config, tiny_config
 
-from maskanim_jax.distributed.setup import prepare
-from maskanim_jax.distributed.sharding import make_mesh, to_devices
+from maskanim_jax.distributed.setup import configure_jax
+from maskanim_jax.distributed.sharding import make_mesh, shard_batch
 from maskanim_jax.errors import UserError
 from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import init_state
-from maskanim_jax.training.step import make_step
+from maskanim_jax.training.step import make_train_step
 
 HERE = Path(__file__).parent
 EIGHT = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
@@ -47,10 +47,10 @@ def frames(seed, count=16, size=32):
 def losses_on(devices, accumulate=1):
     """The losses of three steps on so many of this process' devices."""
     system, mesh = SmallSystem(), make_mesh(16, accumulate, jax.devices()[:devices])
-    state, step = init_state(system, 0, 10), make_step(system, 0, 10, mesh, accumulate)
+    state, step = init_state(system, 0, 10), make_train_step(system, 0, 10, mesh, accumulate)
     found = []
     for seed in range(3):
-        state, metrics = step(state, {}, to_devices(mesh, frames(seed)), to_devices(mesh, frames(seed + 3)))
+        state, metrics = step(state, {}, shard_batch(mesh, frames(seed)), shard_batch(mesh, frames(seed + 3)))
         found.append(float(metrics["loss"]))
     return found
 
@@ -77,7 +77,7 @@ def test_one_two_four_and_eight_devices_give_the_same_losses_with_and_without_pa
 def test_an_unreadable_address_of_the_other_processes_is_a_sentence(monkeypatch, value):
     monkeypatch.setenv("MASKANIM_DISTRIBUTED", value)
     with pytest.raises(UserError, match=r"MASKANIM_DISTRIBUTED=.*give ADDRESS:PORT,COUNT,INDEX"):
-        prepare(tiny_config())
+        configure_jax(tiny_config())
 
 
 # -- parts -----------------------------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ def test_a_batch_in_four_parts_moves_parameters_as_a_batch_in_one():
     system, moved = SmallSystem(batch_norm=False), []
     for parts in (1, 4):
         mesh = make_mesh(16, parts, jax.devices()[:1])
-        state, step = init_state(system, 0, 10), make_step(system, 0, 10, mesh, parts)
+        state, step = init_state(system, 0, 10), make_train_step(system, 0, 10, mesh, parts)
         start = np.asarray(state.params["conv"])
         state, metrics = step(state, {}, frames(0), frames(1))
         moved.append((np.asarray(state.params["conv"]) - start, float(metrics["loss"]), int(state.step)))
@@ -101,8 +101,8 @@ def test_statistics_go_through_all_parts_and_each_part_has_its_own_noise():
     """Four equal parts: statistics move four times, and the loss is not that of one part, whose noise is another."""
     system, mesh = SmallSystem(), make_mesh(16, 4, jax.devices()[:1])
     same = np.repeat(frames(0, 4), 4, axis=0)
-    four, metrics = make_step(system, 0, 10, mesh, 4)(init_state(system, 0, 10), {}, same, same)
-    one, alone = make_step(system, 0, 10, make_mesh(4, 1, jax.devices()[:1]))(
+    four, metrics = make_train_step(system, 0, 10, mesh, 4)(init_state(system, 0, 10), {}, same, same)
+    one, alone = make_train_step(system, 0, 10, make_mesh(4, 1, jax.devices()[:1]))(
         init_state(system, 0, 10), {}, same[::4], same[::4]
     )
     decay = [float(1 - state.stats["norm"]["var"][...].max()) for state in (one, four)]
@@ -129,7 +129,7 @@ def talk_of_a_step(devices=4):
         for name, value in used_weights(untrained_vgg19(0), config.loss.vgg_layers).items()
     }
     pairs = jax.ShapeDtypeStruct((config.batch_size, config.frame_size, config.frame_size, 3), jnp.uint8)
-    lowered = make_step(system, 0, 10, make_mesh(config.batch_size, 1, jax.devices()[:devices])).lower(
+    lowered = make_train_step(system, 0, 10, make_mesh(config.batch_size, 1, jax.devices()[:devices])).lower(
         state, vgg, pairs, pairs
     )
     norms = {name: len(jax.tree.leaves(stats)) // 2 for name, stats in state.stats.items()}

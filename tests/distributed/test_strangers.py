@@ -10,7 +10,7 @@ import time
 import pytest
 
 from maskanim_jax.distributed import peers, rendezvous, secret
-from maskanim_jax.distributed.rendezvous import listen, meet, receive
+from maskanim_jax.distributed.rendezvous import connect, listen, receive
 from maskanim_jax.errors import UserError
 
 SECRET = "the secret of this run"
@@ -86,7 +86,7 @@ def test_every_stranger_is_sent_away_and_the_run_begins():
         connection.sendall(says(question))
         assert closed(connection) == b'{"stranger": true}\n', name
         connection.close()
-    other = meet("localhost", meeting.port, 2, 1, 10.0, SECRET)
+    other = connect("localhost", meeting.port, 2, 1, 10.0, SECRET)
     assert meeting.end() == [1]
     other[0].close()
 
@@ -100,7 +100,7 @@ def test_strangers_who_say_nothing_or_never_stop_hold_nobody_up(monkeypatch):
     with pytest.raises(ConnectionError):  # closed while it writes
         send_endlessly(endless)
     began = time.monotonic()
-    other = meet("localhost", meeting.port, 2, 1, 10.0, SECRET)
+    other = connect("localhost", meeting.port, 2, 1, 10.0, SECRET)
     assert meeting.end() == [1]
     assert time.monotonic() - began < 10  # none of the 60 s was waited for
     for connection in (*silent, endless, other[0]):
@@ -110,7 +110,7 @@ def test_strangers_who_say_nothing_or_never_stop_hold_nobody_up(monkeypatch):
 def test_processes_with_other_secrets_hear_what_to_do():
     meeting = Meeting(2, 2.0)
     with pytest.raises(UserError, match=r"with another secret: give the same MASKANIM_DISTRIBUTED_SECRET to all"):
-        meet("localhost", meeting.port, 2, 1, 1.0, "another secret, also long")
+        connect("localhost", meeting.port, 2, 1, 1.0, "another secret, also long")
     assert "did not know the run's secret: MASKANIM_DISTRIBUTED_SECRET must be the same in all" in meeting.end()
 
 
@@ -134,7 +134,7 @@ def test_nobody_passes_for_process_zero():
     thread = threading.Thread(target=pretend, daemon=True)
     thread.start()
     with pytest.raises(UserError, match=r"answers, but not as process 0 of this run"):
-        meet("127.0.0.1", server.getsockname()[1], 2, 1, 2.0, SECRET)
+        connect("127.0.0.1", server.getsockname()[1], 2, 1, 2.0, SECRET)
     server.close()
 
 

@@ -14,7 +14,7 @@ from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation import evaluate_run
 from maskanim_jax.systems.interface import Variables
-from maskanim_jax.training.experiment import set_up
+from maskanim_jax.training.experiment import build_experiment
 
 
 def real_clips(root, names):
@@ -46,7 +46,7 @@ def test_without_a_validation_folder_the_test_split_chooses(tmp_path):
 
 
 def test_training_holds_out_the_validation_puppets(tiny_shards):
-    experiment = set_up(tiny_config(tiny_shards))
+    experiment = build_experiment(tiny_config(tiny_shards))
     assert experiment.held_out.name == "validation"
     assert {clip.identity for clip in experiment.held_out.clips} == {"p10000", "p10001", "p10002"}
     assert experiment.silhouettes("p10000#0").shape == (5, 32, 32)

@@ -32,16 +32,16 @@ def main():
             section, last = name.rpartition(".")[::2]
             part = settings[section] if section else settings
             part[last] = json.loads(value)
-    setup.prepare(settings)
+    setup.configure_jax(settings)
     experiment.build = lambda config: SmallSystem()
-    one_step = loop.one_step
+    train_step = loop.train_step
 
     def held_step(run, state, *rest):
         if held == [int(state.step) + 1, jax.process_index()]:
             time.sleep(600)
-        return one_step(run, state, *rest)
+        return train_step(run, state, *rest)
 
-    loop.one_step = held_step
+    loop.train_step = held_step
     loop.train(settings, Path(workdir))
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from small_system import SmallSystem
 
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.workdir.logs import read_log
@@ -66,7 +66,7 @@ class Processes:
 def state_at(workdir, step):
     """Numbers of a checkpoint, all arrays of the state in one."""
     like = abstract_state(SmallSystem(), 0, 3)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
         state = checkpoints.restore(step, like, make_mesh(8, devices=jax.devices()[:1]))
     return np.concatenate([np.ravel(np.asarray(leaf, np.float64)) for leaf in jax.tree.leaves(state)])
 

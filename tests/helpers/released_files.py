@@ -6,9 +6,9 @@ import jax
 import numpy as np
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.conversion.contents import _shape
-from maskanim_jax.conversion.layout import Unused, modules, released, trained
+from maskanim_jax.conversion.layout import UnmappedTensor, modules, released, trained
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.serialization.torch_writer import write_tensors
 from maskanim_jax.systems import build
@@ -38,7 +38,7 @@ def released_file(path, config, change=lambda tree: None, updates=12, epoch=3, w
     tree = {module: {} for module in modules(places)}
     for name, at in places.items():
         module, rest = name.split(".", 1)
-        if isinstance(at, Unused):
+        if isinstance(at, UnmappedTensor):
             at_least = np.array(7) if at.default.dtype.kind == "i" else rng.random(at.default.shape, np.float32)
             tree[module][rest] = at.default if at.fixed else at_least
         else:
@@ -46,7 +46,7 @@ def released_file(path, config, change=lambda tree: None, updates=12, epoch=3, w
     for module in tree:
         names, state = trained(places, module), {}
         for number, name in enumerate(names):
-            if not isinstance(places[name], Unused):
+            if not isinstance(places[name], UnmappedTensor):
                 one, two = rng.standard_normal((2, *tree[module][name.split(".", 1)[1]].shape), np.float32)
                 steps = updates * 3 // 4 if places[name].path[0] in waits else updates
                 state[number] = {"step": np.float32(steps), "exp_avg": one, "exp_avg_sq": two**2}
@@ -67,9 +67,9 @@ def arrays(tree, name=""):
 
 def state_of(workdir, config, steps_per_epoch=3):
     """The newest state of a run."""
-    with Checkpoints(workdir, read_only=True) as checkpoints:
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
         like = abstract_state(build(config), 0, steps_per_epoch)
-        return jax.device_get(checkpoints.restore(checkpoints.last(), like, make_mesh(8)))
+        return jax.device_get(checkpoints.restore(checkpoints.latest_step(), like, make_mesh(8)))
 
 
 def assert_equal_trees(one, other):

@@ -31,7 +31,7 @@ def shared():
     """
     from maskanim_jax.training import loop
 
-    systems, steps, make_step = {}, {}, loop.make_step
+    systems, steps, make_train_step = {}, {}, loop.make_train_step
 
     def building(build):
         def built(config):
@@ -44,12 +44,12 @@ def shared():
 
     def one_step_function(*arguments):
         if arguments not in steps:
-            steps[arguments] = make_step(*arguments)
+            steps[arguments] = make_train_step(*arguments)
         return steps[arguments]
 
     with pytest.MonkeyPatch.context() as patched:
         for name in SYSTEMS:
             module = importlib.import_module(f"maskanim_jax.systems.{name}.system")
             patched.setattr(module, "build", building(module.build))
-        patched.setattr(loop, "make_step", one_step_function)
+        patched.setattr(loop, "make_train_step", one_step_function)
         yield

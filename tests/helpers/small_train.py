@@ -20,6 +20,6 @@ def small_config(shards):
 
 if __name__ == "__main__":
     settings = small_config(sys.argv[1])
-    setup.prepare(settings)
+    setup.configure_jax(settings)
     experiment.build = lambda config: SmallSystem()
     loop.train(settings, Path(sys.argv[2]))

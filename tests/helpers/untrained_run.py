@@ -5,10 +5,10 @@ from pathlib import Path
 from tiny import tiny_config
 
 from configs import fomm_puppets
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems import build
-from maskanim_jax.systems.train_state import fresh_state
+from maskanim_jax.systems.train_state import init_on_mesh
 from maskanim_jax.workdir.config import write_config
 
 
@@ -27,9 +27,9 @@ def untrained(workdir, config):
     """`workdir`, made a run of `config` with its first variables."""
     system = build(config)
     write_config(Path(workdir), config)
-    with Checkpoints(Path(workdir)) as checkpoints:
-        checkpoints.save(fresh_state(system, 0, 1, make_mesh(1)), {"steps_per_epoch": 1}, 1.0)
-        checkpoints.wait()
+    with CheckpointManager(Path(workdir)) as checkpoints:
+        checkpoints.save(init_on_mesh(system, 0, 1, make_mesh(1)), {"steps_per_epoch": 1}, 1.0)
+        checkpoints.wait_until_finished()
     return Path(workdir)
 
 

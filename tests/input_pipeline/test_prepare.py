@@ -201,10 +201,10 @@ def test_bad_clips_are_left_out_and_listed_and_the_rest_is_prepared(root, tmp_pa
     report = quiet(root, tmp_path / "shards")
     reasons = {skip["clip"]: skip["reason"] for skip in report["skipped"]}
     says = {
-        "truncated.mp4": "cut short",
+        "truncated.mp4": "truncated",
         "text.mp4": "is not a video",
         "short#1": "1 frame",
-        "gone.mp4": "link to nothing",
+        "gone.mp4": "broken link",
         "notes.txt": "supported kind",
         "empty": "holds no frames",
         "odd.png": "not a row of square frames",
@@ -299,7 +299,7 @@ def test_impossible_settings_are_refused(root, tmp_path, options):
 def test_a_shard_cut_short_is_refused_by_name(root, tmp_path):
     quiet(root, tmp_path / "shards")
     shard = truncate(next((tmp_path / "shards").glob("*train.array_record*")), 0.5)
-    with pytest.raises(UserError, match="cut short") as caught:
+    with pytest.raises(UserError, match="truncated") as caught:
         open_split(tmp_path / "shards", "train")
     assert str(shard) in str(caught.value)
     shard.unlink()

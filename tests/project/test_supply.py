@@ -204,7 +204,7 @@ from maskanim_jax.reports import run_page
 from maskanim_jax.distributed import setup
 from maskanim_jax.training import experiment, loop
 settings = small_train.small_config(sys.argv[1])
-setup.prepare(settings)
+setup.configure_jax(settings)
 experiment.build = lambda config: small_train.SmallSystem()
 loop.train(settings, Path(sys.argv[2]))
 print(run_page.write_report(Path(sys.argv[2])))

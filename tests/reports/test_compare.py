@@ -15,7 +15,7 @@ from maskanim_jax.metrics.bootstrap import interval
 from maskanim_jax.reports import comparison, comparison_page, published_tables
 from maskanim_jax.reports import runs as compare_runs
 from maskanim_jax.reports.plots import bars, plots, svg
-from maskanim_jax.workdir.logs import RunLog
+from maskanim_jax.workdir.logs import MetricWriter
 
 RNG = np.random.default_rng(0)
 HARD = RNG.uniform(0.04, 0.08, 12)
@@ -38,7 +38,7 @@ def make_run(folder, system="perturbed_masks", worse=0.0, seed=0, fingerprint="f
     ]
     figures = {"checkpoint_step": 20, "data_fingerprint": fingerprint, "frames": 100, "l1": 0.1, "clips": rows}
     config = {"name": "toy", "system": system, "seed": seed, "batch_size": 4, "data": {"shards": "x/toys64"}}
-    with RunLog(folder) as log:
+    with MetricWriter(folder) as log:
         log.text(0, "parameters: a 1,000; together 1,234")
         for step in (10, 20):
             log.scalars(step, {"loss": 1 / step, "steps_per_second": 2.0, "test_l1": 1 / step})

@@ -12,7 +12,7 @@ from PIL import Image
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports.run_page import write_report
-from maskanim_jax.workdir.logs import RunLog
+from maskanim_jax.workdir.logs import MetricWriter
 
 
 def page(workdir, output=None):
@@ -22,7 +22,7 @@ def page(workdir, output=None):
 @pytest.fixture
 def workdir(tmp_path):
     folder = tmp_path / "run"
-    with RunLog(folder) as log:
+    with MetricWriter(folder) as log:
         for step in (100, 200, 300):
             values = {
                 "loss/fine": 900 / step,
@@ -87,7 +87,7 @@ def test_curves_are_grouped_and_drawn_from_their_highest_to_their_lowest(workdir
 
 
 def test_figures_group_by_what_they_are_of_whatever_the_system(tmp_path):
-    with RunLog(tmp_path) as log:
+    with MetricWriter(tmp_path) as log:
         log.scalars(1, {"loss_gan": 1.0, "keypoint_spread": 0.5, "prediction_l1": 0.1, "keypoint_motion": 0.2})
     text = page(tmp_path).text
     assert "Losses loss_gan" in text
@@ -96,7 +96,7 @@ def test_figures_group_by_what_they_are_of_whatever_the_system(tmp_path):
 
 
 def test_a_value_that_is_not_finite_breaks_the_curve(tmp_path):
-    with RunLog(tmp_path) as log:
+    with MetricWriter(tmp_path) as log:
         for step, loss in enumerate([3.0, 2.0, float("nan"), 1.0, 2.0]):
             log.scalars(step, {"loss": loss})
     assert [len(line["points"].split()) for line in page(tmp_path).all("polyline")] == [2, 2]
@@ -139,7 +139,7 @@ def test_names_are_escaped_wherever_they_come_from(workdir):
     (workdir / "config.json").write_text(json.dumps({"name": evil, "system": evil, "reference": evil}))
     (workdir / "departures.json").write_text(json.dumps([evil]))
     (workdir / "animation" / "<img src=x onerror=alert(1)>.gif").write_bytes(b"")
-    with RunLog(workdir, 300) as log:
+    with MetricWriter(workdir, 300) as log:
         log.scalars(301, {evil: 1.0})
         log.text(301, evil)
     found = page(workdir)

@@ -8,7 +8,7 @@ from clips import clip, save
 from PIL import Image
 
 from maskanim_jax.reports.run_page import write_report
-from maskanim_jax.workdir.logs import RunLog
+from maskanim_jax.workdir.logs import MetricWriter
 from maskanim_jax.workdir.results import inputs_of
 
 WAIT_MS = 60_000
@@ -18,7 +18,7 @@ WAIT_MS = 60_000
 def address(tmp_path_factory):
     """The page of a run with two animations, their strips, a reconstruction, curves and long names."""
     workdir = tmp_path_factory.mktemp("report") / ("run-" + "x" * 80)
-    with RunLog(workdir) as log:
+    with MetricWriter(workdir) as log:
         for step in (1, 2, 3):
             log.scalars(step, {"loss": 1 / step, "gradient_norm_of_something_with_a_long_name": 1e-9 * step})
             log.pictures(step, {"held_out": clip(1, 64, 512)[0]})

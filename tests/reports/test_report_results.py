@@ -10,7 +10,7 @@ from PIL import Image
 from configs import fomm_puppets, puppets
 from maskanim_jax.reports.headline import Health, headline, health
 from maskanim_jax.reports.run_page import summary, write_report
-from maskanim_jax.workdir.logs import RunLog
+from maskanim_jax.workdir.logs import MetricWriter
 
 FIGURES = {
     "l1": 0.03,
@@ -72,7 +72,7 @@ def test_a_system_without_masks_is_not_said_to_have_them_and_its_own_alarms_are_
     figures = {name: value for name, value in FIGURES.items() if name != "mask"}
     (folder / "reconstruction.json").write_text(json.dumps(figures))
     assert "masks" not in headline(folder, figures, health(folder, [], {})).text
-    with RunLog(folder) as log:
+    with MetricWriter(folder) as log:
         log.scalars(300, {"loss": 1.0, "keypoint_spread": 0.5, "keypoint_motion": 0.0})
     assert "keypoints do not move" in page(folder).text
 

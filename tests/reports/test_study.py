@@ -10,7 +10,7 @@ import pytest
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports import study, study_page
 from maskanim_jax.study import main
-from maskanim_jax.workdir.logs import RunLog
+from maskanim_jax.workdir.logs import MetricWriter
 
 ROOT = Path(__file__).parents[2]
 CONFIG = """
@@ -152,10 +152,10 @@ def test_a_run_is_finished_when_its_log_says_so_of_these_steps(tmp_path):
     assert not study.is_finished(run)
     (run.workdir / "checkpoints" / "9").mkdir(parents=True)
     (run.workdir / "config.json").write_text(json.dumps({"optim": {"max_steps": 9}}))
-    with RunLog(run.workdir) as log:
+    with MetricWriter(run.workdir) as log:
         log.text(4, "stopped")
     assert not study.is_finished(run)
-    with RunLog(run.workdir, 4) as log:
+    with MetricWriter(run.workdir, 4) as log:
         log.text(9, "finished at step 9 of 9")
     assert study.is_finished(run)
     assert not study.is_finished(run._replace(steps=10))

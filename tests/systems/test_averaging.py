@@ -9,7 +9,7 @@ from states import assert_equal_states
 from tiny import tiny_config
 
 from maskanim_jax.checkpoints.loading import load_run
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.reconstruction import reconstruct
@@ -19,7 +19,7 @@ from maskanim_jax.systems.train_state import abstract_state, init_state
 from maskanim_jax.training import experiment
 from maskanim_jax.training import loop as train_module
 from maskanim_jax.training.loop import train
-from maskanim_jax.training.step import make_step
+from maskanim_jax.training.step import make_train_step
 from maskanim_jax.workdir.logs import read_log
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -54,22 +54,22 @@ def test_without_averages_state_checkpoint_and_step_are_as_they_were(small, tiny
     state = init_state(SmallSystem(), 0, 3)
     assert list(state.saved()) == ["step", "params", "stats", "opt_state"]
     frames = np.zeros((4, 32, 32, 3), np.uint8)
-    step = make_step(SmallSystem(), 0, 3, make_mesh(4, 1, jax.devices()[:1]))
+    step = make_train_step(SmallSystem(), 0, 3, make_mesh(4, 1, jax.devices()[:1]))
     assert "ema" not in step.lower(state, {}, frames, frames).as_text()
     train(config_with(tiny_shards, 0.0, 2), tmp_path)
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+    with CheckpointManager(tmp_path, read_only=True) as checkpoints:
         assert "ema" not in checkpoints.info(2)
 
 
 def test_the_averages_follow_the_states_of_the_run(small, tiny_shards, tmp_path):
-    states, one_step = [], train_module.one_step
+    states, train_step = [], train_module.train_step
 
     def watched(*arguments):
-        states.append(jax.device_get(one_step(*arguments)))
+        states.append(jax.device_get(train_step(*arguments)))
         return jax.device_put(states[-1])
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(train_module, "one_step", watched)
+        patched.setattr(train_module, "train_step", watched)
         train(config_with(tiny_shards, 0.5), tmp_path)
     averages = begin(init_state(SmallSystem(), 0, 3).variables)
     for number, state in enumerate(states):
@@ -92,16 +92,16 @@ def test_a_run_in_two_pieces_is_the_whole_run_bit_for_bit_and_goes_on_after_its_
 
 def test_a_run_that_broke_off_between_two_checkpoints_goes_on_bit_for_bit(small, tiny_shards, tmp_path):
     """Step 4 fails after checkpoint 2, as a kill there would leave it; the same command again makes steps 3 and 4 anew."""
-    whole, one_step, made = train(config_with(tiny_shards, 0.5), tmp_path / "whole"), train_module.one_step, []
+    whole, train_step, made = train(config_with(tiny_shards, 0.5), tmp_path / "whole"), train_module.train_step, []
 
     def breaks_off(*arguments):
         made.append(arguments)
         if len(made) == 4:
             raise KeyError("killed")
-        return one_step(*arguments)
+        return train_step(*arguments)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(train_module, "one_step", breaks_off)
+        patched.setattr(train_module, "train_step", breaks_off)
         with pytest.raises(KeyError):
             train(config_with(tiny_shards, 0.5), tmp_path / "broken")
     assert_equal_states(whole, train(config_with(tiny_shards, 0.5), tmp_path / "broken"))
@@ -113,7 +113,7 @@ def test_what_was_averaged_is_measured_loaded_and_warned_of_nothing(small, tiny_
     assert_equal_states(run.variables, Variables(**state.ema))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(experiment, "build", lambda config: SmallSystem())
-        held_out = train_module.set_up(config_with(tiny_shards, 0.5)).held_out
+        held_out = train_module.build_experiment(config_with(tiny_shards, 0.5)).held_out
     logged = [line["test_l1"] for line in read_log(tmp_path) if "test_l1" in line][-1]
     averaged, last = (
         reconstruct(SmallSystem(), variables, held_out, clips=2, frames=2)["l1"]
@@ -152,7 +152,7 @@ def test_the_real_networks_train_with_averages_and_are_exported_with_them(tiny_s
     config.mask.temperature = config.refine.temperature = 0.1  # the released code has no others
     config.data.driving_invert_prob = 0.0
     state = train(config, tmp_path / "run")
-    with Checkpoints(tmp_path / "run", read_only=True) as checkpoints:
+    with CheckpointManager(tmp_path / "run", read_only=True) as checkpoints:
         like = abstract_state(experiment.build(config), 0, 3, 0.5)
         assert_equal_states(checkpoints.restore(1, like, make_mesh(1)), state)
     said = export_checkpoint(tmp_path / "run", tmp_path / "1.pth.tar")

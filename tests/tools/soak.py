@@ -57,13 +57,13 @@ def child(shards, folder, system, steps, workdir=None, environment=()):
     from small_system import SmallSystem
 
     from maskanim_jax.buckets.local_paths import opened
-    from maskanim_jax.checkpoints.manager import Checkpoints
+    from maskanim_jax.checkpoints.manager import CheckpointManager
     from maskanim_jax.distributed import setup
     from maskanim_jax.errors import run_main
     from maskanim_jax.training import experiment, loop
 
     config = soak_config(shards, steps)
-    setup.prepare(config)
+    setup.configure_jax(config)
     if system == "small":
         experiment.build = lambda config: SmallSystem()
     original = loop.batches
@@ -82,8 +82,8 @@ def child(shards, folder, system, steps, workdir=None, environment=()):
         state = loop.train(config, workdir)
         leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
         np.savez(folder / "state.npz", **{name: np.asarray(leaf) for name, leaf in leaves.items()})
-        with opened(workdir) as local, Checkpoints(local, read_only=True) as checkpoints:
-            (folder / "best.json").write_text(json.dumps([checkpoints.best(), checkpoints.last()]))
+        with opened(workdir) as local, CheckpointManager(local, read_only=True) as checkpoints:
+            (folder / "best.json").write_text(json.dumps([checkpoints.best_step(), checkpoints.latest_step()]))
 
     run_main(main)
 

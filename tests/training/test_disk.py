@@ -15,12 +15,12 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from maskanim_jax.checkpoints import manager
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.errors import UserError
 from maskanim_jax.training import experiment
 from maskanim_jax.training.loop import train
 from maskanim_jax.utils.checksums import check_sums
-from maskanim_jax.workdir.logs import RunLog
+from maskanim_jax.workdir.logs import MetricWriter
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
 
@@ -77,16 +77,16 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_and_the_run_goes_on_from
 def test_a_folder_that_is_gone_is_not_made_anew(tiny_shards, tmp_path, monkeypatch):
     """As when a disk is unmounted: an empty folder is where the checkpoints were."""
     folder, away = tmp_path / "run" / "checkpoints", tmp_path / "away"
-    save = Checkpoints.save
+    save = CheckpointManager.save
 
     def saving(checkpoints, state, info, l1):
         if int(state.step) == 3:
-            checkpoints.wait()
+            checkpoints.wait_until_finished()
             folder.rename(away)
             folder.mkdir()
         save(checkpoints, state, info, l1)
 
-    monkeypatch.setattr(Checkpoints, "save", saving)
+    monkeypatch.setattr(CheckpointManager, "save", saving)
     with pytest.raises(UserError, match="the folder is gone since the run began"):
         train(disk_config(tiny_shards), tmp_path / "run")
     assert names(folder) == []
@@ -120,8 +120,8 @@ def test_on_a_disk_that_is_really_full_the_last_checkpoint_stays_whole(tiny_shar
     assert str(mounted / "run") in sentences[0]
     assert "space" in sentences[0]
     assert "tensorboardX" not in done.stderr  # a thread of TensorStore may say that its event loop is closed
-    with Checkpoints(after, read_only=True) as checkpoints:
-        steps = checkpoints.steps()
+    with CheckpointManager(after, read_only=True) as checkpoints:
+        steps = checkpoints.all_steps()
     assert steps
     assert all(check_sums(after / "checkpoints" / str(step)) for step in steps)
     assert int(train(disk_config(tiny_shards, steps[-1] + 1), after).step) == steps[-1] + 1
@@ -130,7 +130,7 @@ def test_on_a_disk_that_is_really_full_the_last_checkpoint_stays_whole(tiny_shar
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_log_that_can_not_be_written_is_a_sentence(tmp_path):
     def run():
-        with RunLog(tmp_path) as log:
+        with MetricWriter(tmp_path) as log:
             log._lines.close()
             log._lines = open("/dev/full", "a")  # noqa: SIM115
             log.scalars(1, {"loss": 1.0})
@@ -144,7 +144,10 @@ def test_a_picture_that_can_not_be_written_is_a_sentence(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(Image.Image, "save", full)
-    with pytest.raises(UserError, match=r"masks_0000001\.png can't be written \(No space"), RunLog(tmp_path) as log:
+    with (
+        pytest.raises(UserError, match=r"masks_0000001\.png can't be written \(No space"),
+        MetricWriter(tmp_path) as log,
+    ):
         log.pictures(1, {"masks": np.zeros((4, 4, 3), np.uint8)})
     assert not list((tmp_path / "pictures").iterdir())
 
@@ -154,7 +157,7 @@ def test_a_tensorboard_that_can_not_be_written_is_a_sentence_and_no_endless_wait
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def run():
-        with RunLog(tmp_path) as log:
+        with MetricWriter(tmp_path) as log:
             log._board.file_writer.event_writer._ev_writer.write_event = full
             for step in range(1, 600):  # more than the queue holds
                 log.scalars(step, {"loss": 1.0})

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image
 
 from maskanim_jax.errors import UserError
-from maskanim_jax.workdir.logs import RunLog, read_log
+from maskanim_jax.workdir.logs import MetricWriter, read_log
 
 
 def run(workdir, start, stop):
-    with RunLog(workdir, start) as log:
+    with MetricWriter(workdir, start) as log:
         for step in range(start + 1, stop + 1):
             log.scalars(step, {"loss": step / 2, "lr": 1e-4})
 
@@ -26,7 +26,7 @@ def test_a_resumed_run_has_each_step_once_and_in_order(tmp_path):
 
 
 def test_a_run_that_starts_anew_does_not_mix_with_the_one_before(tmp_path):
-    with RunLog(tmp_path) as log:
+    with MetricWriter(tmp_path) as log:
         log.text(0, "parameters: 5")
     run(tmp_path, 0, 4)
     assert [record["step"] for record in read_log(tmp_path)] == [1, 2, 3, 4]
@@ -47,13 +47,13 @@ def test_a_damaged_line_in_the_middle_is_named_and_nothing_is_lost(tmp_path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], "[1, 2]", *lines[1:]]) + "\n")
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"line 2 of .*log\.jsonl"), RunLog(tmp_path, 3):
+    with pytest.raises(UserError, match=r"line 2 of .*log\.jsonl"), MetricWriter(tmp_path, 3):
         pass
     assert path.read_bytes() == before
 
 
 def test_a_killed_run_keeps_the_lines_that_it_wrote(tmp_path):
-    log = RunLog(tmp_path).__enter__()
+    log = MetricWriter(tmp_path).__enter__()
     log.scalars(1, {"loss": 1.0})
     assert len(read_log(tmp_path)) == 1  # before anything is closed
     log.__exit__(None, None, None)
@@ -63,7 +63,7 @@ def test_numbers_that_are_not_finite_leave_the_log_readable_by_any_json_reader(t
     def forbidden(word):
         raise AssertionError(word)
 
-    with RunLog(tmp_path) as log:
+    with MetricWriter(tmp_path) as log:
         log.scalars(1, {"loss": math.nan, "mask": np.float32(math.inf), "fine": np.float32(0.5)})
     line = (tmp_path / "log.jsonl").read_text()
     record = json.loads(line, parse_constant=forbidden)
@@ -80,7 +80,7 @@ def test_the_console_shows_one_line_a_step(tmp_path, capsys):
 
 def test_pictures_and_sentences_arrive_unchanged(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    with RunLog(tmp_path) as log:
+    with MetricWriter(tmp_path) as log:
         log.pictures(20, {"masks": picture})
         log.text(20, "VGG-19 is untrained")
     stored = Image.open(tmp_path / "pictures" / "masks_0000020.png")
@@ -111,16 +111,16 @@ def test_tensorboard_gets_the_numbers_and_hides_the_steps_that_are_run_again(tmp
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), np.zeros((4, 4, 1), np.uint8)])
 def test_a_picture_of_the_wrong_kind_is_refused(tmp_path, bad):
-    with RunLog(tmp_path) as log, pytest.raises(ValueError, match="masks"):
+    with MetricWriter(tmp_path) as log, pytest.raises(ValueError, match="masks"):
         log.pictures(1, {"masks": bad})
 
 
 def test_a_picture_can_not_leave_its_folder(tmp_path):
-    with RunLog(tmp_path) as log, pytest.raises(ValueError, match="name"):
+    with MetricWriter(tmp_path) as log, pytest.raises(ValueError, match="name"):
         log.pictures(1, {"../masks": np.zeros((4, 4, 3), np.uint8)})
 
 
 def test_a_workdir_that_can_not_be_written_is_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--workdir"), RunLog(tmp_path / "file"):
+    with pytest.raises(UserError, match="--workdir"), MetricWriter(tmp_path / "file"):
         pass

@@ -15,7 +15,7 @@ from maskanim_jax.losses.vgg import used_weights
 from maskanim_jax.pretrained.vgg19 import untrained_vgg19
 from maskanim_jax.systems import build
 from maskanim_jax.systems.train_state import abstract_state
-from maskanim_jax.training.step import make_step
+from maskanim_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +54,7 @@ def lowered_step(platform, precision):
     mesh = Mesh(np.array(jax.devices()[:1]), ("data",), axis_types=(AxisType.Auto,))
     frames = jax.ShapeDtypeStruct((config.batch_size, config.frame_size, config.frame_size, 3), jnp.uint8)
     frozen = shapes(used_weights(untrained_vgg19(0), config.loss.vgg_layers))
-    step = make_step(system, config.seed, 10, mesh)
+    step = make_train_step(system, config.seed, 10, mesh)
     return jax.export.export(step, platforms=[platform])(abstract(precision), frozen, frames, frames).mlir_module()
 
 

@@ -11,15 +11,15 @@ from small_system import SmallSystem
 from small_train import small_config
 
 from input_pipeline.pairs import PairStream
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Gradients
 from maskanim_jax.training import experiment
 from maskanim_jax.training.loop import train
-from maskanim_jax.training.metric_window import NotFinite, Window
+from maskanim_jax.training.metric_window import MetricAccumulator, NonFiniteStep
 from maskanim_jax.training.nonfinite import words
 from maskanim_jax.training.replay import replay
-from maskanim_jax.training.step import health
+from maskanim_jax.training.step import finite_check
 from maskanim_jax.workdir.logs import read_log
 
 pytestmark = pytest.mark.usefixtures("shared_programs")
@@ -31,7 +31,7 @@ def found(grads=1.0, loss=1.0, stats=1.0, other=1.0):
 
 
 def test_health_has_the_norm_of_each_network():
-    metrics = health(found(grads=2.0))
+    metrics = finite_check(found(grads=2.0))
     assert float(metrics["gradient_norm_a"]) == pytest.approx(math.sqrt(12))
     assert float(metrics["gradient_norm_empty"]) == 0.0
     assert bool(metrics["finite"])
@@ -40,20 +40,20 @@ def test_health_has_the_norm_of_each_network():
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("part", ["grads", "loss", "stats"])
 def test_health_sees_each_part_of_a_step(part, bad):
-    assert not bool(health(found(**{part: bad}))["finite"])
+    assert not bool(finite_check(found(**{part: bad}))["finite"])
 
 
 def test_a_gradient_whose_square_overflows_is_not_finite_and_a_mere_figure_stops_nothing():
-    assert not bool(health(found(grads=1e30))["finite"])
-    assert bool(health(found(other=math.nan))["finite"])
+    assert not bool(finite_check(found(grads=1e30))["finite"])
+    assert bool(finite_check(found(other=math.nan))["finite"])
 
 
 def test_a_window_names_the_first_bad_step_of_several():
-    window = Window(SmallSystem(), 10)
+    window = MetricAccumulator(SmallSystem(), 10)
     for loss, finite in ((1.0, True), (math.nan, False), (math.nan, False)):
         window.add({"loss": np.float32(loss), "gradient_norm_a": np.float32(1), "finite": np.bool_(finite)})
-    for look in (window.check, window.close):
-        with pytest.raises(NotFinite) as caught:
+    for look in (window.check, window.flush):
+        with pytest.raises(NonFiniteStep) as caught:
             look(7)
         assert (caught.value.step, caught.value.names) == (6, ["loss"])
 
@@ -93,8 +93,8 @@ def broken(tiny_shards, tmp_path_factory):
 
 def test_a_run_with_a_bad_step_stops_and_leaves_the_last_good_checkpoint_as_it_was(broken):
     _, workdir, kept, _ = broken
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        assert checkpoints.steps() == [3]
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
+        assert checkpoints.all_steps() == [3]
     assert contents(workdir / "checkpoints" / "3") == kept
 
 

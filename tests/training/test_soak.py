@@ -14,7 +14,7 @@ import pytest
 import soak
 from small_train import small_config
 
-from maskanim_jax.training.preemption import Stop
+from maskanim_jax.training.preemption import PreemptionHandler
 from maskanim_jax.workdir.logs import read_log
 
 pytestmark = pytest.mark.slow
@@ -57,7 +57,7 @@ def in_process(code):
     command = [
         sys.executable,
         "-c",
-        f"import os, signal, time\nfrom maskanim_jax.training.preemption import Stop\n{code}",
+        f"import os, signal, time\nfrom maskanim_jax.training.preemption import PreemptionHandler\n{code}",
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout + done.stderr
@@ -66,7 +66,7 @@ def in_process(code):
 @pytest.mark.subprocess
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 75), ("SIGINT", 130)])
 def test_before_the_first_step_a_signal_ends_at_once_whatever_goes_on(name, status):
-    code = f"with Stop():\n    os.kill(os.getpid(), signal.{name}); time.sleep(60); print('late')"
+    code = f"with PreemptionHandler():\n    os.kill(os.getpid(), signal.{name}); time.sleep(60); print('late')"
     found, output = in_process(code)
     assert found == status
     assert f"stopped by {name}" in output
@@ -76,9 +76,9 @@ def test_before_the_first_step_a_signal_ends_at_once_whatever_goes_on(name, stat
 @pytest.mark.subprocess
 def test_then_the_first_signal_is_noted_and_the_second_ends_at_once():
     code = (
-        "with Stop() as stop:\n"
-        "    stop.armed(); assert not stop.asked(1)\n"
-        "    os.kill(os.getpid(), signal.SIGTERM); assert stop.asked(1); print(stop.sentence(1), flush=True)\n"
+        "with PreemptionHandler() as stop:\n"
+        "    stop.mark_resumable(); assert not stop.should_stop(1)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); assert stop.should_stop(1); print(stop.message(1), flush=True)\n"
         "    os.kill(os.getpid(), signal.SIGTERM); time.sleep(60); print('late')"
     )
     status, output = in_process(code)
@@ -93,8 +93,8 @@ def test_the_status_says_restart_me_or_interrupted(name, status):
     code = (
         "from maskanim_jax.errors import run_main\n"
         "def main():\n"
-        "    with Stop() as stop:\n"
-        f"        stop.armed(); os.kill(os.getpid(), signal.{name}); stop.asked(1); stop.leave()\n"
+        "    with PreemptionHandler() as stop:\n"
+        f"        stop.mark_resumable(); os.kill(os.getpid(), signal.{name}); stop.should_stop(1); stop.exit()\n"
         "run_main(main)"
     )
     assert in_process(code)[0] == status
@@ -102,7 +102,7 @@ def test_the_status_says_restart_me_or_interrupted(name, status):
 
 def test_handlers_are_put_back():
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
-    with Stop():
+    with PreemptionHandler():
         assert signal.getsignal(signal.SIGTERM) != before[0]
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
@@ -119,7 +119,7 @@ def two_processes_train():
     config.optim.max_steps, config.train.checkpoint_every, config.train.image_every = 3000, 3000, 3000
 
     def main():
-        setup.prepare(config)
+        setup.configure_jax(config)
         experiment.build = lambda config: SmallSystem()
         loop.train(config, Path(sys.argv[2]))
 

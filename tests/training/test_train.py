@@ -20,16 +20,16 @@ from tiny import one_step_config, tiny_config
 
 from input_pipeline.pairs import PairStream
 from maskanim_jax.checkpoints.loading import load_run
-from maskanim_jax.checkpoints.manager import Checkpoints
-from maskanim_jax.distributed.sharding import make_mesh, to_devices
+from maskanim_jax.checkpoints.manager import CheckpointManager
+from maskanim_jax.distributed.sharding import make_mesh, shard_batch
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.train_state import init_state
 from maskanim_jax.training import experiment
 from maskanim_jax.training import loop as train_module
-from maskanim_jax.training.loop import one_step, train
-from maskanim_jax.training.metric_window import Window
+from maskanim_jax.training.loop import train, train_step
+from maskanim_jax.training.metric_window import MetricAccumulator
 from maskanim_jax.training.prefetch import prefetch
-from maskanim_jax.training.step import make_step
+from maskanim_jax.training.step import make_train_step
 from maskanim_jax.workdir.logs import read_log
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("shared_programs")]
@@ -45,9 +45,9 @@ made = []
 def whole(tiny_shards, tmp_path_factory):
     """A run that nobody disturbed."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    original = train_module.make_step
+    original = train_module.make_train_step
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(train_module, "make_step", lambda *args: made.append(original(*args)) or made[-1])
+        patched.setattr(train_module, "make_train_step", lambda *args: made.append(original(*args)) or made[-1])
         return train(tiny_config(tiny_shards), workdir), workdir
 
 
@@ -65,9 +65,9 @@ def test_the_log_says_how_long_the_first_step_took_and_what_the_cache_had(whole)
 def test_a_run_leaves_checkpoints_log_pictures_and_config(whole):
     state, workdir = whole
     assert int(state.step) == 6
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        assert checkpoints.last() == 6
-        assert len(checkpoints.steps()) <= 3
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
+        assert checkpoints.latest_step() == 6
+        assert len(checkpoints.all_steps()) <= 3
     log = read_log(workdir)
     names = {name for line in log for name in line}
     assert {
@@ -164,13 +164,13 @@ def test_a_step_copies_nothing_unasked(depth):
     """Batches go to the devices explicitly; frames that are still on the host are refused."""
     system, mesh = SmallSystem(), make_mesh(4, 1, jax.devices()[:1])
     frames = np.zeros((4, 32, 32, 3), np.uint8)
-    step, state, window = make_step(system, 0, 10, mesh), init_state(system, 0, 10), Window(system, 10)
-    placed = prefetch(iter([frames] * 4), lambda batch: (to_devices(mesh, batch),) * 2, depth)
+    step, state, window = make_train_step(system, 0, 10, mesh), init_state(system, 0, 10), MetricAccumulator(system, 10)
+    placed = prefetch(iter([frames] * 4), lambda batch: (shard_batch(mesh, batch),) * 2, depth)
     for _ in range(4):
-        state = one_step(step, state, {}, placed, window)
-    assert set(window.close(4)) >= {"loss", "steps_per_second", "data_wait_share"}
+        state = train_step(step, state, {}, placed, window)
+    assert set(window.flush(4)) >= {"loss", "steps_per_second", "data_wait_share"}
     with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
-        one_step(step, state, {}, iter([(frames, frames)]), window)
+        train_step(step, state, {}, iter([(frames, frames)]), window)
 
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
@@ -259,6 +259,6 @@ def test_a_shard_that_disappears_is_a_sentence_and_what_was_learned_is_kept(tiny
     monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
     with pytest.raises(UserError, match=r"train\.array_record"):
         train(config, workdir)
-    with Checkpoints(workdir, read_only=True) as checkpoints:
-        assert checkpoints.steps() == [len(made)]
+    with CheckpointManager(workdir, read_only=True) as checkpoints:
+        assert checkpoints.all_steps() == [len(made)]
     assert 3 <= len(made) < 500

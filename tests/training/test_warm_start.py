@@ -13,7 +13,7 @@ from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
-from maskanim_jax.systems.train_state import fresh_state
+from maskanim_jax.systems.train_state import init_on_mesh
 from maskanim_jax.training import loop as train_module
 from maskanim_jax.training.loop import train
 from maskanim_jax.training.warm_start import INITIAL, read_initial, started_from
@@ -32,7 +32,7 @@ def started(config):
     """The state before the first step of a run of `config`, and what was recorded."""
     system, mesh = build(config), make_mesh(1)
     initial = read_initial(config, system)
-    state = fresh_state(system, config.seed, 3, mesh, config.optim.ema)
+    state = init_on_mesh(system, config.seed, 3, mesh, config.optim.ema)
     return started_from(initial, state, system, 3, mesh), initial.record
 
 
@@ -84,7 +84,7 @@ def test_another_ratio_of_frame_and_mask_is_refused_with_the_setting_and_can_be_
     assert "\"--config.init_skip=('coarse/up1', 'coarse/last',)\"" in sentence
     config.init_skip = ("coarse/up1", "coarse/last")
     state, record = started(config)
-    fresh = fresh_state(build(config), config.seed, 3, make_mesh(1)).params["coarse"]
+    fresh = init_on_mesh(build(config), config.seed, 3, make_mesh(1)).params["coarse"]
     assert_equal_trees(state.params["coarse"]["up1"], fresh["up1"])
     assert_equal_trees(state.params["fine"], load_run(masks).variables.params["fine"])
     assert {name.rsplit("/", 1)[0] for name in record["fresh"]} >= {"coarse/last"}
@@ -139,7 +139,7 @@ def test_a_run_starts_from_another_is_resumed_without_it_and_tells_all_of_it(tin
     config = other_seed(tiny_config(tiny_shards), other)
     config.optim.max_steps = 2
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, "one_step", lambda *_: (_ for _ in ()).throw(KeyError("killed")))
+        patched.setattr(train_module, "train_step", lambda *_: (_ for _ in ()).throw(KeyError("killed")))
         with pytest.raises(KeyError):
             train(config, workdir)
     assert_equal_trees(load_run(workdir).variables, before)

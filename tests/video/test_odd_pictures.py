@@ -89,7 +89,7 @@ def test_a_heic_is_read_with_its_package_and_a_broken_one_is_a_sentence(tmp_path
     pillow_heif.register_heif_opener()
     Image.fromarray(QUARTERS).save(tmp_path / "a.heic", quality=95)
     assert np.abs(first_frame(tmp_path / "a.heic").astype(int) - QUARTERS).mean() < 8
-    with pytest.raises(UserError, match=r"broken\.heic is no whole image"):
+    with pytest.raises(UserError, match=r"broken\.heic is not a complete image"):
         first_frame(heic(tmp_path / "broken.heic"))
 
 

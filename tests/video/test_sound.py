@@ -94,7 +94,7 @@ def test_damage_is_what_is_called_damaged(tmp_path):
                     broken.stream, packet = tone, broken
                 output.mux(packet)
         output.mux(video.encode(None))
-    with pytest.raises(UserError, match=r"a\.mkv has damaged sound"):
+    with pytest.raises(UserError, match=r"a\.mkv has corrupt sound"):
         result(tmp_path, tmp_path / "a.mkv", "out.mov")
     assert not (tmp_path / "out.mov").exists()
 

@@ -61,7 +61,12 @@ def test_a_gif_keeps_count_colours_and_average_rate(tmp_path):
 def test_a_folder_is_lossless_and_in_natural_order(tmp_path):
     frames = clip(3)
     save(f"{tmp_path}/out/", frames)
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+        "clip.json",
+    ]
     assert all(np.array_equal(a, b) for a, b in zip(open_frames(tmp_path / "out"), frames, strict=True))
     (tmp_path / "natural").mkdir()
     for number in (1, 2, 10):
@@ -164,7 +169,7 @@ def test_a_failure_leaves_the_old_output_as_it_was(tmp_path, name):
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
     with pytest.raises(RuntimeError):
         save(f"{tmp_path}/{name}", broken())
-    with pytest.raises(UserError, match="no frame came"):
+    with pytest.raises(UserError, match="there was no frame"):
         save(f"{tmp_path}/{name}", [])
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
     assert not leftovers(tmp_path)

@@ -36,7 +36,7 @@ def cut(path, whole, share):
 def test_a_truncated_video_is_refused_before_any_work(tmp_path, name, codec, options, share):
     whole = save_raw(tmp_path / name, codec, clip(25), options=options)
     assert len(list(open_frames(whole))) == 25
-    with pytest.raises(UserError, match=r"short.*(copy|give)"):
+    with pytest.raises(UserError, match=r"truncated.*(copy|give)"):
         open_frames(cut(tmp_path / f"cut-{name}", whole, share))
 
 
@@ -55,7 +55,7 @@ def test_frames_that_the_container_promises_must_come(tmp_path, share):
     start, _ = mdat(data)
     data[start - 8 : start - 4] = struct.pack(">I", len(data) - start + 8)
     (tmp_path / "cut.mp4").write_bytes(data)
-    with pytest.raises(UserError, match=r"cut\.mp4 is cut short: \d+ of its 40 frames"):
+    with pytest.raises(UserError, match=r"cut\.mp4 is truncated: \d+ of its 40 frames"):
         list(open_frames(tmp_path / "cut.mp4"))
 
 
@@ -65,7 +65,7 @@ def test_seconds_that_the_container_promises_must_come(tmp_path):
     segment = data.index(b"\x18\x53\x80\x67") + 4
     data[segment : segment + 8] = b"\x01" + b"\xff" * 7  # a size that is not known, as live recordings have
     (tmp_path / "cut.webm").write_bytes(data[: len(data) // 2])
-    with pytest.raises(UserError, match=r"cut\.webm is cut short: .* of 2\.00 s"):
+    with pytest.raises(UserError, match=r"cut\.webm is truncated: .* of 2\.00 s"):
         list(open_frames(tmp_path / "cut.webm"))
 
 
@@ -115,7 +115,7 @@ def test_a_video_damaged_inside_says_where(tmp_path):
     start, size = mdat(data)
     data[start : start + size] = b"\xff" * size
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"a\.mp4 .*damaged"):
+    with pytest.raises(UserError, match=r"a\.mp4 .*corrupt"):
         list(open_frames(path))
 
 

@@ -21,8 +21,8 @@ from maskanim_jax.checkpoints.bundled import names
 from maskanim_jax.demo import main, parser
 from maskanim_jax.errors import UserError
 from maskanim_jax.video.reader import open_frames
-from maskanim_jax.web.checkpoints import Shelf, preview
-from maskanim_jax.web.job import Asked, make
+from maskanim_jax.web.checkpoints import ModelCache, preview
+from maskanim_jax.web.job import AnimationRequest, make
 from maskanim_jax.web.serve import bundled_checkpoints, workdirs
 from maskanim_jax.web.sessions import Sessions
 from maskanim_jax.workdir.results import InputPair, inputs_of
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
 
 
 def asked(files, **fields):
-    return Asked(**{"source": files / "photo.png", "driving": files / "driving.mp4", "options": {}} | fields)
+    return AnimationRequest(**{"source": files / "photo.png", "driving": files / "driving.mp4", "options": {}} | fields)
 
 
 def test_two_videos_come_out_at_the_drivings_rate_and_every_frame_is_told(files, tmp_path):
@@ -65,7 +65,7 @@ def test_a_recording_of_a_variable_rate_keeps_its_times_in_both_videos(files, tm
 def test_what_the_system_has_to_say_is_passed_on(files, tmp_path):
     Image.new("RGB", (32, 32), "white").save(tmp_path / "white.png")
     save(tmp_path / "black.mp4", np.zeros((3, 32, 32, 3), np.uint8))
-    made = make(ECHO, Asked(tmp_path / "white.png", tmp_path / "black.mp4", {}), tmp_path, "x", print)
+    made = make(ECHO, AnimationRequest(tmp_path / "white.png", tmp_path / "black.mp4", {}), tmp_path, "x", print)
     assert made.warnings == ["they differ"]
 
 
@@ -92,7 +92,7 @@ def test_a_length_that_no_file_states_is_found_out_while_reading(files, tmp_path
 def test_a_bundled_checkpoint_has_examples_and_a_run_offers_what_it_animated(tmp_path):
     run = tmp_path / "run"
     (run / "animation/inputs").mkdir(parents=True)
-    shelf = Shelf([*names(), run, run / "checkpoints/7", tmp_path / "none"])
+    shelf = ModelCache([*names(), run, run / "checkpoints/7", tmp_path / "none"])
     assert shelf.examples("run") == []
     pair = inputs_of(run / "animation", "a-by-b")
     Image.fromarray(clip(1, 20, 30)[0]).save(pair.source)
@@ -209,7 +209,7 @@ def test_each_checkpoint_animates_what_is_uploaded(client, files, label):
 def test_bad_uploads_are_answered_by_a_sentence_without_tags_paths_or_traceback(client, server, files):
     driver = upload(files / "driving.mp4")
     cases = {
-        "is no whole image": {"picture": upload(files / "broken<b>.png"), "driving file": driver},
+        "is not a complete image": {"picture": upload(files / "broken<b>.png"), "driving file": driver},
         "there is no picture yet": {"driving file": driver},
         "there is no driving video yet": {"picture": upload(files / "photo.png")},
         "no such checkpoint": {"picture": upload(files / "photo.png"), "driving file": driver, "checkpoint": "/etc"},

@@ -74,8 +74,8 @@ def test_a_given_config_or_a_folder_without_a_run_is_left_to_the_parser(tmp_path
 
 
 def test_a_start_has_config_versions_data_and_revision(tmp_path):
-    start = provenance.this_start({"a": {"b": 1}}, {"data_fingerprint": "f"}, step=3)
-    assert provenance.add_start(tmp_path, start) == []
+    start = provenance.make_run_record({"a": {"b": 1}}, {"data_fingerprint": "f"}, step=3)
+    assert provenance.append_run_record(tmp_path, start) == []
     [read] = provenance.read_starts(tmp_path)
     assert read == start
     assert (read["step"], read["config"], read["data"]) == (3, {"a": {"b": 1}}, {"data_fingerprint": "f"})
@@ -84,10 +84,10 @@ def test_a_start_has_config_versions_data_and_revision(tmp_path):
 
 
 def test_other_versions_and_another_revision_are_told(tmp_path):
-    start = provenance.this_start({}, {})
+    start = provenance.make_run_record({}, {})
     older = {**start, "versions": {**start["versions"], "jax": "0.1"}, "git": "abc"}
-    provenance.add_start(tmp_path, older)
-    told = provenance.add_start(tmp_path, {**start, "git": None})
+    provenance.append_run_record(tmp_path, older)
+    told = provenance.append_run_record(tmp_path, {**start, "git": None})
     assert told == [f"jax was 0.1 and is {start['versions']['jax']}", "git revision was abc and is None"]
     assert len(provenance.read_starts(tmp_path)) == 2
 
@@ -117,7 +117,7 @@ def test_the_revision_is_that_of_the_folder_itself_with_a_plus_for_changes(tmp_p
 def test_a_damaged_record_is_a_sentence_and_left_alone(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match=r"run\.json can't be read"):
-        provenance.add_start(tmp_path, provenance.this_start({}, {}))
+        provenance.append_run_record(tmp_path, provenance.make_run_record({}, {}))
     assert (tmp_path / "run.json").read_text() == content
 
 

@@ -11,15 +11,15 @@ import pytest
 from fuzz import fuzz
 from tiny import tiny_config
 
-from maskanim_jax.checkpoints.items import finite_or_refused
+from maskanim_jax.checkpoints.items import check_params_finite
 from maskanim_jax.checkpoints.loading import load_run
-from maskanim_jax.checkpoints.manager import Checkpoints
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation.user_study import read_trials, tally, write_study
 from maskanim_jax.reports.run_page import summary, write_report
 from maskanim_jax.systems import build
-from maskanim_jax.systems.train_state import fresh_state
+from maskanim_jax.systems.train_state import init_on_mesh
 from maskanim_jax.workdir.config import read_config, write_config
 from maskanim_jax.workdir.config_files import load_config
 
@@ -86,12 +86,12 @@ def test_a_config_file_that_is_none_is_refused_with_its_name(tmp_path, content):
 def test_numbers_that_are_not_finite_are_refused_by_their_array(tmp_path):
     config = tiny_config()
     write_config(tmp_path, config)
-    state = fresh_state(build(config), 0, 1, make_mesh(1))
+    state = init_on_mesh(build(config), 0, 1, make_mesh(1))
     leaves, tree = jax.tree.flatten(state.params)
     leaves[0] = leaves[0].at[(0,) * leaves[0].ndim].set(np.nan)
-    with Checkpoints(tmp_path) as checkpoints:
+    with CheckpointManager(tmp_path) as checkpoints:
         checkpoints.save(state._replace(params=jax.tree.unflatten(tree, leaves)), {"steps_per_epoch": 1}, 1.0)
-        checkpoints.wait()
+        checkpoints.wait_until_finished()
     name = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(state.params)[0][0], simple=True, separator="/")
     with pytest.raises(UserError, match=f"checkpoints/0 .*not finite in .*{name}"):
         load_run(tmp_path)
@@ -100,8 +100,8 @@ def test_numbers_that_are_not_finite_are_refused_by_their_array(tmp_path):
 def test_the_arrays_that_are_not_finite_are_counted():
     trees = {"a": [np.ones(2), np.array([1, np.inf])], "b": np.full((5, 5), np.nan), "whole": np.arange(3)}
     with pytest.raises(UserError, match=r"not finite in a/1, b: "):
-        finite_or_refused(trees, Path("run"))
-    assert finite_or_refused({"a": np.ones(2)}, Path("run"))["a"].sum() == 2
+        check_params_finite(trees, Path("run"))
+    assert check_params_finite({"a": np.ones(2)}, Path("run"))["a"].sum() == 2
 
 
 class Elements(HTMLParser):

@@ -1,6 +1,7 @@
 """Which landmark and identity networks can metrics use, and which of them are ready on this machine?
 
-`docs/metrics.md` says what each is, where it is from and under which licence. Networks and their runtimes are imported when they are made.
+`docs/metrics.md` says what each is, where it is from and under which licence. Networks and their
+runtimes are imported when they are made.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ BUILT_IN = {
 
 
 def make(name: str, cache: Path | None = None) -> Any:
-    """A `PointsBackend` or `EmbeddingBackend` by its name here, or one of the user's as `module:Class`.
+    """A `PointsBackend` or `EmbeddingBackend` by its name here, or one of the user's as
+    `module:Class`.
 
-    Raises UserError for a name that there isn't, and when its weights or its runtime aren't installed.
+    Raises UserError for a name that there isn't, and when its weights or its runtime aren't
+    installed.
     """
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")

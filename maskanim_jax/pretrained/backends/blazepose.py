@@ -1,8 +1,9 @@
 """What does BlazePose (full) see? 33 points of a body, by MediaPipe's two networks.
 
-As in MediaPipe's graph for single pictures: the detector names the middle of the hips and a point straight above. The square around
-them, 1.25 times as large and turned upright, goes to the landmark network, whose points are drawn to the peaks of its heat maps. Where no
-body is detected, the whole frame is the region and the landmark network's own score decides. Nothing is smoothed over time.
+As in MediaPipe's graph for single pictures: the detector names the middle of the hips and a point
+straight above. The square around them, 1.25 times as large and turned upright, goes to the landmark
+network, whose points are drawn to the peaks of its heat maps. Where no body is detected, the whole
+frame is the region and the landmark network's own score decides. Nothing is smoothed over time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ _PEAK = 0.5  # the least that the highest of them must have
 
 
 class BlazePose(TwoStage):
-    """`points`: 33 body points; one is found when the body's score and its own visibility are at least 0.5."""
+    """`points`: 33 body points; one is found when the body's score and its own visibility are at
+    least 0.5.
+    """
 
     name = "blazepose-full"
     subject: Subject = "body"
@@ -50,7 +53,9 @@ class BlazePose(TwoStage):
 
 
 def _drawn(points: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Points (K, 2) in units of the region, moved to the centre of gravity of their heat maps' (L, L, K or more) surroundings."""
+    """Points (K, 2) in units of the region, moved to the centre of gravity of their heat maps' (L,
+    L, K or more) surroundings.
+    """
     moved, (height, width) = points.copy(), heat.shape[:2]
     for number, (x, y) in enumerate(points):
         column, row = int(x * width), int(y * height)

@@ -1,6 +1,7 @@
 """What does dlib see in a face? 68 points, and a 128-dimensional embedding of whose face it is.
 
-Faces are found by dlib's detector of frontal faces, in the frame and, where there is none, in the frame at twice the size. The surest one counts.
+Faces are found by dlib's detector of frontal faces, in the frame and, where there is none, in the
+frame at twice the size. The surest one counts.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ DIMENSIONS = 128
 
 
 class Dlib68:
-    """`points`: the 68 points of iBUG 300-W (jaw, brows, nose, eyes, mouth), all of them found or none."""
+    """`points`: the 68 points of iBUG 300-W (jaw, brows, nose, eyes, mouth), all of them found or
+    none.
+    """
 
     name = "dlib-68"
     subject: Subject = "face"
@@ -43,7 +46,9 @@ class Dlib68:
 
 
 class DlibFace:
-    """`embed`: dlib's face recognition network. Two pictures of one person are typically less than 0.6 apart."""
+    """`embed`: dlib's face recognition network. Two pictures of one person are typically less than
+    0.6 apart.
+    """
 
     name = "dlib-face"
     subject: Subject = "face"

@@ -1,7 +1,8 @@
 """What does FaceMesh see? 468 points of a face, by MediaPipe's two networks.
 
-As in MediaPipe's graph for single pictures: the short-range detector gives a box and the eyes; a square 1.5 times the box's
-longer side, turned so that the eyes are level, goes to the landmark network, whose score says whether a face is there.
+As in MediaPipe's graph for single pictures: the short-range detector gives a box and the eyes; a
+square 1.5 times the box's longer side, turned so that the eyes are level, goes to the landmark
+network, whose score says whether a face is there.
 """
 
 from __future__ import annotations

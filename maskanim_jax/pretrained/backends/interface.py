@@ -1,7 +1,7 @@
 """What must a landmark or identity network be able to do?
 
-A back-end of your own is any class with these attributes and methods and no arguments; name it `module:Class` wherever a back-end's name
-is asked for.
+A back-end of your own is any class with these attributes and methods and no arguments; name it
+`module:Class` wherever a back-end's name is asked for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ class Points(NamedTuple):
     """Keypoints of N frames."""
 
     where: np.ndarray
-    """(N, K, 2) float32: x to the right and y down in pixels of the frame, from its upper left corner; of no meaning where not found."""
+    """(N, K, 2) float32: x to the right and y down in pixels of the frame, from its upper left
+    corner; of no meaning where not found.
+    """
     found: np.ndarray
     """(N, K) bool."""
 

@@ -1,7 +1,8 @@
-"""What does MobileNetV2 see? A 1280-dimensional embedding of the whole frame: a stand-in for a person re-identification network.
+"""What does MobileNetV2 see? A 1280-dimensional embedding of the whole frame: a stand-in for a
+person re-identification network.
 
-The network was trained to classify ImageNet's pictures; that it tells people apart was nobody's aim, and the background is in what it
-sees. Batch norms are folded into the convs before them.
+The network was trained to classify ImageNet's pictures; that it tells people apart was nobody's
+aim, and the background is in what it sees. Batch norms are folded into the convs before them.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ DIMENSIONS = 1280
 BATCH = 8
 
 _BLOCKS = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-"""Expansion, channels, repetitions and first stride of each group of blocks (Table 2 of Sandler et al. 2018)."""
+"""Expansion, channels, repetitions and first stride of each group of blocks (Table 2 of Sandler et
+al. 2018).
+"""
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)
 _EPSILON = 1e-5  # of the batch norms
@@ -78,7 +81,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def folded(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
-    """PyTorch's state dict to HWIO kernels and biases, batch norms folded in. Raises UserError for another network's."""
+    """PyTorch's state dict to HWIO kernels and biases, batch norms folded in. Raises UserError for
+    another network's.
+    """
     arrays: dict[str, np.ndarray] = {}
     try:
         for number, conv in enumerate(CONVS):
@@ -114,7 +119,9 @@ _compiled = jax.jit(embed)
 
 
 class MobileNet:
-    """`embed`: the frame, resized bilinearly to 224 x 224, as a vector of length one. Something is always found."""
+    """`embed`: the frame, resized bilinearly to 224 x 224, as a vector of length one. Something is
+    always found.
+    """
 
     name = "mobilenetv2"
     subject: Subject = "body"

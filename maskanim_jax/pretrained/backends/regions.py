@@ -1,7 +1,7 @@
 """Where in a frame does a landmark network look, and how do its answers get back into the frame?
 
-MediaPipe's way: a detector names boxes and a few keypoints relative to anchors; a rotated square around them is cut out; landmarks found in
-the square are turned and moved back.
+MediaPipe's way: a detector names boxes and a few keypoints relative to anchors; a rotated square
+around them is cut out; landmarks found in the square are turned and moved back.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def whole(height: int, width: int) -> Region:
 
 
 def cut(frame: np.ndarray, region: Region, size: int) -> np.ndarray:
-    """(H, W, 3) uint8 to the region as (size, size, 3) float32 in [0, 255], bilinear; black outside the frame."""
+    """(H, W, 3) uint8 to the region as (size, size, 3) float32 in [0, 255], bilinear; black outside
+    the frame.
+    """
     step = region.side / size
     cos, sin = step * math.cos(region.angle), step * math.sin(region.angle)
     left = region.x - (cos - sin) * size / 2
@@ -59,7 +61,9 @@ def back(points: np.ndarray, region: Region) -> np.ndarray:
 
 
 def anchors(size: int, strides: tuple[int, ...]) -> np.ndarray:
-    """Centres (A, 2) of the anchors in units of the input: two at each cell of a stride's grid, strides that follow each other together."""
+    """Centres (A, 2) of the anchors in units of the input: two at each cell of a stride's grid,
+    strides that follow each other together.
+    """
     found = []
     for stride in sorted(set(strides)):
         cells = math.ceil(size / stride)
@@ -70,9 +74,11 @@ def anchors(size: int, strides: tuple[int, ...]) -> np.ndarray:
 
 
 def best(raw: np.ndarray, logits: np.ndarray, centres: np.ndarray, size: int, least: float) -> Detection | None:
-    """The surest detection, averaged with those that overlap it; None when none reaches the score `least`.
+    """The surest detection, averaged with those that overlap it; None when none reaches the score
+    `least`.
 
-    `raw` (A, 4 + 2 K) in pixels of the input relative to the anchors: centre, width and height of the box, keypoints. `logits` (A,).
+    `raw` (A, 4 + 2 K) in pixels of the input relative to the anchors: centre, width and height of
+    the box, keypoints. `logits` (A,).
     """
     scores = 1 / (1 + np.exp(-np.clip(logits.astype(np.float64), -100, 100)))
     chosen = scores >= least

@@ -1,7 +1,9 @@
-"""How is a TensorFlow.js graph model run? Its nodes are followed from the output back to the input, each as a JAX operation.
+"""How is a TensorFlow.js graph model run? Its nodes are followed from the output back to the input,
+each as a JAX operation.
 
-Only the operations that MoveNet has. Whole numbers (shapes, axes, indices) stay NumPy arrays as long as nothing that is traced enters them, so
-that the graph can be jitted with the float weights as arguments.
+Only the operations that MoveNet has. Whole numbers (shapes, axes, indices) stay NumPy arrays as
+long as nothing that is traced enters them, so that the graph can be jitted with the float weights
+as arguments.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ class Graph:
     """A graph with one input and one output. `weights`: name to float32 array; `__call__` is pure."""
 
     def __init__(self, path: Path, data: Path) -> None:
-        """Reads the JSON and the binary beside it. Raises UserError for a damaged file or an operation that isn't known here."""
+        """Reads the JSON and the binary beside it. Raises UserError for a damaged file or an
+        operation that isn't known here.
+        """
         try:
             check_size(path, _MAX_BYTES)
             check_size(data, _MAX_BYTES)

@@ -1,4 +1,6 @@
-"""What do MediaPipe's landmark networks share? A detector says where to look, a second network finds the points there."""
+"""What do MediaPipe's landmark networks share? A detector says where to look, a second network
+finds the points there.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ LEAST = 0.5
 
 
 class TwoStage:
-    """The base of such a back-end: it has a `name`, the detector's `strides`, and finds the points of `one` frame."""
+    """The base of such a back-end: it has a `name`, the detector's `strides`, and finds the points
+    of `one` frame.
+    """
 
     name: str
     strides: tuple[int, ...]
