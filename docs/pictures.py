@@ -1,6 +1,6 @@
 """What do good and bad results look like? `python docs/pictures.py` draws the pictures of these pages with the checkpoint that comes along.
 
-Held-out puppets are animated by other held-out puppets, for which the right answer is known; the distance to it (L1, values in [0, 1]) is printed
+Held-out puppets are animated by other held-out puppets, for which the ground truth is known; the distance to it (L1, values in [0, 1]) is printed
 and stands beside each row. Everything is drawn from seeds, so the pictures are the same each time on the same machine.
 """
 

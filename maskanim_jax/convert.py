@@ -48,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
         help="the config that the checkpoint was trained with, such as configs/fomm_voxceleb_adv.py or configs/taichi.py:released "
         "(default: what the file's tensors tell)",
     )
-    add("--steps_per_epoch", type=int, metavar="N", help="steps of an epoch of your data; needed to go on training")
-    add("--without_optimizer", action="store_true", help="leave the optimiser's state in the file")
+    add("--steps_per_epoch", type=int, metavar="N", help="steps per epoch of your data; needed to resume training")
+    add("--without_optimizer", action="store_true", help="do not convert the optimiser's state")
     add(
         "--as_config",
         action="store_true",

@@ -55,9 +55,9 @@ def parser() -> argparse.ArgumentParser:
         "--finder",
         choices=get_args(Finder),
         default="auto",
-        help="what shows the subject (default auto: face if found, else motion)",
+        help="how the subject is found (default auto: by a face if there is one, else by motion)",
     )
-    add("--box", type=_box, metavar="X0,Y0,X1,Y1", help="where the subject is, in pixels, instead of a search")
+    add("--box", type=_box, metavar="X0,Y0,X1,Y1", help="the subject's box in pixels, instead of a search")
     add(
         "--margin",
         type=float,

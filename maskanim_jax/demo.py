@@ -34,21 +34,21 @@ def parser() -> argparse.ArgumentParser:
         f"(default: all bundled ones, {DEFAULT_CHECKPOINT} first)",
     )
     add("--checkpoints", type=user_path, metavar="FOLDER", help="offer every workdir in this folder")
-    add("--host", default="127.0.0.1", help="address to listen at (default 127.0.0.1: this machine alone)")
+    add("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1: this machine only)")
     add("--port", type=int, help="port (default: the first free one from 7860)")
     add(
         "--share",
         action="store_true",
-        help="also open a public address by Gradio's tunnel; anybody who has it can use the page",
+        help="also open a public address through Gradio's tunnel; anyone with the address can use the page",
     )
     add(
         "--max_upload",
         type=int,
         default=200,
         metavar="MB",
-        help="largest file that is taken, in megabytes (default 200)",
+        help="largest accepted file in megabytes (default 200)",
     )
-    add("--max_frames", type=int, default=1500, metavar="N", help="most frames of a driving video (default 1500)")
+    add("--max_frames", type=int, default=1500, metavar="N", help="maximum frames of a driving video (default 1500)")
     return flags
 
 

@@ -1,5 +1,5 @@
-"""How is animation taken elsewhere? `python -m maskanim_jax.export --help` writes it as functions
-that run without this project.
+"""How is animation exported? `python -m maskanim_jax.export` writes functions that run without this
+project.
 
 `--format=jax`: `jax.export` artefacts for several platforms in one file, run by JAX alone;
 `--format=onnx`: ONNX models. See docs/export.md.
@@ -37,9 +37,9 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--output", required=True, type=user_path, metavar="FOLDER", help="a new folder")
     add("--format", choices=FORMATS, default="jax", help="what runs it: JAX (default) or an ONNX runtime")
-    add("--platforms", metavar="LIST", help=f"of jax: where it shall run (default {PLATFORMS})")
+    add("--platforms", metavar="LIST", help=f"with --format=jax: target platforms (default {PLATFORMS})")
     add("--batch", type=int, metavar="N", help="frames at once; default: any number (jax), 1 (onnx)")
-    add("--pictures", action="store_true", help="export all intermediate pictures, not only the result")
+    add("--pictures", action="store_true", help="export all intermediate outputs, not only the result")
     for name, message in system_flags().items():
         add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=message.replace("%", "%%"))
     return flags

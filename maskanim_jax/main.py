@@ -1,10 +1,9 @@
 """`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR
 [--mode=train|reconstruct|animate|all] [--config.a.b=c]`.
 
-Without --config the run of the workdir goes on with its own config. Exit status: 0 done, 2 an error
-in one sentence, 75 told to stop by SIGTERM and saved (start it again), 130 the same by Ctrl-C.
-`--mode=replay --step=N` makes one step of a run again and shows what was in it. Only parses and
-calls; `loop.py`, `evaluate_run.py`, `replay.py` and `report.py` do the work.
+Without --config, the workdir's run resumes with its own config. Exit status: 0 done, 2 an error in
+one sentence, 75 stopped by SIGTERM and saved (start it again), 130 the same by Ctrl-C.
+`--mode=replay --step=N` repeats one step of a run and shows its details.
 """
 
 from __future__ import annotations
@@ -27,33 +26,31 @@ from maskanim_jax.workdir.saved_config import take_saved_config
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "a file of configs/, with an argument behind a colon if it has one", lock_config=True
+    "config", None, "a file of configs/, optionally followed by :ARGUMENT", lock_config=True
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "folder of the run, also gs://BUCKET/RUN: checkpoints, log, results, report"
+    "workdir", None, "folder of the run, or gs://BUCKET/RUN: checkpoints, log, results, report"
 )
 MODE = flags.DEFINE_enum(
     "mode",
     "train",
     ["train", "reconstruct", "animate", "all", "replay"],
-    "what to do; all: the first three one after the other; replay: one step of the run again (--step)",
+    "what to do; all: the first three in order; replay: repeat one step of the run (--step)",
 )
-STEP = flags.DEFINE_integer("step", None, "the step that --mode=replay makes again", lower_bound=1)
+STEP = flags.DEFINE_integer("step", None, "the step that --mode=replay repeats", lower_bound=1)
 ACCEPT = flags.DEFINE_bool(
-    "allow_config_change", False, "train on although the workdir's run had another config or other data"
+    "allow_config_change", False, "resume although the workdir's run had another config or other data"
 )
 FROM_STEP = flags.DEFINE_integer(
     "restore_step",
     None,
-    "train on from this checkpoint; later ones are put aside into the workdir's set_aside",
+    "resume from this checkpoint; later ones are moved to the workdir's set_aside",
     lower_bound=0,
 )
 
 
 def parse(argv: list[str]) -> None:
-    """Parses the command line; raises UserError for what cannot be, a config's field with a slip in
-    its name among it.
-    """
+    """Parses the command line; raises UserError for anything invalid, including misspelt config fields."""
     refuse_old_names(argv[1:])
     expand_flags(argv, ("workdir", "config"), ("config.",))
     find_config_flag(argv)
@@ -64,15 +61,15 @@ def parse(argv: list[str]) -> None:
         if config is not None and not callable(getattr(config, "to_dict", None)):
             raise ValueError("its get_config gives something else")
         if config is not None:
-            config.to_dict()  # only now does a file that could not be loaded say so
+            config.to_dict()  # raises if the file could not be loaded
     except flags.Error as error:
         raise UserError(f"{str(error).splitlines()[0]}; --help shows the flags") from error
-    except (AttributeError, KeyError, TypeError) as error:  # a field that the config lacks, or a value of another type
+    except (AttributeError, KeyError, TypeError) as error:  # an unknown field, or a value of another type
         sentence = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\" ")
         raise UserError(f"a --config.* flag cannot be: {' '.join(sentence.splitlines())}") from error
     except UserError:
         raise
-    except Exception as error:  # a config is a program: whatever it raises, it is none
+    except Exception as error:  # a config is code and may raise anything
         path = next((argument for argument in argv if argument.startswith("--config")), "--config")
         raise UserError(f"{path} is no config file that can be read: give one such as configs/demo.py") from error
     if rest:
@@ -90,7 +87,7 @@ def parse(argv: list[str]) -> None:
 
 
 def main() -> None:
-    """Does what the command line says."""
+    """Runs the command line."""
     if any(argument in HELP for argument in sys.argv[1:]):
         print(f"{(__doc__ or '').strip()}\n\nFlags:\n{flags.FLAGS.module_help(sys.modules[__name__])}")
         return

@@ -1,5 +1,6 @@
-"""What does a run show, and several of them side by side? `python -m maskanim_jax.report --help`
-writes the page.
+"""How is the report of a run, or a comparison of several, written?
+
+See `python -m maskanim_jax.report --help`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m maskanim_jax.report",
         description="Writes one HTML page on a run: curves, pictures, figures, settings; or, of several runs, their figures side by side.",
     )
-    parser.add_argument(
-        "runs", type=path_or_bucket, nargs="*", metavar="RUN", help="folders of runs to set side by side"
-    )
+    parser.add_argument("runs", type=path_or_bucket, nargs="*", metavar="RUN", help="folders of runs to compare")
     parser.add_argument("--workdir", type=path_or_bucket, help="folder of one run, for the page on it alone")
     parser.add_argument(
         "--output",

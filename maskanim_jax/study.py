@@ -1,5 +1,5 @@
-"""How is the whole study made again? `python -m maskanim_jax.study --workdir=FOLDER` trains,
-reconstructs, measures and sets side by side.
+"""How is the whole study reproduced? `python -m maskanim_jax.study --workdir=FOLDER` trains both
+systems, evaluates them and writes the comparison.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
     flags = argparse.ArgumentParser(
         prog="python -m maskanim_jax.study",
-        description="Trains Perturbed Masks and FOMM on the same pairs, measures both, and sets them side by side. Goes on where it was stopped. "
-        "Flags --config.a.b=c are handed to every training.",
+        description="Trains Perturbed Masks and FOMM on the same pairs, measures both, and compares them. Resumes where it was stopped. "
+        "Flags --config.a.b=c are passed to every training.",
         allow_abbrev=False,
     )
     flags.add_argument(
@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="FILE",
-        help="a config of a set of your own, instead of --sets; repeat it",
+        help="a config of your own set, instead of --sets; may be repeated",
     )
     flags.add_argument(
         "--data",
@@ -39,10 +39,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="folder with the shards puppets64v2, mgif64, faces64 (default: data)",
     )
-    flags.add_argument("--steps", type=int, metavar="N", help="train so many steps instead of the configs', for a try")
-    flags.add_argument("--seeds", default="0", help="comma separated (default: 0); more than one: a run of each")
     flags.add_argument(
-        "--pairs", type=int, default=20, metavar="N", help="pairs of the cross-identity truth (default 20)"
+        "--steps", type=int, metavar="N", help="train this many steps instead of those of the configs, for a quick test"
+    )
+    flags.add_argument("--seeds", default="0", help="comma separated (default: 0); one run per seed")
+    flags.add_argument(
+        "--pairs", type=int, default=20, metavar="N", help="pairs of the cross-identity evaluation (default 20)"
     )
     flags.add_argument("--frames", type=int, default=8, metavar="N", help="frames of each pair (default 8)")
     flags.add_argument(

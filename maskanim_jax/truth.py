@@ -1,5 +1,6 @@
-"""How far is one puppet animated by another from the right answer? `python -m maskanim_jax.truth
---workdir=RUN`; see docs/study.md.
+"""How well does animation by another identity match the ground truth?
+
+Run `python -m maskanim_jax.truth --workdir=RUN` on puppets; see docs/study.md.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     flags = argparse.ArgumentParser(
         prog="python -m maskanim_jax.truth",
-        description="Animates held-out puppets by others and measures against the true rendering; writes truth.json into the run's folder.",
+        description="Animates held-out puppets by others and compares with the ground truth; writes truth.json into the run's folder.",
     )
     flags.add_argument(
         "--workdir", type=path_or_bucket, required=True, help="folder of a run on puppets, or a checkpoint in it"
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="append",
         default=[],
         metavar="NAME:option=value,...",
-        help="a further way to animate, with the options of python -m maskanim_jax.animate; may be repeated",
+        help="an additional variant, with the options of python -m maskanim_jax.animate; may be repeated",
     )
     which = flags.add_mutually_exclusive_group()
     which.add_argument(
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--world",
         type=int,
         metavar="N",
-        help="measure on puppets and poses that are drawn for this number, which nobody trained on, and their reconstruction, too",
+        help="measure on unseen puppets and poses drawn with this number, including their reconstruction",
     )
     flags.add_argument(
         "--output",

@@ -45,16 +45,16 @@ def parser() -> argparse.ArgumentParser:
         "--key",
         type=user_path,
         metavar="JSON",
-        help="what is behind the choices; keep it to yourself (default: OUT's name with -key.json)",
+        help="the key that maps choices to systems; keep it private (default: OUT's name with -key.json)",
     )
-    add("--title", default="", help="heading of the page; don't name a system in it")
+    add("--title", default="", help="heading of the page; do not name a system in it")
     add(
         "--per_dataset",
         type=int,
         metavar="N",
-        help="questions of each data set for each participant (default: all; the paper: 1)",
+        help="questions per data set and participant (default: all; the paper: 1)",
     )
-    add("--seed", type=int, default=0, help="of the order and the choice of questions, and of the bootstrap")
+    add("--seed", type=int, default=0, help="random seed of the questions, their order and the bootstrap")
     add("--tally", type=user_path, nargs="+", metavar="JSON", help="the participants' answers; needs --key")
     return flags
 
@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError("give --trials=CSV to make a page, or --tally ANSWERS.json ... --key=KEY.json to count")
     if args.trials:
         if args.output.suffix.lower() not in (".html", ".htm"):
-            raise UserError(f"{args.output} is no name of a page; end it with .html")
+            raise UserError(f"{args.output} is not an HTML file; end it with .html")
         key = args.key or args.output.with_name(f"{args.output.stem}-key.json")
         trials = read_trials(args.trials, args.data)
         write_study(trials, args.output, key, args.seed, args.per_dataset, args.title)
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not args.key:
         raise UserError("--tally needs --key=JSON, the file that was written with the page")
     if args.output.suffix.lower() != ".csv":
-        raise UserError(f"{args.output} is no name of a table; end it with .csv")
+        raise UserError(f"{args.output} is not a CSV file; end it with .csv")
     cells = tally(args.key, args.tally, args.seed)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

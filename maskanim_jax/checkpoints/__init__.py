@@ -1,1 +1,1 @@
-"""How is state saved and found again?"""
+"""How is training state saved and restored?"""

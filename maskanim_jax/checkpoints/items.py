@@ -1,4 +1,4 @@
-"""What of a checkpoint does Orbax write and read? Its items: `state` (arrays), `info` and `metrics` (JSON)."""
+"""What does a checkpoint contain? Orbax items: `state` (arrays), `info` and `metrics` (JSON)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orb
 def items(
     state: Any = None, processes: ocp.options.MultiprocessingOptions | None = None
 ) -> ocp.CompositeCheckpointHandler:
-    """What reads and writes each item; `state`: another handler for the arrays; `processes`: those that take part (default: all)."""
+    """The handler of each item; `state`: another handler for arrays; `processes`: participants (default: all)."""
     options = processes or ocp.options.MultiprocessingOptions()
     return ocp.CompositeCheckpointHandler(
         state=state or ocp.StandardCheckpointHandler(multiprocessing_options=options),
@@ -33,7 +33,7 @@ def items(
 
 
 def lone_saver() -> ocp.AsyncCheckpointer:
-    """What writes NumPy arrays from this process alone, whatever the others do."""
+    """A checkpointer that writes NumPy arrays from this process only."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix="save_alone"
@@ -49,12 +49,12 @@ def restored(path: Path, **wanted: Any) -> Any:
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """The checkpoint's `info`. Orbax would have all processes read it at the same time, but each asks when it wants to know."""
+    """Reads the checkpoint's `info` without Orbax, which would need all processes to read it together."""
     return dict(json.loads((path / "info" / "metadata").read_text()))
 
 
 def read_back(path: Path, like: Any) -> Any:
-    """The arrays of a checkpoint's state as NumPy's, read by this process alone, whatever the others do."""
+    """Reads the arrays of a checkpoint's state as NumPy arrays, in this process only."""
     me = jax.process_index()
     alone = ocp.options.MultiprocessingOptions(
         primary_host=me, active_processes={me}, barrier_sync_key_prefix="read_back"
@@ -71,7 +71,7 @@ def compare(saved: Any, found: Any) -> None:
     for (path, one), other in pairs:
         other = np.asarray(other)
         if (one.shape, one.dtype) != (other.shape, other.dtype) or not np.array_equal(_bytes(one), _bytes(other)):
-            raise CorruptFileError(f"{jax.tree_util.keystr(path)} is not on the disk what it is in memory")
+            raise CorruptFileError(f"{jax.tree_util.keystr(path)} differs between disk and memory")
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
@@ -79,12 +79,12 @@ def _bytes(array: np.ndarray) -> np.ndarray:
 
 
 def to_host(leaf: Any) -> np.ndarray:
-    """A copy on the host: the next step gives the array's memory away."""
+    """A copy on the host: the next step donates the array's memory."""
     return np.array(leaf.addressable_data(0) if isinstance(leaf, jax.Array) else leaf)
 
 
 def reason(error: BaseException) -> str:
-    """The first line of what a library says, not too long."""
+    """The first line of a library's error message, truncated."""
     return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
 
 
@@ -94,7 +94,7 @@ _SHOWN = 3
 
 
 def check_params_finite(variables: Arrays, path: Path) -> Arrays:
-    """The tree of arrays as it is given; raises UserError that names the arrays of `path` with infinities or NaN."""
+    """Returns the tree unchanged; raises UserError that names the arrays of `path` with infinities or NaN."""
     import jax
     import numpy as np
 

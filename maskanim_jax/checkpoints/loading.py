@@ -1,4 +1,4 @@
-"""How is a run kept, found again and continued?
+"""How is a run or a bundled checkpoint loaded?
 
 A workdir holds `config.json`, `run.json` (see provenance.py) and `checkpoints/STEP/` (see manager.py). One item, `state`, has
 parameters, batch statistics, optimiser and the step, which is also the data position; beside it `info` has what the state means (data
@@ -24,7 +24,7 @@ from maskanim_jax.workdir.config import CONFIG, read_config
 
 @naming_addresses()
 def saved_config(path: Path) -> ConfigDict:
-    """The config of the run that `load_run` would load; JAX is not used yet. Raises UserError when there is none."""
+    """The config of the run that `load_run` would load, without using JAX. Raises UserError when there is none."""
     path = fetched(path)
     if bundled.is_bundled(path):
         return bundled.config_of(str(path))
@@ -32,11 +32,9 @@ def saved_config(path: Path) -> ConfigDict:
 
 
 def _find(path: Path) -> tuple[Path, int | None]:
-    """(workdir, step) of a workdir or of a checkpoint's folder in it."""
+    """(workdir, step) for the path of a workdir or of one of its checkpoints."""
     if not path.is_dir():
-        raise UserError(
-            f"{path} is not there or no folder: give the --workdir of a training, or one of its checkpoints/STEP"
-        )
+        raise UserError(f"{path} is not a folder: give the --workdir of a run, or one of its checkpoints/STEP")
     if path.parent.name == FOLDER and path.name.isdigit():
         return path.parent.parent, int(path.name)
     return path.parent if path.name == FOLDER else path, None
@@ -46,7 +44,7 @@ def _find(path: Path) -> tuple[Path, int | None]:
 def load_run(path: Path, which: str = "best") -> LoadedRun:
     """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none.
 
-    Both may be in a bucket. A path that is not there may be the name of a checkpoint that comes with the package.
+    Both may be in a bucket. A path that does not exist may be the name of a bundled checkpoint.
     """
     path = fetched(path)
     if bundled.is_bundled(path):

@@ -1,7 +1,8 @@
-"""How does a checkpoint become visible only when it is whole, and stay so?
+"""How are checkpoints written so that only complete, verified ones are visible?
 
-Orbax writes `checkpoints/STEP.part` in the background. Then its files are put on the disk, hashed into `SHA256SUMS`, read back, and compared
-with the arrays in memory; only then the folder is called `STEP`, and only then older ones go. What a killed process left is swept by the next.
+Orbax writes `checkpoints/STEP.part` in the background. Its files are then synced, hashed into
+`SHA256SUMS`, read back and compared with the arrays in memory. Only then is the folder renamed to
+`STEP`, and only then are older checkpoints deleted. The next start removes what a killed process left.
 """
 
 from __future__ import annotations
@@ -31,33 +32,33 @@ from maskanim_jax.utils.checksums import SUMS, CorruptFileError, check_sums, syn
 
 FOLDER = "checkpoints"
 SET_ASIDE = "set_aside"
-"""Folder of the workdir for checkpoints that a run went back behind."""
+"""Folder in the workdir for archived checkpoints, later than the `--restore_step` of a run."""
 PART, OLD, ORBAX_PART = ".part", ".old", ".orbax-checkpoint-tmp"
 METRICS = "metrics/metrics"
 EMA = "ema"
-"""In a checkpoint's `info`: the decay of the averages that its state has; missing when there are none."""
+"""Key in a checkpoint's `info`: the decay of its averaged weights; absent without averages."""
 
 
 class CheckpointManager:
-    """The checkpoints of one workdir: the last `keep` and the best by held-out L1. Use it with `with`.
+    """The checkpoints of one workdir: the newest `keep` and the best by held-out L1. A context manager.
 
-    Writing, it holds the folder's lock: two trainings in one workdir would spoil each other. Raises UserError where the folder can't be
-    used.
+    Unless read-only it locks the folder, so that two runs cannot write to one workdir. Raises UserError
+    when the folder can't be used.
     """
 
     def __init__(self, workdir: Path, keep: int = 2, read_only: bool = False) -> None:
         self.workdir, self.folder = workdir, (workdir / FOLDER).absolute()
         self.unchecked: str | None = None
-        """A sentence for the log when what was restored has no checksums."""
+        """A log message if the restored checkpoint has no checksums."""
         self.failed = False
-        """Whether `wait` would raise: a save in the background went wrong."""
+        """Whether a background save failed, so that `wait_until_finished` would raise."""
         self._keep, self._leader = keep, jax.process_index() == 0
         self._failure: UserError | None = None
         self._finisher: threading.Thread | None = None
         self._checked: set[int] = set()
         self._saver: ocp.AsyncCheckpointer | None = None
         self._remote = remote_checkpoints(workdir)
-        # Without a shared folder process 0 writes the arrays alone: all of them are replicated.
+        # Without a shared folder, process 0 alone writes the arrays, which are replicated.
         self._alone = self._remote is not None and jax.process_count() > 1
         if not read_only:
             self._claim()
@@ -89,13 +90,13 @@ class CheckpointManager:
             with contextlib.suppress(UserError) if kind else contextlib.nullcontext():
                 self.wait_until_finished()
         finally:
-            with contextlib.suppress(Exception):  # what went wrong with the last save was said
+            with contextlib.suppress(Exception):  # an error of the last save was already raised
                 self._saver.close()
             if self._leader and self._lock is not None:
                 os.close(self._lock)
 
     def all_steps(self) -> list[int]:
-        """Steps of all whole checkpoints, in order."""
+        """Steps of all complete checkpoints, in order."""
         try:
             names = [path.name for path in self.folder.iterdir() if path.is_dir()]
         except FileNotFoundError:
@@ -109,7 +110,7 @@ class CheckpointManager:
         return max(self.all_steps(), default=None)
 
     def best_step(self) -> int | None:
-        """The step with the lowest held-out L1 (the newer of two), the newest when none was measured."""
+        """The step with the lowest held-out L1 (the newer on a tie); the newest if none was evaluated."""
         measured = [(self._l1(step), -step) for step in self.all_steps()]
         l1, step = min(measured, default=(math.inf, 0))
         return -step if l1 < math.inf else self.latest_step()
@@ -120,7 +121,7 @@ class CheckpointManager:
             check_sums(path, METRICS)
             return float(json.loads((path / METRICS).read_text())["l1"])
         except FileNotFoundError:
-            return math.inf  # nobody measured it
+            return math.inf  # not evaluated
         except CorruptFileError as error:
             raise UserError(f"{path} can't be used: {error}; {self.recovery_hint(step)}") from error
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -129,7 +130,7 @@ class CheckpointManager:
             ) from error
 
     def save(self, state: TrainState, info: Mapping[str, Any], l1: float) -> None:
-        """Writes in the background; raises UserError when this or the save before it went wrong."""
+        """Saves in the background; raises UserError when this or the previous save failed."""
         step = int(state.step)
         if step in self._taken or (self._alone and not self._leader):
             return
@@ -151,12 +152,12 @@ class CheckpointManager:
         self._finisher.start()
 
     def _same_folder(self) -> None:
-        """A disk that was unmounted leaves an empty folder, or none: the checkpoints before are not there, and nothing goes there."""
+        """Raises OSError if the folder was replaced: an unmounted disk leaves an empty folder, or none."""
         if not self.folder.is_dir() or _identity(self.folder) != self._there:
             raise OSError(0, "the folder is gone since the run began")
 
     def _finish(self, step: int, copy: Any) -> None:
-        """In a thread: waits for Orbax, verifies, makes visible, prunes."""
+        """Runs in a thread: waits for Orbax, verifies, renames, deletes old checkpoints."""
         assert self._saver is not None
         part = self.folder / f"{step}{PART}"
         try:
@@ -171,7 +172,7 @@ class CheckpointManager:
             sync(self.folder)
             if self._remote is not None:
                 self._remote.publish(step)
-        except BaseException as error:  # whatever it is, it is the loop's to see
+        except BaseException as error:  # raised in the training loop by wait_until_finished
             self._failure = self._unwritten(step, error)
             self.failed = True
             return
@@ -186,7 +187,7 @@ class CheckpointManager:
             self.failed = True
 
     def _unwritten(self, step: int, error: BaseException) -> UserError:
-        for path in self.folder.glob(f"{step}{PART}*"):  # it takes room that the rest of the run may need
+        for path in self.folder.glob(f"{step}{PART}*"):  # frees space that the run may need
             shutil.rmtree(path, ignore_errors=True)
         if isinstance(error, UserError) and not isinstance(error, CorruptFileError):
             return error
@@ -206,19 +207,19 @@ class CheckpointManager:
         for step in steps:
             try:
                 measured.append((self._l1(step), -step))
-            except UserError:  # a damaged one is the user's to look at
+            except UserError:  # damaged checkpoints are kept for the user
                 kept.add(step)
         kept.add(-min(measured)[1])
         for step in steps:
             if step not in kept:
                 old = self.folder / f"{step}{OLD}"
-                (self.folder / str(step)).rename(old)  # never visible with half of its files
+                (self.folder / str(step)).rename(old)  # never visible in part
                 shutil.rmtree(old)
                 if self._remote is not None:
                     self._remote.drop(step)
 
     def wait_until_finished(self) -> None:
-        """Until everything is on the disk and verified; raises UserError when a save went wrong, once."""
+        """Waits until everything is written and verified; raises UserError, once, when a save failed."""
         if self._finisher is not None:
             self._finisher.join()
             self._finisher = None
@@ -227,7 +228,7 @@ class CheckpointManager:
             raise failure
 
     def archive_after(self, after: int) -> list[str]:
-        """Moves checkpoints later than step `after` into the workdir's `set_aside/`; returns what was done, a sentence each."""
+        """Moves checkpoints later than step `after` to the workdir's `set_aside/`; returns log messages."""
         done = []
         taken = self._remote.set_aside_names() if self._remote is not None and self._leader else set()
         for step in [each for each in self.all_steps() if each > after] if self._leader else []:
@@ -250,7 +251,7 @@ class CheckpointManager:
         return done
 
     def check(self, step: int) -> None:
-        """Raises UserError, with what to do instead, when a file of the step is not what was saved."""
+        """Raises UserError, with a recovery hint, when a file of the step differs from what was saved."""
         if step in self._checked:
             return
         if self._remote is not None:
@@ -262,26 +263,28 @@ class CheckpointManager:
                     promised = read_info(path).get("sums")
                 if promised:
                     raise CorruptFileError(f"{path / SUMS} is missing")
-                self.unchecked = f"{path} has no {SUMS}, as those of older versions: its files were not checked"
+                self.unchecked = f"{path} has no {SUMS}, like those of older versions: its files were not verified"
         except CorruptFileError as error:
             raise UserError(f"{path} can't be restored: {error}; {self.recovery_hint(step)}") from error
         self._checked.add(step)
 
     def recovery_hint(self, step: int) -> str:
-        """What to do without the checkpoint of `step`, as a clause."""
+        """A clause that says how to continue without the checkpoint of `step`."""
         for other in reversed([each for each in self.all_steps() if each < step]):
             with contextlib.suppress(CorruptFileError):
                 if self._remote is not None:
                     self._remote.fetch(other)
                 check_sums(self.folder / str(other))
                 return (
-                    f"the newest whole one before it is {self.folder / str(other)}: "
+                    f"the newest intact checkpoint before it is {self.folder / str(other)}: "
                     f"`python -m maskanim_jax.main --workdir={shlex.quote(str(self.workdir))} --restore_step={other}` trains on from there"
                 )
-        return "no whole one is before it: restore it from a copy, or train anew in another --workdir"
+        return (
+            "there is no intact checkpoint before it: restore it from a copy, or start a new run in another --workdir"
+        )
 
     def info(self, step: int) -> dict[str, Any]:
-        """What was saved beside the state."""
+        """The metadata that was saved with the state."""
         self.check(step)
         with _readable(self, step):
             return read_info(self.folder / str(step))
@@ -298,7 +301,7 @@ class CheckpointManager:
             return TrainState(**found)
 
     def restore_variables(self, step: int, abstract_state: Variables) -> Variables:
-        """Parameters and statistics alone, on one device: what animation needs. Those of a run with averages are the averages."""
+        """Restores only parameters and statistics, on one device, for animation; the averaged ones if there are any."""
         averaged = bool(self.info(step).get(EMA))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         wanted = jax.tree.map(
@@ -314,14 +317,14 @@ class CheckpointManager:
 
 @contextlib.contextmanager
 def _readable(checkpoints: CheckpointManager, step: int) -> Iterator[None]:
-    """Turns what Orbax raises for a damaged or foreign checkpoint into a sentence."""
+    """Turns Orbax's errors for a damaged or foreign checkpoint into a UserError."""
     try:
         yield
     except UserError:
         raise
     except Exception as error:
         raise UserError(
-            f"{checkpoints.folder / str(step)} can't be restored ({reason(error)}): it is damaged or of another config; "
+            f"{checkpoints.folder / str(step)} can't be restored ({reason(error)}): it is damaged or belongs to another config; "
             f"{checkpoints.recovery_hint(step)}"
         ) from error
 
@@ -332,7 +335,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _locked(path: Path, workdir: Path) -> int | None:
-    """A number to close when done; the lock ends with the process, however that ends. None where the file system has no locks."""
+    """Locks the file; returns a descriptor to close, or None if the file system has no locks. Ends with the process."""
     try:
         import fcntl
     except ImportError:

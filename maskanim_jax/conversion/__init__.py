@@ -1,1 +1,1 @@
-"""How do the authors' checkpoints become ours, and ours theirs?"""
+"""How are checkpoints converted from and to the authors' PyTorch format?"""

@@ -1,4 +1,4 @@
-"""How does a run of ours become a checkpoint of the released code?"""
+"""How is a run exported as a checkpoint of the released PyTorch code?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How does a checkpoint of the released code become a run of ours?
+"""How is a checkpoint of the released PyTorch code imported as a run?
 
 Only tensors and plain values are read from the file; nothing in it is ever executed. See docs/checkpoints.md.
 """
@@ -190,4 +190,4 @@ def _most_bytes(path: Path) -> int:
 def _check_absent(path: Path, what: str) -> None:
     """Raises UserError when there is something at `path` that would be lost; an empty folder is not."""
     if path.exists() and not (what == "folder" and path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} is there already: give a new {what} as --output, or move it away")
+        raise UserError(f"{path} is already exists: give a new {what} as --output, or move it away")

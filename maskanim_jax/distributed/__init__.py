@@ -1,1 +1,1 @@
-"""How do devices and processes work together?"""
+"""How does training use several devices and processes?"""

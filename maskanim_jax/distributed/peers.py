@@ -1,8 +1,8 @@
-"""How do the processes of a run hear of each other's end? A connection to process 0, on which each says that it is alive.
+"""How does a process notice that another one of the run has died? Each sends heartbeats to process 0.
 
-Without it a lost process leaves the others waiting in a collective: on an accelerator for ever, elsewhere until jaxlib aborts them.
-Process 0 passes on what it hears. A process that is lost (killed, preempted, its machine or network gone) ends all others with status 75,
-"start me again"; one that ended with an error ends them with that error's status.
+Otherwise the others would hang in a collective: on an accelerator forever, elsewhere until jaxlib
+aborts them. Process 0 forwards failures. If a process is lost (killed, preempted, machine or network
+down), all others exit with status 75, "start me again"; if it ended with an error, with its status.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from maskanim_jax import errors
 from maskanim_jax.errors import RESTART, UserError, printable
 
 HEARTBEAT_INTERVAL_S = 3.0
-"""Seconds between two signs of life."""
+"""Seconds between heartbeats."""
 HEARTBEAT_TIMEOUT_S = 40.0
-"""Seconds without one after which a process is lost, although its connection is open."""
+"""Seconds without a heartbeat after which a process counts as lost, even if its connection is open."""
 SHUTDOWN_GRACE_S = 15.0
-"""Seconds that a process has to end by itself after another one ended with an error: mostly it has the same error."""
+"""Seconds that a process has to exit by itself after another one failed: usually it has the same error."""
 BARRIER_TIMEOUT_S = 900.0
-"""Seconds that the others may take to the same point of the program."""
+"""Seconds that the other processes may take to reach the same point of the program."""
 
 MAX_MESSAGE = 16 << 20
-"""Bytes of a message: all configs of a run are one."""
+"""Size limit of a message in bytes; the configs of all processes form one message."""
 
 _current: Peers | None = None
 
 
 def current() -> Peers | None:
-    """This process' connections, None where it is alone."""
+    """This process's connections; None for a single process."""
     return _current
 
 
 def start_watchdog(index: int, count: int, connections: Mapping[int, socket.socket]) -> Peers:
-    """From now on this process ends when another one does. `connections`: of process 0 to all others, of those to 0."""
+    """From now on this process ends when another one does. `connections`: from process 0 to all, from others to 0."""
     global _current
     _current = Peers(index, count, connections)
     _current.start()
@@ -73,7 +73,7 @@ class Peers:
     def start(self) -> None:
         """Begins to listen, in a thread, and to look out for this process' own end."""
         for connection in self._open.values():
-            connection.settimeout(HEARTBEAT_TIMEOUT_S)  # of sending: who reads nothing for so long is lost
+            connection.settimeout(HEARTBEAT_TIMEOUT_S)  # for sending: a process that reads nothing for so long is lost
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _delay_abort()
         threading.Thread(target=self._listen, name="hosts", daemon=True).start()
@@ -85,12 +85,12 @@ class Peers:
             before(kind, error, trace)
 
         sys.excepthook = crashed
-        atexit.register(self._leave)  # before JAX's own, which waits for the others and gives up after minutes
+        atexit.register(self._leave)  # before JAX's handler, which waits for the others for minutes
 
     # -- what the main thread asks for ------------------------------------------------------------------------------------------------
 
     def gather(self, value: Any) -> list[Any]:
-        """The value (JSON) of each process, by index; all processes must ask, in the same order.
+        """The value (JSON) of each process, by index; all processes must call it, in the same order.
 
         Raises UserError when one does not get here within BARRIER_TIMEOUT_S seconds; one that ends meanwhile ends this one.
         """
@@ -100,15 +100,15 @@ class Peers:
         with self._changed:
             if not self._changed.wait_for(lambda: number in self._answers, BARRIER_TIMEOUT_S):
                 raise UserError(
-                    f"the other processes did not come to the same point within {BARRIER_TIMEOUT_S / 60:.0f} minutes: "
+                    f"the other processes did not reach the same point within {BARRIER_TIMEOUT_S / 60:.0f} minutes: "
                     "start the same command in all of them"
                 )
             return self._answers.pop(number)
 
     def failed(self, status: int, sentence: str) -> NoReturn:
-        """Ends this process with its error, after telling the others; when another one's loss was the reason, with that."""
-        stopped = status == RESTART  # all of them were told to
-        with self._changed:  # a lost process shows in its connection before it shows in a collective, but not by much
+        """Exits with this process's error after telling the others; if a lost process caused it, with that message."""
+        stopped = status == RESTART  # all processes were told to stop
+        with self._changed:  # the connection shows a lost process slightly before a collective does
             self._changed.wait_for(lambda: stopped or self._failure is not None, 2.0)
             self._ending, failure = True, self._failure
         if failure is None or status != 1:
@@ -124,7 +124,7 @@ class Peers:
         self._exit(status, SHUTDOWN_GRACE_S + 5)
 
     def _leave(self) -> None:
-        """At the end: waits until the others have come to theirs, too."""
+        """At exit: waits until the others have finished too."""
         if self._crashed:
             self.failed(1, "")
         self._give(-1, None)
@@ -161,7 +161,7 @@ class Peers:
                 self._exit(self._failure[0], 3.0)
 
     def _read(self, number: int) -> bool:
-        """Takes in what a connection has; False at its end."""
+        """Reads what a connection has received; False when it is closed."""
         try:
             data = self._open[number].recv(1 << 16)
         except OSError:
@@ -175,7 +175,7 @@ class Peers:
         try:
             for line in lines:
                 self._take(number, json.loads(line))
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # no message of this program
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # not a message of this program
             return False
         return True
 
@@ -217,12 +217,12 @@ class Peers:
         if not (self._left or self._ending):
             lost = (
                 f"process {number} of {self.count} ({self._from[number]}) is lost: {how}; perhaps it was killed or its machine is gone. "
-                "Start all processes again: the run goes on from its newest checkpoint"
+                "Start all processes again: the run resumes from its newest checkpoint"
             )
             self._record_failure(RESTART, lost, 0.0, {"lost": lost})
 
     def _record_failure(self, status: int, sentence: str, grace: float, said: dict[str, Any]) -> None:
-        """The first thing that went wrong decides; what is heard later followed from it."""
+        """Records the first failure; later ones are its consequences."""
         with self._changed:
             if self._failure is not None or self._left:
                 return
@@ -234,7 +234,7 @@ class Peers:
     # -- saying and ending ------------------------------------------------------------------------------------------------------------
 
     def _tell(self, said: dict[str, Any]) -> None:
-        """To all connections; one that takes nothing is found out by the thread."""
+        """Sends to all connections; the thread detects broken ones."""
         line = json.dumps(said).encode() + b"\n"
         with self._sending:
             for connection in list(self._open.values()):
@@ -242,7 +242,7 @@ class Peers:
                     connection.sendall(line)
 
     def _exit(self, status: int, longest: float) -> NoReturn:
-        """Ends at once, whatever other threads wait for. Process 0 goes last: jaxlib aborts the others when it is gone."""
+        """Exits at once, whatever other threads do. Process 0 exits last: jaxlib aborts the others when it is gone."""
         end = time.monotonic() + (longest if self.index == 0 else 0)
         while self._open and time.monotonic() < end:
             if threading.current_thread().name == "hosts":
@@ -254,7 +254,7 @@ class Peers:
         os._exit(status)
 
     def _read_quietly(self, number: int) -> bool:
-        """Whether the connection is open still; what it says does not matter any more."""
+        """Whether the connection is still open; its data no longer matters."""
         connection = self._open[number]
         try:
             connection.setblocking(False)
@@ -266,15 +266,15 @@ class Peers:
 
 
 def _say(text: str, stderr: int = 2) -> None:
-    """To stderr, past its lock: another thread may hang with it."""
+    """Writes to stderr without its lock, which a hanging thread may hold."""
     if text.strip():
         shown = "\n".join(printable(line) for line in text.strip().splitlines())
         os.write(stderr, f"\n{shown}\n".encode("utf-8", "backslashreplace"))
 
 
 def _print_final(text: str) -> None:
-    """Before the end: jaxlib's threads lost the other process too and say so in their way, which nobody shall find below the sentence."""
-    with _last_word:  # of the main and the listening thread, whichever comes second ends the process when it is said
+    """Prints the last message and silences stderr, so that jaxlib's own errors do not follow it."""
+    with _last_word:  # shared by the main and the listening thread
         stderr = None
         with contextlib.suppress(OSError):
             stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
@@ -293,9 +293,9 @@ def _address(connection: socket.socket) -> str:
 
 
 def _delay_abort() -> None:
-    """jaxlib aborts a process that has lost process 0, from C++, as soon as this module hears of it, or a little sooner.
+    """Delays jaxlib's abort, from C++, of a process that has lost process 0, so that it can exit with a message.
 
-    As handler of SIGABRT C's `sleep` gets the signal's number, 6, for seconds: time to say what happened and to end with a status.
+    C's `sleep` becomes the handler of SIGABRT: called with the signal's number, it sleeps for 6 seconds.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)

@@ -1,8 +1,8 @@
-"""How do the processes of a run find each other? All connect to process 0 before JAX does, so that who is missing is named.
+"""How do the processes of a run find each other? All connect to process 0 first, so missing ones can be named.
 
-JAX itself waits for its processes in C++ and aborts, without a name, when one is missing. Process 0 listens on the very port that JAX takes
-afterwards, at its own address and no other; the connections stay, and peers.py watches over them. Nobody gets one who does not know the
-run's secret (secret.py):
+JAX itself waits in C++ and aborts without naming the missing process. Process 0 listens on the port
+that JAX uses afterwards, only on its own address. The connections stay open for peers.py. Only
+processes that know the run's secret (secret.py) are accepted:
 
     process 0  {"maskanim": 2, "question": Q0}
     another    {"index": I, "count": N, "question": Q1, "answer": HMAC(secret, "process", Q0, Q1, N, I)}
@@ -23,21 +23,22 @@ from maskanim_jax.distributed.secret import SECRET, answer, drawn, right, run_se
 from maskanim_jax.errors import UserError
 
 VERSION = 2
-"""Of what the processes say to each other."""
+"""Version of the protocol."""
 MAX_LINE = 1 << 14
-"""Bytes of a line; a stranger's longer one is not read on."""
+"""Size limit of a line in bytes; longer ones from strangers are not read."""
 MAX_GUESTS = 256
-"""Connections that have not answered yet; when more come, the oldest is closed."""
+"""Limit on unauthenticated connections; beyond it, the oldest is closed."""
 ANSWER_S = 5.0
-"""Seconds to answer process 0's question, and to wait for it."""
+"""Time limit for process 0's question and for the answer, in seconds."""
 
 
 def connect(
     host: str, port: int, count: int, index: int, timeout_s: float, secret: str | None = None
 ) -> dict[int, socket.socket]:
-    """Connections to all others for process 0, to process 0 for the others, once all `count` processes are there.
+    """Connects all `count` processes: returns connections to all others in process 0, to process 0 elsewhere.
 
-    `secret` is the run's, `run_secret()` if None. Raises UserError after `patience` seconds, naming who did not come.
+    `secret` is the run's, by default `run_secret()`. Raises UserError after `timeout_s` seconds, naming
+    the missing processes.
     """
     secret = run_secret() if secret is None else secret
     if index == 0:
@@ -46,9 +47,9 @@ def connect(
 
 
 def listen(host: str, port: int, timeout_s: float = 0.0) -> list[socket.socket]:
-    """Sockets that listen at all that `host` means on this machine, and nowhere else; port 0: one that is free, the same for all.
+    """Listens on all addresses of `host` on this machine, and no others; port 0: a free port, the same for all.
 
-    Raises UserError when that is no address of this machine, or the port stays taken for `patience` seconds.
+    Raises UserError for an address of another machine, or when the port is in use for `timeout_s` seconds.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -65,7 +66,7 @@ def listen(host: str, port: int, timeout_s: float = 0.0) -> list[socket.socket]:
             try:
                 there = servers[0].getsockname()[1] if servers else port
                 servers.append(socket.create_server((address, there), family=family, backlog=1024))
-            except OSError as error:  # a name may stand for an address that is not there, such as IPv6's
+            except OSError as error:  # a name may resolve to an unavailable address, such as IPv6's
                 failed = failed or error
         if servers:
             return servers
@@ -96,9 +97,9 @@ class _Member(NamedTuple):
 
 
 def receive(servers: list[socket.socket], count: int, timeout_s: float, secret: str) -> dict[int, socket.socket]:
-    """Process 0's side: takes in all who know the secret, tells them when all are there; closes `servers`.
+    """Process 0's side: accepts processes that know the secret until all have joined; closes `servers`.
 
-    Raises UserError after `patience` seconds, naming who did not come.
+    Raises UserError after `timeout_s` seconds, naming the missing processes.
     """
     here: dict[int, _Member] = {}
     guests: dict[socket.socket, _Guest] = {}
@@ -153,7 +154,7 @@ def receive(servers: list[socket.socket], count: int, timeout_s: float, secret: 
 
 
 def _ask(server: socket.socket) -> _Guest | None:
-    """Accepts a connection and asks it who it is; None when it is gone already."""
+    """Accepts a connection and sends it the question; None if it is already closed."""
     with contextlib.suppress(OSError):
         connection, _ = server.accept()
         connection.setblocking(False)
@@ -164,7 +165,7 @@ def _ask(server: socket.socket) -> _Guest | None:
 
 
 def _answered(guest: _Guest) -> bytes | None:
-    """The guest's line, empty when it will say none; None while it may still come."""
+    """The guest's line; empty if there will be none, None while it may still arrive."""
     try:
         data = guest.connection.recv(MAX_LINE)
     except BlockingIOError:
@@ -178,7 +179,7 @@ def _answered(guest: _Guest) -> bytes | None:
 
 
 def _known(line: bytes, guest: _Guest, secret: str) -> dict[str, Any] | None:
-    """What a process of this run says of itself; None for a stranger, who is told no more than that the answer is wrong."""
+    """The message of an authenticated process; None for a stranger, who only learns that the answer is wrong."""
     said = _parsed(line)
     parts = () if said is None else (said.get("question"), said.get("count"), said.get("index"))
     if said is not None and right(said.get("answer"), secret, "process", guest.question, *map(str, parts)):
@@ -188,17 +189,17 @@ def _known(line: bytes, guest: _Guest, secret: str) -> dict[str, Any] | None:
 
 
 def _admit(said: dict[str, Any], guest: _Guest, here: dict[int, _Member], count: int, secret: str) -> None:
-    """Takes a process in, or refuses it with a sentence."""
+    """Admits a process, or refuses it with a message."""
     guest.connection.setblocking(True)
     guest.connection.settimeout(ANSWER_S)
     member = _Member(guest.connection, str(said["question"]), guest.question)
     for number in [number for number, other in here.items() if _ended(other.connection)]:
-        here.pop(number).connection.close()  # it may be the one that comes again
+        here.pop(number).connection.close()  # it may be the one that reconnects
     index = said["index"]
     if said["count"] != count:
         wrong = f"process {index} has another number of processes ({said['count']}) than process 0 ({count}): start all processes with the same"
     elif index not in range(1, count) or index in here:
-        wrong = f"there is a process {index} of this run already: give each process an index of its own"
+        wrong = f"process {index} of this run already exists: give each process its own index"
     else:
         here[index] = member
         return
@@ -206,7 +207,7 @@ def _admit(said: dict[str, Any], guest: _Guest, here: dict[int, _Member], count:
 
 
 def _give_up(here: dict[int, _Member], count: int, timeout_s: float, secret: str, strangers: int) -> None:
-    """Tells all who are there who is not, and raises UserError."""
+    """Tells the processes that joined which ones are missing, and raises UserError."""
     missing = ", ".join(str(number) for number in range(1, count) if number not in here)
     others = (
         f" ({strangers} connections did not know the run's secret: {SECRET} must be the same in all)"
@@ -222,7 +223,7 @@ def _give_up(here: dict[int, _Member], count: int, timeout_s: float, secret: str
 
 
 def _go_to(host: str, port: int, count: int, index: int, timeout_s: float, secret: str) -> socket.socket:
-    """The other side: until process 0 has said that all are there."""
+    """The other processes' side: waits until process 0 reports that all have joined."""
     until, seen = time.monotonic() + timeout_s, "did not answer within {:.0f} s as process 0"
     while (left := until - time.monotonic()) > 0:
         connection: socket.socket | None = None
@@ -234,7 +235,7 @@ def _go_to(host: str, port: int, count: int, index: int, timeout_s: float, secre
             question = drawn()
             mine = answer(secret, "process", asked["question"], question, str(count), str(index))
             _say(connection, {"index": index, "count": count, "question": question, "answer": mine})
-            # Process 0 began to wait later than this one, and says who is missing.
+            # Process 0 may have started to wait later, and reports which processes are missing.
             said = _line(connection, left + timeout_s) or {}
         except OSError:
             if connection is not None:
@@ -259,7 +260,7 @@ def _go_to(host: str, port: int, count: int, index: int, timeout_s: float, secre
 
 
 def _line(connection: socket.socket, timeout_s: float) -> dict[str, Any] | None:
-    """One JSON object, read byte by byte so that what follows stays in the connection; None for anything else."""
+    """One JSON object, read byte by byte so that later data stays in the socket; None for anything else."""
     until, line = time.monotonic() + timeout_s, b""
     while len(line) < MAX_LINE and not line.endswith(b"\n"):
         connection.settimeout(max(0.01, until - time.monotonic()))
@@ -281,7 +282,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _say(connection: socket.socket, said: dict[str, Any]) -> None:
-    """One who is gone in this moment will be found out at the next look."""
+    """Sends a message; a closed connection is detected later."""
     with contextlib.suppress(OSError):
         connection.sendall(json.dumps(said).encode() + b"\n")
 

@@ -1,7 +1,8 @@
-"""Who may join a run? Whoever can answer a random question with the run's secret, which never goes over the wire.
+"""Which processes may join a run? Those that answer a random challenge with the run's secret, which is never sent.
 
-Both sides ask: process 0 must know the secret as well. Where JAX finds the processes, process 0 draws a secret and JAX's own key-value store passes
-it on; otherwise it is an environment variable or, without that, a file in the user's cache that only the user can read.
+Both sides are challenged: process 0 must know the secret too. If JAX finds the processes, process 0
+draws a secret and JAX's key-value store passes it on. Otherwise it comes from an environment variable
+or from a file in the user's cache that only the user can read.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.utils.cache import default_cache
 
 SECRET = "MASKANIM_DISTRIBUTED_SECRET"
-"""Environment variable: the same word in all processes of a run, where they share no home folder."""
+"""Environment variable: the same value in all processes of a run, if they do not share a home folder."""
 SHORTEST = 16
-"""Characters of a secret."""
+"""Minimum length of a secret."""
 
 
 def drawn() -> str:
-    """A new secret, or a new question."""
+    """A new random secret or challenge."""
     return secrets.token_hex(32)
 
 
 def run_secret() -> str:
-    """The secret of MASKANIM_DISTRIBUTED_SECRET, else that of the user's cache, which is made at the first use; raises UserError."""
+    """MASKANIM_DISTRIBUTED_SECRET, else the secret in the user's cache, created at first use; raises UserError."""
     given = os.environ.get(SECRET)
     if given is None:
         return _of_user(default_cache() / "distributed_secret")
@@ -53,7 +54,7 @@ def _of_user(path: Path) -> str:
 
 
 def _write(path: Path) -> None:
-    """Puts a new secret there, whole and unreadable for others; of several processes the first one's stays."""
+    """Writes a new secret atomically, unreadable for others; among several processes, the first one wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -66,10 +67,10 @@ def _write(path: Path) -> None:
 
 
 def answer(secret: str, *said: str) -> str:
-    """What only somebody who knows the secret can say to this: an HMAC-SHA-256 of the parts, which have no line breaks."""
+    """The HMAC-SHA-256 of the parts, which have no line breaks, with the secret as key."""
     return hmac.new(secret.encode(), "\n".join(said).encode(), hashlib.sha256).hexdigest()
 
 
 def right(found: object, secret: str, *said: str) -> bool:
-    """Whether `found` is that answer; takes the same time whatever is wrong with it."""
+    """Whether `found` is the right answer, compared in constant time."""
     return isinstance(found, str) and hmac.compare_digest(found.encode(), answer(secret, *said).encode())

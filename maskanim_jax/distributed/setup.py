@@ -1,4 +1,4 @@
-"""What is set once in a process before JAX is used: the compilation cache, CPU devices, the other processes."""
+"""What must be configured before JAX is used? The compilation cache, CPU devices, and the other processes."""
 
 from __future__ import annotations
 
@@ -18,26 +18,27 @@ from maskanim_jax.nn.kernels.native import build
 from maskanim_jax.utils.cache import default_cache
 
 OTHERS = "MASKANIM_DISTRIBUTED"
-"""Environment variable: "1" where JAX finds the other processes by itself (Slurm, TPU pods, Open MPI), else ADDRESS:PORT,COUNT,INDEX."""
+"""Environment variable: "1" if JAX finds the processes itself (Slurm, TPU, Open MPI), else ADDRESS:PORT,COUNT,INDEX."""
 TIMEOUT_VARIABLE = "MASKANIM_DISTRIBUTED_WAIT"
-"""Environment variable: seconds to wait for the other processes at the start; 300 without it."""
+"""Environment variable: seconds to wait for the other processes at the start; default 300."""
 HEARTBEAT = 60
-"""Seconds after which JAX itself takes a process for lost; peers.py is faster."""
+"""Seconds after which JAX itself considers a process lost; peers.py is faster."""
 _KEY = "maskanim_jax/watch"
 
 
 def configure_jax(config: ConfigDict) -> None:
-    """Turns on the persistent compilation cache, makes `config.num_cpu_devices`, joins the other processes when MASKANIM_DISTRIBUTED is set.
+    """Enables the compilation cache, creates CPU devices, and joins the processes of MASKANIM_DISTRIBUTED.
 
-    Without a GPU or TPU a mesh of CPU devices is worth having where convs are XLA's: it runs a narrow one on one core, two devices run two of
-    them. The compiled ones (nn/kernels/native) use all cores on one device, which is faster. 0 devices: whichever it is.
-    Raises UserError when MASKANIM_DISTRIBUTED cannot be read, or the other processes do not come.
+    Without a GPU or TPU, two CPU devices help if convs are XLA's, which runs a narrow one on one core.
+    The compiled convs (nn/kernels/native) use all cores on one device, which is faster.
+    `config.num_cpu_devices` 0 chooses accordingly. Raises UserError when MASKANIM_DISTRIBUTED is invalid
+    or other processes do not join.
     """
     if others := os.environ.get(OTHERS):
         _join(others)
     devices = config.num_cpu_devices or _fastest()
     if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        with contextlib.suppress(RuntimeError):  # JAX is in use already: its devices stay what they are
+        with contextlib.suppress(RuntimeError):  # JAX is already initialised: its devices stay as they are
             jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache() / "xla")
@@ -45,7 +46,7 @@ def configure_jax(config: ConfigDict) -> None:
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update(
             "jax_persistent_cache_min_compile_time_secs", 0.3
-        )  # the many small programs of a start count too
+        )  # also cache the many small programs of a start
 
 
 def _fastest() -> int:
@@ -54,7 +55,7 @@ def _fastest() -> int:
 
 
 def _join(others: str) -> None:
-    """Meets the other processes, then has JAX do so; from here on the end of one is the end of all (see peers.py)."""
+    """Connects to the other processes, then initialises JAX; from then on they all end together (see peers.py)."""
     if jax.distributed.is_initialized():
         return  # a notebook trains twice
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # between processes without accelerators
@@ -81,7 +82,7 @@ def _join(others: str) -> None:
 
 
 def _watch_found(timeout_s: float) -> None:
-    """The same where JAX found the others by itself: process 0 tells its port and a secret through JAX's own service."""
+    """The same if JAX found the processes: process 0 announces its port and a secret in JAX's key-value store."""
     try:
         from jax._src.distributed import global_state
 
@@ -101,7 +102,7 @@ def _watch_found(timeout_s: float) -> None:
             port, secret = client.blocking_key_value_get(_KEY, round(1000 * timeout_s)).split()
             connections = connect(host, int(port), count, index, timeout_s, secret)
     except (ImportError, AttributeError, TypeError, UserError) as error:
-        # The run can do without: then JAX notices a lost process, later and in its own words.
+        # Not fatal: JAX then detects a lost process, later and with its own message.
         print(f"the processes are not watched: {error}", file=sys.stderr)
         return
     peers.start_watchdog(index, count, connections)

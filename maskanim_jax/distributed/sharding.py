@@ -1,4 +1,4 @@
-"""Where do arrays live? A mesh with one axis, "data": variables on every device, batches split over all of them."""
+"""How are arrays sharded? On a mesh with one axis, "data": variables are replicated, batches are split."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from maskanim_jax.errors import UserError, check_at_least
 
 
 def make_mesh(batch_size: int, accumulate: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """All devices of all processes in a row, or those given.
+    """A one-dimensional mesh of all devices of all processes, or of those given.
 
-    Raises UserError when a batch of `batch_size` cannot be split evenly over them, in `accumulate` parts.
+    Raises UserError when a batch of `batch_size` cannot be split evenly over them, in `accumulate`
+    microbatches.
     """
     count = jax.device_count() if devices is None else len(devices)
     check_at_least("config.optim.grad_accum_steps", accumulate)
@@ -33,35 +34,35 @@ def replicated_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices."""
+    """The first axis is split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def to_microbatches(mesh: Mesh, batch: jax.Array, parts: int) -> jax.Array:
-    """(N, ...) to (parts, N / parts, ...), under jit: part i has rows i, i + parts, ..., so that no row leaves its device."""
+    """(N, ...) to (parts, N / parts, ...), under jit: part i has rows i, i + parts, ..., so no row changes device."""
     rows = batch.reshape(batch.shape[0] // parts, parts, *batch.shape[1:]).swapaxes(0, 1)
     return jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, PartitionSpec(None, "data")))
 
 
 def shard_batch(mesh: Mesh, batch: np.ndarray) -> jax.Array:
-    """This process' part of a batch to its devices, as a part of the global array."""
+    """Places this process's part of a batch on its devices, as part of the global array."""
     return jax.make_array_from_process_local_data(batch_sharding(mesh), batch)
 
 
 def replicate(mesh: Mesh, tree: Any) -> Any:
-    """A tree of host arrays on every device of the mesh."""
+    """Places a tree of host arrays on every device of the mesh."""
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(replicated_sharding(mesh), np.asarray(leaf)), tree
     )
 
 
 def local_replica(tree: Any) -> Any:
-    """This process' own copy of replicated arrays, on one of its devices: what evaluation runs on, whatever the other processes do."""
+    """This process's copy of replicated arrays, on one device, for evaluation independent of other processes."""
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
 def broadcast_from_process_0(value: bool) -> bool:
-    """The first process' value, in all processes; all must ask at the same step."""
+    """Process 0's value, in all processes; all must call it at the same step."""
     if jax.process_count() == 1:
         return value
     from jax.experimental import multihost_utils

@@ -1,1 +1,1 @@
-"""How good is a run?"""
+"""How is a trained run evaluated?"""

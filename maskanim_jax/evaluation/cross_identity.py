@@ -1,7 +1,8 @@
-"""How far is one puppet animated by another from the right answer?
+"""How well does animation by another identity match the ground truth?
 
-Puppets are drawn, so the true rendering of one identity in the poses of another is known; real clips have no such truth. Held-out puppets
-are animated by other held-out puppets in every way that the system offers (`System.variants`), and compared with the true rendering.
+Puppets are drawn, so the ground truth of one identity in the poses of another is known; for real
+clips it is not. Held-out puppets are animated by other held-out puppets with every variant of the
+system (`System.variants`), and compared with the true rendering.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 REFERENCES = ("copying the source", "the driver itself")
 
 OF_ANY_FRAME = ("l1", "l1_figure", "ssim", "leak", "leak_background")
-"""Measures that say something of a frame that is not even meant to be before the source's background."""
+"""Measures that are valid for frames that do not show the source's background."""
 
 DEFINITIONS = {
     "l1": "mean absolute difference to the true rendering, all pixels and channels, in [0, 1]",
@@ -43,7 +44,9 @@ DEFINITIONS = {
 
 
 def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
-    """Means over the frames of one pair of what DEFINITIONS names; `results` (T, S, S, 3) float32 in [0, 1]."""
+    """Means over the frames of one pair of what DEFINITIONS names; `results` (T, S, S, 3) float32
+    in [0, 1].
+    """
     rows: list[dict[str, float]] = []
     source_silhouette, similarity = scene.starts[start][1], _similarity()
     similar = None if similarity is None else similarity(results, np.stack([truth.frame for truth in scene.truths]))
@@ -99,11 +102,12 @@ def measure_cross_identity(
     variants: Sequence[str] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """What `truth.json` holds: for every start and variant of the run's system, and for the references, DEFINITIONS' measures and those of each pair.
+    """The content of `truth.json`: the measures of DEFINITIONS for every start and variant.
 
-    `more`: further variants, name to options. `split`: "test" or "validation". `world`: puppets and poses of that world in place of the
-    run's own, and how well they are reconstructed. `starts`, `variants`: measure
-    these only (default: all). Raises UserError for a run on real clips, of which no truth is known.
+    Reference values are included, and values are given overall and per pair. `more` adds variants,
+    name to options. `split` is "test" or "validation". `world` replaces the run's puppets by those of
+    another world and also measures their reconstruction. `starts` and `variants` restrict what is
+    measured (default: all). Raises UserError for a run on real clips, whose ground truth is unknown.
     """
     from input_pipeline.puppets.dataset import clips_of
     from maskanim_jax.animation.generate import animate
@@ -112,8 +116,8 @@ def measure_cross_identity(
     puppets = run.config.data.puppets
     if not puppets.test_identities:
         raise UserError(
-            f"the run '{run.config.name}' has real clips, of which the true animation by another identity isn't known: "
-            "only runs on puppets (configs/puppets.py, configs/fomm_puppets.py) have this truth"
+            f"the run '{run.config.name}' has real clips, for which no ground truth of animation by another identity is known: "
+            "only runs on puppets (configs/puppets.py, configs/fomm_puppets.py) have one"
         )
     if split == "validation" and world is None and not puppets.validation_identities:
         raise UserError(f"the run '{run.config.name}' has no validation puppets: use --split=test")
@@ -151,7 +155,7 @@ def measure_cross_identity(
                 row = measure(scene, start, results)
                 if (
                     name == REFERENCES[1]
-                ):  # before another background and in other looks there is no figure and no joint to find
+                ):  # with another background and appearance there is no figure and no joint to find
                     row = {measured: value for measured, value in row.items() if measured in OF_ANY_FRAME}
                 if name in known:
                     apart = [
@@ -178,7 +182,7 @@ def measure_cross_identity(
 
 
 def _row(start: str, variant: str, members: list[dict[str, Any]]) -> dict[str, Any]:
-    """A variant's means over pairs, their intervals, and the pairs."""
+    """A variant's means over pairs, their intervals, and the values of each pair."""
     names = [name for name in DEFINITIONS if any(name in member for member in members)]
     found = {name: interval([member[name] for member in members if name in member]) for name in names}
     about = {"start": start, "variant": variant, "reference": variant in REFERENCES}
@@ -187,7 +191,7 @@ def _row(start: str, variant: str, members: list[dict[str, Any]]) -> dict[str, A
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures for the console."""
+    """The results as a table for the console."""
     names = [name for name in DEFINITIONS if any(name in row for row in figures["rows"])]
     width = max(len(row["variant"]) for row in figures["rows"])
     lines = [f"{'start':7} {'variant':{width}} " + " ".join(f"{name:>{max(8, len(name))}}" for name in names)]

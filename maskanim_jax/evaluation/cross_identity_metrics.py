@@ -1,7 +1,8 @@
-"""How far is an animated puppet from the right answer? Figure, place and looks, each defined to the pixel.
+"""How is an animated puppet compared with the ground truth? Silhouette, joints and appearance.
 
-The right answer is the true rendering of the source's identity, before its own background, in the driver's pose. Frames are (S, S, 3)
-float32 RGB in [0, 1]; a pixel's centre has integer coordinates, x to the right and y down.
+The ground truth is the true rendering of the source's identity, on its own background, in the
+driver's pose. Frames are (S, S, 3) float32 RGB in [0, 1]; pixel centres have integer coordinates, x
+to the right and y down.
 """
 
 from __future__ import annotations
@@ -12,21 +13,26 @@ from typing import NamedTuple
 import numpy as np
 
 FIGURE = 0.2
-"""RGB distance from the empty background from which on a pixel belongs to the figure: half of the least contrast that puppets are drawn with."""
+"""RGB distance from the empty background above which a pixel belongs to the figure.
+
+Half of the lowest contrast with which puppets are drawn.
+"""
 WINDOW = 0.17
-"""Side of the window that is compared around a joint, a share of the frame's."""
+"""Side of the template window around a joint, as a fraction of the frame's side."""
 REACH = 0.25
-"""A joint is looked for at most so far from where it should be, along x and along y, a share of the frame's side."""
+"""Search radius around a joint's true position along x and y, as a fraction of the frame's side."""
 UNIT_SIDE = 64
-"""Distances are in pixels of a frame of this side, so that runs of all frame sizes can be compared."""
+"""Distances are in pixels of a frame of this side, so that runs with different frame sizes are
+comparable.
+"""
 EQUAL = 1e-6
-"""Costs that differ by less are equal."""
+"""Costs with a smaller difference are ties."""
 
 
 class GroundTruth(NamedTuple):
-    """What is known of one frame of an animation."""
+    """The ground truth of one animated frame."""
 
-    frame: np.ndarray  # (S, S, 3), the right answer
+    frame: np.ndarray  # (S, S, 3), the true rendering
     background: np.ndarray  # (S, S, 3), the source's, without a figure
     silhouette: np.ndarray  # (S, S) bool, where the figure covers more than half of a pixel
     joints: np.ndarray  # (J, 2) float32 pixels
@@ -43,27 +49,32 @@ def l1_where(frame: np.ndarray, truth: GroundTruth, where: np.ndarray) -> float:
 
 
 def silhouette_iou(frame: np.ndarray, truth: GroundTruth) -> float:
-    """Intersection over union of the true silhouette and the pixels that differ from the empty background by more than FIGURE."""
+    """Intersection over union of the true silhouette and the pixels that differ from the empty
+    background by more than FIGURE.
+    """
     found = np.linalg.norm(frame - truth.background, axis=-1) > FIGURE
     union = (found | truth.silhouette).sum()
     return float((found & truth.silhouette).sum() / union) if union else 1.0
 
 
 class Joints(NamedTuple):
-    """`error`: mean distance in pixels between where joints are found and where they should be, a missing one counting as
-    the reach; `missing`: share of joints that are not found."""
+    """`error`: mean distance in pixels between where joints are found and where they should be, a
+    missing one counting as the reach; `missing`: share of joints that are not found.
+    """
 
     error: float
     missing: float
 
 
 class JointFinder:
-    """Where is the picture around each joint found again? Prepared for one right answer, used for many frames.
+    """Finds joints by template matching. Built for one ground-truth frame, used for many animated
+    frames.
 
-    The template of a joint is the right answer in a square window around the joint's nearest pixel, weighted by a Gaussian whose
-    deviation is a quarter of the window's side. Its cost at a place is the weighted sum of squared differences; beyond the frame's edge the edge's
-    pixels are repeated. The joint lies where the cost is least among all places within REACH, the nearest one of equals.
-    It is missing when the empty background, searched in the same way, resembles the template as much as the frame does anywhere.
+    The template of a joint is a square window of the ground truth around the joint's nearest pixel,
+    weighted by a Gaussian whose standard deviation is a quarter of the window's side. The cost at a
+    position is the weighted sum of squared differences; edge pixels are repeated outside the frame.
+    The joint is where the cost is lowest within REACH; among ties, the nearest position. It is
+    missing if the empty background matches the template at least as well as the frame does.
     """
 
     def __init__(self, truth: GroundTruth) -> None:
@@ -79,7 +90,7 @@ class JointFinder:
         self._empty = [float(_costs(area, template, self._weights).min()) for area, template in empty]
 
     def _areas(self, frame: np.ndarray) -> Iterator[np.ndarray]:
-        """Around each joint, all that its template can be compared with."""
+        """The search area around each joint."""
         border = self._half + self._reach
         padded = np.pad(frame.astype(np.float32), ((border, border), (border, border), (0, 0)), mode="edge")
         for x, y in self._places:
@@ -97,9 +108,11 @@ class JointFinder:
 
 
 def shape_leak(frame: np.ndarray, truth: GroundTruth, driver_silhouette: np.ndarray) -> float:
-    """Of the pixels that belong to only one of the two true silhouettes, source's and driver's, the share in which `frame` sides with the driver.
+    """Share of the pixels in exactly one of the two true silhouettes in which `frame` agrees with
+    the driver's.
 
-    The frame's silhouette is that of `silhouette_iou`. 0 for the right answer; NaN when the silhouettes are the same.
+    The frame's silhouette is that of `silhouette_iou`. 0 for the ground truth; NaN when the
+    silhouettes of source and driver are equal.
     """
     where = truth.silhouette != driver_silhouette
     found = np.linalg.norm(frame - truth.background, axis=-1) > FIGURE
@@ -107,11 +120,12 @@ def shape_leak(frame: np.ndarray, truth: GroundTruth, driver_silhouette: np.ndar
 
 
 def leak(frame: np.ndarray, own: np.ndarray, driver: np.ndarray, bystander: np.ndarray, where: np.ndarray) -> float:
-    """How much of the driver's looks is in `frame`, beyond chance: 0 for `own`, 1 for `driver`, 0 for anything that knows neither.
+    """Leakage of the driver's appearance into `frame`: 0 for `own`, 1 for `driver`.
 
-    `own`, `driver` and `bystander` (S, S, 3) show the same pose with the looks of the source, of the driver and of somebody who has nothing to
-    do with it. Over the pixels of `where`, frame = own + a (driver - own) + b (bystander - own) is solved for a and b by least squares;
-    returns a - b, since a grey blur resembles everybody. NaN when `where` has less than 8 pixels.
+    `own`, `driver` and `bystander` (S, S, 3) show the same pose with the appearance of the source,
+    of the driver and of an unrelated identity (a distractor). Over the pixels of `where`, frame =
+    own + a (driver - own) + b (bystander - own) is solved for a and b by least squares. Returns a -
+    b, since a grey blur resembles every identity. NaN when `where` has fewer than 8 pixels.
     """
     if where.sum() < 8:
         return float("nan")

@@ -1,4 +1,4 @@
-"""Which pairs of puppets are animated, and what is known of each? The true rendering, silhouettes, joints, and uninvolved identities."""
+"""Which pairs of puppets does the cross-identity evaluation animate, and what is their ground truth?"""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from input_pipeline.puppets.dataset import Clip
 
 STARTS = ("own", "driver")
-"""The source frame shows the source's identity in its own first pose, or in the driver's, from which relative motion is meant to start."""
+"""The source frame's pose: the source's own first pose, or the driver's, as relative motion assumes.
+"""
 DISTRACTORS = 2
-"""Uninvolved identities that a leak is compared with."""
+"""Number of unrelated identities that leakage is compared with."""
 
 
 class Scene(NamedTuple):
-    """One pair: what goes in, and all that is known of what should come out."""
+    """One pair: its inputs and its ground truth."""
 
     source: Clip
     driving: Clip
@@ -36,9 +37,10 @@ class Scene(NamedTuple):
 
 
 def choose_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[int, int]]:
-    """`count` (source, driver) numbers of clips of different identities, none twice: every clip is a source as often as the others.
+    """Draws `count` distinct pairs (source, driver) of clip indices with different identities.
 
-    The same for the same clips, count and seed. Raises UserError when there are no two identities.
+    Clips are sources equally often. Deterministic for the same clips, count and seed. Raises
+    UserError when there are fewer than two identities.
     """
     number = len(clips)
     rng = np.random.default_rng(np.random.SeedSequence([seed, 17]))

@@ -1,4 +1,6 @@
-"""What does a trained run reach on its test split? `--mode=reconstruct` and `--mode=animate` of the main command."""
+"""How is a run evaluated on its test split? `--mode=reconstruct` and `--mode=animate` of the main
+command.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
 
 
 def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
-    """The run of the workdir, which must be of this config."""
+    """Loads the run of the workdir, whose config must match."""
     read_config(workdir)
     write_config(workdir, config)
     return load_run(workdir, config.reconstruct.checkpoint)
@@ -41,9 +43,11 @@ def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
 
 @in_working_copy()
 def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
-    """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and side-by-side videos into the workdir.
+    """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and
+    side-by-side videos into the workdir.
 
-    With `config.reconstruct.split` "validation" that split is measured, into `reconstruction_validation.json`.
+    With `config.reconstruct.split` "validation" that split is measured, into
+    `reconstruction_validation.json`.
     """
     name = config.reconstruct.split
     if name not in ("test", "validation"):
@@ -104,7 +108,9 @@ def _written(frames: Iterable[np.ndarray], writer: VideoWriter) -> Iterator[np.n
 
 
 def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
-    """What `animate_test` animates: the pairs of a published list, or the first few of other identities."""
+    """The pairs for `animate_test`: those of a published list, or the first few with different
+    identities.
+    """
     if not config.animate.pairs_csv:
         return [ClipPair(*pair) for pair in test_pairs(split, config.animate.pairs)]
     path = user_path(config.animate.pairs_csv)
@@ -121,9 +127,10 @@ def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
 
 @in_working_copy()
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
-    """Animates first frames of test clips by clips of other identities; mp4, gif and the strip of intermediate pictures into `animation/`.
+    """Animates first frames of test clips by clips of other identities.
 
-    The source and the driver of each go into `animation/inputs/`, for the report and for the demo's examples.
+    Writes mp4, gif and a strip of intermediate outputs to `animation/`. The source and the driver
+    of each are written to `animation/inputs/`, for the report and the demo's examples.
     """
     run = _load(config, workdir)
     split = open_data(config, "test", jax.process_index())

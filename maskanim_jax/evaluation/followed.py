@@ -1,4 +1,6 @@
-"""Was the driver followed? A run on puppets is compared with the known ground truth, in figures and in one sentence."""
+"""Was the driver followed? A run on puppets is compared with the known ground truth, in figures and
+in one sentence.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ from maskanim_jax.workdir.results import BEFORE, TRUTH
 START = "own"
 """The source frame shows the source's own first pose, as a user's photo does."""
 NEARER = 0.75
-"""The driver is followed when joints are at most so far from their true places as those of the copied source."""
+"""The driver is followed when joints are at most so far from their true places as those of the
+copied source.
+"""
 PAIRS, FRAMES = 8, 6
 """Pairs and frames of each that are measured at the end of a run."""
 
@@ -31,7 +35,9 @@ class Verdict(NamedTuple):
 
 
 def measure_before(config: ConfigDict, workdir: Path) -> None:
-    """Reconstructs the test split with the networks of `config.init_from` and writes `before.json`; does nothing without them."""
+    """Reconstructs the test split with the networks of `config.init_from` and writes `before.json`;
+    does nothing without them.
+    """
     if not config.init_from:
         return
     run = load_run(Path(config.init_from))
@@ -49,7 +55,9 @@ def measure_before(config: ConfigDict, workdir: Path) -> None:
 
 
 def measure_followed(config: ConfigDict, workdir: Path) -> Verdict | None:
-    """Animates test puppets by others, writes `truth.json` and gives the verdict; None for real clips, whose truth is unknown."""
+    """Animates test puppets by others, writes `truth.json` and gives the verdict; None for real
+    clips, whose truth is unknown.
+    """
     if not config.data.puppets.test_identities:
         return None
     run = load_run(workdir, config.reconstruct.checkpoint)
@@ -62,7 +70,9 @@ def measure_followed(config: ConfigDict, workdir: Path) -> Verdict | None:
 
 
 def verdict(figures: Mapping[str, Any]) -> Verdict:
-    """Judges the content of truth.json by its first variant that is no reference, from the source's own pose."""
+    """Judges the content of truth.json by its first variant that is no reference, from the source's
+    own pose.
+    """
     rows = [row for row in figures["rows"] if row["start"] == START]
     result = next(row for row in rows if not row["reference"])
     copied = next(row for row in rows if row["variant"] == cross_identity.REFERENCES[0])

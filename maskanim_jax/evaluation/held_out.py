@@ -1,4 +1,4 @@
-"""What is looked at while training? Pictures and figures of clips that are never trained on."""
+"""What is evaluated during training? Images and metrics of held-out clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskanim_jax.systems.interface import System, Variables
 from maskanim_jax.video.strips import grid, strip, to_uint8
 
 SHOWN_PAIRS = 6
-"""Pairs in a picture grid."""
+"""Number of pairs in an image grid."""
 
 
 def eval_scalars(measured: Mapping[str, Any]) -> dict[str, float]:
@@ -48,7 +48,7 @@ def eval_images(system: System, variables: Variables, split: Split, seed: int) -
 
 
 def held_out_probe(system: System, variables: Variables, split: Split) -> tuple[dict[str, float], list[str]]:
-    """Does the system animate by pose? (figures of `probe` for the log, alarms in words); nothing when there are no two identities."""
+    """(metrics of `probe`, warnings) for the log; empty when there are fewer than two identities."""
     batch = probe_pairs(split)
     if batch is None:
         return {}, []

@@ -1,7 +1,8 @@
-"""Does the system animate by pose, or does it ignore the driver or let the driver's looks through? Asked of a fixed batch while training.
+"""Does the system ignore the driver, or leak the driver's appearance? Checked during training.
 
-The batch is fixed: a few held-out sources, each animated by frames of held-out clips of other identities, with the system's default options.
-Each driver is shown a second time with its colours rotated (red to green to blue), which changes its looks and not its pose.
+The probe is a fixed batch: a few held-out sources, each animated by frames of held-out clips of
+other identities with the system's default options. Each driver is also used with its colour
+channels rotated (red to green to blue), which changes its appearance but not its pose.
 """
 
 from __future__ import annotations
@@ -21,17 +22,23 @@ from maskanim_jax.systems.interface import System, Variables
 SOURCES = 4
 DRIVERS = 8
 SAME_MASK = 0.005
-"""Masks of different drivers that deviate less than this from one another are one mask."""
+"""Below this deviation, masks of different drivers count as equal."""
 SAME_RESULT = 0.002
-"""Results of different drivers that deviate less than this from one another do not depend on the driver."""
+"""Below this deviation, results of different drivers count as independent of the driver."""
 LEAKS = 0.3
-"""Share of a change of the driver's colours that comes through in the result, from which on the driver's looks leak."""
+"""Share of a change of the driver's colours that reaches the result, from which on identity leaks.
+"""
 NEARER = 0.5
-"""Share of the pairs whose result is nearer the driver's colours than the source's, above which identity leaks; with LEAKING_AT_LEAST."""
+"""Share of the pairs whose result is nearer the driver's colours than the source's, above which
+identity leaks; with LEAKING_AT_LEAST.
+"""
 LEAKING_AT_LEAST = 0.1
-"""A blur is near to everybody's colours: only with so much of the driver's colours coming through is nearness a leak."""
+"""A blur is near to all colours, so nearness counts as a leak only with at least this `probe_leak`.
+"""
 LITTLE_COLOUR = 1e-3
-"""Mean squared change below which rotating the colours changes nothing: grey clips have no leak of colours to measure."""
+"""Mean squared change below which rotating the colours has no effect: grey clips have no measurable
+leak.
+"""
 
 
 class Probe(NamedTuple):
@@ -42,7 +49,8 @@ class Probe(NamedTuple):
 
 
 def probe_pairs(split: Split) -> Probe | None:
-    """The first frame of the split's first SOURCES clips, and for each the middle frames of the DRIVERS next clips of other identities.
+    """The first frame of the split's first SOURCES clips, and for each the middle frames of the
+    DRIVERS next clips of other identities.
 
     Drivers are repeated where there are too few; None when the split has no two identities.
     """
@@ -61,13 +69,16 @@ def probe_pairs(split: Split) -> Probe | None:
 def probe(system: System, variables: Variables, batch: Probe) -> dict[str, float]:
     """Figures for the log, of `batch`:
 
-    - `probe_result_drivers`: deviation of the result over the drivers of a source, root of the mean square over pixels; 0: the driver is ignored.
-    - `probe_mask_drivers`: the same of the mask that should carry the pose, where the system has one.
-    - `probe_leak`: how much of a change of the driver's colours comes through. With g, g' the results and d, d' the drivers before and
-      after their colours are rotated: sum of (g' - g)(d' - d) over the sum of (d' - d) squared. 0: the driver's colours do not matter; 1: the
-      driver itself. Left out for drivers without colour.
-    - `probe_nearer_driver`: share of the pairs whose colours, sorted in each channel, are nearer the driver's than the source's in mean
-      absolute difference.
+    - `probe_result_drivers`: deviation of the result over the drivers of a source, root of the mean
+      square over pixels; 0: the driver is ignored.
+    - `probe_mask_drivers`: the same of the mask that should carry the pose, where the system has
+      one.
+    - `probe_leak`: how much of a change of the driver's colours comes through. With g, g' the
+      results and d, d' the drivers before and after their colours are rotated: sum of (g' - g)(d' -
+      d) over the sum of (d' - d) squared. 0: the driver's colours do not matter; 1: the driver
+      itself. Left out for drivers without colour.
+    - `probe_nearer_driver`: share of the pairs whose colours, sorted in each channel, are nearer
+      the driver's than the source's in mean absolute difference.
     """
     options = system.animation_options({})
     run = _compiled(IdentityKey(system), options)
@@ -87,7 +98,7 @@ def probe(system: System, variables: Variables, batch: Probe) -> dict[str, float
 
 
 def probe_warnings(figures: Mapping[str, float]) -> list[str]:
-    """Sentences for the log about what goes wrong, from `probe`'s figures; empty when all is well."""
+    """Warnings for the log from the metrics of `probe`; empty when there is no problem."""
     collapse_warnings = []
     if (mask := figures.get("probe_mask_drivers", 1.0)) < SAME_MASK:
         collapse_warnings.append(
@@ -100,7 +111,7 @@ def probe_warnings(figures: Mapping[str, float]) -> list[str]:
     leak, nearer = figures.get("probe_leak", 0.0), figures.get("probe_nearer_driver", 0.0)
     if leak > LEAKS:
         collapse_warnings.append(
-            f"identity leaks: {100 * leak:.0f} % of a change of the driver's colours comes through in the animation of another identity"
+            f"identity leaks: {100 * leak:.0f} % of a change of the driver's colours reaches the animation of another identity"
         )
     elif nearer > NEARER and leak > LEAKING_AT_LEAST:
         collapse_warnings.append(
@@ -111,7 +122,9 @@ def probe_warnings(figures: Mapping[str, float]) -> list[str]:
 
 @lru_cache(maxsize=2)
 def _compiled(same: IdentityKey, options: Any) -> Any:
-    """Jitted once for each system: one source (1, S, S, 3) and its drivers (N, S, S, 3), uint8, to sums."""
+    """Jitted once for each system: one source (1, S, S, 3) and its drivers (N, S, S, 3), uint8, to
+    sums.
+    """
     system = same.system
 
     def run(variables: Variables, source: jax.Array, drivings: jax.Array) -> dict[str, jax.Array]:

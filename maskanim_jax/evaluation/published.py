@@ -1,8 +1,10 @@
-"""What do the authors' own results show when they are measured? X2Face, Monkey-Net, FOMM and both frames of Perturbed Masks, on the same clips.
+"""How do the authors' published videos score? X2Face, Monkey-Net, FOMM and Perturbed Masks on the
+same clips.
 
-Source and driver are different people and no true frame is there, so three things are measured of every animation: its pose against the
-driver's (AKD, MKR), its identity against the source's (AED, CSIM), and whether the background of the source is kept. All networks
-are stand-ins for those of the papers: the figures rank the methods, and compare with no table.
+Source and driver are different people, so there is no ground truth. Three things are measured for
+every animation: its pose against the driver's (AKD, MKR), its identity against the source's (AED,
+CSIM), and whether the source's background is preserved. All networks are stand-ins for those of the
+papers: the values rank the methods but are not comparable with the papers' tables.
 """
 
 from __future__ import annotations
@@ -27,10 +29,12 @@ from maskanim_jax.metrics.keypoints import Keypoints
 from maskanim_jax.utils.atomic_files import atomic_write
 
 FRAMES = 3
-"""Of each clip, unless asked otherwise."""
+"""Default number of frames per clip."""
 
 COMMON = 0.5
-"""A network is used for a set when it finds at least this share of its keypoints (or faces) in one frame of each clip's driver (or source)."""
+"""A network is used for a set when it finds at least this share of its keypoints (or faces) in one
+frame of each clip's driver (or source).
+"""
 
 
 class SetFigures(NamedTuple):

@@ -1,4 +1,4 @@
-"""Does the order of the methods come out as it was published? A sentence for each set and metric."""
+"""Is the published ranking of the methods reproduced? One sentence per set and metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from maskanim_jax.metrics.bootstrap import interval
 
 PUBLISHED = ("fine", "FOMM", "Monkey-Net", "X2Face")
-"""Best first: the order of Table 1 and of the user study (Table 3), but for VoxCeleb's AKD, where FOMM leads Table 1."""
+"""Best first: the order of Table 1 and of the user study (Table 3), but for VoxCeleb's AKD, where
+FOMM leads Table 1.
+"""
 VOX_AKD = "Table 1 too has FOMM ahead of Perturbed Masks in VoxCeleb's AKD, 1.294 against 1.329"
 NAMES = {"fine": "Perturbed Masks"}
 
@@ -17,7 +19,9 @@ Clips = Mapping[str, Sequence[float]]
 
 
 def sentence(set_name: str, key: str, clips: Clips, higher_is_better: bool = False) -> str:
-    """Whether the published order comes out, which pairs are the other way round, and whether the lead over FOMM is more than chance among clips."""
+    """Whether the published ranking is reproduced, which pairs are swapped, and whether the lead
+    over FOMM is significant.
+    """
     sign = -1.0 if higher_is_better else 1.0
     means = {method: interval(clips[method]).mean for method in PUBLISHED}
     pairs = itertools.pairwise(PUBLISHED)

@@ -1,4 +1,4 @@
-"""How do the authors show their results? Videos of one row of eleven square panels; which panel is what, and which frames are measured."""
+"""How are the authors' result videos laid out? One row of eleven square panels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ PANELS = (
 METHODS = ("X2Face", "Monkey-Net", "FOMM", "coarse", "fine")
 """Panels that are animations; "coarse" and "fine" are those of Perturbed Masks."""
 EDGE = 2
-"""Pixels at each side of a panel that a white frame line touches; they are cut off on all four sides."""
+"""Pixels at each side of a panel that a white frame line touches; they are cut off on all four sides.
+"""
 CHUNK = 8
 """Frames that are held at a time."""
 
@@ -39,7 +40,9 @@ Panels = dict[str, np.ndarray]
 
 
 def find_sets(folder: Path) -> dict[str, list[Path]]:
-    """Name of each set (the folder that a video lies in, relative to `folder`) to its videos. Raises UserError when there is none."""
+    """Name of each set (the folder that a video lies in, relative to `folder`) to its videos.
+    Raises UserError when there is none.
+    """
     if not folder.is_dir():
         raise UserError(
             f"{folder} isn't a folder: give one with videos of {len(PANELS)} panels, or with folders of such videos"
@@ -55,7 +58,9 @@ def find_sets(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_panels(path: Path, frames: int) -> Iterator[Panels]:
-    """`frames` evenly spread frames of a video (or all, if it has fewer), at most `CHUNK` at a time. Raises UserError for another layout."""
+    """`frames` evenly spread frames of a video (or all, if it has fewer), at most `CHUNK` at a
+    time. Raises UserError for another layout.
+    """
     with open_frames(path) as source:
         count = source.count or sum(1 for _ in source)
         wanted = {int((i + 0.5) * count / frames) for i in range(frames)} if frames < count else set(range(count))

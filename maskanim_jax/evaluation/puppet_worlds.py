@@ -1,4 +1,4 @@
-"""How well does a run reconstruct puppets of a world that nobody trained on? They are drawn on the fly."""
+"""How well does a run reconstruct puppets of an unseen world? They are drawn on the fly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ SHOWN = ("l1", "iou", "joint_error", "leak", "shape_leak")
 
 
 def world_clips(puppets: ConfigDict, world: int) -> list[Clip]:
-    """The clips of the world, drawn as `config.data.puppets` says. Raises UserError for the world of the training."""
+    """The clips of the world, drawn as `config.data.puppets` says. Raises UserError for the world
+    of the training.
+    """
     if world == puppets.seed:
         raise UserError(f"--world={world} is the world that the run was trained in: give another number")
     return clips("test", IDENTITIES, 1, puppets.frames, world, puppets.version)
@@ -52,7 +54,8 @@ class DrawnSplit:
 
 
 def world_reconstruction(run: LoadedRun, world: int, progress: bool = False) -> dict[str, Any]:
-    """What `reconstruction.json` holds, of the world's puppets; `l1_interval` and `ratio_interval` are over clips.
+    """What `reconstruction.json` holds, of the world's puppets; `l1_interval` and `ratio_interval`
+    are over clips.
 
     Raises UserError for the world of the training.
     """

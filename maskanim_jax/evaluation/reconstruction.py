@@ -1,7 +1,9 @@
-"""How well are held-out clips reconstructed? The paper's protocol (section 4.1), and what it says beside copying the source.
+"""How well are held-out clips reconstructed? The paper's protocol (section 4.1), with a copy-source
+baseline.
 
-The first frame of a test clip is the source, all others are driving frames; L1 is the mean absolute difference of all pixels and channels
-in [0, 1], over all reconstructed frames. Source and driver are one identity, so a system leaves out what is there to separate two.
+The first frame of a test clip is the source; all others are driving frames. L1 is the mean absolute
+difference over all pixels and channels in [0, 1] and all reconstructed frames. Source and driver
+have the same identity, so steps that separate identities are skipped.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from maskanim_jax.video.strips import strip
 from maskanim_jax.video.writer import VideoWriter
 
 BATCH = 8
-"""Driving frames that go through the networks together; the last batch is filled up, so that nothing is compiled twice."""
+"""Driving frames per batch; the last batch is padded, so that nothing is compiled twice."""
 
 
 class FrameSource(Protocol):
@@ -54,7 +56,10 @@ _compiled = jax.jit(_run, static_argnums=0)  # compiled once for each system
 def reconstruct_clip(
     system: System, variables: Variables, frames: Iterable[np.ndarray]
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Pictures of frames 1, 2, ... of a clip, each reconstructed from frame 0; frames are (S, S, 3) uint8, a few are held at a time."""
+    """Yields the outputs for frames 1, 2, ... of a clip, each reconstructed from frame 0.
+
+    Frames are (S, S, 3) uint8; only one batch is in memory.
+    """
     stream = iter(frames)
     source = jnp.asarray(next(stream), jnp.float32) / 255.0
     sources = jnp.broadcast_to(source, (BATCH, *source.shape))
@@ -86,9 +91,10 @@ def reconstruct(
 ) -> dict[str, Any]:
     """Figures of `split`, or of its first `clips` clips and `frames` evenly spread frames of each.
 
-    `videos`: folder that gets a side-by-side video of every clip. Returns what `reconstruction.json` holds: L1 and the L1 of repeating the
-    source, overall and for each clip, the figures of `metrics` under their keys, whether masks live, and their agreement with true silhouettes where
-    those are known. Frames are measured as the system gives them, not rounded to 8 bits.
+    `videos` is a folder for a side-by-side video of every clip. Returns the content of
+    `reconstruction.json`: L1 and the L1 of the copy-source baseline, overall and per clip, the
+    values of `metrics`, measures of mask collapse, and the masks' IoU with true silhouettes where
+    those are known. Frames are measured as floats, not rounded to 8 bits.
     """
     rows: list[dict[str, Any]] = []
     overlap = MaskIoU()
@@ -138,7 +144,7 @@ def reconstruct(
 
 
 class _Pairs:
-    """Hands the frames of one clip to metrics, a batch at a time."""
+    """Passes the frames of one clip to metrics in batches."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._metrics = metrics

@@ -1,8 +1,10 @@
-"""Which system do people prefer? One blind page to ask them, and their answers as the paper's table 3.
+"""Which system do people prefer? A blind study page, and a tally of its answers like the paper's
+table 3.
 
-The page shows a source, a driving video and each system's result in an order that is random for each participant. It is one HTML file with
-all videos embedded (data URIs), so it can be mailed or put on any web space, and no file name tells a system. What is behind a choice
-stands only in the key, a separate file that stays with you.
+The page shows a source, a driving video and each system's result, in random order for each
+participant. It is a single HTML file with all videos embedded (data URIs), so it can be mailed or
+hosted anywhere, and no file name reveals a system. The key that maps choices to systems is a
+separate file that you keep.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.utils.templates import rendered
 
 QUESTIONS = {"Quality": "realistic", "Motion": "faithful"}
-"""The paper's two rows, and what the answers call them: the most realistic, the most faithful to the driving video."""
+"""The two questions (rows of the paper's table) and their keys in the answers: realism, faithfulness.
+"""
 
 _KINDS = {
     ".mp4": "video/mp4",
@@ -59,7 +62,8 @@ class Trial(NamedTuple):
 class Cell(NamedTuple):
     """How often a system was chosen: `chosen` of `asked`, and 95% intervals of the share, in [0, 1].
 
-    Wilson's takes answers as independent; the bootstrap resamples participants, each with all their answers.
+    The Wilson interval assumes independent answers; the bootstrap resamples participants with all
+    their answers.
     """
 
     question: str
@@ -75,9 +79,11 @@ class Cell(NamedTuple):
 
 
 def read_trials(table: Path, data: Path | None = None) -> list[Trial]:
-    """The rows of a CSV file with the columns dataset, source, driving and one for each system, headed by its name.
+    """The rows of a CSV file with the columns dataset, source, driving and one for each system,
+    headed by its name.
 
-    Paths are relative to `data` (default: the table's folder). Raises UserError with the line of a row that isn't complete.
+    Paths are relative to `data` (default: the table's folder). Raises UserError, with its line, for
+    an incomplete row.
     """
     data = data or table.parent
     try:
@@ -113,10 +119,10 @@ def read_trials(table: Path, data: Path | None = None) -> list[Trial]:
 def write_study(
     trials: Sequence[Trial], output: Path, key: Path, seed: int = 0, per_dataset: int | None = None, title: str = ""
 ) -> None:
-    """Writes the page to `output` and what its choices stand for to `key`; the same seed and files, the same bytes.
+    """Writes the page to `output` and its key to `key`; deterministic for the same seed and files.
 
-    Each participant gets `per_dataset` random questions of each data set (None: all). Raises UserError for files that are missing, of a
-    kind that browsers don't play, or too many, and where `key` holds the key of another page.
+    Each participant gets `per_dataset` random questions per data set (None: all). Raises UserError
+    for missing, unsupported or too many files, and when `key` holds the key of another page.
     """
     if output.absolute() == key.absolute():
         raise UserError(f"{key} cannot be the page and its key; give another --key")
@@ -131,7 +137,7 @@ def write_study(
     for trial in trials:
         token = f"{rng.getrandbits(48):012x}"
         options = {f"{rng.getrandbits(48):012x}": system for system in trial.results}
-        # sorted by the random token: the order in the page doesn't tell the order in the table
+        # sorted by the random token: the order in the page does not reveal the order in the table
         choices = [{"id": option, "media": contents[trial.results[options[option]]]} for option in sorted(options)]
         question: dict[str, Any] = {"id": token, "group": groups[trial.dataset], "options": choices}
         shown.append(question | {"source": contents[trial.source], "driving": contents[trial.driving]})
@@ -150,7 +156,8 @@ def write_study(
 def tally(key: Path, answers: Sequence[Path], seed: int = 0) -> list[Cell]:
     """Table 3 of the answers: a cell for each question, data set (and "all", of several) and system.
 
-    Raises UserError for a file that is damaged, of another study, or of a participant who is there twice.
+    Raises UserError for a corrupt file, one of another study, or a participant who is present
+    twice.
     """
     held = _read(key, "key")
     people: dict[str, Path] = {}
@@ -205,7 +212,7 @@ def tally(key: Path, answers: Sequence[Path], seed: int = 0) -> list[Cell]:
 
 
 def wilson(hits: int, asked: int) -> tuple[float, float]:
-    """The 95% Wilson score interval of a share of `hits` in `asked` > 0."""
+    """The 95 % Wilson score interval of the proportion `hits` / `asked`; `asked` > 0."""
     share, z2 = hits / asked, _Z**2 / asked
     middle = (share + z2 / 2) / (1 + z2)
     half = _Z * math.sqrt(share * (1 - share) / asked + z2 / (4 * asked)) / (1 + z2)
@@ -213,7 +220,9 @@ def wilson(hits: int, asked: int) -> tuple[float, float]:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """The cells as the paper prints them, in Markdown: rows are questions and data sets, columns systems."""
+    """The cells as the paper prints them, in Markdown: rows are questions and data sets, columns
+    systems.
+    """
     systems = list(dict.fromkeys(cell.system.replace("|", "\\|") for cell in cells))
     lines = ["| question | data set | answers | " + " | ".join(systems) + " |", "| --- " * (3 + len(systems)) + "|"]
     for start in range(0, len(cells), len(systems)):

@@ -1,1 +1,1 @@
-"""How does animation leave the project? As files that other programs run."""
+"""How is animation exported for use in other programs?"""

@@ -1,4 +1,4 @@
-"""Which files does an export have, and what does its README say? Arrays and functions, written whole or not at all."""
+"""Which files does an export contain? Functions, weights, metadata and a README, written atomically."""
 
 from __future__ import annotations
 
@@ -75,10 +75,12 @@ def export(
     batch: int | None = None,
     pictures: bool = False,
 ) -> dict[str, Any]:
-    """Writes the folder `output`, whole or not at all, and returns its metadata, which is also in export.json.
+    """Writes the folder `output` atomically and returns its metadata, which is also in export.json.
 
-    Before the folder gets its name its files are run, and three frames are compared with the project's own: `compared` in the metadata.
-    `options` is what `system.animation_options` returned; `batch` None leaves the number of frames open where that can be. Raises UserError.
+    Before the folder is renamed into place, its files are run and three frames compared with the
+    project's own (`compared` in the metadata). `options` is the result of
+    `system.animation_options`. `batch` None leaves the number of frames open where possible. Raises
+    UserError.
     """
     check_export(output, format, platforms, batch)
     if getattr(options, "smooth", 0):
@@ -137,11 +139,11 @@ def export(
 
 def check_export(output: Path, format: str, platforms: Sequence[str], batch: int | None) -> None:
     if output.exists() or output.is_symlink():
-        raise UserError(f"{output} is there already: name a new folder, or move it away")
+        raise UserError(f"{output} already exists: give a new folder, or move it away")
     known = ("cpu", "cuda", "tpu", "rocm")
     for platform in platforms:
         if platform not in known:
-            raise UserError(f"--platforms has {platform!r}, which is none: give some of {', '.join(known)}")
+            raise UserError(f"--platforms has an unknown platform {platform!r}: choose from {', '.join(known)}")
     if not platforms or len(set(platforms)) < len(platforms):
         raise UserError(f"--platforms={','.join(platforms)} must name each platform once, such as {PLATFORMS}")
     check_at_least("--batch", batch)

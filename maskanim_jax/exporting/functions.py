@@ -1,7 +1,9 @@
-"""What are the two functions of an exported animation? `begin`, once for a video, and `animate`, for a batch of its frames.
+"""Which functions does an export contain? `begin`, called once per video, and `animate`, once per
+batch.
 
-They are the system's own, over plain dicts of named arrays, so that whoever calls them needs none of this project's classes. What neither
-needs (a discriminator's weights, figures for a warning) is left out.
+They wrap the system's methods with plain dicts of named arrays, so that callers need no classes of
+this project. Arrays that neither needs (a discriminator's weights, values for a warning) are left
+out.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ def frames_of(size: int, count: Any) -> jax.ShapeDtypeStruct:
 
 
 def functions_of(system: System, variables: Variables, options: Any, names: Sequence[str]) -> Functions:
-    """The animation of `system` with these options, batch norms folded, giving the named pictures."""
+    """The functions of `system` with these options and folded batch norms, for the named outputs."""
     folded = jax.device_get(jax.jit(system.for_inference)(variables))
     one, some = frames_of(system.frame_size, 1), frames_of(system.frame_size, SEEN)
     source_state = jax.eval_shape(system.encode_source, folded, one, one)
@@ -56,7 +58,7 @@ def functions_of(system: System, variables: Variables, options: Any, names: Sequ
     weights_shape, state_shape = jax.tree.structure(folded), jax.tree.structure(source_state)
 
     def whole(given: Arrays, every: Arrays, shape: Any) -> Any:
-        # What was left out is nothing that is looked at: zeros stand for it while tracing, and vanish.
+        # Arrays that were left out are unused; zeros replace them while tracing and are eliminated.
         leaves = [given[name] if name in given else jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in every.items()]
         return jax.tree.unflatten(shape, leaves)
 

@@ -1,4 +1,4 @@
-"""What is in an exported folder for JAX? The two functions as `jax.export` writes them, and the weights beside them."""
+"""What does an export for JAX contain? The two functions as `jax.export` artefacts, and the weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def check_ready() -> None:
 
 
 def write_jax(folder: Path, made: Functions, size: int, platforms: Sequence[str], batch: int | None) -> dict[str, Any]:
-    """Writes begin.jax_export, animate.jax_export and weights.npz; returns what the metadata says of them.
+    """Writes begin.jax_export, animate.jax_export and weights.npz; returns what the metadata says
+    of them.
 
     `batch` None: any number of frames at once, if the system's operations allow it, else FIXED.
     """

@@ -1,6 +1,6 @@
-"""What does a function compute on one platform? Its operations, with the branches of other platforms and unneeded ones left out.
+"""How is a function reduced to the operations of one platform, as converters need it?
 
-Converters know JAX's operations, but not its choice by platform nor our functions with gradients of their own.
+Converters support JAX's operations, but not platform-dependent branches and custom gradients.
 """
 
 from __future__ import annotations
@@ -20,14 +20,18 @@ CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_j
 
 
 def used_inputs(function: Callable[..., Any], *shapes: Any) -> list[bool]:
-    """For each leaf of the inputs, whether the outputs need it; `shapes` are trees of arrays or of their shapes."""
+    """For each leaf of the inputs, whether the outputs need it; `shapes` are trees of arrays or of
+    their shapes.
+    """
     traced = jax.make_jaxpr(function)(*shapes).jaxpr
     needed = _needed(traced)
     return [variable in needed for variable in traced.invars]
 
 
 def for_platform(function: Callable[..., Any], platform: str, *shapes: Any) -> Callable[..., list[Any]]:
-    """`function`, traced for inputs of these shapes, as a function of flat arrays that gives the flat outputs on `platform`."""
+    """`function`, traced for inputs of these shapes, as a function of flat arrays that gives the
+    flat outputs on `platform`.
+    """
     traced = jax.make_jaxpr(function)(*shapes)
 
     def plain(*inputs: Any) -> list[Any]:

@@ -1,6 +1,7 @@
-"""What is in an exported folder for ONNX? The two functions as models, the weights inside them.
+"""What does an export for ONNX contain? The two functions as models that include the weights.
 
-The converter is jax2onnx. It is given plain operations on arrays of fixed shapes, see `one_platform`.
+The converter is jax2onnx; its input are plain operations on arrays of fixed shapes, see
+`one_platform`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ def check_ready() -> None:
 
 
 def write_onnx(folder: Path, made: Functions, size: int, batch: int) -> dict[str, Any]:
-    """Writes begin.onnx and animate.onnx; returns what the metadata says of them. Raises UserError for what cannot be converted."""
+    """Writes begin.onnx and animate.onnx; returns what the metadata says of them. Raises UserError
+    for what cannot be converted.
+    """
     one, names = frames_of(size, 1), list(made.source_state)
 
     def begin(source: Any, first: Any) -> Any:
@@ -46,7 +49,9 @@ def write_onnx(folder: Path, made: Functions, size: int, batch: int) -> dict[str
 
 
 def _distinct(outputs: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """The outputs, each a value of its own: in ONNX an input, or another output, that is handed on could not have a second name."""
+    """The outputs, each a value of its own: in ONNX an input, or another output, that is handed on
+    could not have a second name.
+    """
     seen, found = {id(each) for each in inputs}, []
     for each in outputs:
         if id(each) in seen:

@@ -1,7 +1,9 @@
-"""How is an exported animation run? By this file alone, with NumPy and JAX (or, of an ONNX export, onnxruntime).
+"""How is an exported animation run? By this file alone, with NumPy and JAX (or, of an ONNX export,
+onnxruntime).
 
-python run_exported.py SOURCE DRIVING OUTPUT animates a picture by frames: .npy arrays of uint8, or, with Pillow, a picture file and folders of
-pictures. From Python: `animation = load(folder)`, then `for frame in animation(source, frames): ...`.
+python run_exported.py SOURCE DRIVING OUTPUT animates a picture by frames: .npy arrays of uint8, or,
+with Pillow, a picture file and folders of pictures. From Python: `animation = load(folder)`, then
+`for frame in animation(source, frames): ...`.
 """
 
 from __future__ import annotations
@@ -23,21 +25,23 @@ Step = Callable[..., Any]
 
 
 class Animation:
-    """An exported animation; `info` is what export.json says of it."""
+    """An exported animation; `info` is the content of export.json."""
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
         self.info, self.size = info, int(info["frame_size"])
         self._begin, self._animate = (_onnx if info["format"] == "onnx" else _jax)(folder)
 
     def __call__(self, source: np.ndarray, driving: Iterable[np.ndarray], batch: int = ANY) -> Iterator[np.ndarray]:
-        """Yields an (S, S, 3) uint8 frame for each of `driving`; they and `source` are (S, S, 3) uint8."""
+        """Yields an (S, S, 3) uint8 frame for each of `driving`; they and `source` are (S, S, 3)
+        uint8.
+        """
         for outputs in self.outputs(source, driving, batch):
             yield np.clip(np.rint(outputs[self.info["result"]] * 255), 0, 255).astype(np.uint8)
 
     def outputs(
         self, source: np.ndarray, driving: Iterable[np.ndarray], batch: int = ANY
     ) -> Iterator[dict[str, np.ndarray]]:
-        """The same, but every exported picture by name, (H, W, 1 or 3) float32 in [0, 1]."""
+        """The same, but yields every exported output by name, (H, W, 1 or 3) float32 in [0, 1]."""
         batch = self.info["batch"] or batch
         frames, source_state = (self._to_float_square(frame) for frame in driving), None
         while chunk := list(itertools.islice(frames, batch)):
@@ -101,7 +105,9 @@ def _onnx(folder: Path) -> tuple[Step, Step]:
 
 
 def _read(path: Path, size: int) -> np.ndarray:
-    """A .npy array as it is, a picture cut square and scaled, a folder of pictures as (N, size, size, 3)."""
+    """A .npy array as it is, a picture cut square and scaled, a folder of pictures as (N, size,
+    size, 3).
+    """
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False)
     if path.is_dir():
@@ -140,7 +146,7 @@ def main() -> int:
         animation = load(args.folder)
         source, driving = _read(args.source, animation.size), _read(args.driving, animation.size)
         if args.output.exists():
-            raise ValueError(f"{args.output} is there already: name another")
+            raise ValueError(f"{args.output} already exists: give another path")
         count = _write(args.output, animation(source, driving, args.batch))
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)

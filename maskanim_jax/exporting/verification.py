@@ -1,4 +1,4 @@
-"""Do exported files run, and do they give what this project gives? Asked before an export is called written."""
+"""Do exported files run, and do their results match this project's? Checked before an export is kept."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ if TYPE_CHECKING:
 
 FRAMES = 3
 LARGEST_MEAN = 1 / 255
-"""Mean difference of the results, in [0, 1], from which on they are not the same. Single pixels may differ by more where a mask lies at
-its threshold."""
+"""Largest accepted mean difference of the results, in [0, 1].
+
+Single pixels may differ by more where a mask is at its threshold.
+"""
 
 
 def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
-    """Loads the export in `folder` as its users do, animates three frames and compares them with the project's own.
+    """Loads the export in `folder` as its users do, animates three frames and compares them with
+    the project's own.
 
-    Returns the number of frames with the mean and largest difference, in [0, 1]; None when the export is for platforms that are not here.
-    Raises UserError when it does not run or gives something else.
+    Returns the number of frames with the mean and largest difference, in [0, 1]; None when the
+    export is for platforms that are not here. Raises UserError when it does not run or gives
+    something else.
     """
     from maskanim_jax.animation.generate import animate
 
@@ -35,7 +39,7 @@ def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
         if platforms is not None and not {jax.default_backend(), *_alias(jax.default_backend())} & set(platforms):
             return None
         found = [outputs[run.system.result] for outputs in animation.outputs(source, driving)]
-    except Exception as error:  # a runtime of others: whatever it raises, the files don't run
+    except Exception as error:  # a third-party runtime: whatever it raises, the files do not run
         reason = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
         raise UserError(
             f"the exported files don't run ({reason}), so nothing was written: use another --format or other options, or report this"

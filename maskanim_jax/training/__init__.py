@@ -1,1 +1,1 @@
-"""How is a system trained?"""
+"""How is a model trained?"""

@@ -1,6 +1,7 @@
-"""Do all processes of a run do the same thing? Config, data, code and folder are compared before the first step.
+"""Do all processes of a run agree? Config, data, code and workdir are compared before the first step.
 
-Each process reads its own command line and its own disks. Where they differ the run would go on and be neither the one nor the other.
+Each process has its own command line and disks. If these differ, the run would train something
+undefined.
 """
 
 from __future__ import annotations
@@ -26,12 +27,12 @@ from maskanim_jax.workdir.config import flat_config
 from maskanim_jax.workdir.provenance import git_revision, versions
 
 OWN = ("data.shards", "data.num_threads", "data.prefetch", "num_cpu_devices")
-"""Fields of the config that each process may have its own of: where the data lie (their fingerprint decides) and how they are read."""
+"""Config fields that may differ between processes: the data's path (its fingerprint is compared) and how it is read."""
 _SHOWN = 8
 
 
 def check_processes_agree(config: ConfigDict, data: Mapping[str, Any], **more: Any) -> None:
-    """Raises UserError, in all processes, when this one's config, `data` (what identifies it), versions or `more` are not those of all."""
+    """Raises UserError in all processes if config, `data` (its identity), versions or `more` differ between them."""
     peers = hosts.current()
     if peers is None and jax.process_count() == 1:
         return
@@ -39,15 +40,15 @@ def check_processes_agree(config: ConfigDict, data: Mapping[str, Any], **more: A
     mine |= {f"the data's {key}": value for key, value in data.items()} | more
     mine |= {f"the version of {name}": version for name, version in versions().items()}
     mine |= {"the git revision": git_revision(), "devices of each process": jax.local_device_count()}
-    mine |= {"whether convolutions are compiled": bool(build.prefix())}  # programs that talk must be of one kind
+    mine |= {"whether convolutions are compiled": bool(build.prefix())}  # communicating programs must match
     if peers is not None:
         refuse_differences(peers.gather(mine))
-    else:  # they were brought together by other means, or are not watched
+    else:  # the processes were connected by other means
         _same_digest(mine)
 
 
 def _same_digest(mine: dict[str, Any]) -> None:
-    """The same through JAX, which gathers numbers: only whether something differs."""
+    """The same check through JAX, which only gathers numbers: it cannot name what differs."""
     from jax.experimental import multihost_utils
 
     digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).digest()
@@ -61,7 +62,7 @@ def _same_digest(mine: dict[str, Any]) -> None:
 
 
 def refuse_differences(offers: list[dict[str, Any]]) -> None:
-    """Raises UserError for the first process whose offer is not that of process 0, naming what differs."""
+    """Raises UserError for the first process that differs from process 0, naming the differences."""
     first = offers[0]
     for index, offer in enumerate(offers):
         differ = [key for key in first.keys() | offer.keys() if first.get(key) != offer.get(key)]
@@ -77,7 +78,7 @@ def refuse_differences(offers: list[dict[str, Any]]) -> None:
 
 
 def check_shared(workdir: Path) -> None:
-    """Raises UserError, in all processes, when `workdir` is not one folder that all of them see; it must exist."""
+    """Raises UserError in all processes if `workdir`, which must exist, is not the same folder for all of them."""
     peers = hosts.current()
     if peers is None:
         return
@@ -92,7 +93,7 @@ def check_shared(workdir: Path) -> None:
         name = peers.gather(mark.name)[0]
         seen = [
             path.name for path in workdir.iterdir()
-        ]  # asks the server anew, where a look at one name may be remembered
+        ]  # lists the folder, since a lookup of one name may be cached by a network file system
         found = peers.gather([name in seen, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))])
     except OSError as error:
         raise UserError(
@@ -104,7 +105,7 @@ def check_shared(workdir: Path) -> None:
 
 
 def _refuse_other_folders(workdir: Path, found: list[list[Any]]) -> None:
-    """`found`: of each process, whether it sees process 0's mark, and the checkpoints that it sees."""
+    """`found`: for each process, whether it sees process 0's marker, and its list of checkpoints."""
     for index, (here, steps) in enumerate(found):
         if not here or steps != found[0][1]:
             raise UserError(

@@ -1,4 +1,4 @@
-"""What does a config name? Data, system, frozen networks and first state, opened and checked before the first step."""
+"""What does a config describe? Data, system, frozen networks and initial state, checked before the first step."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ Pair = tuple[jax.Array, jax.Array]
 
 
 class Experiment(NamedTuple):
-    """What the config says, opened and checked; nothing in it changes while training."""
+    """Everything that the config names, opened and checked; constant during training."""
 
     config: ConfigDict
     system: System
     mesh: jax.sharding.Mesh
     stream: PairStream
     clips: list[str]
-    """Names of the training clips, by the numbers that a batch has."""
+    """Names of the training clips, indexed by a batch's clip numbers."""
     frozen: PyTree
     held_out: Split
     silhouettes: Silhouettes | None
     num_steps: int
     """The last step."""
     info: dict[str, Any]
-    """What a checkpoint's state means."""
+    """Metadata to save with each checkpoint."""
 
 
 def build_experiment(config: ConfigDict) -> Experiment:
-    """Opens what the config names; raises UserError for what cannot work."""
+    """Opens everything that the config names; raises UserError for invalid settings."""
     if config.train.checkpoint_every % config.train.log_every:
         raise UserError(
             f"config.train.checkpoint_every={config.train.checkpoint_every} must be a multiple of train.log_every={config.train.log_every}"
@@ -87,7 +87,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
 
 
 def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
-    """The weights of the perceptual loss that the config asks for; raises UserError with what to do when there are none."""
+    """The VGG-19 weights for the perceptual loss; raises UserError when they are missing."""
     if config.loss.vgg == "untrained":
         return untrained_vgg19(config.seed)
     if config.loss.vgg != "imagenet":
@@ -96,7 +96,7 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
 
 
 def batches(experiment: Experiment, start_step: int) -> Generator[Pair]:
-    """The pairs of steps first + 1, first + 2, ..., on the devices before they are needed."""
+    """Yields the pairs of the steps after `start_step`, placed on the devices ahead of time."""
 
     def place(batch: Batch) -> Pair:
         return shard_batch(experiment.mesh, batch["source"]), shard_batch(experiment.mesh, batch["driving"])
@@ -109,7 +109,7 @@ def batches(experiment: Experiment, start_step: int) -> Generator[Pair]:
 
 
 def init_state(experiment: Experiment) -> TrainState:
-    """The state before the first step of a run that starts from random networks."""
+    """The state before the first step of a run with random initialisation."""
     config = experiment.config
     return init_on_mesh(
         experiment.system, config.seed, experiment.info["steps_per_epoch"], experiment.mesh, config.optim.ema
@@ -123,9 +123,9 @@ def restore_or_init(
     allow_config_change: bool = False,
     initial: Initial | None = None,
 ) -> TrainState:
-    """The state of the newest checkpoint (or that of `restore_step`), or a fresh one, with the networks of `initial` if they are given.
+    """Restores the newest checkpoint (or `restore_step`), or initialises, with the networks of `initial` if given.
 
-    Raises UserError for a checkpoint of other data.
+    Raises UserError for a checkpoint that was trained on other data.
     """
     config, info = experiment.config, experiment.info
     step = checkpoints.latest_step() if restore_step is None else restore_step
@@ -162,7 +162,7 @@ def restore_or_init(
 def run_record(
     experiment: Experiment, start_step: int, checkpoints: CheckpointManager, changed: list[str]
 ) -> dict[str, Any]:
-    """This start, for `run.json`."""
+    """The record of this start for `run.json`."""
     data = {"shards": experiment.config.data.shards, "held_out_split": experiment.held_out.name, **experiment.info}
     return make_run_record(
         experiment.config.to_dict(),
@@ -179,7 +179,7 @@ def run_record(
 def startup_messages(
     experiment: Experiment, state: TrainState, start_step: int, checkpoints: CheckpointManager
 ) -> list[str]:
-    """What is said before the first step."""
+    """Messages to log before the first step."""
     config, system = experiment.config, experiment.system
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
@@ -200,10 +200,10 @@ def startup_messages(
         )
     if config.optim.cosine_steps and experiment.num_steps > config.optim.cosine_steps:
         lines.append(
-            f"the learning rate is zero after step {config.optim.cosine_steps} (optim.cosine_steps): steps after it teach nothing"
+            f"the learning rate is zero after step {config.optim.cosine_steps} (optim.cosine_steps): later steps change nothing"
         )
     if start_step in checkpoints.all_steps() and "data_fingerprint" not in checkpoints.info(start_step):
-        lines.append("goes on from a converted checkpoint, whose data is not known to be this data")
+        lines.append("resumes from a converted checkpoint: it is unknown whether it was trained on this data")
     if checkpoints.unchecked is not None:
         lines.append(checkpoints.unchecked)
     return lines + [f"departs from the paper: {message}" for message in system.paper_deviations()]

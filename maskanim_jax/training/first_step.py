@@ -1,4 +1,4 @@
-"""How long did the first step take to compile, and did the compilation cache have it?"""
+"""How long did the first step take to compile, and was it in the compilation cache?"""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ HIT = "/jax/compilation_cache/cache_hits"
 
 @functools.cache
 def _events() -> Counter[str]:
-    """Counts what JAX reports, from the first call on."""
+    """Counts JAX's monitoring events from the first call on."""
     counted: Counter[str] = Counter()
     jax.monitoring.register_event_listener(lambda event, **_: counted.update([event]))
     return counted
 
 
 class CompileTimer:
-    """Watches the step that compiles: use it with `with` around the call, until its results are ready."""
+    """Times the first step, which compiles: a context manager around the call and the wait for its results."""
 
     def __init__(self, start_time: float) -> None:
         self._began = start_time  # time.perf_counter() when the training began
@@ -41,5 +41,5 @@ class CompileTimer:
         self.cache = "off" if not cached else "warm" if _events()[HIT] > self._hits else "cold"
 
     def message(self) -> str:
-        """For the log: seconds since the training began, and those of the step itself, compilation included."""
+        """For the log: seconds since training started, and those of the first step including compilation."""
         return f"first step after {self.after:.1f} s (compile cache {self.cache}, compiled and done in {self.seconds:.1f} s)"

@@ -1,8 +1,9 @@
-"""How is a system trained? Read from top to bottom: what the config names, the folder, the state, then the loop.
+"""What happens in a training run? It opens the data, claims the workdir, restores or initialises, then loops.
 
-The loop's order is: step, log, evaluate, save, then the next batch. Nothing is saved before the log found the steps since the last
-checkpoint finite. A run is a pure function of config, seed and data; killed at any step
-and started again it goes on from its newest checkpoint to the same parameters and the same log, bit for bit on a CPU.
+Each iteration steps, logs, evaluates and saves, in this order. Nothing is saved before all steps since
+the last checkpoint were found finite. A run is a pure function of config, seed and data: a killed run
+that is restarted resumes from its newest checkpoint to the same parameters and the same log,
+bit-for-bit on a CPU.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from maskanim_jax.workdir.workdir import Workdir
 
 
 class Run(NamedTuple):
-    """What the loop works with; the state of the training is not in it."""
+    """What the loop needs, without the training state."""
 
     experiment: Experiment
     folder: Workdir
@@ -57,11 +58,12 @@ class Run(NamedTuple):
 def train(
     config: ConfigDict, workdir: Path, allow_config_change: bool = False, restore_step: int | None = None
 ) -> TrainState:
-    """Trains to the end of the config, or goes on where the workdir's newest checkpoint is (or that of `restore_step`, and later ones are put
-    aside); returns the last state.
+    """Trains to the end of the config and returns the last state.
 
-    A workdir whose config or data are others is refused (UserError) unless `allow_config_change`; each start is written to `run.json`.
-    Told to stop (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
+    Resumes from the workdir's newest checkpoint, or from `restore_step`; later checkpoints are then
+    archived. Raises UserError for a workdir with another config or other data, unless
+    `allow_config_change`. Each start is recorded in `run.json`. On SIGTERM or SIGINT (see preemption.py)
+    it saves and raises SystemExit or KeyboardInterrupt.
     """
     with (
         PreemptionHandler() as stop,
@@ -69,7 +71,7 @@ def train(
         contextlib.ExitStack() as stack,
     ):
         start_time = time.perf_counter()
-        # Everything that can be wrong is found out before the folder is touched.
+        # Check everything that can fail before the folder is touched.
         experiment = build_experiment(config)
         initial = _read_initial(experiment, workdir)
         read = {} if initial is None else {"initial networks": initial.record["sha256"]}
@@ -87,7 +89,9 @@ def train(
             experiment, checkpoints, restore_step, allow_config_change=allow_config_change, initial=initial
         )
         folder.settle(config)
-        if initial is not None:  # saved at once: a run killed before its first checkpoint starts from the same networks
+        if (
+            initial is not None
+        ):  # saved at once, so that a run killed before its first checkpoint starts from the same networks
             checkpoints.save(state, experiment.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
             checkpoints.wait_until_finished()
             broadcast_from_process_0(True)  # the first process makes it visible
@@ -106,7 +110,7 @@ def train(
 
 
 def _read_initial(experiment: Experiment, workdir: Path) -> Initial | None:
-    """The networks that `config.init_from` names. A run that has a checkpoint doesn't read them again: they may be gone by then."""
+    """Reads the networks of `config.init_from`, unless the run already has a checkpoint: they may no longer exist."""
     source_state = bool(CheckpointManager(workdir, read_only=True).all_steps())
     return None if source_state else read_initial(experiment.config, experiment.system)
 
@@ -119,7 +123,7 @@ def _say_start(
     saved: Mapping[str, Any],
     put_aside: list[str],
 ) -> None:
-    """Writes this start to run.json, and what there is to say about it to the log."""
+    """Records this start in run.json and in the log."""
     if not folder.leader:
         return
     start_step = int(state.step)
@@ -131,7 +135,7 @@ def _say_start(
 
 
 def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: float) -> TrainState:
-    """The steps from `state` to the end of the config or of its time; returns the last state."""
+    """Runs the steps from `state` to the end of the config or its time limit; returns the last state."""
     experiment, folder, checkpoints, clock, window = run
     config, start_step = experiment.config, int(state.step)
     steps = start_step if clock.exceeded() else experiment.num_steps
@@ -164,9 +168,9 @@ def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: floa
                     folder.text(step, watched.message())
                 else:
                     state = train_step(step_function, state, experiment.frozen, pairs, window)
-            except UserError:  # the data failed before the step began: what was learned so far is whole
+            except UserError:  # the data failed before the step began: the state is consistent
                 window.check(step - 1)
-                if jax.process_count() == 1:  # all write a checkpoint together, and others are still training
+                if jax.process_count() == 1:  # checkpoints are collective, and other processes are still training
                     _save_at_once(run, state)
                 raise
             bar.update()
@@ -196,9 +200,9 @@ def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: floa
 def train_step(
     run: StepFunction, state: TrainState, frozen: PyTree, batches: Iterator[Pair], window: MetricAccumulator
 ) -> TrainState:
-    """Takes the next batch and makes one step; the devices may still be busy with it on return.
+    """Takes the next batch and dispatches one step; the devices may still be busy on return.
 
-    Nothing may go between host and devices unasked here: JAX raises an error for it.
+    Implicit host-device transfers are disallowed here.
     """
     with jax.transfer_guard("disallow"):
         asked = time.perf_counter()
@@ -210,7 +214,7 @@ def train_step(
 
 
 def _write_figures(run: Run, step: int) -> None:
-    """Figures of the training steps, what was skipped of the data, and an alarm where something goes wrong."""
+    """Logs the metrics of the steps, skipped data, and warnings of mask collapse."""
     figures, faults = run.window.flush(step), run.experiment.stream.bad_records
     if run.folder.leader:
         run.folder.scalars(step, {**figures, **faults.metrics()})
@@ -222,21 +226,21 @@ def _write_figures(run: Run, step: int) -> None:
 
 
 def _save_at_once(run: Run, state: TrainState) -> None:
-    """Saves without measuring: there is no time for it, or the held-out clips are gone. All processes must be at the same step.
+    """Saves without evaluating, because there is no time or no data. All processes must be at the same step.
 
-    The figures of the steps since the last log line are kept, too: the next line will be that of a run which was not interrupted.
+    Metrics since the last log line are saved too, so that the next line is that of an uninterrupted run.
     """
     run.folder.sync()
     info = run.experiment.info | {"minutes": run.clock.minutes(), "window": run.window.pending()}
-    run.checkpoints.save(state, info, float("inf"))  # nothing where the step was just saved
+    run.checkpoints.save(state, info, float("inf"))  # does nothing if this step was just saved
     run.checkpoints.wait_until_finished()
     broadcast_from_process_0(
         True
-    )  # the first process verifies: nobody leaves, and thereby ends the others, before it is done
+    )  # process 0 verifies: no process may exit, which would end the others, before it is done
 
 
 def _evaluate_and_save(run: Run, state: TrainState, step: int) -> None:
-    """Measures held-out clips, then saves; every process does both, since a checkpoint is written by all of them."""
+    """Evaluates held-out clips, then saves; every process does both, since checkpoints are collective."""
     experiment, folder = run.experiment, run.folder
     settings = experiment.config.train
     measured = reconstruct(

@@ -1,4 +1,4 @@
-"""What did the last steps measure, and how fast did they go?"""
+"""What were the metrics and the speed of the last steps?"""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from maskanim_jax.systems.interface import System
 from maskanim_jax.training.step import FINITE
 
 MAX_INFLIGHT_STEPS = 2
-"""Steps that the devices may be behind the loop: they never run dry, and waiting for data is seen as such."""
+"""How many steps the devices may lag behind the loop: enough to stay busy, few enough to time data waits."""
 
 
 class NonFiniteStep(Exception):
-    """A step that must not be kept: `figures` are its metrics, `names` those of them that are not finite."""
+    """A step that must not be saved: `figures` are its metrics, `names` the non-finite ones."""
 
     def __init__(self, step: int, figures: dict[str, float]) -> None:
         super().__init__(f"step {step} is not finite")
@@ -29,7 +29,7 @@ class NonFiniteStep(Exception):
 
 
 class TimeBudget:
-    """How long the run has trained, in all its processes."""
+    """How long the run has trained, over all its starts."""
 
     def __init__(self, limit: float, checkpoints: CheckpointManager) -> None:
         step = checkpoints.latest_step()
@@ -37,18 +37,19 @@ class TimeBudget:
         self._limit, self._since = limit or float("inf"), time.monotonic()
 
     def minutes(self) -> float:
-        """Minutes so far, those before the newest checkpoint included."""
+        """Minutes so far, including those before the newest checkpoint."""
         return self._before + (time.monotonic() - self._since) / 60
 
     def exceeded(self) -> bool:
-        """Whether `config.optim.max_minutes` are used up, by the first process' clock: all must stop at the same step."""
+        """Whether `config.optim.max_minutes` is used up by process 0's clock: all must stop at the same step."""
         return self._limit < float("inf") and broadcast_from_process_0(self.minutes() >= self._limit)
 
 
 class MetricAccumulator:
-    """The metrics since the last log line, left on the devices until they are asked for.
+    """Collects the metrics since the last log line; they stay on the devices until they are needed.
 
-    `before`: what `pending` returned when the run was stopped between two lines; the first line is about those steps, too.
+    `before`: what `pending` returned when the run was stopped between two log lines; the first line
+    then includes those steps.
     """
 
     def __init__(
@@ -60,13 +61,13 @@ class MetricAccumulator:
             self._before[name] = [np.float32(value) for value in values]
 
     def reset(self) -> None:
-        """Begins to count time and steps anew."""
+        """Restarts the counting of time and steps."""
         self._before: dict[str, list[np.float32]] = {}
         self._metrics: list[dict[str, jax.Array]] = []
         self.data_wait_s, self._since = 0.0, time.perf_counter()
 
     def add(self, metrics: dict[str, jax.Array]) -> None:
-        """The metrics of one more step; returns when all but the last steps are done on the devices."""
+        """Adds the metrics of a step; blocks until at most MAX_INFLIGHT_STEPS steps are unfinished."""
         self._metrics.append(metrics)
         if len(self._metrics) > MAX_INFLIGHT_STEPS:
             jax.block_until_ready(self._metrics[-1 - MAX_INFLIGHT_STEPS])
@@ -84,14 +85,14 @@ class MetricAccumulator:
         }
 
     def pending(self) -> dict[str, list[float]]:
-        """Each metric (float32) of each step since the last log line, for a checkpoint between two lines."""
+        """Each metric (float32) of each step since the last log line, for a checkpoint between two log lines."""
         values = self._values(jax.device_get(self._metrics))
         return {name: [float(value) for value in each] for name, each in values.items()}
 
     def flush(self, step: int) -> dict[str, float]:
-        """Means over the window, the learning rates, and how fast it went; then begins anew. The one fetch from the devices.
+        """Returns the means, learning rates and speed since the last log line, then resets. Fetches from the devices.
 
-        Raises NonFiniteStep for the first bad step: nothing is saved before the window that leads to it was closed.
+        Raises NonFiniteStep for the first bad step; nothing is saved before this check.
         """
         fetched = jax.device_get(self._metrics)
         spent = time.perf_counter() - self._since

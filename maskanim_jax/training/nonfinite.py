@@ -1,4 +1,4 @@
-"""What is left of a run whose numbers are no longer finite? Its last good checkpoint, and what is needed to find out why."""
+"""What happens when a loss or gradient is not finite? The last good checkpoint is kept and the step is described."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.workdir.logs import MetricWriter
 
 SHOWN = 4
-"""Clips named in the sentence; the file names all."""
+"""Clips named in the error; the file lists all."""
 PREFIX = "gradient_norm_"
 
 
 def record_path(workdir: Path, step: int) -> Path:
-    """Where the bad step is described."""
+    """The file that describes the bad step."""
     return workdir / f"not_finite_{step}.json"
 
 
 def pairs_of_step(stream: PairStream, clips: Sequence[str], step: int) -> list[dict[str, Any]]:
-    """Clip name and the two frame numbers of each pair of a step's batch (of this process' part), read once more."""
+    """Clip name and the two frame numbers of each pair in this process's part of a step's batch, read again."""
     with contextlib.closing(stream.batches(step - 1)) as batches:
         batch = next(batches)
     return [
@@ -38,7 +38,7 @@ def pairs_of_step(stream: PairStream, clips: Sequence[str], step: int) -> list[d
 
 
 def words(figures: Mapping[str, float]) -> str:
-    """What of a step's figures is not finite: losses by name, gradients by network."""
+    """Which of a step's metrics are not finite: losses by name, gradients by network."""
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     parts = [name for name in bad if not name.startswith(PREFIX)]
     networks = [name.removeprefix(PREFIX) for name in bad if name.startswith(PREFIX)]
@@ -48,7 +48,7 @@ def words(figures: Mapping[str, float]) -> str:
 
 
 def finite_or_word(value: float) -> float | str:
-    """JSON has no infinity and no NaN: they are "inf", "-inf" and "nan"."""
+    """JSON has no infinity and no NaN: they become "inf", "-inf" and "nan"."""
     return value if math.isfinite(value) else str(value)
 
 
@@ -61,9 +61,9 @@ def report_nonfinite(
     checkpoints: CheckpointManager,
     log: MetricWriter | None,
 ) -> Iterator[None]:
-    """Turns NonFiniteStep into a UserError that names step, losses, networks, clips and the command that makes the step again.
+    """Turns NonFiniteStep into a UserError with the step, losses, networks, clips and the replay command.
 
-    The process with the log writes `not_finite_STEP.json` beside it, with every clip of its part of the batch.
+    The process with the log also writes `not_finite_STEP.json`, with all clips of its part of the batch.
     """
     try:
         yield

@@ -1,8 +1,8 @@
-"""What does a training do when it is told to end? SIGTERM (preemption) and SIGINT (Ctrl-C): finish the step, save, say so, exit.
+"""What happens on SIGTERM (preemption) or Ctrl-C? The run finishes the step, saves, logs it and exits.
 
-The exit status after SIGTERM is 75 (EX_TEMPFAIL of sysexits.h): "restart me", nothing is wrong. After SIGINT it is 130, as shells have it.
-A second signal ends the process at once. Before the first step of a start is done there is nothing to save, and the first signal
-ends it at once as well, however long the compiler would go on.
+The exit status is 75 after SIGTERM (EX_TEMPFAIL of sysexits.h: "restart me") and 130 after SIGINT, as in
+shells. A second signal ends the process at once. Before the first step is done there is nothing to
+save, so the first signal ends the process at once, even during compilation.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _STATUS = {signal.SIGTERM: RESTART, signal.SIGINT: INTERRUPTED}
 
 
 class PreemptionHandler:
-    """Whether somebody asked this training, or another process of it, to end. Use it with `with`; in another thread than the main one it
-    does nothing, since Python takes signals there only.
+    """Tells whether this run was asked to stop. A context manager; outside the main thread it does nothing.
 
-    With several processes JAX's preemption service tells all of them of one's SIGTERM, and at which step all stop.
+    With several processes, JAX's preemption service announces the SIGTERM of one of them to all, and
+    the step at which all stop.
     """
 
     def __init__(self) -> None:
@@ -50,17 +50,17 @@ class PreemptionHandler:
             signal.set_wakeup_fd(self._wakeup)
             for number, handler in self._before.items():
                 signal.signal(number, handler)
-            os.close(self._write)  # the thread reads the end and goes
+            os.close(self._write)  # ends the thread
 
     def _note(self, number: int, _: FrameType | None) -> None:
         self._number = signal.Signals(number)
         for each in self._before:
-            signal.signal(each, signal.SIG_DFL)  # the next one ends the process
+            signal.signal(each, signal.SIG_DFL)  # the next signal ends the process
         if self._distributed:
-            os.kill(os.getpid(), signal.SIGTERM)  # which JAX has taken, to tell the others
+            os.kill(os.getpid(), signal.SIGTERM)  # handled by JAX, which tells the others
 
     def _watch(self) -> None:
-        """The handler runs only when the main thread is back from what it does; this thread learns of a signal at once."""
+        """Python's handler waits for the main thread, which may be compiling; this thread sees a signal at once."""
         with open(self._read, "rb", buffering=0) as pipe:
             while byte := pipe.read(1):
                 status = {int(number): status for number, status in _STATUS.items()}.get(byte[0])
@@ -73,11 +73,11 @@ class PreemptionHandler:
                     os._exit(status)
 
     def mark_resumable(self) -> None:
-        """From now on there is something to save."""
+        """Call after the first step: from now on there is something to save."""
         self._nothing_to_save = False
 
     def should_stop(self, step: int) -> bool:
-        """Whether to stop after this step; all processes must ask at every step, and all get the same answer."""
+        """Whether to stop after this step; all processes must call it at every step and get the same answer."""
         if self._distributed:
             from jax.experimental import multihost_utils
 
@@ -90,17 +90,17 @@ class PreemptionHandler:
     def message(self, step: int) -> str:
         """For the log."""
         name = self._number.name if self._number is not None else "SIGTERM to one of the processes"
-        return f"stopped by {name} after step {step}, which is saved: the same command goes on from there"
+        return f"stopped by {name} after step {step}, which is saved: repeat the command to resume"
 
     def exit(self) -> NoReturn:
-        """Ends the command: SystemExit(75), or KeyboardInterrupt."""
+        """Ends the command with SystemExit(75) or KeyboardInterrupt."""
         if self._number is signal.SIGINT:
             raise KeyboardInterrupt
         raise SystemExit(RESTART)
 
 
 def _preemption_service() -> bool:
-    """Whether JAX runs with several processes and has taken SIGTERM for itself."""
+    """Whether JAX runs with several processes and handles SIGTERM itself."""
     import jax
     from jax._src import distributed
 

@@ -1,4 +1,4 @@
-"""How does the next batch reach the devices while the step runs? A thread puts it there, a few batches ahead."""
+"""How does the next batch reach the devices while a step runs? A thread places it there, a few batches ahead."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Placed = TypeVar("Placed")
 
 
 def prefetch(batches: Iterator[Read], place: Callable[[Read], Placed], depth: int) -> Generator[Placed]:
-    """`place(batch)` of each batch, in order, `depth` of them made ahead by one thread; 0 makes them when they are asked for.
+    """Yields `place(batch)` of each batch in order; one thread prepares `depth` of them ahead, 0: no thread.
 
-    What the reader raises is raised in the turn of the batch that it failed at, not earlier. Close the generator before `batches`: that
-    ends the thread.
+    An error of the reader is raised in place of the batch that failed, not earlier. Close the generator
+    before `batches`, which ends the thread.
     """
     if depth < 1:
         for batch in batches:
@@ -32,7 +32,7 @@ def prefetch(batches: Iterator[Read], place: Callable[[Read], Placed], depth: in
                 if stopped.is_set():
                     return
             ready.put((None, StopIteration()))
-        except BaseException as error:  # whatever it is, it is the loop's to see
+        except BaseException as error:  # raised in the training loop
             ready.put((None, error))
 
     thread = threading.Thread(target=work, name="prefetch", daemon=True)
@@ -47,6 +47,6 @@ def prefetch(batches: Iterator[Read], place: Callable[[Read], Placed], depth: in
             yield placed  # type: ignore[misc]  # None stands beside an error only
     finally:
         stopped.set()
-        while thread.is_alive():  # a thread that waits for room gets it
+        while thread.is_alive():  # unblock a thread that waits for space
             with contextlib.suppress(queue.Empty):
                 ready.get(timeout=0.01)

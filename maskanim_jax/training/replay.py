@@ -1,6 +1,7 @@
-"""What happened in one step of a run? It is made again from the checkpoint before it, and looked at closely.
+"""What happened in one step of a run? The step is repeated from the checkpoint before it and inspected.
 
-Data order, noise and arithmetic are functions of seed and step: on the same devices the figures are those of the run to the last bit.
+Data order, noise and arithmetic are functions of seed and step: on the same devices the metrics equal
+those of the run bit-for-bit.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ SHOWN_PAIRS = 16
 
 @in_working_copy()
 def replay(config: ConfigDict, workdir: Path, step: int) -> str:
-    """Makes the steps from the checkpoint before `step` to `step` again; writes `replay/STEP/`, changes nothing else.
+    """Repeats the steps from the checkpoint before `step` to `step`; writes only `replay/STEP/`.
 
-    Returns a table of the figures, by network. Stops at an earlier step when that one is not finite. Raises UserError when the workdir
-    holds no run, or nothing that leads to the step.
+    Returns a table of metrics by network. Stops early at a step that is not finite. Raises UserError when
+    the workdir holds no run or no checkpoint to start from.
     """
     if jax.process_count() > 1:
         raise UserError(f"--mode=replay of {workdir} needs all of a batch: start it in one process")
@@ -73,7 +74,7 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
     with contextlib.closing(batches(experiment, start_step)) as pairs:
         for _ in tqdm(range(start_step + 1, step + 1), desc="replay", unit="step"):
             source, driving = next(pairs)
-            before = jax.tree.map(np.array, state)  # the step gives its memory away
+            before = jax.tree.map(np.array, state)  # the step donates its memory
             state, metrics = run(state, experiment.frozen, source, driving)
             figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not figures[FINITE]:
@@ -94,7 +95,7 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
 
 
 def networks(before: TrainState, after: TrainState, figures: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """By network: norms of gradient, parameters and update, and how many numbers are not finite after the step."""
+    """By network: norms of gradient, parameters and update, and the number of non-finite values after the step."""
     found = {}
     for name, params in before.params.items():
         moved = jax.tree.map(lambda new, old: np.asarray(new, np.float64) - old, after.params[name], params)
@@ -119,7 +120,7 @@ def _bad(tree: PyTree) -> int:
 def _write(
     folder: Path, report: Mapping[str, Any], experiment: Experiment, before: TrainState, pairs: tuple[Any, Any]
 ) -> None:
-    """Figures, the batch's frames as they are in the data, and the pictures that the networks made of them before the step."""
+    """Writes the metrics, the batch's original frames, and the networks' outputs for them before the step."""
     source, driving = (np.asarray(frames)[:SHOWN_PAIRS] for frames in pairs)
     frames = (jnp.asarray(raw, jnp.float32) / 255.0 for raw in (source, driving))
     order = experiment.system.output_names
@@ -144,7 +145,7 @@ def _write(
 
 
 def _recorded(workdir: Path, step: int) -> dict[str, Any] | None:
-    """The figures that the run left of a bad step, if it did."""
+    """The metrics that the run recorded for a bad step, if any."""
     try:
         figures = json.loads(record_path(workdir, step).read_text())["figures"]
     except (OSError, ValueError, KeyError, TypeError):

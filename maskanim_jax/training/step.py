@@ -1,4 +1,4 @@
-"""What is a run at one step? Everything that training needs to go on, and the one step that changes it."""
+"""What does one training step compute? Gradients, the update of the optimiser, averages and the finite check."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from maskanim_jax.systems.interface import Gradients, PyTree, System, Variables
 from maskanim_jax.systems.train_state import TrainState
 
 FINITE = "finite"
-"""The metric that says whether a step may be kept."""
+"""The metric that says whether a step is valid."""
 
 
 def finite_check(found: Gradients) -> dict[str, jax.Array]:
-    """`gradient_norm_NETWORK` of each network, float32, and `finite`: bool, whether losses, gradients and new statistics all are.
+    """`gradient_norm_NETWORK` of each network, float32, and `finite`: whether losses, gradients and statistics all are.
 
-    A gradient whose norm overflows counts as not finite: Adam's second moments would overflow, too.
+    A gradient whose norm overflows counts as non-finite: Adam's second moments would overflow too.
     """
     norms = {
         f"gradient_norm_{name}": jnp.asarray(optax.global_norm(grads), jnp.float32)
@@ -38,12 +38,13 @@ StepFunction = Callable[[TrainState, PyTree, jax.Array, jax.Array], tuple[TrainS
 def make_train_step(
     system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1, ema: float = 0.0
 ) -> StepFunction:
-    """One jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics), `health` among them.
+    """Returns a jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics).
 
-    `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, split over the devices; the state is donated. Under jit the means over a
-    batch, batch norm's among them, are those of the global batch, so the result does not depend on the number of devices but for rounding.
-    `accumulate` > 1 works the batch off in so many parts, one after the other, and moves once by the mean of their gradients: less memory,
-    but batch statistics are those of each part. `ema` > 0 is the decay of the averages that the state then has.
+    `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, sharded over the devices; the state is
+    donated. Means over a batch, including batch norm's, are over the global batch, so the result does not
+    depend on the number of devices, except for rounding. `accumulate` > 1 splits the batch into that many
+    microbatches and applies the mean of their gradients: less memory, but batch statistics are per
+    microbatch. `ema` > 0 is the decay of the averaged weights in the state.
     """
     optimizer = system.optimizer(steps_per_epoch)
 
@@ -64,7 +65,7 @@ def make_train_step(
 
         parts = jnp.arange(accumulate), *(to_microbatches(mesh, frames, accumulate) for frames in (source, driving))
         zeros = jax.tree.map(jnp.zeros_like, state.params)
-        # Within a loop XLA's convs on a CPU are many times slower: there the parts are written out.
+        # On a CPU, XLA's convs are many times slower inside a loop, so it is unrolled there.
         unroll = mesh.devices.flat[0].platform == "cpu"
         (summed, stats), metrics = jax.lax.scan(add, (zeros, state.stats), parts, unroll=unroll)
         grads = jax.tree.map(lambda leaf: leaf / accumulate, summed)
@@ -74,7 +75,7 @@ def make_train_step(
         state: TrainState, frozen: PyTree, source: jax.Array, driving: jax.Array
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # what each device does by itself looks for it
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # per-device code needs the mesh
             found = gradients(state, frozen, source, driving, key)
         with jax.named_scope("adam"):
             updates, opt_state = optimizer.update(found.grads, state.opt_state, state.params)

@@ -1,6 +1,7 @@
-"""Which networks does a fresh run start from? Those of `config.init_from`, as far as names and shapes are the same.
+"""How do I fine-tune? `config.init_from` initialises a new run from another run's networks.
 
-Parameters and batch statistics are taken, averaged ones where the other run has averages. Optimiser, step and data begin anew.
+Parameters and batch statistics are taken, averaged ones if the other run has averages. The optimiser,
+the step and the data order start from zero.
 """
 
 from __future__ import annotations
@@ -24,27 +25,28 @@ from maskanim_jax.utils.paths import path_or_bucket
 from maskanim_jax.workdir.config import flat_config
 
 INITIAL = "initial_networks"
-"""In run.json and in a checkpoint's `info`: what a run started from."""
+"""Key in run.json and in a checkpoint's `info`: what the run was initialised from."""
 _SHOWN = 4
-"""Tensors of each kind that a refusal names."""
+"""How many tensors of each kind an error names."""
 _OF_TRAINING = ("data.", "loss.", "optim.", "train.", "reconstruct.", "animate.", "init_", "name", "reference", "seed")
 _OF_DEVICES = ("batch_size", "num_cpu_devices", "precision", "remat")
-"""Beginnings of fields that say nothing about what the networks compute."""
+"""Prefixes of config fields that do not affect what the networks compute."""
 
 
 class Initial(NamedTuple):
-    """What was read to start from."""
+    """The networks to start from."""
 
     tensors: dict[str, np.ndarray]
-    """By name (see `_names`), those to be taken; all others are fresh."""
+    """The tensors to take, by name (see `_names`); all others are initialised."""
     record: dict[str, Any]
-    """For run.json: path, step, sha256 of all that was read, what is fresh, what was left, other settings."""
+    """For run.json: path, step, sha256 of everything read, initialised and unused tensors, other settings."""
 
 
 def read_initial(config: ConfigDict, system: System) -> Initial | None:
-    """Reads `config.init_from`; None where it is empty. `system` is the one that is to be trained.
+    """Reads `config.init_from`; None if it is empty. `system` is the one to train.
 
-    Raises UserError when it can't be read, or when tensors do not fit that `config.init_skip` does not name.
+    Raises UserError when it can't be read, or when tensors do not fit and `config.init_skip` does not
+    list them.
     """
     if not config.init_from:
         if config.init_skip:
@@ -63,7 +65,7 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
         if not any(_begins(each, name) for each in (*found, *like)):
             networks = ", ".join(dict.fromkeys(_short(each).split("/")[0] for each in like))
             raise UserError(
-                f"config.init_skip names '{name}', but no tensor is called so or begins so: the networks are {networks}"
+                f"config.init_skip names '{name}', but no tensor has that name or prefix: the networks are {networks}"
             )
     skipped = {each for each in (*found, *like) if any(_begins(each, name) for name in skip)}
     wrong = _wrong(
@@ -86,7 +88,7 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
 
 
 def started_from(initial: Initial, state: TrainState, system: System, steps_per_epoch: int, mesh: Mesh) -> TrainState:
-    """The fresh `state` with the tensors that were read, an optimiser that knows nothing of before, and averages that begin there."""
+    """`state` with the tensors of `initial`, a new optimiser state, and averages that start from these tensors."""
     taken = replicate(mesh, initial.tensors)
     leaves, structure = jax.tree_util.tree_flatten_with_path(state.variables)
     variables: Variables = jax.tree_util.tree_unflatten(
@@ -101,7 +103,7 @@ def started_from(initial: Initial, state: TrainState, system: System, steps_per_
 
 
 def messages(record: Mapping[str, Any]) -> list[str]:
-    """What the log says of a record."""
+    """Log messages for a record."""
     lines = [
         f"starts from {record['path']}, step {record['step']}: {record['taken']} tensors taken, {len(record['fresh'])} fresh, "
         f"{len(record['left'])} left (SHA-256 of what was read: {record['sha256'][:16]}...)"
@@ -116,13 +118,13 @@ def _name(where: Sequence[Any]) -> str:
 
 
 def _names(variables: Variables) -> dict[str, Any]:
-    """The tensors by name, `params/NETWORK/...` and `stats/NETWORK/...`, without what a schedule decides."""
+    """Tensors by name, `params/NETWORK/...` and `stats/NETWORK/...`, without values that a schedule sets."""
     named = {_name(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(variables)}
     return {name: leaf for name, leaf in named.items() if name.rpartition("/")[2] not in SCHEDULED}
 
 
 def _short(name: str) -> str:
-    """Without params/ or stats/, as a user names it."""
+    """The name without params/ or stats/, as users write it."""
     return name.partition("/")[2]
 
 
@@ -132,7 +134,7 @@ def _begins(name: str, prefix: str) -> bool:
 
 
 def _wrong(found: Mapping[str, tuple[int, ...]], like: Mapping[str, tuple[int, ...]]) -> dict[str, list[str]]:
-    """What does not fit, by kind."""
+    """Mismatches by kind."""
     return {
         "missing": [_short(name) for name in like if name not in found],
         "of another shape": [
@@ -145,7 +147,7 @@ def _wrong(found: Mapping[str, tuple[int, ...]], like: Mapping[str, tuple[int, .
 
 
 def _refusal(config: ConfigDict, system: System, run: LoadedRun, wrong: Mapping[str, list[str]]) -> str:
-    """One sentence: which tensors, which settings are the reason, what to do."""
+    """The error message: which tensors, which settings cause it, what to do."""
     kinds = [
         f"{len(names)} tensors are {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
         for kind, names in wrong.items()
@@ -170,7 +172,7 @@ def _refusal(config: ConfigDict, system: System, run: LoadedRun, wrong: Mapping[
 
 
 def _other_settings(before: ConfigDict, now: ConfigDict) -> list[str]:
-    """Settings of the networks that are otherwise than in the run that is started from: the same tensors may mean something else."""
+    """Network settings that differ from the source run: the same tensors may then mean something else."""
     one, other = flat_config(before.to_dict()), flat_config(now.to_dict())
     return [
         f"{key} was {one[key]} and is {other[key]}"

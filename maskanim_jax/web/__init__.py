@@ -1,1 +1,1 @@
-"""How does the demo in the browser work?"""
+"""How does the browser demo work?"""

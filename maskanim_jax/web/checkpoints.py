@@ -1,4 +1,4 @@
-"""Which checkpoints does the demo's page offer, and which examples come with each? No Gradio here."""
+"""Which checkpoints and examples does the demo page offer? (Does not use Gradio.)"""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from maskanim_jax.video.reader import first_frame
 from maskanim_jax.workdir.results import InputPair, input_pairs
 
 LOADED = 2
-"""Checkpoints that are held in memory."""
+"""How many checkpoints stay in memory."""
 EXAMPLES = 8
-"""Examples that are offered with a checkpoint."""
+"""How many examples are shown per checkpoint."""
 
 
 class ModelCache:
-    """The checkpoints that the page offers, by label; the last few that were used stay loaded."""
+    """The checkpoints that the page offers, by label; the most recently used stay loaded."""
 
     def __init__(self, checkpoints: Sequence[str | Path]) -> None:
         self.paths = _labels(checkpoints)

@@ -1,4 +1,4 @@
-"""Which sliders and boxes does the demo's page show for a system's options? Those of the chosen checkpoint's system, and no others."""
+"""Which controls does the demo page show? Those of the options of the chosen checkpoint's system."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from maskanim_jax.animation.animator import Animator
 
 SLIDERS = {"threshold": (0.0, 255.0, 1.0), "mask_scale": (0.25, 2.0, 0.05), "smooth": (0.0, 0.95, 0.05)}
-"""(low, high, step) of what is a number."""
+"""(low, high, step) of numeric options."""
 WORDS = {"threshold": "median"}
-"""A word that stands in for the number, as a box beside the slider."""
+"""A word that can replace the number: a checkbox beside the slider."""
 CHOICES = {"motion": "MOTIONS", "ablation": "ABLATIONS"}
 """The name in the system's `options.py` under which the values that there are stand."""
 MEASURED_FROM_A_FRAME = "motion"

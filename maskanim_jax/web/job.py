@@ -1,4 +1,4 @@
-"""How does what was uploaded to the demo's page become two videos? The result, and the strip of intermediate pictures. No Gradio here."""
+"""How do uploads become two videos, the result and the strip of intermediates? (Does not use Gradio.)"""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from maskanim_jax.video.reader import FrameSource
 BATCH = 8
 _DOING: dict[Doing, str] = {"best frame": "searching the best first frame", "animate": "animating"}
 Report = Callable[[str, int, int | None], None]
-"""Gets what is being done, the number of frames done, and the number of all frames if the video states it."""
+"""Called with the current activity, the number of frames done, and the total if the video states it."""
 
 
 @dataclass(frozen=True)
 class AnimationRequest:
-    """What a visitor asked for; `options` are the system's, as text by name; `most` is how many driving frames are taken."""
+    """A visitor's request; `options` are the system's, as strings by name; `most` limits the driving frames."""
 
     source: Path
     driving: Path
@@ -34,9 +34,9 @@ class AnimationRequest:
 
 @dataclass(frozen=True)
 class AnimationResult:
-    """Two mp4 files whose frames are shown when the driving video's are, with its sound.
+    """Two mp4 files with the driving video's timing and sound.
 
-    `warnings` is what the system has to say, a sentence each.
+    `warnings` holds the system's warnings, one sentence each.
     """
 
     result: Path

@@ -1,4 +1,4 @@
-"""What does the demo's page show, and what happens on a click? Uploads go in, `maskanim_jax.web.job` works, two videos come out."""
+"""What does the demo page show, and what happens on a click? `web.job` turns uploads into two videos."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from maskanim_jax.web.sessions import Sessions
 from maskanim_jax.workdir.results import InputPair
 
 COLUMN, HEIGHT = 280, 340
-"""Least width of a column and height of pictures and videos, in pixels."""
+"""Minimum column width and height of images and videos, in pixels."""
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
 """What the browser is asked for: of a larger picture a slow machine records a few frames only, and checkpoints see a few hundred pixels."""
 SWEEP = (60, 3600)
-"""Every so many seconds, files older than so many seconds are removed."""
+"""(interval, age) in seconds: how often old files are removed, and how old they must be."""
 FITS = {"crop": "crop the centre", "pad": "show the whole frame"}
 TITLE = "Animate a picture"
 TEXT = """Press Animate to see the example move. Or choose a picture and a driving video of your own, or take both with the camera.
@@ -174,7 +174,7 @@ def build(models: ModelCache, root: Path, most: int) -> gr.Blocks:
             {checkpoint, source, driving, other, fit, best, *parts},
             [result, strip, notes],
             api_name="animate",
-            preprocess=False,  # Gradio's own reading of pictures knows no limits and has no sentences
+            preprocess=False,  # Gradio's own image reading has no size limits and no clear errors
             trigger_mode="once",
         )
         page.unload(leave)
@@ -214,11 +214,11 @@ def launch(page: gr.Blocks, host: str, port: int | None, share: bool, megabytes:
 
 @contextmanager
 def show_user_errors() -> Iterator[None]:
-    """Turns a UserError into a message on the page, without a traceback anywhere."""
+    """Shows a UserError as a message on the page, without a traceback."""
     try:
         yield
     except UserError as error:
-        # Gradio shows messages as HTML, and names in it are strangers'
+        # Gradio shows messages as HTML, and file names are untrusted
         raise gr.Error(html.escape(str(error)), duration=None, title="Not yet", print_exception=False) from None
 
 
@@ -235,7 +235,7 @@ def _inputs(source: Path | None, driving: Path | None, other: Path | None) -> tu
 
 
 def _options(animator: Animator, known: Mapping[str, Control], given: Mapping[Any, Any]) -> dict[str, str]:
-    """The options of the animator's system as text."""
+    """The options of the animator's system as strings."""
     texts = {
         name: known[name].text([given[part] for part in known[name].parts])
         for name in flags(animator.run.config.system)
@@ -244,7 +244,7 @@ def _options(animator: Animator, known: Mapping[str, Control], given: Mapping[An
 
 
 def _only_uploads(component: Any) -> None:
-    """Keeps a visitor from naming an address instead of a file, which Gradio would fetch for them."""
+    """Prevents visitors from giving a URL instead of a file, which Gradio would fetch."""
     plain = component.async_move_resource_to_block_cache
 
     async def local(path: str | Path | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Which files on the demo's server belong to which visitor, so that they go when the page is closed? No Gradio here."""
+"""Which files on the server belong to which visitor? They are deleted when the page is closed. (No Gradio.)"""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _EXAMPLE = "example-"
 
 
 class Sessions:
-    """Which files in the server's folder belong to which visitor, so that they go when the page is closed."""
+    """Tracks the files of each visitor, to delete them when the page is closed."""
 
     def __init__(self, root: Path) -> None:
         self.root, self._files = root.resolve(), defaultdict[str, set[Path]](set)

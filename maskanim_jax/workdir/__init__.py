@@ -1,1 +1,1 @@
-"""What does a run's folder say?"""
+"""What is in a run's folder?"""

@@ -1,4 +1,4 @@
-"""To which config does a workdir belong, and what may a run that goes on have otherwise?"""
+"""Which config does a workdir belong to, and what may change when its run resumes?"""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ MUTABLE_FIELDS = (
     "animate.",
     "name",
 )
-"""Fields that a resumed run may have otherwise: they do not change what a step computes."""
+"""Fields that may change when a run resumes: they do not affect what a step computes."""
 
 SHOWN_CHANGES = 8
-"""Changed fields named in a refusal."""
+"""How many changed fields an error names."""
 
 
 def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config as {"a.b": value}, with lists for tuples as JSON has them."""
+    """Flattens a nested config to {"a.b": value}; tuples become lists, as in JSON."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):
@@ -49,7 +49,7 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def diff_config(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]]:
-    """Fields that are otherwise than in the workdir's config, a clause each: those that change what a step computes, and the others."""
+    """Clauses on fields that differ from the workdir's config: those that affect a step, and the others."""
     if not (workdir / CONFIG).exists():
         return [], []
     before, now = flat_config(read_config(workdir).to_dict()), flat_config(config.to_dict())
@@ -61,7 +61,7 @@ def diff_config(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]
 
 
 def write_config(workdir: Path, config: ConfigDict, allow_config_change: bool = False) -> None:
-    """Makes the workdir this config's own; raises UserError when it belongs to another config, unless changes are accepted."""
+    """Writes the config to the workdir; raises UserError if it belongs to another, unless changes are allowed."""
     check_config_unchanged(workdir, [] if allow_config_change else diff_config(workdir, config)[0])
     path = workdir / CONFIG
     try:
@@ -78,14 +78,14 @@ def check_config_unchanged(workdir: Path, differ: list[str]) -> None:
         more = f" and {len(differ) - SHOWN_CHANGES} more" if len(differ) > SHOWN_CHANGES else ""
         raise UserError(
             f"{workdir} belongs to a run with another config ({'; '.join(differ[:SHOWN_CHANGES])}{more}): give another --workdir, "
-            "no --config to go on with that run's config, or --allow_config_change to train on with this one"
+            "omit --config to resume with that run's config, or add --allow_config_change to resume with this one"
         )
 
 
 def read_config(workdir: Path) -> ConfigDict:
-    """The config that a run was started with; raises UserError when the folder is no workdir.
+    """The config that a run was started with; raises UserError when the folder is not a workdir.
 
-    A field that is younger than the run has its default, which does what was done before there was the field.
+    Fields that are newer than the run get their defaults, which keep the old behaviour.
     """
     path = workdir / CONFIG
     try:
@@ -112,7 +112,7 @@ def _with_added(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _completed(saved: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`saved` with what it lacks of the fields that all systems share; sections as a whole are left as they are."""
+    """`saved` completed with shared fields that it lacks; missing sections stay missing."""
     complete = dict(saved)
     for key, default in defaults.items():
         if isinstance(default, Mapping):

@@ -1,4 +1,4 @@
-"""Where does a run write what it measures? The console; in the workdir log.jsonl, PNGs, TensorBoard."""
+"""Where are metrics and images logged? To the console, log.jsonl, PNG files and TensorBoard."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class MetricWriter:
-    """The log of one process of a run; use it with `with`.
+    """Writes the log of a run. A context manager.
 
-    A run that resumes at `start_step` continues the files: what an earlier process logged for later steps is
-    dropped first, so that every step is in the log once. With `start_step` 0 the log begins anew.
+    A run that resumes at `start_step` continues the files; entries of later steps are dropped first, so
+    that every step is logged once. With `start_step` 0 the log starts from scratch.
     """
 
     def __init__(self, workdir: Path, start_step: int = 0) -> None:
@@ -55,9 +55,9 @@ class MetricWriter:
             with atomic_write(path) as temporary:
                 temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
             self._lines = open(path, "a")  # closed by __exit__
-            # TensorBoard hides what older event files hold from this step on.
+            # TensorBoard hides events of older files from this step on.
             purge = self.start_step + 1 if self.start_step else 0
-            # Its file names have the time in seconds: a process that starts within one must not get the same.
+            # Its file names contain the time in seconds: two starts within one second must not collide.
             board, suffix = str(self.workdir / TENSORBOARD), f".{time.time_ns()}"
             self._board = SummaryWriter(board, purge_step=purge, flush_secs=30, filename_suffix=suffix)
         except OSError as error:
@@ -70,7 +70,7 @@ class MetricWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.ExitStack() as ends:  # from the last to the first, whichever of them fails
+        with contextlib.ExitStack() as ends:  # in reverse order, whichever fails
             ends.callback(setattr, threading, "excepthook", self._hook)
             ends.enter_context(self._written(LOG) if kind is None else contextlib.suppress(OSError))
             ends.callback(self._lines.close)
@@ -81,7 +81,7 @@ class MetricWriter:
 
     @contextlib.contextmanager
     def _written(self, name: str) -> Iterator[None]:
-        """Turns a full or lost disk into a sentence."""
+        """Turns an OSError into a UserError."""
         try:
             yield
         except OSError as error:
@@ -91,12 +91,12 @@ class MetricWriter:
             ) from error
 
     def _board_writes(self) -> bool:
-        """Whether TensorBoard's thread still writes: without it a full queue would wait for ever."""
+        """Whether TensorBoard's thread is alive: without it, a full queue would block forever."""
         worker = getattr(getattr(self._board.file_writer, "event_writer", None), "_worker", None)
         return worker is None or worker.is_alive()
 
     def _let_go_of_board(self) -> None:
-        """After a failure the end of the process would try once more to write, and wait for a queue that nobody reads."""
+        """After a failure, prevents the process's exit from blocking on a queue that nobody reads."""
         events = getattr(self._board.file_writer, "event_writer", None)
         if events is not None and not getattr(events, "_closed", True):
             events._closed = True
@@ -118,7 +118,7 @@ class MetricWriter:
             self._hook(told)
 
     def scalars(self, step: int, values: Mapping[str, SupportsFloat]) -> None:
-        """Logs numbers; one that isn't finite is `null` in log.jsonl, since JSON has no other word for it."""
+        """Logs numbers; non-finite ones are `null` in log.jsonl, since JSON cannot express them."""
         numbers = {name: float(value) for name, value in values.items()}
         self._line(step, {n: v if math.isfinite(v) else None for n, v in numbers.items()})
         for name, value in numbers.items():
@@ -157,10 +157,10 @@ class MetricWriter:
     def _line(self, step: int, record: Mapping[str, Any]) -> None:
         with self._written(LOG):
             self._lines.write(json.dumps({"step": int(step), "time": round(time.time(), 3), **record}) + "\n")
-            self._lines.flush()  # a killed run keeps what it logged
+            self._lines.flush()  # a killed run keeps its log
 
     def sync(self) -> None:
-        """Returns when the log is on the disk, before a checkpoint that follows it: no step is lost between the two."""
+        """Syncs the log to disk; called before each checkpoint, so that no logged step is lost."""
         with self._written(LOG):
             os.fsync(self._lines.fileno())
 
@@ -190,4 +190,4 @@ def read_log(workdir: Path) -> list[dict[str, Any]]:
 def _say(line: str) -> None:
     from tqdm import tqdm
 
-    tqdm.write(line)  # leaves a progress bar on the console whole
+    tqdm.write(line)  # does not break a progress bar

@@ -1,4 +1,4 @@
-"""With what was a run made? `run.json` of the workdir (config, package versions, data, git revision of each start), and files beside it."""
+"""How was a run made? `run.json` records config, package versions, data and git revision of each start."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def versions() -> dict[str, str | None]:
 
 
 def git_revision(folder: Path | None = None) -> str | None:
-    """The commit of the checkout that `folder` (default: this package's) is, with "+" for changed files; None when it is none."""
+    """The commit of the checkout `folder` (default: this package), "+" if modified; None if it is not a checkout."""
     root = Path(__file__).parents[2] if folder is None else folder
-    if not (root / ".git").exists():  # or git would answer for a checkout that only lies around it
+    if not (root / ".git").exists():  # otherwise git would use an enclosing checkout
         return None
     try:
         commit, changes = (
@@ -61,7 +61,7 @@ def git_revision(folder: Path | None = None) -> str | None:
 
 
 def read_starts(workdir: Path) -> list[dict[str, Any]]:
-    """Every start that `run.json` tells of, oldest first; empty without the file. Raises UserError for one that can't be read."""
+    """All starts recorded in `run.json`, oldest first; empty without the file. Raises UserError if unreadable."""
     path = Path(workdir) / RUN
     try:
         starts = json_files.read(path)["starts"]
@@ -75,7 +75,7 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
 
 
 def make_run_record(config: Mapping[str, Any], data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The record of the start that happens now: full config, data fingerprint, versions, git revision, and what else is given."""
+    """The record of the current start: config, data fingerprint, versions, git revision, and `more`."""
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {
         "time": when,
@@ -88,7 +88,7 @@ def make_run_record(config: Mapping[str, Any], data: Mapping[str, Any], **more: 
 
 
 def append_run_record(workdir: Path, start: Mapping[str, Any]) -> list[str]:
-    """Appends to `run.json`; returns sentences on what is otherwise than at the start before: versions, git revision.
+    """Appends to `run.json`; returns clauses on versions and git revision that changed since the last start.
 
     Raises UserError when the file can't be read or written.
     """

@@ -1,4 +1,4 @@
-"""Which config fields and flags had other names before? Old files are read under the old names; the command line takes the new ones."""
+"""Which config fields and flags were renamed? Old files are still read; the command line takes the new names."""
 
 from __future__ import annotations
 

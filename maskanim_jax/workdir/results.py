@@ -1,4 +1,4 @@
-"""What are the files of results in a run's folder called, for those who write them and those who show them?"""
+"""What are the result files in a run's folder called?"""
 
 from __future__ import annotations
 

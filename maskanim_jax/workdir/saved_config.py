@@ -1,4 +1,4 @@
-"""Which config does a run go on with when none is given? The one in its workdir, as a config file whose argument is the workdir."""
+"""Which config is used when none is given? The one in the workdir, loaded as a config file with an argument."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def get_config(workdir: str) -> ConfigDict:
 
 
 def _with_tuples(value: Any) -> Any:
-    """JSON knows no tuples, which is what the config files have."""
+    """JSON has no tuples, which config files use."""
     if isinstance(value, dict):
         return {key: _with_tuples(each) for key, each in value.items()}
     return tuple(value) if isinstance(value, list) else value

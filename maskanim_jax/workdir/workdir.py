@@ -1,4 +1,4 @@
-"""What does a training write into its folder, beside checkpoints? Config, log, record of starts, departures: one object has all of it."""
+"""What does training write besides checkpoints? Config, log, records of starts and deviations, in one object."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from maskanim_jax.workdir.provenance import append_run_record, write_paper_devia
 class Workdir:
     """The folder of a run that trains.
 
-    All processes of a run have one. The first, the leader, writes; what the others log goes nowhere. Every method raises UserError when the
-    folder can't be written.
+    Every process has one, but only process 0, the leader, writes. Every method raises UserError when
+    the folder can't be written.
     """
 
     def __init__(self, path: Path, leader: bool = True) -> None:
@@ -31,9 +31,10 @@ class Workdir:
         self._unsettled = False
 
     def claim(self, config: ConfigDict, allow_config_change: bool = False) -> None:
-        """Makes the folder this config's own; raises UserError for another run's, unless `allow_config_change`.
+        """Claims the folder for this config; raises UserError for another run's, unless `allow_config_change`.
 
-        An accepted config that computes something else is written by `settle`: until then the folder keeps the one that fits its checkpoints.
+        A changed config is written only by `settle`: until then the folder keeps the one that matches its
+        checkpoints.
         """
         differ, harmless = diff_config(self.path, config)
         check_config_unchanged(self.path, [] if allow_config_change else differ)
@@ -42,7 +43,7 @@ class Workdir:
             write_config(self.path, config)
 
     def settle(self, config: ConfigDict) -> None:
-        """Writes a changed config, now that the state was restored with it."""
+        """Writes a changed config after the state was restored with it."""
         if self._unsettled:
             write_config(self.path, config, allow_config_change=True)
 
@@ -53,7 +54,7 @@ class Workdir:
 
     @contextlib.contextmanager
     def opened(self, step: int) -> Iterator[None]:
-        """The log, which goes on after `step`; closed at the end of the `with`."""
+        """Opens the log, which continues after `step`, until the end of the `with`."""
         with MetricWriter(self.path, step) if self.leader else contextlib.nullcontext() as self.log:
             yield
 
@@ -80,6 +81,6 @@ class Workdir:
             self.log.pictures(step, named)
 
     def sync(self) -> None:
-        """Returns when all that was logged is on the disk."""
+        """Syncs the log to disk."""
         if self.log is not None:
             self.log.sync()

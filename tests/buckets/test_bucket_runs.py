@@ -93,7 +93,7 @@ def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, 
     # What other commands ask for.
     assert saved_config(run).name == "tiny"
     assert load_run(run, "last").step == load_run(f"{run}/checkpoints/6").step == 6
-    with pytest.raises(UserError, match=rf"^{run}/checkpoints/5 is not there or no folder"):
+    with pytest.raises(UserError, match=rf"^{run}/checkpoints/5 is not a folder"):
         load_run(f"{run}/checkpoints/5")
     argv = ["main", f"--workdir={run}"]
     take_saved_config(argv)

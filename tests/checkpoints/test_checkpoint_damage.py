@@ -108,7 +108,7 @@ def test_an_offered_checkpoint_is_a_whole_one(run):
     flip(largest(run / "checkpoints" / "1"))
     with (
         CheckpointManager(run, read_only=True) as checkpoints,
-        pytest.raises(UserError, match="no whole one is before it"),
+        pytest.raises(UserError, match="there is no intact checkpoint before it"),
     ):
         checkpoints.info(3)
 
@@ -137,7 +137,7 @@ def test_a_checkpoint_of_an_older_version_is_used_and_the_log_says_that_nothing_
     del info["sums"]
     (folder / "info" / "metadata").write_text(json.dumps(info))
     train(config_of(tiny_shards, 4), run)
-    assert any("its files were not checked" in line.get("text", "") for line in read_log(run))
+    assert any("its files were not verified" in line.get("text", "") for line in read_log(run))
 
 
 def test_a_list_of_sums_that_is_gone_or_garbled_is_damage(run):

@@ -57,7 +57,7 @@ def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
         if index != victim:
             assert status == 75, said[-3000:]
             assert f"process {victim} of {before} (127.0.0.1) is lost" in said.replace("(::1)", "(127.0.0.1)")
-            assert said.rstrip().endswith("the run goes on from its newest checkpoint")
+            assert said.rstrip().endswith("the run resumes from its newest checkpoint")
     np.testing.assert_allclose(state_at(tmp_path, 4), state_at(alone, 4), rtol=ROUNDING, atol=5e-6)
     with Processes(after, tiny_shards, tmp_path, *EIGHT_STEPS) as resumed:
         for status, said in resumed.ends():
@@ -212,7 +212,7 @@ def test_a_second_process_of_the_same_index_and_one_of_another_run_are_turned_aw
     assert "these did not come" in first or "these did not come" in same
     found = meeting(free_port(), (3, 0), (3, 1), (3, 1))
     assert "of 3 processes these did not come" in found[0]
-    assert any("there is a process 1 of this run already" in each for each in found[1:])
+    assert any("process 1 of this run already exists" in each for each in found[1:])
 
 
 def test_a_process_that_died_while_it_waited_may_come_again():

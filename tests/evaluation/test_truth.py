@@ -1,4 +1,4 @@
-"""Is an animated puppet measured against the right answer, and do the measures say what they are said to say?"""
+"""Is an animated puppet measured against the ground truth, and do the measures say what they are said to say?"""
 
 import json
 

@@ -183,14 +183,14 @@ def test_the_command_writes_what_its_runner_runs(runs, tmp_path, capsys):
     run = runs[0]["perturbed_masks"]
     wanted = own(run, run.system.animation_options({"threshold": "100"}), folder)["fine"]
     assert np.abs(np.load(tmp_path / "frames.npy").astype(int) - to_uint8(wanted)).max() <= 1
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         main([checkpoint, f"--output={tmp_path / 'out'}"])
 
 
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
-        (["--platforms=cpu,gpu"], "'gpu', which is none"),
+        (["--platforms=cpu,gpu"], "unknown platform 'gpu'"),
         (["--platforms=cpu,cpu"], "each platform once"),
         (["--batch=0"], "must be at least 1"),
         (["--format=onnx", "--platforms=cpu"], "omit it"),

@@ -113,7 +113,7 @@ def test_the_optimiser_begins_anew_and_averages_begin_at_the_networks_that_were_
 @pytest.mark.parametrize(
     ("path", "skip", "sentence"),
     [
-        ("nowhere", (), "nowhere is not there or no folder"),
+        ("nowhere", (), "nowhere is not a folder"),
         ("masks", ("coarze",), "init_skip names 'coarze'.*coarse, fine, mask, refine"),
         ("masks", ("coar",), "init_skip names 'coar'"),
         ("fomm", (), "it is a run of fomm and not of perturbed_masks"),

@@ -150,7 +150,7 @@ def test_names_in_a_workdir_become_text_and_bytes_that_are_no_text_stop_nothing(
         (tmp_path / folder / "captions.json").write_text(json.dumps({f"{name}.mp4": EVIL, "a": 3}))
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert harmless(text)
-    assert [attributes for tag, attributes in Elements(text).found if tag == "script"] == [{}]  # the page's own players
+    assert sum(tag == "script" for tag, _ in Elements(text).found) == 1  # the page's own, which plays videos together
     assert "reconstruction.json is there but lacks figures" in summary(tmp_path)
 
 
