@@ -36,7 +36,7 @@ DEFINITIONS = {
     "joint_error": "mean distance in pixels of a frame of 64, whatever the frame's size, between joints and where their surroundings are found "
     "again; one that is missing counts as a quarter of the frame's side",
     "joint_missing": "share of joints that are not found",
-    "leak": "how much of the driver's looks is on the figure, beyond that of an uninvolved identity: 0 none, 1 the driver itself",
+    "leak": "how much of the driver's appearance is on the figure, beyond that of an unrelated identity: 0 none, 1 the driver itself",
     "leak_background": "the same of the driver's background, outside the figures",
     "shape_leak": "of the pixels that only one of the two figures covers in this pose, the share in which the result sides with the driver's",
     "known_joint_error": "of copying the source and of the driver itself: the drawn joints' true distance in pixels of a frame of 64",

@@ -69,8 +69,8 @@ def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: 
     source, driving = (clips[n] for n in pair)
     poses = trajectory(driving.seed, driving.pose, driving.frames)
     numbers = sorted({int(n) for n in np.linspace(0, driving.frames - 1, frames).round()})
-    strangers = [clip for clip in clips if clip.identity not in (source.identity, driving.identity)]
-    own, other, *rest = (identity_of(clip) for clip in (source, driving, *strangers[:DISTRACTORS]))
+    unrelated = [clip for clip in clips if clip.identity not in (source.identity, driving.identity)]
+    own, other, *rest = (identity_of(clip) for clip in (source, driving, *unrelated[:DISTRACTORS]))
     empty = background(own, size).astype(np.float32) / 255
     truths, drivings, silhouettes, joints = [], [], [], []
     for number in numbers:

