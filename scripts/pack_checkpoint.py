@@ -1,4 +1,4 @@
-"""How is a run's best checkpoint packed to come with the package? `python -m scripts.pack_checkpoint --workdir=RUN --name=puppets`."""
+"""How is a checkpoint bundled with the package? `python -m scripts.pack_checkpoint --workdir=RUN --name=puppets`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where are Adam's moments in the optimiser's state? Read out and put in by network, for files of other programs."""
+"""Where are Adam's moments in the optimiser's state? They are read and written by network, for conversion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run is meant when `--checkpoint` names a file of the released code? The file, converted once and kept in the cache."""
+"""What happens when `--checkpoint` is a PyTorch file of the released code? It is converted once and cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is this file a checkpoint of the released implementation, and does it fit the config? What is wrong is said by name."""
+"""Does a file of the released code fit the config? Errors name the tensors that do not."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def export_checkpoint(path: Path, output: Path) -> list[str]:
     """Writes a run's newest checkpoint (or `WORKDIR/checkpoints/STEP`) as a file of the released code, optimiser included.
 
-    Returns what there is to say. Raises UserError when the run has what the released code lacks, or the output is there already.
+    Returns what there is to say. Raises UserError when the run has features that the released code lacks, or the output exists.
     """
     import jax
 

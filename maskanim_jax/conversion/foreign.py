@@ -1,4 +1,4 @@
-"""What is a file that is no checkpoint of the systems here, and what does its owner do with it? One short sentence each, from content."""
+"""What is a file that is not a checkpoint of our systems? Recognised by content, with one sentence on what to do."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def import_checkpoint(
     Without `config`, system, sizes and settings are those that the file's tensors tell. The run has the config's sizes, and with
     `as_published` the settings that the system's published files were trained with. Its step is that of the file's optimiser;
     `steps_per_epoch` is needed to go on training. Raises UserError when the file is not plain tensors, does
-    not fit the config, or the workdir is there already.
+    not fit the config, or the workdir exists.
     """
     import jax
     import jax.numpy as jnp

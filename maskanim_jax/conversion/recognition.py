@@ -1,4 +1,4 @@
-"""Which system's checkpoint is this, and with which config was it trained? Each system's released-format module answers for itself."""
+"""Which system and config does a checkpoint file belong to? Each system's conversion module answers for itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How large are the networks whose tensors a checkpoint file holds? Read from names and shapes alone.
+"""How large are the networks in a checkpoint file? Determined from tensor names and shapes.
 
 What a file lacks is left out of the answer, so that the config keeps its own value and the check of the tensors names what is missing.
 """

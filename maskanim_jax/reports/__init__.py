@@ -1,1 +1,1 @@
-"""What do pages say of runs?"""
+"""How are runs reported? As pages, plots and tables."""

@@ -1,4 +1,4 @@
-"""What do several runs say side by side? Their figures on the same held-out clips, with intervals over clips and paired differences.
+"""How do runs compare? On the same held-out clips, with intervals over clips and paired differences.
 
 Runs belong together where their test data has the same fingerprint; cross-identity truths, where the drawn pairs are the same. Every interval is
 a percentile bootstrap over clips (or pairs), seeded, so that the same files give the same numbers.
@@ -214,7 +214,7 @@ def _difference(
 
 
 def _verdict(direction: int, low: float, high: float) -> str:
-    """In words, as far as the interval allows."""
+    """The difference in words, as far as the interval allows."""
     if low <= 0 <= high:
         return "no significant difference"
     if not direction:

@@ -1,4 +1,4 @@
-"""How do several runs become a page, a CSV, a JSON and Markdown tables? `compare.compare` has the figures, this writes them.
+"""How is a comparison of runs written? As a page, CSV, JSON and Markdown tables.
 
 Measured figures stand in tables of their own: no column of a paper's table holds anything that was not published.
 """
@@ -59,7 +59,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Written:
 
 
 def _content(runs: Sequence[Run], figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """What the template needs."""
+    """The template's context."""
     shades = colours([run.label for run in runs])
     by_label = {run.label: run for run in runs}
     sets = []

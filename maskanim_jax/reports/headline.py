@@ -1,4 +1,4 @@
-"""How did a run go, in one sentence? Its held-out error against copying the source, and whether the system sees anything dead."""
+"""How good is a run, in one sentence? Its held-out error against the copy-source baseline, and collapse warnings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What are the pages of runs made of? Curves as SVG point lists, embedded pictures, linked videos, JSON that may be missing."""
+"""Which parts do report pages consist of? SVG curves, embedded images, linked videos, optional JSON."""
 
 from __future__ import annotations
 

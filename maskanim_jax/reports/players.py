@@ -1,4 +1,4 @@
-"""Which animations does the page of a run show, with the source and the driver beside each? And which figures before and after?"""
+"""Which animations and before/after metrics does the page of a run show?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How are several runs drawn into one plot? Curves over the steps in one scale, and means with their intervals; as SVG."""
+"""How are several runs plotted together? Curves over steps, and means with intervals, as SVG."""
 
 from __future__ import annotations
 

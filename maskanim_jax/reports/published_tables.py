@@ -1,6 +1,7 @@
-"""What do the two papers report? Their tables as data, to stand beside measured figures and never under one heading with them.
+"""What do the two papers report? Their tables as data, always shown apart from measured figures.
 
-The figures are from other data, at 256 x 256, after days of training, and of networks many times as large as those of the small configs.
+They were measured on other data, at 256 x 256, after days of training, with networks many times
+larger than those of the small configs.
 """
 
 from __future__ import annotations

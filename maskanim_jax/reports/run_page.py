@@ -1,7 +1,7 @@
-"""What does a run's workdir show? One page, results first: animations, strips, curves, figures, settings.
+"""What does a run's report show? On one page, results first: animations, strips, curves, metrics, settings.
 
-Curves are drawn as SVG and pictures are embedded; videos are linked, so mail the page with its folder.
-Everything is optional: the page says in words what isn't there.
+Curves are SVG and images are embedded; videos are linked, so send the page with its folder.
+Everything is optional: the page says what is missing.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _reached(figures: dict[str, Any], found: Health) -> list[str]:
 
 
 def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
-    """What the template needs."""
+    """The template's context."""
     notes: list[str] = []
     config = upgrade_config(page_parts.read_json(workdir / "config.json", dict, notes))
     figures = upgrade_figures(page_parts.read_json(workdir / "reconstruction.json", dict, notes))

@@ -1,4 +1,4 @@
-"""What is read of the runs that are set side by side: settings, figures, log, and what each cost?"""
+"""What is read from the runs of a comparison? Settings, metrics, log and cost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from maskanim_jax.workdir.renamed_fields import upgrade_config, upgrade_figures
 
 
 class Run(NamedTuple):
-    """What a workdir holds."""
+    """The contents of a workdir."""
 
     folder: Path
     label: str

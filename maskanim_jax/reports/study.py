@@ -1,7 +1,7 @@
-"""How is the whole study made again? Each run is trained, reconstructed and measured, then all are set side by side.
+"""How do I reproduce the study? Each run is trained, reconstructed and measured, then all are compared.
 
-A set is a data set with one config for each system: the same pairs, steps and batch. Runs lie in FOLDER/SET-SYSTEM; what is finished is
-used again, what was interrupted goes on.
+A set is a data set with one config per system: the same pairs, steps and batch size. Runs are in
+FOLDER/SET-SYSTEM; finished runs are reused, interrupted ones resume.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How are the tables, curves and strips of docs/study.md made again? What stands between its two marks is replaced, the prose around it stays."""
+"""How are the tables, curves and strips of docs/study.md regenerated? Only the text between its two marks is replaced."""
 
 from __future__ import annotations
 

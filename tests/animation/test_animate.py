@@ -84,7 +84,7 @@ def test_the_command_keeps_count_and_rate(command):
 def test_folder_in_folder_out_is_lossless(command):
     save("driving/", numbered(11))
     command("--source=source.png", "--driving=driving", "--output=out/", "--batch=4")
-    assert sorted(p.name for p in Path("out").iterdir()) == [f"{i:06d}.png" for i in range(11)] + ["clip.json"]
+    assert sorted(p.name for p in Path("out").iterdir()) == [*(f"{i:06d}.png" for i in range(11)), "clip.json"]
     read = np.stack(list(open_frames("out")))[:, 0, 0, 0]
     assert np.abs(read.astype(int) - 5 * np.arange(11)).max() <= 1  # Echo answers in bfloat16
 

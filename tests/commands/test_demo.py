@@ -93,7 +93,12 @@ def test_the_animate_command_takes_the_demos_checkpoint(demo, tmp_path):
         f"--output={tmp_path / 'out'}/", "--threshold=100", "--mask_scale=0.9", "--ablation=no_ref",
     ])  # fmt: skip
     assert status == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["000000.png", "000001.png", "000002.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "000000.png",
+        "000001.png",
+        "000002.png",
+        "clip.json",
+    ]
 
 
 @pytest.mark.subprocess

@@ -42,10 +42,10 @@ def tiny(discriminator="plain", **keypoints):
     """Nets of a few thousand numbers in the released form."""
     c = fomm_puppets.get_config()
     c.frame_size = 64
-    c.keypoints.update({"count": 3, "width": 4, "blocks": 2, "max_width": 8, "scale": 0.25, **keypoints})
-    c.motion.update({"width": 4, "blocks": 2, "max_width": 8, "scale": 0.25})
+    c.keypoints.update({"num_keypoints": 3, "width": 4, "num_blocks": 2, "max_width": 8, "scale": 0.25, **keypoints})
+    c.motion.update({"width": 4, "num_blocks": 2, "max_width": 8, "scale": 0.25})
     c.generator.update({"width": 4, "max_width": 8, "residual_blocks": 1})
-    c.discriminator.update({"width": 2, "max_width": 8, "blocks": 2, **DISCRIMINATOR[discriminator]})
+    c.discriminator.update({"width": 2, "max_width": 8, "num_blocks": 2, **DISCRIMINATOR[discriminator]})
     return c
 
 

@@ -111,10 +111,10 @@ def test_what_is_there_is_not_lost(imported, tmp_path):
     path, run = imported
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "mine").write_text("mine")
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="already exists"):
         import_checkpoint(path, tmp_path / "taken", small_config())
     (tmp_path / "old.pth.tar").write_text("mine")
-    with pytest.raises(UserError, match="there already"):
+    with pytest.raises(UserError, match="already exists"):
         export_checkpoint(run, tmp_path / "old.pth.tar")
     assert (tmp_path / "old.pth.tar").read_text() == "mine"
 

@@ -8,27 +8,24 @@ import pytest
 
 from maskanim_jax.systems import SYSTEMS
 
-RUNS_ALONE = {
-    "optim": ("max_steps", "max_minutes"),
-    "data": ("shards", "prefetch", "num_threads", "puppets"),
-    "train": (),
-}
-"""Fields that the loop reads and no system: of a section, or (without fields) the section as a whole."""
+WHOLE = ("seed", "train")
+PARTS = {"optim": ("max_steps", "max_minutes"), "data": ("shards", "prefetch", "num_threads", "puppets")}
+"""With WHOLE: fields that a run reads and no system."""
 
 
 def _key(config):
     fields = json.loads(config.to_json_best_effort())
-    for section, names in RUNS_ALONE.items():
+    for name in WHOLE:
+        fields.pop(name, None)
+    for section, names in PARTS.items():
         for name in names:
-            fields[section].pop(name, None)
-        if not names:
-            fields.pop(section)
+            fields.get(section, {}).pop(name, None)
     return json.dumps(fields, sort_keys=True)
 
 
 @contextlib.contextmanager
 def shared():
-    """Within it, `build` returns one system for configs that differ only in RUNS_ALONE, and the loop one step for a system.
+    """Within it, `build` returns one system for configs that differ only in WHOLE and PARTS, and the loop makes one step for it.
 
     Not for tests that change what a system computes behind its back: a program that was traced before would hide it.
     """

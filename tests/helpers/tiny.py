@@ -8,7 +8,7 @@ from configs import puppets
 
 
 def tiny_config(shards: Path | str = "") -> ConfigDict:
-    """32-pixel frames, masks of 16, untrained VGG features of the first two blocks."""
+    """32-pixel frames, masks of 16, untrained VGG features of the first layer."""
     c = puppets.get_config()
     c.name = "tiny"
     c.frame_size, c.batch_size = 32, 8
@@ -17,7 +17,7 @@ def tiny_config(shards: Path | str = "") -> ConfigDict:
         network.width, network.num_blocks, network.max_width = 4, 2, 16
     c.coarse.width, c.coarse.residual_blocks = 8, 1
     c.loss.pyramid_sizes = c.loss.coarse_pyramid_sizes = (32,)
-    c.loss.vgg_layers = ("relu1_1", "relu2_1")
+    c.loss.vgg_layers = ("relu1_1",)
     c.loss.vgg = "untrained"
     c.data.shards = str(shards)
     c.data.num_repeats = 4
@@ -32,8 +32,10 @@ def tiny_config(shards: Path | str = "") -> ConfigDict:
 
 
 def one_step_config(shards: Path | str) -> ConfigDict:
-    """One step, in which all networks learn."""
+    """One step, in which all networks learn; each has one level."""
     config = tiny_config(shards)
+    for network in (config.mask, config.refine, config.fine):
+        network.num_blocks = 1
     config.optim.max_steps, config.refine.start_epoch = 1, 0
     return config
 

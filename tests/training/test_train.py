@@ -204,7 +204,7 @@ def test_closing_ends_the_thread_and_leaves_the_reader_to_be_closed():
 
 
 def test_half_precision_trains_with_finite_losses_and_float32_parameters(tiny_shards, tmp_path):
-    config = tiny_config(tiny_shards)
+    config = one_step_config(tiny_shards)
     config.precision, config.optim.max_steps = "bfloat16", 2
     state = train(config, tmp_path)
     assert {leaf.dtype for leaf in leaves(state.params)} == {np.dtype(np.float32)}
