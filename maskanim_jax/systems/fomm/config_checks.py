@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.losses.vgg import check_layers
 from maskanim_jax.nn.types import PRECISIONS
+from maskanim_jax.systems.deviations import TRAINING, Deviation, sentences
 
 
 def check(config: ConfigDict) -> None:
@@ -71,51 +72,60 @@ def shape_settings(config: ConfigDict) -> dict[str, Any]:
     return {f"{name}.{field}": config[name][field] for name in fields for field in fields[name]}
 
 
+_SIZES = (
+    "keypoints.width keypoints.max_width keypoints.num_blocks motion.width motion.max_width motion.num_blocks "
+    "generator.width generator.max_width generator.down_blocks generator.residual_blocks"
+)
+
+DEVIATIONS = (
+    Deviation("frame_size", 256, "frames are {value} pixels, not 256"),
+    Deviation("keypoints.num_keypoints", 10, "there are {value} keypoints, not 10"),
+    Deviation(
+        _SIZES,
+        (32, 1024, 5, 64, 1024, 5, 64, 512, 2, 6),
+        "networks are smaller or larger: keypoint detector {c.keypoints.width} x {c.keypoints.num_blocks} blocks, dense motion "
+        "{c.motion.width} x {c.motion.num_blocks}, generator {c.generator.width} x {c.generator.down_blocks} down and "
+        "{c.generator.residual_blocks} residual",
+    ),
+    Deviation(
+        "discriminator.width discriminator.max_width discriminator.num_blocks",
+        (32, 512, 4),
+        "the discriminator is smaller or larger: {c.discriminator.width} x {c.discriminator.num_blocks} blocks",
+        when=lambda c: c.discriminator.enabled,
+    ),
+    Deviation(
+        "keypoints.scale motion.scale",
+        (0.25, 0.25),
+        "keypoints and motion are found at {c.keypoints.scale:g} and {c.motion.scale:g} of the frame's side, not at 1/4",
+    ),
+    Deviation("keypoints.temperature", 0.1, "the heatmaps' temperature is {value:g}, not 0.1"),
+    Deviation("motion.variance", 0.01, "the variance of Eq. 6 is {value:g}, not 0.01"),
+    Deviation(
+        "loss.pyramid_sizes", (256, 128, 64, 32), "pictures are compared at sides of {value}, not at (256, 128, 64, 32)"
+    ),
+    Deviation(
+        "loss.vgg_layers",
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"),
+        "the perceptual loss reads the layers {value}, not five",
+    ),
+    Deviation(
+        "loss.equivariance_value",
+        lambda c: c.loss.equivariance_value or 10.0,
+        "there is no equivariance loss of keypoints (Eq. 11)",
+    ),
+    *TRAINING,
+    Deviation("motion.occlusion", True, "ablation: no occlusion map (1 everywhere in Eq. 8)"),
+    Deviation("keypoints.jacobian", True, "ablation: J_k is the identity in Eq. 4, the motion model of Monkey-Net"),
+    Deviation(
+        "loss.equivariance_jacobian",
+        lambda c: c.loss.equivariance_jacobian or 10.0,
+        "ablation: no equivariance loss of Jacobians (Eq. 12 and 13)",
+        when=lambda c: c.keypoints.jacobian,
+    ),
+)
+"""What the paper and the released code have, sizes first, ablations last."""
+
+
 def paper_deviations(config: ConfigDict) -> list[str]:
-    """One sentence for every deviation from the paper and the released code; sizes first, ablations
-    last.
-    """
-    c = config
-    kp, motion, generator, critic, loss = c.keypoints, c.motion, c.generator, c.discriminator, c.loss
-    sizes = (
-        *(kp.width, kp.max_width, kp.num_blocks, motion.width, motion.max_width, motion.num_blocks),
-        *(generator.width, generator.max_width, generator.down_blocks, generator.residual_blocks),
-    )
-    checks = [
-        (c.frame_size != 256, f"frames are {c.frame_size} pixels, not 256"),
-        (kp.num_keypoints != 10, f"there are {kp.num_keypoints} keypoints, not 10"),
-        (
-            sizes != (32, 1024, 5, 64, 1024, 5, 64, 512, 2, 6),
-            f"networks are smaller or larger: keypoint detector {kp.width} x {kp.num_blocks} blocks, dense motion {motion.width} x "
-            f"{motion.num_blocks}, generator {generator.width} x {generator.down_blocks} down and {generator.residual_blocks} residual",
-        ),
-        (
-            critic.enabled and (critic.width, critic.max_width, critic.num_blocks) != (32, 512, 4),
-            f"the discriminator is smaller or larger: {critic.width} x {critic.num_blocks} blocks",
-        ),
-        (
-            (kp.scale, motion.scale) != (0.25, 0.25),
-            f"keypoints and motion are found at {kp.scale:g} and {motion.scale:g} of the frame's side, not at 1/4",
-        ),
-        (kp.temperature != 0.1, f"the heatmaps' temperature is {kp.temperature:g}, not 0.1"),
-        (motion.variance != 0.01, f"the variance of Eq. 6 is {motion.variance:g}, not 0.01"),
-        (
-            tuple(loss.pyramid_sizes) != (256, 128, 64, 32),
-            f"pictures are compared at sides of {', '.join(map(str, loss.pyramid_sizes))}, not at 256, 128, 64, 32",
-        ),
-        (len(loss.vgg_layers) != 5, f"the perceptual loss reads {', '.join(loss.vgg_layers)}, not five layers"),
-        (not loss.equivariance_value, "there is no equivariance loss of keypoints (Eq. 11)"),
-        (bool(c.optim.ema), f"results are those of averaged weights, with decay {c.optim.ema:g}"),
-        (bool(c.init_from), f"the networks start from {c.init_from}"),
-        (loss.vgg != "imagenet", "the perceptual loss uses untrained features of VGG-19"),
-        (c.optim.learning_rate != 2e-4, f"the learning rate is {c.optim.learning_rate:g}, not 2e-4"),
-        (bool(c.optim.warmup_steps), f"the learning rate warms up over {c.optim.warmup_steps} steps"),
-        (bool(c.optim.cosine_steps), f"the learning rate follows a cosine to zero at step {c.optim.cosine_steps}"),
-        (not motion.occlusion, "ablation: no occlusion map (1 everywhere in Eq. 8)"),
-        (not kp.jacobian, "ablation: J_k is the identity in Eq. 4, the motion model of Monkey-Net"),
-        (
-            bool(kp.jacobian) and not loss.equivariance_jacobian,
-            "ablation: no equivariance loss of Jacobians (Eq. 12 and 13)",
-        ),
-    ]
-    return [sentence for departs, sentence in checks if departs]
+    """One sentence for every deviation from the paper and the released code."""
+    return sentences(config, DEVIATIONS)

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from maskanim_jax.errors import UserError
 from maskanim_jax.losses.vgg import check_layers
 from maskanim_jax.nn.types import PRECISIONS
+from maskanim_jax.systems.deviations import TRAINING, Deviation, sentences
 from maskanim_jax.systems.perturbed_masks.options import parse_options
 
 STABLE = ("taichi", "voxceleb", "bair", "mgif")
@@ -62,14 +63,6 @@ def shape_settings(config: ConfigDict) -> dict[str, Any]:
     return {**ratio, **sizes, **coarse, "mask.normalise_logits": config.mask.normalise_logits}
 
 
-def _course(settings: ConfigDict) -> str:
-    if not settings.temperature_steps:
-        return f"is {settings.temperature:g}"
-    return (
-        f"goes from {settings.temperature:g} to {settings.temperature_end:g} within {settings.temperature_steps} steps"
-    )
-
-
 def advice(config: ConfigDict) -> str:
     """Advice on mask collapse as a clause; empty where the config already has the known remedies."""
     if config.mask.temperature >= 0.3 and config.optim.mask_lr_multiplier <= 0.1:
@@ -78,63 +71,54 @@ def advice(config: ConfigDict) -> str:
     return f"; it does not recover, so restart with configs/{known}.py:stable, see docs/avoiding-mask-collapse.md"
 
 
+_SIZES = "mask.width mask.num_blocks refine.width refine.num_blocks coarse.width coarse.residual_blocks fine.width fine.num_blocks"
+
+DEVIATIONS = (
+    Deviation(
+        "frame_size mask.size",
+        (256, 64),
+        "frames are {c.frame_size} pixels and masks {c.mask.size}, not 256 and 64",
+    ),
+    Deviation(
+        _SIZES,
+        (32, 5, 64, 5, 256, 6, 64, 5),
+        "networks are smaller or larger: m {c.mask.width} x {c.mask.num_blocks} blocks, r {c.refine.width} x {c.refine.num_blocks}, "
+        "l {c.coarse.width} x {c.coarse.residual_blocks}, h {c.fine.width} x {c.fine.num_blocks}",
+    ),
+    Deviation(
+        "mask.temperature",
+        0.1,
+        "m's temperature is {value:g}, not 0.1: a softer sigmoid, so that gradients do not vanish",
+    ),
+    Deviation("mask.temperature_steps", 0, "m's temperature goes to {c.mask.temperature_end:g} within {value} steps"),
+    Deviation("refine.temperature", 0.1, "r's temperature is {value:g}, not 0.1"),
+    Deviation(
+        "refine.temperature_steps", 0, "r's temperature goes to {c.refine.temperature_end:g} within {value} steps"
+    ),
+    Deviation(
+        "mask.normalise_logits",
+        False,
+        "m's logits are normalised over the batch and lowered by {c.mask.logit_offset}",
+    ),
+    Deviation(
+        "mask.area_weight",
+        0.0,
+        "mask area above {c.mask.area_margin:g} of the frame is penalised in m's loss, with weight {value:g}",
+    ),
+    Deviation("data.driving_jitter_scale", 1.0, "the driver's own colour jitter A is {value:g} times as wide"),
+    Deviation("data.driving_invert_prob", 0.0, "the driver's colours are inverted with probability {value:g}"),
+    Deviation("mask.border", "zero", "masks have no border of three zero pixels"),
+    Deviation("optim.mask_lr_multiplier", 1.0, "m's learning rate is multiplied by {value:g}"),
+    Deviation(
+        "loss.coarse_pyramid_sizes",
+        lambda c: tuple(c.loss.pyramid_sizes),
+        "the coarse frame is compared at {value} only",
+    ),
+    *TRAINING,
+)
+"""What the paper and the released code have, sizes first."""
+
+
 def paper_deviations(config: ConfigDict) -> list[str]:
     """One sentence for every deviation from the paper and the released code; sizes first."""
-    c = config
-    checks = [
-        (
-            c.frame_size != 256 or c.mask.size != 64,
-            f"frames are {c.frame_size} pixels and masks {c.mask.size}, not 256 and 64",
-        ),
-        (
-            (
-                c.mask.width,
-                c.mask.num_blocks,
-                c.refine.width,
-                c.refine.num_blocks,
-                c.coarse.width,
-                c.coarse.residual_blocks,
-                c.fine.width,
-                c.fine.num_blocks,
-            )
-            != (32, 5, 64, 5, 256, 6, 64, 5),
-            f"networks are smaller or larger: m {c.mask.width} x {c.mask.num_blocks} blocks, r {c.refine.width} x {c.refine.num_blocks}, "
-            f"l {c.coarse.width} x {c.coarse.residual_blocks}, h {c.fine.width} x {c.fine.num_blocks}",
-        ),
-        *(
-            (
-                (c[name].temperature != 0.1 or bool(c[name].temperature_steps)),
-                f"{letter}'s temperature {_course(c[name])}, not 0.1{why}",
-            )
-            for name, letter, why in (
-                ("mask", "m", ": a softer sigmoid, so that gradients do not vanish"),
-                ("refine", "r", ""),
-            )
-        ),
-        (c.mask.normalise_logits, f"m's logits are normalised over the batch and lowered by {c.mask.logit_offset}"),
-        (
-            bool(c.mask.area_weight),
-            f"mask area above {c.mask.area_margin:g} of the frame is penalised in m's loss, with weight {c.mask.area_weight:g}",
-        ),
-        (
-            c.data.driving_jitter_scale != 1,
-            f"the driver's own colour jitter A is {c.data.driving_jitter_scale:g} times as wide",
-        ),
-        (
-            bool(c.data.driving_invert_prob),
-            f"the driver's colours are inverted with probability {c.data.driving_invert_prob:g}",
-        ),
-        (c.mask.border != "zero", "masks have no border of three zero pixels"),
-        (c.optim.learning_rate != 2e-4, f"the learning rate is {c.optim.learning_rate:g}, not 2e-4"),
-        (c.optim.mask_lr_multiplier != 1, f"m's learning rate is multiplied by {c.optim.mask_lr_multiplier:g}"),
-        (bool(c.optim.warmup_steps), f"the learning rate warms up over {c.optim.warmup_steps} steps"),
-        (bool(c.optim.cosine_steps), f"the learning rate follows a cosine to zero at step {c.optim.cosine_steps}"),
-        (
-            tuple(c.loss.pyramid_sizes) != tuple(c.loss.coarse_pyramid_sizes),
-            f"the coarse frame is compared at {tuple(c.loss.coarse_pyramid_sizes)} only",
-        ),
-        (bool(c.optim.ema), f"results are those of averaged weights, with decay {c.optim.ema:g}"),
-        (bool(c.init_from), f"the networks start from {c.init_from}"),
-        (c.loss.vgg != "imagenet", "the perceptual loss uses untrained features of VGG-19"),
-    ]
-    return [sentence for departs, sentence in checks if departs]
+    return sentences(config, DEVIATIONS)
