@@ -8,7 +8,7 @@ system (`System.variants`), and compared with the true rendering.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,7 +110,6 @@ def measure_cross_identity(
     measured (default: all). Raises UserError for a run on real clips, whose ground truth is unknown.
     """
     from input_pipeline.puppets.dataset import clips_of
-    from maskanim_jax.animation.generate import animate
     from maskanim_jax.evaluation import puppet_worlds
 
     puppets = run.config.data.puppets
@@ -133,36 +132,7 @@ def measure_cross_identity(
         scene = draw_scene(clips, pair, frames, run.system.frame_size)
         named = {"source": scene.source.name, "driving": scene.driving.name, "frames": len(scene.numbers)}
         for start in starts:
-            still, _, joints = scene.starts[start]
-            answers = {
-                REFERENCES[0]: np.broadcast_to(still, scene.drivings.shape).astype(np.float32) / 255,
-                REFERENCES[1]: scene.drivings.astype(np.float32) / 255,
-            }
-            known = {REFERENCES[0]: [joints] * len(scene.numbers), REFERENCES[1]: list(scene.driver_joints)}
-            for name, chosen_options in options.items():
-                # Relative motion starts from the driver's first frame, wherever the measured frames lie.
-                rendered = animate(
-                    run.system,
-                    run.variables,
-                    still,
-                    scene.drivings,
-                    chosen_options,
-                    first=scene.drivings[0],
-                    names=(run.system.result,),
-                )
-                answers[name] = np.stack([outputs[run.system.result] for outputs in rendered]).clip(0, 1)
-            for name, results in answers.items():
-                row = measure(scene, start, results)
-                if (
-                    name == REFERENCES[1]
-                ):  # with another background and appearance there is no figure and no joint to find
-                    row = {measured: value for measured, value in row.items() if measured in OF_ANY_FRAME}
-                if name in known:
-                    apart = [
-                        np.linalg.norm(a - truth.joints, axis=1).mean() * measures.UNIT_SIDE / run.system.frame_size
-                        for a, truth in zip(known[name], scene.truths, strict=True)
-                    ]
-                    row["known_joint_error"] = float(np.mean(apart))
+            for name, row in _measure_scene(run, scene, start, options):
                 found.setdefault((start, name), []).append({**named, **row})
     rows = [_row(start, name, members) for (start, name), members in found.items()]
     about: dict[str, Any] = {} if split == "test" else {"split": split}
@@ -179,6 +149,58 @@ def measure_cross_identity(
         "definitions": DEFINITIONS,
         "rows": rows,
     }
+
+
+def _measure_scene(
+    run: LoadedRun, scene: Scene, start: str, options: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """(variant or reference, measures) of one pair from one start; `options` are each variant's."""
+    still, _, joints = scene.starts[start]
+    yield (
+        REFERENCES[0],
+        {
+            **measure(scene, start, np.broadcast_to(still, scene.drivings.shape).astype(np.float32) / 255),
+            "known_joint_error": _known_joint_error(scene, [joints] * len(scene.numbers)),
+        },
+    )
+    driver = measure(scene, start, scene.drivings.astype(np.float32) / 255)
+    yield (
+        REFERENCES[1],
+        {
+            # With another background and appearance there is no figure and no joint to find.
+            **{name: value for name, value in driver.items() if name in OF_ANY_FRAME},
+            "known_joint_error": _known_joint_error(scene, list(scene.driver_joints)),
+        },
+    )
+    for name, chosen in options.items():
+        yield name, measure(scene, start, _animated(run, scene, still, chosen))
+
+
+def _animated(run: LoadedRun, scene: Scene, still: np.ndarray, options: Any) -> np.ndarray:
+    """The scene's frames as the run animates `still`, (T, S, S, 3) float32 in [0, 1]."""
+    from maskanim_jax.animation.generate import animate
+
+    # Relative motion starts from the driver's first frame, wherever the measured frames lie.
+    rendered = animate(
+        run.system,
+        run.variables,
+        still,
+        scene.drivings,
+        options,
+        first=scene.drivings[0],
+        names=(run.system.result,),
+    )
+    return np.stack([outputs[run.system.result] for outputs in rendered]).clip(0, 1)
+
+
+def _known_joint_error(scene: Scene, joints: Sequence[np.ndarray]) -> float:
+    """Mean distance of drawn joints, one (J, 2) array a frame, from the true ones in pixels of 64."""
+    side = scene.truths[0].frame.shape[0]
+    apart = [
+        np.linalg.norm(a - truth.joints, axis=1).mean() * measures.UNIT_SIDE / side
+        for a, truth in zip(joints, scene.truths, strict=True)
+    ]
+    return float(np.mean(apart))
 
 
 def _row(start: str, variant: str, members: list[dict[str, Any]]) -> dict[str, Any]:
