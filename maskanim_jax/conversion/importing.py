@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from maskanim_jax.conversion.contents import Contents
     from maskanim_jax.conversion.layout import Layout, Shapes
     from maskanim_jax.systems.interface import System, Variables
+    from maskanim_jax.systems.train_state import TrainState
 
 
 UNUSED = "unused_tensors.npz"
@@ -49,15 +50,12 @@ def import_checkpoint(
     import jax
     import jax.numpy as jnp
 
-    from maskanim_jax.checkpoints.manager import CheckpointManager
     from maskanim_jax.conversion.adam_state import place_moments
     from maskanim_jax.conversion.contents import read_contents, read_moments
     from maskanim_jax.conversion.layout import UnmappedTensor, released, shapes, to_variables
     from maskanim_jax.conversion.recognition import recognize, refuse_other_methods
     from maskanim_jax.systems import build
     from maskanim_jax.systems.train_state import TrainState
-    from maskanim_jax.workdir.config import write_config
-    from maskanim_jax.workdir.provenance import write_paper_deviations
 
     _check_absent(workdir, "folder")
     tree, recognized = _read(path), None
@@ -87,25 +85,12 @@ def import_checkpoint(
     if steps_per_epoch:
         info["steps_per_epoch"] = steps_per_epoch
 
-    temporary = hidden_beside(workdir, str(os.getpid()))
-    try:
-        write_config(temporary, config)
-        write_paper_deviations(temporary, system.paper_deviations())
-        kept = {
-            name: contents.tensors[name].astype(at.default.dtype)
-            for name, at in layout.items()
-            if isinstance(at, UnmappedTensor) and name in contents.tensors
-        }
-        np.savez(temporary / UNUSED, **kept)  # type: ignore[arg-type]
-        with CheckpointManager(temporary) as checkpoints:
-            checkpoints.save(state, info, float("inf"))
-            checkpoints.wait_until_finished()
-        os.replace(temporary, workdir)
-    except OSError as error:
-        why = error.strerror or error
-        raise UserError(f"{workdir} can't be written ({why}): free space or give another --output") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    unmapped = {
+        name: contents.tensors[name].astype(at.default.dtype)
+        for name, at in layout.items()
+        if isinstance(at, UnmappedTensor) and name in contents.tensors
+    }
+    _write_run(workdir, config, system.paper_deviations(), state, info, unmapped)
     said = [f"{workdir}: {len(contents.tensors)} tensors of {path.name}, at step {step}"]
     if recognized is not None:
         said += [f"{path.name} is a checkpoint of {recognized.method}, config {config.name}", *recognized.assumed]
@@ -116,6 +101,38 @@ def import_checkpoint(
     elif not steps_per_epoch:
         said.append("to go on training, convert again with --steps_per_epoch=N, the steps of an epoch of your data")
     return said
+
+
+def _write_run(
+    workdir: Path,
+    config: ConfigDict,
+    deviations: list[str],
+    state: TrainState,
+    info: dict[str, Any],
+    unmapped: dict[str, np.ndarray],
+) -> None:
+    """Writes the workdir of an imported checkpoint, which appears only when it is complete. Raises UserError.
+
+    `unmapped`: tensors of the file that no network here has; an export writes them back.
+    """
+    from maskanim_jax.checkpoints.manager import CheckpointManager
+    from maskanim_jax.workdir.config import write_config
+    from maskanim_jax.workdir.provenance import write_paper_deviations
+
+    temporary = hidden_beside(workdir, str(os.getpid()))
+    try:
+        write_config(temporary, config)
+        write_paper_deviations(temporary, deviations)
+        np.savez(temporary / UNUSED, **unmapped)  # type: ignore[arg-type]
+        with CheckpointManager(temporary) as checkpoints:
+            checkpoints.save(state, info, float("inf"))
+            checkpoints.wait_until_finished()
+        os.replace(temporary, workdir)
+    except OSError as error:
+        why = error.strerror or error
+        raise UserError(f"{workdir} can't be written ({why}): free space or give another --output") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _read(path: Path) -> dict[Any, Any]:
