@@ -156,7 +156,7 @@ def test_a_conversion_for_other_steps_of_an_epoch_is_not_trained(tiny_shards, tm
     ("flags", "match"),
     [
         (["--input=absent.pth.tar", "--output=run"], "absent.pth.tar can't be read"),
-        (["--input=absent", "--to=torch", "--output=a.pth.tar"], "absent is not there"),
+        (["--input=absent", "--to=torch", "--output=a.pth.tar"], "absent is not a folder"),
         (["--input=a", "--output=b", "--config=absent.py"], "--config=absent.py"),
         (["--input=a", "--output=b", "--config=configs/taichi.py:other"], "paper or released"),
         (["--input=a", "--output=b", "--steps_per_epoch=0"], "--steps_per_epoch=0"),
