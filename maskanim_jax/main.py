@@ -81,7 +81,7 @@ def parse(argv: list[str]) -> None:
     if not WORKDIR.value:
         raise UserError("--workdir is missing: give a folder for the run")
     if FROM_STEP.value is not None and MODE.value not in ("train", "all"):
-        raise UserError(f"--restore_step={FROM_STEP.value} is for training: leave it away with --mode={MODE.value}")
+        raise UserError(f"--restore_step={FROM_STEP.value} is for training: omit it with --mode={MODE.value}")
     if (MODE.value == "replay") != (STEP.value is not None):
         raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
 

@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: the package's own)")
     args = flags.parse_args(argv)
     if not args.name.isidentifier():
-        raise UserError(f"--name={args.name} cannot be: give letters, digits and _")
+        raise UserError(f"--name={args.name} must have letters, digits and _ only")
     folder = pack(args.workdir, args.name, args.output)
     print(f"{folder}: {(folder / VARIABLES).stat().st_size:,} bytes of variables")
     return 0

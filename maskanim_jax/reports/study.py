@@ -61,7 +61,7 @@ def plan(
             if not drawn and address_of(shards) is None and not shards.exists():
                 raise UserError(
                     f"{shards}, the shards of the set '{name}', isn't there: prepare it with `python -m input_pipeline.prepare "
-                    f"--input=ROOT --output={shards} --size={config.frame_size}`, give --data=FOLDER, or leave it away with --sets"
+                    f"--input=ROOT --output={shards} --size={config.frame_size}`, give --data=FOLDER, or omit the set with --sets"
                 )
             for seed in seeds:
                 label = f"{name}-{config.system}" + (f"-seed{seed}" if len(seeds) > 1 else "")

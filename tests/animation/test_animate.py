@@ -254,4 +254,4 @@ def test_variables_are_folded_once_for_all_videos_of_a_checkpoint(monkeypatch):
     assert len(folded) == 1
     other = Variables({"gain": jnp.float32(1)}, {})
     result = next(animate(system, other, numbered(1)[0], numbered(11)[-1:], (), batch=2))
-    assert round(float(result["fine"][0, 0, 0]) * 255) == 50  # not the variables of before
+    assert round(float(result["fine"][0, 0, 0]) * 255) == 50  # not the earlier variables

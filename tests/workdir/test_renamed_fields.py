@@ -1,4 +1,4 @@
-"""Files with the names of before are read, and the command line says the new names."""
+"""Old files are read under their old names, and the command line names the new ones."""
 
 import json
 
@@ -13,7 +13,7 @@ from maskanim_jax.workdir.renamed_fields import FIELDS, refuse_old_names, upgrad
 
 
 def with_old_names(config):
-    """The config as a file of before has it."""
+    """The config as an older version saved it."""
     saved = json.loads(json.dumps(config.to_dict()))
     for old, new in FIELDS.items():
         section, _, name = new.rpartition(".")
@@ -23,7 +23,7 @@ def with_old_names(config):
     return saved
 
 
-def test_a_config_of_before_is_the_same_config(tmp_path):
+def test_an_older_config_is_the_same_config(tmp_path):
     config = tiny_config()
     old = with_old_names(config)
     assert {"repeats", "threads", "own_jitter"} <= old["data"].keys()
@@ -58,7 +58,7 @@ def test_the_commands_ask_for_old_names():
         main.parse(["main", "--config.data.threads=3"])
 
 
-def test_reports_read_figures_of_before(tmp_path):
+def test_reports_read_older_figures(tmp_path):
     figures = {"l1": 0.05, "l1_repeat_source": 0.1, "ratio": 0.5, "frames": 3, "checkpoint_step": 2, "clips": []}
     (tmp_path / "reconstruction.json").write_text(json.dumps(figures))
     assert "0.1000" in run_page.summary(tmp_path)
