@@ -99,7 +99,7 @@ class CheckpointManager:
         """Steps of all complete checkpoints, in order."""
         try:
             names = [path.name for path in self.folder.iterdir() if path.is_dir()]
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):  # whoever writes there says what is wrong
             return []
         except OSError as error:
             raise UserError(f"{self.folder} can't be read ({error.strerror}): check its disk") from error
