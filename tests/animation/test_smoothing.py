@@ -50,6 +50,7 @@ def test_it_is_the_recurrence_however_the_frames_are_parted(parts):
 
 
 @pytest.mark.parametrize("name", POSES)
+@pytest.mark.slow
 def test_videos_are_smoothed_alike_in_any_batch_and_frame_by_frame(runs, frames, name):
     run = runs[name]
     plain, three, one = shown(run, frames), shown(run, frames, smooth=0.6), shown(run, frames, 1, smooth=0.6)

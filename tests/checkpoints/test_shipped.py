@@ -102,6 +102,7 @@ def test_variables_of_another_config_are_a_sentence(copied):
         bundled.load("puppets")
 
 
+@pytest.mark.slow
 def test_what_is_packed_is_what_is_read(tmp_path, monkeypatch):
     import jax
 

@@ -121,6 +121,7 @@ def test_a_shard_cut_short_names_the_shard_and_leaves_the_workdir_alone(tiny_sha
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_other_data_in_the_same_place_are_not_trained_on(tiny_shards, tmp_path):
     config = tiny_config(tiny_shards)
     config.optim.max_steps = 2

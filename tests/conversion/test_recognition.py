@@ -141,6 +141,7 @@ def to_bfloat16(tree):
 
 
 @pytest.mark.parametrize("change", [to_half, to_bfloat16])
+@pytest.mark.slow
 def test_half_precision_files_load(tmp_path, change):
     whole = released_file(tmp_path / "a.pth.tar", tiny())
     half = released_file(tmp_path / "b.pth.tar", tiny(), change)
@@ -256,6 +257,7 @@ def refused(tmp_path, path, match):
 # -- a file as --checkpoint ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_animate_takes_a_file_and_converts_it_once(tmp_path, monkeypatch, capsys):
     from PIL import Image
 

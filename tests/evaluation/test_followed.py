@@ -21,12 +21,14 @@ def measured(run):
     )
 
 
+@pytest.mark.slow
 def test_the_bundled_checkpoint_follows_the_driver(bundled):
     found = followed.verdict(measured(bundled))
     assert found.followed
     assert found.sentence.startswith("The driver was followed: in 3 animations")
 
 
+@pytest.mark.slow
 def test_a_result_that_ignores_the_driver_is_not_followed(monkeypatch):
     run = load_run("puppets")  # a system of its own, for which nothing is compiled yet
     system = type(run.system)
@@ -52,6 +54,7 @@ def test_without_a_warm_start_there_is_nothing_before(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_the_example_of_a_bundled_checkpoint(tmp_path):
     animate.main(["--checkpoint=puppets", f"--example={tmp_path}/first_minute"])
     names = {path.name for path in (tmp_path / "first_minute").iterdir()}

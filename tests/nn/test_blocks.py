@@ -81,6 +81,7 @@ def test_a_u_net_ends_with_its_raw_input():
     np.testing.assert_array_equal(y[..., 4:], x)
 
 
+@pytest.mark.slow
 def test_half_precision_keeps_parameters_and_statistics_in_float32():
     network = FunctionalModule(lambda rngs: EncoderDecoder(3, 4, 2, 1024, dtype=jnp.bfloat16, rngs=rngs))
     params, stats = network.init(jax.random.key(0))
@@ -89,6 +90,7 @@ def test_half_precision_keeps_parameters_and_statistics_in_float32():
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves((params, after)))
 
 
+@pytest.mark.slow
 def test_folded_batch_norms_change_nothing_but_the_operations():
     for make in (
         lambda rngs: EncoderDecoder(3, 4, 2, 1024, skips=True, rngs=rngs),
@@ -108,6 +110,7 @@ def test_folded_batch_norms_change_nothing_but_the_operations():
             network(*folded, x, train=True)
 
 
+@pytest.mark.slow
 def test_recomputed_activations_give_the_same_gradients():
     x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
     found = []

@@ -51,6 +51,7 @@ def test_values_and_gradients_are_those_of_the_plain_convolution(monkeypatch, pa
 
 @pytest.mark.parametrize("small", [0, 10**6], ids=["convolutions", "one product"])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (9, 7), (8, 13), (3, 1)])
+@pytest.mark.slow
 def test_half_of_the_multiplications_give_the_plain_convolution_and_its_gradients(monkeypatch, small, height, width):
     monkeypatch.setattr(winograd, "EINSUM_MAX_PIXELS", small)
     x, kernel = some(2, height, width, 12), some(3, 3, 12, 10, seed=1)
@@ -62,6 +63,7 @@ def test_half_of_the_multiplications_give_the_plain_convolution_and_its_gradient
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_wide_convolutions_on_a_cpu_make_little_more_than_half_of_the_operations():
     x, kernel = some(2, 32, 32, 64), some(3, 3, 64, 64, seed=1)
     found, wanted = both(conv2d, plain, x, kernel)
@@ -91,6 +93,7 @@ def test_half_precision_keeps_the_folded_convolution():
 
 
 @pytest.mark.parametrize(("side", "folded"), [(16, True), (4, False)])
+@pytest.mark.slow
 def test_upsampling_is_folded_into_the_convolution(side, folded):
     x, kernel = some(2, side, side, 8), some(3, 3, 8, 5, seed=1)
     assert (2 * side * side >= upsampling.FOLDING_MIN_PIXELS) == folded
@@ -131,6 +134,7 @@ def test_only_a_cpu_takes_a_convolution_apart(channels):
     assert convolutions("cpu") > convolutions("tpu")
 
 
+@pytest.mark.slow
 def test_wide_upsampled_convolutions_take_nine_products():
     x, kernel = some(1, 32, 32, 16), some(3, 3, 16, upsampling.DIFFERENCES_MIN_OUTPUTS, seed=1)
     found, wanted = both(upsampled_conv2d, lambda x, k: plain(upsample(x), k), x, kernel)
@@ -144,6 +148,7 @@ def test_wide_upsampled_convolutions_take_nine_products():
 
 
 @pytest.mark.parametrize("way", [upsampling.folded_conv2d, upsampling.differences_conv2d, upsampling.dilated_conv2d])
+@pytest.mark.slow
 def test_each_platforms_form_of_the_upsampled_convolution(way):
     x, kernel = some(2, 17, 16, 6), some(3, 3, 6, 5, seed=1)
     found, wanted = both(way, lambda x, k: plain(upsample(x), k), x, kernel)

@@ -276,6 +276,7 @@ def test_a_compiler_that_fails_leaves_nothing_behind(anew, tmp_path):
 
 
 @without
+@pytest.mark.slow
 def test_a_damaged_file_in_the_cache_is_made_again(anew, tmp_path):
     digest = build._digest(build._command())
     damaged = tmp_path / "native" / f"{digest}-{'0' * 16}.so"
@@ -286,6 +287,7 @@ def test_a_damaged_file_in_the_cache_is_made_again(anew, tmp_path):
 
 
 @without
+@pytest.mark.slow
 def test_it_is_compiled_once_and_told_in_a_word(anew, tmp_path):
     first = anew()
     (made,) = (tmp_path / "native").iterdir()
