@@ -43,7 +43,7 @@ def demo(tmp_path_factory):
 
 @pytest.mark.subprocess
 def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
-    last = demo[0].strip().splitlines()[-6:]
+    last = demo[0].strip().splitlines()[-8:]
     assert "report.html" in last[-2]
     assert last[-1].startswith(
         "The driver was NOT followed"
