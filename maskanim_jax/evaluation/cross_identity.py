@@ -107,7 +107,7 @@ def measure_cross_identity(
     Reference values are included, and values are given overall and per pair. `more` adds variants,
     name to options. `split` is "test" or "validation". `world` replaces the run's puppets by those of
     another world and also measures their reconstruction. `starts` and `variants` restrict what is
-    measured (default: all). Raises UserError for a run on real clips, whose ground truth is unknown.
+    measured (default: all); the content then has "restricted". Raises UserError for a run on real clips, whose ground truth is unknown.
     """
     from input_pipeline.puppets.dataset import clips_of
     from maskanim_jax.evaluation import puppet_worlds
@@ -136,8 +136,10 @@ def measure_cross_identity(
                 found.setdefault((start, name), []).append({**named, **row})
     rows = [_row(start, name, members) for (start, name), members in found.items()]
     about: dict[str, Any] = {} if split == "test" else {"split": split}
+    if variants is not None or set(starts) != set(STARTS):
+        about["restricted"] = True
     if world is not None:
-        about = {"world": world, "reconstruction": puppet_worlds.world_reconstruction(run, world, progress)}
+        about |= {"world": world, "reconstruction": puppet_worlds.world_reconstruction(run, world, progress)}
     return {
         "system": run.system.name,
         "name": run.config.name,

@@ -135,15 +135,20 @@ def is_finished(run: Planned) -> bool:
 
 
 def is_up_to_date(workdir: Path, file: str) -> bool:
-    """Whether the figures of `file` are of a checkpoint that is still there, and younger than every checkpoint."""
+    """Whether the figures of `file` are of a checkpoint that is still there, younger than every checkpoint, and unrestricted."""
     workdir = fetched(workdir, may_lack=True)
     try:
-        step = json_files.read(workdir / file)["checkpoint_step"]
+        figures = json_files.read(workdir / file)
+        step, restricted = figures["checkpoint_step"], "restricted" in figures
         written = (workdir / file).stat().st_mtime
     except (OSError, ValueError, KeyError, TypeError):
         return False
     kept = [path for path in (workdir / "checkpoints").glob("[0-9]*") if path.name.isdigit()]
-    return str(step) in {path.name for path in kept} and all(path.stat().st_mtime <= written for path in kept)
+    return (
+        not restricted
+        and str(step) in {path.name for path in kept}
+        and all(path.stat().st_mtime <= written for path in kept)
+    )
 
 
 def chosen_sets(args: argparse.Namespace) -> dict[str, Sequence[str]]:

@@ -215,7 +215,7 @@ def test_prepare_writes_to_a_bucket_and_inspect_reads_there(gcs, videos, tiny_sh
     for name in (*shard_names(tiny_shards), "clips.json"):
         assert server.read(f"prepared/shards/{name}") == (tiny_shards / name).read_bytes()
     assert not any((tmp_path / "bucket-cache" / "prepared").iterdir())
-    with pytest.raises(UserError, match=rf"^{output} exists; .* --overwrite"):
+    with pytest.raises(UserError, match=rf"^{output} already exists; .* --overwrite"):
         run_prepare(monkeypatch, *arguments)
     with pytest.raises(UserError, match="cannot be shared by workers"):
         run_prepare(monkeypatch, *arguments, "--worker=0/2")
