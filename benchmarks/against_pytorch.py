@@ -10,7 +10,8 @@ and they are told in turns to go on. What is measured, for both systems:
   (PyTorch as the released code does it), and each in the batch of 1, 4 or 8 that is fastest for it.
 - memory: the largest resident set of a process that does nothing but one of these, with our compilation cache warm.
 
-Everything is float32 and uses all cores; PyTorch has the memory layout (channels last or not) that is faster for the task here.
+Everything is float32 and uses all cores that the process may use (`taskset` restricts them).
+PyTorch has the memory layout (channels last or not) that is faster for the task here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.comparison.engines import ENGINES, installed
 from benchmarks.comparison.measure import BATCHES, ROUNDS, Comparison
-from benchmarks.comparison.start import CONFIGS, STEP_BATCHES, SYSTEMS
+from benchmarks.comparison.start import CONFIGS, STEP_BATCHES, SYSTEMS, threads
 from benchmarks.comparison.table import table
 from benchmarks.comparison.worker import COMPILED, OURS, PYTORCH, export
 from maskanim_jax.errors import UserError, run_main
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sides = [side for side in sides if side not in lacking]
     about = {
         "configs": {system: CONFIGS[system][args.size] for system in systems},
-        "cores": os.cpu_count(),
+        "threads": threads(),
         "rounds": rounds,
         "huge pages": args.huge_pages,
         **{name: _version(PACKAGES[name]) for name in ("jax", *sides) if name in PACKAGES},

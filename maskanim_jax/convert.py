@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from maskanim_jax.conversion.exporting import export_checkpoint
 from maskanim_jax.conversion.importing import import_checkpoint
 from maskanim_jax.errors import UserError, check_at_least, run_main
-from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.paths import path_or_bucket, user_path
 from maskanim_jax.workdir.config_files import load_config
 
 
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--input",
         required=True,
-        type=user_path,
+        type=path_or_bucket,
         metavar="IN",
         help="FILE.pth.tar; with --to=torch a workdir or WORKDIR/checkpoints/STEP",
     )
@@ -72,7 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_at_least("--steps_per_epoch", args.steps_per_epoch)
         config = load_config(args.config) if args.config else None
         said = import_checkpoint(
-            args.input, args.output, config, args.steps_per_epoch, not args.without_optimizer, not args.as_config
+            user_path(args.input),
+            args.output,
+            config,
+            args.steps_per_epoch,
+            not args.without_optimizer,
+            not args.as_config,
         )
     print("\n".join(said))
     return 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskanim_jax.errors import check_at_least, run_main
-from maskanim_jax.utils.paths import user_path, user_text
+from maskanim_jax.utils.paths import text_or_bucket, user_path
 from maskanim_jax.web.serve import DEFAULT_CHECKPOINT, _end, bundled_checkpoints, serve, workdirs
 
 
@@ -27,7 +27,7 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--checkpoint",
         action="append",
-        type=user_text,
+        type=text_or_bucket,
         default=[],
         metavar="DIR",
         help="workdir of a training, a checkpoint in it, or the name of a bundled one; may be given several times "

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+
+from benchmarks.comparison.start import threads
 
 Arrays = dict[str, np.ndarray]
 Model = Callable[[Arrays], Arrays]
@@ -21,7 +22,7 @@ def openvino(path: Path) -> Model:
     core = openvino.Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": os.cpu_count() or 1,
+        "INFERENCE_NUM_THREADS": threads(),
         "INFERENCE_PRECISION_HINT": "f32",
     }
     compiled = core.compile_model(str(path), "CPU", settings)
@@ -40,7 +41,7 @@ def onnxruntime(path: Path) -> Model:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    options.intra_op_num_threads = threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ CONFIGS = {
 }
 """System and side of the frames to the config that is compared."""
 STEP_BATCHES = {256: (2,), 64: (4, 8)}
+
+
+def threads() -> int:
+    """Cores that this process may use, and so threads of every side. A process may be pinned to some of the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def config_of(system: str, size: int) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from benchmarks import pytorch
+from benchmarks.comparison.start import threads
 from benchmarks.pytorch.perceptual import Perceptual
 
 
@@ -36,7 +36,7 @@ class TorchSide:
     def __init__(
         self, config: ConfigDict, weights: Path, vgg: Mapping[str, np.ndarray], task: str, compiled: bool = False
     ) -> None:
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(threads())
         self.model = load(weights, config)
         self.perceptual = Perceptual(vgg, config) if task == "step" else None
         self.losses: Any = torch.compile(self.model.losses) if compiled else self.model.losses

@@ -12,6 +12,7 @@ import logging
 import os
 import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any, TypeVar
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.errors import RESTART, UserError
 from maskanim_jax.utils.cache import default_cache
+from maskanim_jax.utils.environment import seconds_of
 
 WAIT = "MASKANIM_BUCKET_WAIT"
 """Environment variable: seconds that an unreachable bucket is waited for; 300 without it."""
@@ -34,6 +36,8 @@ MIN_DELAY, MAX_DELAY = 0.25, 15.0
 """Seconds before the first repetition, and at most between two."""
 _AFTER_FAILURE = 5.0
 """Seconds to wait once the bucket was given up: what the end of the command still wants to write shall not wait as long again."""
+NOTICE_S = 5.0
+"""An outage is announced once it has lasted so many seconds."""
 RETRIED = (408, 429, 500, 502, 503, 504)
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 Result = TypeVar("Result")
@@ -64,6 +68,31 @@ class Deadline:
         return time.monotonic() + seconds > self._end
 
 
+class Outage:
+    """Says once that a bucket is waited for, and once that it answers again; threads may share it."""
+
+    def __init__(self, bucket: str) -> None:
+        self._bucket, self._lock = bucket, threading.Lock()
+        self._since: float | None = None
+        self._announced = False
+
+    def failed(self, reason: str, seconds: float) -> None:
+        """A request failed, and is repeated for `seconds` in all."""
+        with self._lock:
+            if self._since is None:
+                self._since = time.monotonic()
+            if not self._announced and time.monotonic() - self._since >= NOTICE_S:
+                self._announced = True
+                _say(f"gs://{self._bucket} cannot be reached ({reason}): trying again for up to {seconds:.0f} s")
+
+    def answered(self) -> None:
+        """A request succeeded."""
+        with self._lock:
+            if self._announced and self._since is not None:
+                _say(f"gs://{self._bucket} answers again after {time.monotonic() - self._since:.0f} s")
+            self._since, self._announced = None, False
+
+
 class Connection:
     """The way to one bucket; threads may share it. Raises UserError without credentials or the extra."""
 
@@ -71,6 +100,7 @@ class Connection:
         self.server = _server()
         self._local = threading.local()
         self._given_up = False
+        self._outage = Outage(bucket)
         self._credentials = None if os.environ.get(EMULATOR) else _credentials(bucket)
 
     def session(self) -> Any:
@@ -94,6 +124,7 @@ class Connection:
             try:
                 result = attempt(deadline)
                 self._given_up = False
+                self._outage.answered()
                 return result
             except TryAgain as error:
                 reason = str(error)
@@ -110,8 +141,13 @@ class Connection:
                     f"{what} cannot be reached for {deadline.seconds:.0f} s ({reason}): start the same command again when it can; a run "
                     "resumes from its newest checkpoint"
                 )
+            self._outage.failed(reason, deadline.seconds)
             time.sleep(wait)
             delay = min(2 * delay, MAX_DELAY)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def cache_folder() -> Path:
@@ -127,14 +163,7 @@ def cache_name(address: Address, *more: object) -> str:
 
 def patience() -> float:
     """Seconds that an unreachable bucket is waited for. Raises UserError for a setting that is none."""
-    text = os.environ.get(WAIT, "300")
-    try:
-        seconds = float(text)
-        if not 0 <= seconds <= 86400:
-            raise ValueError
-    except ValueError as error:
-        raise UserError(f"{WAIT}={text} is not a number of seconds from 0 to 86400") from error
-    return seconds
+    return seconds_of(WAIT, 300.0)
 
 
 def _server() -> str:

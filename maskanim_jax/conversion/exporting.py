@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskanim_jax.buckets.address import shown
+from maskanim_jax.buckets.local_paths import fetched
 from maskanim_jax.conversion.importing import UNUSED, _check_absent, _layout
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.npz import read_npz
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 def export_checkpoint(path: Path, output: Path) -> list[str]:
     """Writes a run's newest checkpoint (or `WORKDIR/checkpoints/STEP`) as a file of the released code, optimiser included.
 
-    Returns what there is to say. Raises UserError when the run has features that the released code lacks, or the output exists.
+    The run may be in a bucket. Returns what there is to say.
+    Raises UserError when the run has features that the released code lacks, or the output exists.
     """
     import jax
 
@@ -34,6 +37,7 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     from maskanim_jax.systems.train_state import abstract_state
 
     _check_absent(output, "file")
+    given, path = path, fetched(path)
     run = load_run(path, "last")
     workdir = path.parent.parent if path.parent.name == FOLDER else path.parent if path.name == FOLDER else path
     with CheckpointManager(workdir, read_only=True) as checkpoints:
@@ -49,7 +53,7 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     rates = run.system.learning_rates(run.step, steps_per_epoch or 1)
     tree = file_tree(state.averaged, moments, unused, layout, epoch, _groups(run.config, layout, rates))
     write_tensors(output, tree)
-    said = [f"{output}: step {run.step} of {path} as epoch {epoch}"]
+    said = [f"{output}: step {run.step} of {shown(given)} as epoch {epoch}"]
     if state.ema is not None:
         said.append(
             "the networks are the run's averaged weights (optim.ema); the optimiser's state is that of the last ones"

@@ -16,6 +16,7 @@ from maskanim_jax.distributed.secret import drawn
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.kernels.native import build
 from maskanim_jax.utils.cache import default_cache
+from maskanim_jax.utils.environment import seconds_of
 
 OTHERS = "MASKANIM_DISTRIBUTED"
 """Environment variable: "1" if JAX finds the processes itself (Slurm, TPU, Open MPI), else ADDRESS:PORT,COUNT,INDEX."""
@@ -59,7 +60,7 @@ def _join(others: str) -> None:
     if jax.distributed.is_initialized():
         return  # a notebook trains twice
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # between processes without accelerators
-    timeout_s = _timeout_s()
+    timeout_s = seconds_of(TIMEOUT_VARIABLE, 300.0, least=1.0)
     if "," not in others:
         jax.distributed.initialize(initialization_timeout=round(timeout_s), heartbeat_timeout_seconds=HEARTBEAT)
         _watch_found(timeout_s)
@@ -106,14 +107,3 @@ def _watch_found(timeout_s: float) -> None:
         print(f"the processes are not watched: {error}", file=sys.stderr)
         return
     peers.start_watchdog(index, count, connections)
-
-
-def _timeout_s() -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE, "300")
-    try:
-        seconds = float(text)
-        if not 1 <= seconds <= 86400:
-            raise ValueError
-    except ValueError as error:
-        raise UserError(f"{TIMEOUT_VARIABLE}={text} must be seconds, from 1 to 86400") from error
-    return seconds

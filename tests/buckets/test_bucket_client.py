@@ -78,6 +78,22 @@ def test_what_fails_for_a_while_is_done_in_the_end(gcs, tmp_path, fault):
 
 
 @pytest.mark.subprocess
+def test_an_outage_is_announced_once_and_so_is_its_end(gcs, monkeypatch, capsys):
+    _, proxy = gcs
+    bucket = Bucket(BUCKET)
+    proxy.fail("503", times=3)
+    bucket.upload("client/short", b"content")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(connection, "NOTICE_S", 0.0)
+    proxy.fail("503", times=3)
+    bucket.upload("client/long", b"content")
+    assert bucket.read("client/long") == b"content"
+    begin, end = capsys.readouterr().err.splitlines()
+    assert begin == f"gs://{BUCKET} cannot be reached (the server answers 503): trying again for up to 60 s"
+    assert end.startswith(f"gs://{BUCKET} answers again after 0 s")
+
+
+@pytest.mark.subprocess
 def test_a_download_is_resumed_where_it_was_cut_off(gcs, tmp_path, monkeypatch):
     _, proxy = gcs
     stored = Bucket(BUCKET).upload("client/resumed", bytes(5 << 20))
@@ -128,5 +144,5 @@ def test_without_credentials_or_the_extra_it_is_one_sentence(monkeypatch, tmp_pa
 
 def test_an_impossible_patience_is_refused(monkeypatch):
     monkeypatch.setenv(connection.WAIT, "soon")
-    with pytest.raises(UserError, match=r"MASKANIM_BUCKET_WAIT=soon is not"):
+    with pytest.raises(UserError, match=r"MASKANIM_BUCKET_WAIT=soon must be a number of seconds from 0 to 86400"):
         connection.patience()

@@ -66,8 +66,13 @@ def test_buckets_pass_where_they_can_be_opened():
     expand_flags(argv, ("workdir", "config"), ("config.",))
     assert argv[1:] == ["--workdir=gs://bucket/run", "--config.data.shards=gs://bucket/shards"]
     assert path_or_bucket("gs://bucket/run") == Path("gs:/bucket/run")
-    with pytest.raises(UserError, match="is an address"):
-        path_or_bucket("s3://bucket/run")
+    for given in ("s3://bucket/run", Path("s3://bucket/run")):
+        with pytest.raises(
+            UserError, match=r"^s3://bucket/run is an address that cannot be opened: .* gs://BUCKET/FOLDER"
+        ):
+            path_or_bucket(given)
+    with pytest.raises(UserError, match=r"^gs://bucket/run is an address"):
+        user_path(Path("gs://bucket/run"))
 
 
 @pytest.mark.parametrize(

@@ -255,6 +255,14 @@ def test_an_address_that_cannot_be_is_a_sentence(monkeypatch, value):
         configure_jax(tiny_config())
 
 
+def test_a_time_to_wait_that_cannot_be_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("MASKANIM_DISTRIBUTED", "localhost:1234,2,0")
+    for value in ("0", "soon", "nan"):
+        monkeypatch.setenv("MASKANIM_DISTRIBUTED_WAIT", value)
+        with pytest.raises(UserError, match=f"MASKANIM_DISTRIBUTED_WAIT={value} must be a number of seconds from 1 to"):
+            configure_jax(tiny_config())
+
+
 # -- watching --------------------------------------------------------------------------------------------------------------------------
 
 WATCHED = """

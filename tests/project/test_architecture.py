@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "workdir": "configs systems buckets",
     "checkpoints": "serialization distributed systems workdir buckets",
     # what is done with a run
-    "conversion": "serialization configs nn distributed systems workdir checkpoints",
+    "conversion": "buckets serialization configs nn distributed systems workdir checkpoints",
     "animation": "video distributed systems checkpoints conversion",
     "exporting": "nn systems checkpoints animation",
     "evaluation": "buckets video input_pipeline nn distributed pretrained metrics systems workdir checkpoints animation",
