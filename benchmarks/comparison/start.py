@@ -73,8 +73,9 @@ def random_numbers(config: Any, batch: int) -> dict[str, np.ndarray]:
         settings = config.equivariance
         noise = rng.standard_normal((batch, 2, 3)).astype(np.float32)
         params = rng.standard_normal((batch, 1, settings.tps_points**2)).astype(np.float32)
-        # Fresh keypoints lie about the middle, where the spline's |x - c| of the middle row and column has its kink: rounding decides there.
-        away = np.abs(np.linspace(-1, 1, settings.tps_points)) > 1e-6
+        # At c the spline's |x - c| has a kink, where rounding decides which side a keypoint is on. Keypoints of untrained networks lie about
+        # the middle or, where a heatmap is a single pixel, exactly at the border: these rows and columns get no weight.
+        away = ~np.isin(np.abs(np.linspace(-1, 1, settings.tps_points)).round(6), (0.0, 1.0))
         params *= np.outer(away, away).ravel()
         theta = np.eye(2, 3, dtype=np.float32) + np.float32(settings.affine_sigma) * noise
         return {"theta": theta, "params": np.float32(settings.tps_sigma) * params}

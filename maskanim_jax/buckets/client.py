@@ -229,9 +229,16 @@ md5_of = _md5
 
 
 def in_parallel(calls: Iterator[Callable[[], object]], workers: int = 8) -> None:
-    """Makes all calls, several at a time; raises what the first failing one raised, after the others have ended."""
+    """Makes all calls, several at a time. When one fails, those that have not begun are left out, and what it raised is raised once the
+    others have ended."""
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(workers, thread_name_prefix="bucket") as pool:
-        for done in [pool.submit(call) for call in calls]:
-            done.result()
+        submitted = [pool.submit(call) for call in calls]
+        try:
+            for done in submitted:
+                done.result()
+        except BaseException:
+            for waiting in submitted:
+                waiting.cancel()
+            raise

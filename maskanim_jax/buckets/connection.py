@@ -85,6 +85,11 @@ class Outage:
                 self._announced = True
                 _say(f"gs://{self._bucket} cannot be reached ({reason}): trying again for up to {seconds:.0f} s")
 
+    def seconds(self) -> float:
+        """How long no request has succeeded."""
+        with self._lock:
+            return 0.0 if self._since is None else time.monotonic() - self._since
+
     def answered(self) -> None:
         """A request succeeded."""
         with self._lock:
@@ -119,7 +124,8 @@ class Connection:
 
     def patiently(self, what: str, attempt: Callable[[Deadline], Result]) -> Result:
         """What `attempt` returns, tried again while the network or the server fails. Raises BucketUnreachable."""
-        deadline, delay = Deadline(_AFTER_FAILURE if self._given_up else patience()), MIN_DELAY
+        again = self._given_up
+        deadline, delay = Deadline(_AFTER_FAILURE if again else patience()), MIN_DELAY
         while True:
             try:
                 result = attempt(deadline)
@@ -137,8 +143,9 @@ class Connection:
             wait = delay * random.uniform(0.5, 1.0)
             if deadline.passes_within(wait):
                 self._given_up = True
+                lasted = max(deadline.seconds, self._outage.seconds()) if again else deadline.seconds
                 raise BucketUnreachable(
-                    f"{what} cannot be reached for {deadline.seconds:.0f} s ({reason}): start the same command again when it can; a run "
+                    f"{what} cannot be reached for {lasted:.0f} s ({reason}): start the same command again when it can; a run "
                     "resumes from its newest checkpoint"
                 )
             self._outage.failed(reason, deadline.seconds)

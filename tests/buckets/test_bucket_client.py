@@ -1,13 +1,14 @@
 """Are objects read and written whole whatever the server does, and what is said when it does not come back?"""
 
 import sys
+import time
 
 import pytest
 from gcs_server import BUCKET
 
 from maskanim_jax.buckets import connection
 from maskanim_jax.buckets.address import Address, address_of, shown
-from maskanim_jax.buckets.client import AlreadyExists, Bucket
+from maskanim_jax.buckets.client import AlreadyExists, Bucket, in_parallel
 from maskanim_jax.errors import UserError, run_main
 
 FAULTS = ("503", "drop", "cut", "hang")
@@ -102,6 +103,34 @@ def test_a_download_is_resumed_where_it_was_cut_off(gcs, tmp_path, monkeypatch):
     Bucket(BUCKET).download("client/resumed", tmp_path / "got", stored, counted.append)
     assert sum(counted) == 5 << 20  # nothing twice
     assert (tmp_path / "got").read_bytes() == bytes(5 << 20)
+
+
+@pytest.mark.subprocess
+def test_what_is_asked_after_the_patience_fails_sooner_and_names_the_whole_time(gcs, monkeypatch):
+    _, proxy = gcs
+    monkeypatch.setenv(connection.WAIT, "1")
+    monkeypatch.setattr(connection, "_AFTER_FAILURE", 0.05)
+    bucket = Bucket(BUCKET)
+    proxy.fail("503")
+    with pytest.raises(UserError, match="cannot be reached for 1 s"):
+        bucket.list("client/")
+    with pytest.raises(UserError, match=r"cannot be reached for [1-9]\d* s"):
+        bucket.read("client/new")
+
+
+def test_of_calls_in_parallel_those_that_have_not_begun_when_one_fails_are_left_out():
+    begun = []
+
+    def fail():
+        raise UserError("the first")
+
+    def late():
+        begun.append(1)
+        time.sleep(0.02)
+
+    with pytest.raises(UserError, match="the first"):
+        in_parallel([fail, *[late] * 200], workers=2)
+    assert len(begun) < 200
 
 
 @pytest.mark.subprocess
