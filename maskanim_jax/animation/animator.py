@@ -123,12 +123,10 @@ class Animator:
         """Animates `source` with the motion of `driving`, `batch` frames at a time.
 
         Without `output`, returns an iterator over (S, S, 3) uint8 frames. They are computed on
-        demand, so
-        the driving may have any length. With `output`, writes a file and returns its path: *.mp4,
-        *.mov,
-        *.gif, or FOLDER/ for numbered PNGs. The file keeps the driving video's timestamps and
-        sound;
-        arrays have 25 frames per second. `fps` sets a constant frame rate instead.
+        demand, so the driving may have any length. With `output`, writes a file and returns its
+        path: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs. The file keeps the driving video's
+        timestamps and sound; arrays have 25 frames per second. `fps` sets a constant frame rate
+        instead.
 
         `fit` makes frames of any size square. `find_best_frame` measures relative motion from the
         driving frame whose pose is nearest to the source's. `options` are those of the system:

@@ -1,7 +1,8 @@
 """How is a checkpoint that comes with the package loaded? By its name, checked against its hashes, and never unpickled.
 
-A checkpoint is a folder of `maskanim_jax/bundled`: variables.npz (parameters and batch statistics by path, plain arrays), config.json, and
-card.json (step, SHA-256 of both, figures, where it is from); beside them source.png and driving.mp4. `scripts/pack_checkpoint.py` makes it.
+A checkpoint is a folder of `maskanim_jax/bundled`: variables.npz has parameters (perhaps in half precision) and batch statistics by path as
+plain arrays, config.json the config, card.json the step, the SHA-256 of both, figures and origin. Beside them lie examples, source.png and
+driving.mp4. `scripts/pack_checkpoint.py` writes it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
@@ -110,10 +113,14 @@ def _variables(path: Path, system: System) -> Variables:
 
     arrays = read_npz(path, _MEND, 8 * LARGEST)
     leaves, structure = jax.tree_util.tree_flatten_with_path(jax.eval_shape(system.init, jax.random.key(0)))
-    wanted = {key(where): (leaf.shape, leaf.dtype) for where, leaf in leaves}
-    if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
+    wanted = {key(where): leaf for where, leaf in leaves}
+    if {name: leaf.shape for name, leaf in wanted.items()} != {
+        name: array.shape for name, array in arrays.items()
+    } or any(arrays[name].dtype not in (leaf.dtype, np.float16) for name, leaf in wanted.items()):
         raise UserError(f"{path} does not hold the variables of its config: {_MEND}")
-    return jax.tree_util.tree_unflatten(structure, [arrays[name] for name in wanted])
+    return jax.tree_util.tree_unflatten(
+        structure, [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in wanted.items()]
+    )
 
 
 def key(where: Any) -> str:
