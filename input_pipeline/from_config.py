@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline.shards import Split, open_split, read_index
-from maskanim_jax.buckets.address import address_of
+from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.paths import user_path
 
@@ -78,12 +78,17 @@ def open_data(config: ConfigDict, split: str, process: int = 0) -> Split:
 
     Raises UserError when the frames do not have the config's size.
     """
-    found = open_split(ensure_shards(config, process), split)
-    if found.size != config.frame_size:
-        raise UserError(
-            f"{found.shards} has frames of {found.size} pixels, but config.frame_size={config.frame_size}: prepare it with --size={config.frame_size}"
-        )
-    _check_drawing(config, found)
+    shards = ensure_shards(config, process)
+    try:
+        found = open_split(shards, split)
+        if found.size != config.frame_size:
+            raise UserError(
+                f"{shards} has frames of {found.size} pixels, but config.frame_size={config.frame_size}: prepare it with --size={config.frame_size}"
+            )
+        _check_drawing(config, found)
+    except UserError as error:  # names the user's folder, not where the shards of a bucket are cached
+        error.args = (str(error).replace(str(shards), shown(config.data.shards)),)
+        raise
     return found
 
 

@@ -55,6 +55,16 @@ def test_frames_batches_and_fingerprint_are_those_of_a_disk(gcs, shards, tiny_sh
 
 
 @pytest.mark.subprocess
+def test_a_sentence_about_them_names_the_bucket_and_not_the_cache(gcs, shards):
+    config = tiny_config(shards)
+    with pytest.raises(UserError, match=rf"^{shards} has no other split"):
+        open_data(config, "other")
+    config.frame_size = 64
+    with pytest.raises(UserError, match=rf"^{shards} has frames of 32 pixels"):
+        open_data(config, "train")
+
+
+@pytest.mark.subprocess
 def test_a_reader_waits_for_the_shard_that_it_needs_and_no_other(gcs, shards, tiny_shards):
     _, proxy = gcs
     late, *_, wanted = shard_names(tiny_shards)
