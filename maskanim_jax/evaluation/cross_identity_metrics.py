@@ -33,7 +33,7 @@ class GroundTruth(NamedTuple):
     """The ground truth of one animated frame."""
 
     frame: np.ndarray  # (S, S, 3), the true rendering
-    background: np.ndarray  # (S, S, 3), the source's, without a figure
+    background: np.ndarray  # (S, S, 3), the source's background without the figure
     silhouette: np.ndarray  # (S, S) bool, where the figure covers more than half of a pixel
     joints: np.ndarray  # (J, 2) float32 pixels
 
@@ -44,7 +44,7 @@ def l1(frame: np.ndarray, truth: GroundTruth) -> float:
 
 
 def l1_where(frame: np.ndarray, truth: GroundTruth, where: np.ndarray) -> float:
-    """The same over the pixels of `where` (S, S) bool alone; NaN when there are none."""
+    """The same over the pixels of `where` (S, S) bool only; NaN if there are none."""
     return float(np.abs(frame - truth.frame)[where].mean()) if where.any() else float("nan")
 
 
@@ -58,8 +58,8 @@ def silhouette_iou(frame: np.ndarray, truth: GroundTruth) -> float:
 
 
 class Joints(NamedTuple):
-    """`error`: mean distance in pixels between where joints are found and where they should be, a
-    missing one counting as the reach; `missing`: share of joints that are not found.
+    """`error`: mean distance in pixels between found and true joints; a missing one counts as the
+    reach. `missing`: share of joints that were not found.
     """
 
     error: float
@@ -143,7 +143,7 @@ def _gaussian(half: int) -> np.ndarray:
 
 
 def _costs(area: np.ndarray, template: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(P, P): the weighted sum of squared differences of the template at every place of `area`."""
+    """(P, P): the weighted sum of squared differences of the template at every position of `area`."""
     windows = np.lib.stride_tricks.sliding_window_view(area, template.shape)[:, :, 0]
     flat = windows.reshape(*windows.shape[:2], -1)
     spread = np.broadcast_to(weights, template.shape).ravel()

@@ -1,4 +1,7 @@
-"""Which files does an export contain? Functions, weights, metadata and a README, written atomically."""
+"""Which files does an export contain?
+
+Functions, weights, metadata and a README, written atomically.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ RUNNER = "run_exported.py"
 
 README = """# An exported animation
 
-{system}, step {step}, frames of {size} x {size}, options {options}. Nothing of the project that made it is needed.
+{system}, step {step}, frames of {size} x {size}, options {options}. The project that made it is not needed.
 
 ```python
 # {install}
@@ -44,7 +47,7 @@ Or `python run_exported.py source.png driving_frames/ result_frames/` (with Pill
 
 {details}"""
 
-JAX_DETAILS = """Without that file, in plain JAX (float32 in [0, 1]):
+JAX_DETAILS = """Without `run_exported.py`, in plain JAX (float32 in [0, 1]):
 
 ```python
 import numpy as np
@@ -56,12 +59,12 @@ source_state = begin.call(weights, source[None] / np.float32(255), driving[:1] /
 frames = animate.call(weights, source_state, driving[:8] / np.float32(255))["{result}"]
 ```
 
-Lowered for {platforms}; {batch}. Written by jax {jax}, calling convention {calling_convention}. JAX promises to run such files with releases of up
-to six months later and three weeks earlier than the one that wrote them; export again from the checkpoint after that.
+Lowered for {platforms}; {batch}. Written by jax {jax}, calling convention {calling_convention}. JAX guarantees that releases up to six
+months newer and three weeks older than the one that wrote these files can run them; after that, export again from the checkpoint.
 """
 
-ONNX_DETAILS = """`begin.onnx` takes `source` and `first`, the first driving frame, (1, {size}, {size}, 3) float32 in [0, 1]; `animate.onnx` takes its
-outputs (without "_out") and `driving`, ({batch}, {size}, {size}, 3). Written by {converter}.
+ONNX_DETAILS = """`begin.onnx` takes `source` and `first`, the first driving frame, (1, {size}, {size}, 3) float32 in [0, 1].
+`animate.onnx` takes the outputs of `begin.onnx` (without "_out") and `driving`, ({batch}, {size}, {size}, 3). Written by {converter}.
 """
 
 
@@ -77,10 +80,10 @@ def export(
 ) -> dict[str, Any]:
     """Writes the folder `output` atomically and returns its metadata, which is also in export.json.
 
-    Before the folder is renamed into place, its files are run and three frames compared with the
-    project's own (`compared` in the metadata). `options` is the result of
-    `system.animation_options`. `batch` None leaves the number of frames open where possible. Raises
-    UserError.
+    Before the folder is renamed into place, its files are run and three frames are compared
+    with the project's frames (`compared` in the metadata). `options` is the result of
+    `system.animation_options`. With `batch` None, any number of frames is allowed if
+    possible. Raises UserError.
     """
     check_export(output, format, platforms, batch)
     if getattr(options, "smooth", 0):
@@ -150,14 +153,14 @@ def check_export(output: Path, format: str, platforms: Sequence[str], batch: int
 
 
 def _readme(info: dict[str, Any]) -> str:
-    """What the folder says to whoever finds it."""
+    """The text of the folder's README."""
     size, batch = info["frame_size"], info["batch"]
     if info["format"] == "jax":
         install = "pip install jax flatbuffers   (jax[cuda12] or jax[tpu] for an accelerator)"
         details = JAX_DETAILS.format(
             result=info["result"],
             platforms=", ".join(info["platforms"]),
-            batch="any number of frames at once" if batch is None else f"{batch} frames at once",
+            batch="any number of frames per call" if batch is None else f"{batch} frames per call",
             jax=info["jax"],
             calling_convention=info["calling_convention"],
         )

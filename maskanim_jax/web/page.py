@@ -1,4 +1,7 @@
-"""What does the demo page show, and what happens on a click? `web.job` turns uploads into two videos."""
+"""What does the demo page show, and what happens on a click?
+
+`web.job` turns uploads into two videos.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ from maskanim_jax.workdir.results import InputPair
 COLUMN, HEIGHT = 280, 340
 """Minimum column width and height of images and videos, in pixels."""
 CAMERA = {"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}}
-"""What the browser is asked for: of a larger picture a slow machine records a few frames only, and checkpoints see a few hundred pixels."""
+"""What the browser is asked for: of a larger picture a slow machine records a few frames only, and
+checkpoints see a few hundred pixels.
+"""
 SWEEP = (60, 3600)
 """(interval, age) in seconds: how often old files are removed, and how old they must be."""
 FITS = {"crop": "crop the centre", "pad": "show the whole frame"}
@@ -47,8 +52,9 @@ CSS = """
 """Small pictures fill their place, and strips can be read on a phone."""
 
 
-def build(models: ModelCache, root: Path, most: int) -> gr.Blocks:
-    """The page; `root` is the folder where Gradio keeps files, `most` the number of driving frames that are taken.
+def build(models: ModelCache, root: Path, max_frames: int) -> gr.Blocks:
+    """The page; `root` is the folder where Gradio keeps files, `max_frames` the number of
+    driving frames that are taken.
 
     Raises UserError when the first checkpoint cannot be loaded.
     """
@@ -150,7 +156,7 @@ def build(models: ModelCache, root: Path, most: int) -> gr.Blocks:
                     _options(animator, known, given),
                     given[fit],
                     given[best] is True and MEASURED_FROM_A_FRAME in flags(animator.run.config.system),
-                    most,
+                    max_frames,
                 )
                 progress((0, None), desc="loading", unit="frames")
 
@@ -186,7 +192,8 @@ def _shown(sessions: Sessions, request: gr.Request, pair: InputPair) -> list[str
 
 
 def launch(page: gr.Blocks, host: str, port: int | None, share: bool, megabytes: int) -> None:
-    """Starts serving in the background: files of up to `megabytes`, nothing fetched from elsewhere, nothing told to anybody.
+    """Starts serving in the background: files of up to `megabytes`, nothing fetched from elsewhere,
+    nothing told to anybody.
 
     Raises UserError when the port is taken or the host is not of this machine.
     """

@@ -80,7 +80,7 @@ def test_a_part_that_takes_too_long_or_breaks_costs_no_other(tmp_path, handlers,
     assert "status 3" in how["broken"]
     supervisor.deadline = time.monotonic()
     supervisor.run(["late"])
-    assert report.found["parts"]["late"]["how"].startswith("not begun")
+    assert report.found["parts"]["late"]["how"].startswith("not started")
     assert "| training |" in (tmp_path / "a.md").read_text()
 
 
@@ -112,7 +112,7 @@ def test_it_runs_where_only_jax_and_its_friends_are_installed(tmp_path, monkeypa
     assert main([*SMALL, f"--output={path}", f"--parity={tmp_path}", "--minutes=9"]) == 0, capfd.readouterr().err
     found = json.loads(path.read_text())
     assert found["about"]["platform"] == "cpu"
-    assert found["parts"]["parity-pm"]["how"].startswith(f"skipped: {tmp_path} does not have the recorded numbers")
+    assert found["parts"]["parity-pm"]["how"].startswith(f"skipped: {tmp_path} lacks the recorded numbers")
     one, three = found["rows"]["animation-pm-float32"]
     assert (one["batch"], three["batch"]) == (1, 3)
     assert all(row[name] > 0 for row in (one, three) for name in ("frames_per_s", "frames_per_s_fetched"))

@@ -79,7 +79,7 @@ def test_that_of_a_machine_that_is_lost_expires(locks):
     taker = locks()
     taker.acquire()
     taker.check()
-    with pytest.raises(UserError, match=r"is not this process's any more: process \d+ on .* trains there"):
+    with pytest.raises(UserError, match=r"no longer belongs to this process: process \d+ on .* trains there"):
         lost.check()
 
 

@@ -160,7 +160,7 @@ def test_a_conversion_for_other_steps_of_an_epoch_is_not_trained(tiny_shards, tm
         (["--input=a", "--output=b", "--config=absent.py"], "--config=absent.py"),
         (["--input=a", "--output=b", "--config=configs/taichi.py:other"], "paper or released"),
         (["--input=a", "--output=b", "--steps_per_epoch=0"], "--steps_per_epoch=0"),
-        (["--input=a", "--output=b", "--to=torch", "--without_optimizer"], "leave"),
+        (["--input=a", "--output=b", "--to=torch", "--without_optimizer"], "omit"),
     ],
 )
 def test_wrong_flags_are_a_sentence(tmp_path, monkeypatch, flags, match):

@@ -84,13 +84,13 @@ def test_a_file_of_another_size_is_refused_by_shape(tmp_path):
         ),
         (lambda tree: tree.update(epoch="12"), "epoch"),
         (lambda tree: tree.update(epoch=-1), "epoch"),
-        (lambda tree: tree.update(optimizer_generator=[1]), "no optimiser state"),
-        (lambda tree: tree["optimizer_generator"]["param_groups"][0]["params"].pop(), "parameters that isn't Adam's"),
-        (lambda tree: tree["optimizer_generator"]["state"][0].pop("exp_avg"), "parameters that isn't Adam's"),
+        (lambda tree: tree.update(optimizer_generator=[1]), "not an optimiser state"),
+        (lambda tree: tree["optimizer_generator"]["param_groups"][0]["params"].pop(), "parameters, but not Adam's"),
+        (lambda tree: tree["optimizer_generator"]["state"][0].pop("exp_avg"), "parameters, but not Adam's"),
         (lambda tree: tree["optimizer_generator"]["state"][0].update(step=3), "updated 3 and 12 times"),
         (
             lambda tree: tree["optimizer_generator"]["state"][0].update(step=float("nan")),
-            "parameters that isn't Adam's",
+            "parameters, but not Adam's",
         ),
     ],
 )

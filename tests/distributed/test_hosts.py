@@ -196,7 +196,7 @@ def test_all_processes_meet_whoever_comes_first():
 
 def test_who_does_not_come_is_named_to_all():
     found = meeting(free_port(), (4, 0), (4, 2))
-    assert all("of 4 processes these did not come to process 0 within 2 s: 1, 3" in each for each in found)
+    assert all("of 4 processes these did not connect to process 0 within 2 s: 1, 3" in each for each in found)
 
 
 def test_process_zero_that_does_not_come_is_named_by_its_address():
@@ -209,9 +209,9 @@ def test_process_zero_that_does_not_come_is_named_by_its_address():
 def test_a_second_process_of_the_same_index_and_one_of_another_run_are_turned_away():
     first, same, other = meeting(free_port(), (2, 0), (2, 0), (3, 1))
     assert "process 1 has another number of processes (3) than process 0 (2)" in other
-    assert "these did not come" in first or "these did not come" in same
+    assert "these did not connect" in first or "these did not connect" in same
     found = meeting(free_port(), (3, 0), (3, 1), (3, 1))
-    assert "of 3 processes these did not come" in found[0]
+    assert "of 3 processes these did not connect" in found[0]
     assert any("process 1 of this run already exists" in each for each in found[1:])
 
 

@@ -87,7 +87,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(tiny_shards, tmp_path, monkeypat
         save(checkpoints, state, info, l1)
 
     monkeypatch.setattr(CheckpointManager, "save", saving)
-    with pytest.raises(UserError, match="the folder is gone since the run began"):
+    with pytest.raises(UserError, match="the folder has disappeared since the run started"):
         train(disk_config(tiny_shards), tmp_path / "run")
     assert names(folder) == []
     assert names(away) == ["1", "2"]

@@ -115,7 +115,7 @@ def test_the_step_is_made_again_to_the_last_bit_and_the_run_is_left_alone(broken
     monkeypatch.setattr(experiment, "build", lambda config: Breaking())
     table = replay(config, workdir, 5)
     assert "step 5, replayed from step 3, is not finite: the gradient of conv" in table
-    assert "to the last bit" in table
+    assert "bit for bit" in table
     report = json.loads((workdir / "replay" / "5" / "figures.json").read_text())
     assert report["pairs"] == json.loads((workdir / "not_finite_5.json").read_text())["pairs"]
     assert report["networks"]["conv"]["bad_parameters"] == 81

@@ -47,7 +47,7 @@ def test_a_new_name_beside_an_old_one_is_kept():
     ],
 )
 def test_an_old_flag_gets_a_sentence_with_the_new_one(argument, new):
-    with pytest.raises(UserError, match=f"is now called {new}:"):
+    with pytest.raises(UserError, match=f"was renamed: give {new}"):
         refuse_old_names([argument])
 
 

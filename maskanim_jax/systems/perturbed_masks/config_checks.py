@@ -120,5 +120,5 @@ DEVIATIONS = (
 
 
 def paper_deviations(config: ConfigDict) -> list[str]:
-    """One sentence for every deviation from the paper and the released code; sizes first."""
+    """The deviations from the paper and the released code, one sentence each; sizes first."""
     return sentences(config, DEVIATIONS)
