@@ -100,7 +100,9 @@ def _closing(text: str, start: int) -> int:
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """All computations by name, and the entry's name; raises ValueError when the text has no entry."""
+    """All computations by name, and the entry's name; raises ValueError
+    when the text has no entry.
+    """
     computations: dict[str, Computation] = {}
     entry, current = "", None
     for line in text.splitlines():

@@ -16,7 +16,9 @@ from maskanim_jax.errors import UserError
 
 
 def get_config() -> ConfigDict:
-    """The settings that all released configs share (Siarohin et al., NeurIPS 2019, and their code)."""
+    """The settings that all released configs share (Siarohin et al.,
+    NeurIPS 2019, and their code).
+    """
     c = common.get_config()
     c.system = "fomm"
     c.name = "fomm"

@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     c.system = "perturbed_masks"
 
     c.data.driving_jitter_scale = 1.0  # scales the ranges of the driver's own draw of A; 1: as in the paper
-    c.data.driving_invert_prob = 0.0  # departs from the paper: probability of inverting the colours of the driver only
+    c.data.driving_invert_prob = 0.0  # deviates from the paper: probability of inverting the colours of the driver only
 
     c.mask = mask = ConfigDict()  # network m
     mask.size = 64  # side of the masks and of everything at low resolution
@@ -31,13 +31,11 @@ def get_config() -> ConfigDict:
     mask.num_blocks = 5
     mask.max_width = 1024
     mask.temperature = 0.1  # the logits are divided by it
-    mask.temperature_end = 0.1  # departs from the paper: the temperature changes to this value ...
+    mask.temperature_end = 0.1  # deviates from the paper: the temperature changes to this value ...
     mask.temperature_steps = 0  # ... within this many steps, by a constant factor per step; 0: constant temperature
-    mask.normalise_logits = False  # departs from the paper: batch norm without affine on the logits
+    mask.normalise_logits = False  # deviates from the paper: batch norm without affine on the logits
     mask.logit_offset = 0.0  # subtracted from the normalised logits: larger means smaller masks
-    mask.area_weight = (
-        0.0  # departs from the paper: weight of a loss on m, the excess of each mask's mean over mask.area_margin
-    )
+    mask.area_weight = 0.0  # deviates from the paper: weight of m's loss on mask means above mask.area_margin
     mask.area_margin = 0.25  # share of the image that a mask may cover without penalty
     mask.border = "zero"  # 7x7 conv without padding, then a border of 3 zeros; "same": padded conv, no border
 
@@ -76,7 +74,7 @@ def get_config() -> ConfigDict:
 
 
 def prevent_mask_collapse(c: ConfigDict) -> None:
-    """Departs from the paper to prevent mask collapse in the first steps; measured in
+    """Deviates from the paper to prevent mask collapse in the first steps; measured in
     docs/avoiding-mask-collapse.md.
     """
     c.mask.temperature = 0.3

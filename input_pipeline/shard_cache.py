@@ -265,7 +265,9 @@ def _import_readers() -> None:
 
 
 def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str | None:
-    """The name of the first clip whose encoded frames do not match their hash; None if all match."""
+    """The name of the first clip whose encoded frames do not match their
+    hash; None if all match.
+    """
     from array_record.python.array_record_module import ArrayRecordReader
 
     clip: dict[str, Any] = {"name": "?"}

@@ -1,8 +1,10 @@
-"""`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR
-[--mode=train|reconstruct|animate|all] [--config.a.b=c]`.
+"""How do I train a system, reconstruct test clips and animate them?
 
-Without --config, the workdir's run resumes with its own config. Exit status: 0 done, 2 an error in
-one sentence, 75 stopped by SIGTERM and saved (start it again), 130 the same by Ctrl-C.
+python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR
+    [--mode=train|reconstruct|animate|all] [--config.a.b=c]
+
+Without --config, the workdir's run resumes with its own config. Exit status: 0 done, 2 an error,
+explained in one sentence, 75 stopped by SIGTERM and saved (start it again), 130 the same by Ctrl-C.
 `--mode=replay --step=N` repeats one step of a run and shows its details.
 """
 

@@ -160,7 +160,9 @@ class Fomm:
     def losses(
         self, system: Any, variables: Any, vgg: Numbers, source: jax.Array, driving: jax.Array
     ) -> tuple[Numbers, Numbers]:
-        """Losses of a step with the recorded warp, and gradient norms of the perceptual loss alone."""
+        """Losses of a step with the recorded warp, and gradient norms of
+        the perceptual loss alone.
+        """
         from maskanim_jax.systems.fomm.equivariance import Warp, control_grid
         from maskanim_jax.systems.fomm.losses import generator_losses
 

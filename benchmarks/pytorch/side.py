@@ -34,7 +34,9 @@ def load(path: Path, config: ConfigDict) -> Any:
 
 
 class TorchSide:
-    """Runs the networks of a file on all cores, eagerly or with a step compiled by `torch.compile`."""
+    """Runs the networks of a file on all cores, eagerly or with a step
+    compiled by `torch.compile`.
+    """
 
     def __init__(
         self, config: ConfigDict, weights: Path, vgg: Mapping[str, np.ndarray], task: str, compiled: bool = False

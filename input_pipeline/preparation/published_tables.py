@@ -29,7 +29,9 @@ PAPERS: dict[str, dict[str, dict[str, int]]] = {
     "voxceleb_256": {"FOMM": {"train": 12331, "test": 444}, "Perturbed Masks": {"train": 18556, "test": 485}},
     "uva_nemo": {"FOMM": {"train": 1116, "test": 124}},
 }
-"""Number of clips in each paper, by data set and paper: many videos have been removed since then."""
+"""Number of clips in each paper, by data set and paper: many videos have
+been removed since then.
+"""
 _BOX = re.compile(r"\s*" + r"-".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*")
 _IN_BRACKETS = re.compile(r"\[([\w-]{11})\]$")  # yt-dlp's default file names
 _VIDEO_KINDS = ("video", "gif", "folder")

@@ -33,7 +33,9 @@ MOST_IDENTITIES = 5000
 MOST_CLIPS = 1000  # of its identity
 SETTINGS_FILE = "puppets.json"
 VERSIONS = (1, 2)
-"""1: one body shape in many colours (`identity.py`); 2: varied bodies and clothes (`character.py`)."""
+"""1: one body shape in many colours (`identity.py`); 2: varied bodies and
+clothes (`character.py`).
+"""
 _FPS = f"{FRAME_RATE.numerator}/{FRAME_RATE.denominator}"
 
 

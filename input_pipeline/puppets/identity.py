@@ -54,7 +54,9 @@ class Shape:
 
 @dataclass(frozen=True)
 class Background:
-    """A gradient between two colours, soft noise, and blurred shapes; it is constant over a clip."""
+    """A gradient between two colours, soft noise, and blurred shapes; it
+    is constant over a clip.
+    """
 
     start: Colour
     end: Colour

@@ -65,7 +65,9 @@ class Shapes:
         self._centres += shift
 
     def paint(self, side: int) -> Image.Image:
-        """A (side, side) image in mode RGBa: colours and coverage, both 0 where nothing is painted."""
+        """A (side, side) image in mode RGBa: colours and coverage, both 0
+        where nothing is painted.
+        """
         # this mode does not blend alpha: a polygon overwrites what is behind it, and downscaling averages each band
         canvas = Image.new("RGBa", (side, side))
         draw = ImageDraw.Draw(canvas)

@@ -61,7 +61,9 @@ def fetched(path: str | os.PathLike[str], may_lack: bool = False) -> Path:
 
 
 def fetched_file(path: str | os.PathLike[str], name: str) -> Path:
-    """The folder `path`; for an address in a bucket, a local folder that only has the file `name`."""
+    """The folder `path`; for an address in a bucket, a local folder that
+    only has the file `name`.
+    """
     address = address_of(path)
     if address is None:
         return Path(path)

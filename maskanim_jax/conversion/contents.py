@@ -134,7 +134,9 @@ def _list(names: Sequence[str]) -> str:
 
 
 def _read_adam(path: Path, key: str, state: Any, layout: Layout, like: Variables) -> dict[str, Adam]:
-    """The entries of one PyTorch Adam state dict; parameters that were never updated have no entry."""
+    """The entries of one PyTorch Adam state dict; parameters that were
+    never updated have no entry.
+    """
     hint = "convert with --without_optimizer, or give another file"
     try:
         ids = [number for group in state["param_groups"] for number in group["params"]]

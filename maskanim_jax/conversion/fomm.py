@@ -156,7 +156,9 @@ def _discriminator(config: ConfigDict) -> Rows:
 
 
 def _idle(given: Shapes) -> Rows:
-    """The discriminator of a config that does not train it: stored unchanged, for a later export."""
+    """The discriminator of a config that does not train it: stored
+    unchanged, for a later export.
+    """
     for name, shape in given.items():
         if name.startswith("discriminator."):
             yield name, UnmappedTensor(np.zeros(shape, np.float32), trained=not name.endswith(("_u", "_v")))
@@ -172,7 +174,9 @@ def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, ParamMa
 
 
 def unsupported_settings(config: ConfigDict) -> list[str]:
-    """The settings with which the released code would compute something else from the same tensors."""
+    """The settings with which the released code would compute something
+    else from the same tensors.
+    """
     wanted = {"keypoints.temperature": 0.1, "motion.variance": 0.01}
     if config.discriminator.enabled:
         wanted["discriminator.variance"] = 0.01

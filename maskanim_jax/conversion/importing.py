@@ -154,7 +154,9 @@ def _read(path: Path) -> dict[Any, Any]:
 
 
 def _without_lacking(may_lack: Sequence[str], layout: Layout, given: Shapes) -> tuple[Layout, list[str]]:
-    """The layout without those modules of `may_lack` that the file lacks entirely, and their names."""
+    """The layout without those modules of `may_lack` that the file lacks
+    entirely, and their names.
+    """
     there = {name.split(".", 1)[0] for name in given}
     missing = [module for module in may_lack if module not in there]
     kept = {name: at for name, at in layout.items() if name.split(".", 1)[0] not in missing}

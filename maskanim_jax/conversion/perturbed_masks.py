@@ -97,7 +97,9 @@ def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, ParamMa
 
 
 def unsupported_settings(config: ConfigDict) -> list[str]:
-    """The settings with which the released code would compute something else from the same tensors."""
+    """The settings with which the released code would compute something
+    else from the same tensors.
+    """
     wanted = {
         "mask.border": "zero",
         "mask.normalise_logits": False,

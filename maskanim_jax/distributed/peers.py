@@ -30,7 +30,9 @@ from maskanim_jax.errors import RESTART, UserError, printable
 HEARTBEAT_INTERVAL_S = 3.0
 """Seconds between heartbeats."""
 HEARTBEAT_TIMEOUT_S = 40.0
-"""Seconds without a heartbeat after which a process counts as lost, even if its connection is open."""
+"""Seconds without a heartbeat after which a process counts as lost, even
+if its connection is open.
+"""
 SHUTDOWN_GRACE_S = 15.0
 """Seconds that a process has to exit by itself after another one failed:
 usually it has the same error.

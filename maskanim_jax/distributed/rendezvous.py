@@ -1,13 +1,16 @@
-"""How do the processes of a run find each other? All connect to process 0 first, so
-missing ones can be named.
+"""How do the processes of a run find each other?
+
+All connect to process 0 first, so missing ones can be named.
 
 JAX itself waits in C++ and aborts without naming the missing process. Process 0 listens on the port
 that JAX uses afterwards, only on its own address. The connections stay open for peers.py. Only
 processes that know the run's secret (secret.py) are accepted:
 
     process 0  {"maskanim": 2, "question": Q0}
-    another    {"index": I, "count": N, "question": Q1, "answer": HMAC(secret, "process", Q0, Q1, N, I)}
-    process 0  {"welcome": true, "answer": HMAC(secret, "welcome", Q1, Q0)}   when all are there, or {"refused": ..., "answer": ...}
+    another    {"index": I, "count": N, "question": Q1,
+                "answer": HMAC(secret, "process", Q0, Q1, N, I)}
+    process 0  {"welcome": true, "answer": HMAC(secret, "welcome", Q1, Q0)} when all have joined,
+               or {"refused": ..., "answer": ...}
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
         if similar is not None:
             row["ssim"] = float(similar[i])
         for name, where in (("leak", figure), ("leak_background", outside)):
-            beyond = [measures.leak(frame, truth.frame, driver, other[i], where) for other in scene.bystanders]
+            beyond = [measures.leak(frame, truth.frame, driver, other[i], where) for other in scene.distractors]
             if beyond:
                 row[name] = float(np.mean(beyond))
         rows.append(row)

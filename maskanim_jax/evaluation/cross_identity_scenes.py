@@ -35,7 +35,7 @@ class Scene(NamedTuple):
     finders: list[measures.JointFinder]
     driver_silhouettes: np.ndarray  # (T, S, S) bool
     driver_joints: np.ndarray  # (T, J, 2)
-    bystanders: list[np.ndarray]  # each (T, S, S, 3) float32: an unrelated identity in the driver's poses
+    distractors: list[np.ndarray]  # each (T, S, S, 3) float32: an unrelated identity in the driver's poses
     starts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # frame (S, S, 3) uint8, silhouette, joints
 
 
@@ -82,7 +82,7 @@ def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: 
         drivings.append(theirs.frame)
         silhouettes.append(theirs.silhouette > 127)
         joints.append(theirs.joints)
-    bystanders = [
+    distractors = [
         np.stack([render(one, poses[number], size).frame for number in numbers]).astype(np.float32) / 255
         for one in rest
     ]
@@ -100,6 +100,6 @@ def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: 
         [measures.JointFinder(truth) for truth in truths],
         np.stack(silhouettes),
         np.stack(joints),
-        bystanders,
+        distractors,
         starts,
     )

@@ -72,7 +72,9 @@ class SetFigures(NamedTuple):
 def evaluate_set(
     name: str, paths: Sequence[Path], networks: Sequence[Any], frames: int = FRAMES, progress: bool = False
 ) -> SetFigures:
-    """Measures `frames` frames of each video with the networks that find their subject in this set."""
+    """Measures `frames` frames of each video with the networks that find
+    their subject in this set.
+    """
     probes = [next(read_panels(path, 1)) for path in paths]
     used = [network for network in networks if _finds(network, probes)]
     unused = [network.name for network in networks if network not in used]

@@ -33,7 +33,9 @@ BATCH = 8
 
 
 class FrameSource(Protocol):
-    """Clips that can be reconstructed: a `Split` of shards, or puppets that are drawn on the fly."""
+    """Clips that can be reconstructed: a `Split` of shards, or puppets
+    that are drawn on the fly.
+    """
 
     clips: list[ClipInfo]
 

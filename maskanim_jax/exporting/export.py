@@ -88,49 +88,29 @@ def export(
     check_export(output, format, platforms, batch)
     if getattr(options, "smooth", 0):
         raise UserError("--smooth keeps state between batches, which an exported function cannot do: omit it")
-    import jax
-
     from maskanim_jax.exporting import functions, jax_files, onnx_files, verification
     from maskanim_jax.nn.kernels.native.build import disable_native
 
     system = run.system
+    names = system.output_names if pictures else (system.result,)
     (jax_files if format == "jax" else onnx_files).check_ready()
     with disable_native():
-        made = functions.functions_of(
-            system, run.variables, options, system.output_names if pictures else (system.result,)
-        )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = hidden_beside(output, uuid.uuid4().hex[:12])
-        folder.mkdir()
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
+        made = functions.functions_of(system, run.variables, options, names)
+    folder = _temporary_folder(output)
     try:
         with disable_native():
             if format == "jax":
                 about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
             else:
                 about = onnx_files.write_onnx(folder, made, system.frame_size, batch or 1)
-        info: dict[str, Any] = {
-            "format": format,
-            "system": system.name,
-            "config": run.config.name,
-            "step": run.step,
-            "options": {name: str(value) for name, value in sorted(vars(options).items())},
-            "frame_size": system.frame_size,
-            "result": system.result,
-            "pictures": list(system.output_names) if pictures else [system.result],
-            "jax": jax.__version__,
-            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **about,
-            "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
-        }
-        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
+        info = _metadata(run, options, format, names, about, folder)
+        # The files are run before the folder is visible; verification needs runner and metadata.
+        _write_metadata(folder, info)
         shutil.copy(Path(functions.__file__).with_name(RUNNER), folder / RUNNER)
         (folder / "README.md").write_text(_readme(info))
         with disable_native():
             info["compared"] = verification.verify(folder, run, options)
-        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
+        _write_metadata(folder, info)
         folder.chmod(0o755)
         os.rename(folder, output)
     except OSError as error:
@@ -138,6 +118,45 @@ def export(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return info
+
+
+def _temporary_folder(output: Path) -> Path:
+    """Creates a hidden folder beside `output`. Raises UserError."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = hidden_beside(output, uuid.uuid4().hex[:12])
+        folder.mkdir()
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
+    return folder
+
+
+def _metadata(
+    run: LoadedRun, options: Any, format: str, names: Sequence[str], about: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The content of export.json. `about` is the metadata of the format's writer; all files in
+    `folder` are hashed.
+    """
+    import jax
+
+    return {
+        "format": format,
+        "system": run.system.name,
+        "config": run.config.name,
+        "step": run.step,
+        "options": {name: str(value) for name, value in sorted(vars(options).items())},
+        "frame_size": run.system.frame_size,
+        "result": run.system.result,
+        "pictures": list(names),
+        "jax": jax.__version__,
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **about,
+        "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
+    }
+
+
+def _write_metadata(folder: Path, info: dict[str, Any]) -> None:
+    (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
 
 
 def check_export(output: Path, format: str, platforms: Sequence[str], batch: int | None) -> None:

@@ -52,7 +52,9 @@ def frames_of(size: int, count: Any) -> jax.ShapeDtypeStruct:
 
 
 def functions_of(system: System, variables: Variables, options: Any, names: Sequence[str]) -> Functions:
-    """The functions of `system` with these options and folded batch norms, for the named outputs."""
+    """The functions of `system` with these options and folded batch
+    norms, for the named outputs.
+    """
     folded = jax.device_get(jax.jit(system.for_inference)(variables))
     one, some = frames_of(system.frame_size, 1), frames_of(system.frame_size, SEEN)
     source_state = jax.eval_shape(system.encode_source, folded, one, one)

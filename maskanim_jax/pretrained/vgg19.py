@@ -177,7 +177,9 @@ def from_torch(path: Path) -> Vgg:
 
 
 def _keras_pair(file: object, group: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The only 4-d and the only 1-d array in a layer's group; their names depend on Keras' version."""
+    """The only 4-d and the only 1-d array in a layer's group; their names
+    depend on Keras' version.
+    """
     import h5py
 
     found: dict[int, h5py.Dataset] = {}

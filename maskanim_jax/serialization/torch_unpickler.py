@@ -205,7 +205,9 @@ def _naturals(values: object) -> bool:
 
 
 def _rebuild(storage: object, offset: object, shape: object, strides: object, *_: object) -> Tensor:
-    """Describes the result of the PyTorch function of this name; nothing is read or allocated yet."""
+    """Describes the result of the PyTorch function of this name; nothing
+    is read or allocated yet.
+    """
     ok = isinstance(storage, Storage) and _naturals((offset,)) and _naturals(shape) and _naturals(strides)
     if not ok or len(shape) != len(strides) or len(shape) > 16:  # type: ignore[arg-type]
         raise Refused("a tensor in it is damaged")

@@ -67,7 +67,9 @@ def _same_digest(mine: dict[str, Any]) -> None:
 
 
 def refuse_differences(offers: list[dict[str, Any]]) -> None:
-    """Raises UserError for the first process that differs from process 0, naming the differences."""
+    """Raises UserError for the first process that differs from process
+    0, naming the differences.
+    """
     first = offers[0]
     for index, offer in enumerate(offers):
         differ = [key for key in first.keys() | offer.keys() if first.get(key) != offer.get(key)]
@@ -112,7 +114,9 @@ def check_shared(workdir: Path) -> None:
 
 
 def _refuse_other_folders(workdir: Path, found: list[list[Any]]) -> None:
-    """`found`: for each process, whether it sees process 0's marker, and its list of checkpoints."""
+    """`found`: for each process, whether it sees process 0's marker, and
+    its list of checkpoints.
+    """
     for index, (here, steps) in enumerate(found):
         if not here or steps != found[0][1]:
             raise UserError(

@@ -208,4 +208,4 @@ def startup_messages(
         lines.append("resumes from a converted checkpoint, which may have been trained on other data")
     if checkpoints.unchecked is not None:
         lines.append(checkpoints.unchecked)
-    return lines + [f"departs from the paper: {message}" for message in system.paper_deviations()]
+    return lines + [f"deviates from the paper: {message}" for message in system.paper_deviations()]

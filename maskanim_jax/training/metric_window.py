@@ -72,7 +72,9 @@ class MetricAccumulator:
         self.data_wait_s, self._since = 0.0, time.perf_counter()
 
     def add(self, metrics: dict[str, jax.Array]) -> None:
-        """Adds the metrics of a step; blocks until at most MAX_INFLIGHT_STEPS steps are unfinished."""
+        """Adds the metrics of a step; blocks until at most
+        MAX_INFLIGHT_STEPS steps are unfinished.
+        """
         self._metrics.append(metrics)
         if len(self._metrics) > MAX_INFLIGHT_STEPS:
             jax.block_until_ready(self._metrics[-1 - MAX_INFLIGHT_STEPS])

@@ -84,7 +84,9 @@ def sync(path: Path) -> None:
 
 
 def _digest(path: Path, settle: bool = False) -> str:
-    """SHA-256 of a file; `settle` first syncs it to the disk and then drops it from the page cache."""
+    """SHA-256 of a file; `settle` first syncs it to the disk and then
+    drops it from the page cache.
+    """
     with path.open("rb") as file:
         if settle:
             os.fsync(file.fileno())

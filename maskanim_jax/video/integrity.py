@@ -76,7 +76,9 @@ def declared_frame_count(stream: av.VideoStream) -> int:
 
 
 def declared_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """End time of the video as declared by Matroska and WebM, which declare no frame count; else 0."""
+    """End time of the video as declared by Matroska and WebM, which
+    declare no frame count; else 0.
+    """
     if "matroska" not in container.format.name:
         return 0.0
     stamp = stream.metadata.get("DURATION", "")

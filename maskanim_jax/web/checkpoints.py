@@ -31,7 +31,9 @@ class ModelCache:
         self._lock, self._load = Lock(), lru_cache(LOADED)(load)
 
     def animator(self, label: object) -> Animator:
-        """The loaded checkpoint of a label; raises UserError if there is none or it cannot be read."""
+        """The loaded checkpoint of a label; raises UserError if there is
+        none or it cannot be read.
+        """
         if not isinstance(label, str) or label not in self.paths:
             raise UserError("this checkpoint does not exist: choose one from the list")
         with self._lock:

@@ -47,7 +47,9 @@ class Control:
         return None if value is None or str(value).strip() == "" else str(value).strip()
 
     def shown(self, value: Any, visible: bool) -> list[Any]:
-        """Updates of `parts` that show `value` (in the form of `animation_options`) or hide them."""
+        """Updates of `parts` that show `value`
+        (in the form of `animation_options`) or hide them.
+        """
         word = value == WORDS.get(self.name, ...)
         if self.name in SLIDERS:
             updates = [gr.update(visible=visible, **({} if word or value is None else {"value": value}))]

@@ -45,7 +45,9 @@ class Sessions:
         return self._folders[session]
 
     def copy_example(self, session: str, pair: InputPair) -> InputPair:
-        """Copies an example into the session's folder; the server's own files are never handed out."""
+        """Copies an example into the session's folder; the server's own
+        files are never handed out.
+        """
         folder = self.folder(session)
         return InputPair(*(Path(shutil.copy(path, folder / f"{_EXAMPLE}{path.name}")) for path in pair))
 

@@ -96,7 +96,9 @@ class MetricWriter:
         return worker is None or worker.is_alive()
 
     def _let_go_of_board(self) -> None:
-        """After a failure, prevents the process's exit from blocking on a queue that nobody reads."""
+        """After a failure, prevents the process's exit from blocking on a
+        queue that nobody reads.
+        """
         events = getattr(self._board.file_writer, "event_writer", None)
         if events is not None and not getattr(events, "_closed", True):
             events._closed = True

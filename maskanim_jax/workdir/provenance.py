@@ -126,7 +126,9 @@ def write_paper_deviations(workdir: Path, paper_deviations: Sequence[str]) -> No
 
 
 def write_parameters(workdir: Path, params: Mapping[str, Any]) -> None:
-    """Writes parameters.txt: name, shape, type and size of every array of the networks, as a table."""
+    """Writes parameters.txt: name, shape, type and size of every array of
+    the networks, as a table.
+    """
     from clu import parameter_overview  # slow to import
 
     _write(workdir / PARAMETERS, parameter_overview.get_parameter_overview(params, include_stats=False) + "\n")

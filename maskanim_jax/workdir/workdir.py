@@ -30,7 +30,9 @@ class Workdir:
         self.log: MetricWriter | None = None
         """The leader's log, while it is `opened`."""
         self.changed: list[str] = []
-        """Changes since the last start, one clause each: config fields, versions and git revision."""
+        """Changes since the last start, one clause each: config fields,
+        versions and git revision.
+        """
         self._unsettled = False
 
     def claim(self, config: ConfigDict, allow_config_change: bool = False) -> None:
@@ -63,7 +65,9 @@ class Workdir:
             yield
 
     def begin(self, start: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-        """Adds this start to run.json, and lists the parameters of all networks in parameters.txt."""
+        """Adds this start to run.json, and lists the parameters of all
+        networks in parameters.txt.
+        """
         if self.leader:
             self.changed += append_run_record(self.path, start)
             write_parameters(self.path, params)

@@ -35,7 +35,9 @@ WINOGRAD_MIN_CHANNELS, WINOGRAD_MIN_ROWS = 64, 8
 outputs, and images with at least this many rows.
 """
 THIN_MAX_OUTPUTS, THIN_MIN_ROWS = 4, 5
-"""On a CPU, kernels with at most this many outputs and at least this many rows are split by rows."""
+"""On a CPU, kernels with at most this many outputs and at least this
+many rows are split by rows.
+"""
 
 
 def _plain(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:

@@ -22,7 +22,9 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def inverse(matrices: jax.Array) -> jax.Array:
-    """Inverse of (..., 2, 2), by the formula; a determinant below 1e-6 counts as 1e-6 of its sign."""
+    """Inverse of (..., 2, 2), by the formula; a determinant below 1e-6
+    counts as 1e-6 of its sign.
+    """
     a, b, c, d = (matrices[..., i, j] for i in (0, 1) for j in (0, 1))
     determinant = a * d - b * c
     determinant = jnp.where(
