@@ -1,4 +1,4 @@
-"""Does the ready check for an accelerator keep what it found, stay within its time, and need only what such a machine has?"""
+"""Does the accelerator benchmark keep its results, stay within its time, and need only what such a machine has?"""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_a_part_that_takes_too_long_or_breaks_costs_no_other(tmp_path, handlers,
     assert found["about"] == {"device": "a toy"}
     assert {part: rows[0]["system"] for part, rows in found["rows"].items()} == {
         part: part for part in ("slow", "broken", "training")
-    }  # what they had is kept
+    }  # their rows so far are kept
     how = {part: each["how"] for part, each in found["parts"].items()}
     assert how["training"] == "finished"
     assert "its time was over" in how["slow"]

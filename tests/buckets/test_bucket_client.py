@@ -1,4 +1,4 @@
-"""Are objects read and written whole whatever the server does, and what is said when it does not come back?"""
+"""Are objects read and written atomically whatever the server does, and what is reported if it stays unreachable?"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Do shards in a bucket reach the reader whole, once for all processes of a machine, and do `prepare` and `inspect` know buckets?"""
+"""Do shards in a bucket reach the reader intact, once for all processes of a machine, and do `prepare` and `inspect` support buckets?"""
 
 import json
 import os

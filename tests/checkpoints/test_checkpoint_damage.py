@@ -1,4 +1,4 @@
-"""Is a damaged checkpoint noticed before it is used, with a sentence that says what to do instead?"""
+"""Is a damaged checkpoint detected before it is used, with an error that says what to do?"""
 
 import json
 import shutil

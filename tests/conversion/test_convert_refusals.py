@@ -1,4 +1,4 @@
-"""Is every wrong or hostile checkpoint file refused by a sentence, with nothing left behind and nothing executed?"""
+"""Is every wrong or hostile checkpoint file refused with one sentence, without leaving files or executing anything?"""
 
 import os
 import pickle
@@ -157,7 +157,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, hostile, place):
         archive.writestr("archive/data.pkl", pickle.dumps(tree, protocol=2))
         archive.writestr("archive/version", "3\n")
     refused(tmp_path, "wants to use (posix.system|__builtin__.eval|builtins.eval)", path)
-    path.write_bytes(pickle.dumps(tree, protocol=2))  # a bare pickle is not even looked into
+    path.write_bytes(pickle.dumps(tree, protocol=2))  # a bare pickle is not even opened
     refused(tmp_path, "complete PyTorch checkpoint", path)
     assert not ran.exists()
 

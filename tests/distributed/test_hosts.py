@@ -1,4 +1,4 @@
-"""Do several processes train as one does, and does the end of one end the others, in words?"""
+"""Do several processes train like one, and if one ends, do the others end with a message?"""
 
 import json
 import signal
@@ -52,7 +52,7 @@ def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
         run.started[victim].send_signal(signal.SIGKILL)
         killed = time.monotonic()
         ends = run.ends()
-        assert time.monotonic() - killed < 60  # what is promised; a hang would be ten minutes
+        assert time.monotonic() - killed < 60  # the promised limit; a hang would take ten minutes
     for index, (status, said) in enumerate(ends):
         if index != victim:
             assert status == 75, said[-3000:]
@@ -170,7 +170,7 @@ def test_a_workdir_that_another_process_does_not_share_is_refused(tmp_path, monk
 
 
 def meeting(port, *arguments):
-    """What `meet` of each (count, index) gives, at the same time: connections or its sentence."""
+    """The concurrent results of the rendezvous of each (count, index): connections or an error message."""
     found = {}
 
     def come(count, index, at):
@@ -234,7 +234,7 @@ def test_a_process_that_died_while_it_waited_may_come_again():
 
 
 def _known(port, count, index):
-    """A connection that has said who it is, as a process of this user's run does."""
+    """An authenticated connection, like that of a process of this user's run."""
     for _ in range(100):
         try:
             connection = socket.create_connection(("localhost", port), timeout=5)
@@ -346,7 +346,7 @@ def test_processes_that_were_told_to_stop_say_so_by_their_status():
 @pytest.mark.subprocess
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_stands_still_is_lost(victim):
-    """As when its machine or the network is gone: its connections stay open, but nothing comes."""
+    """As if its machine or the network failed: its connections stay open, but are silent."""
 
     def stop(started):
         started[victim].send_signal(signal.SIGSTOP)

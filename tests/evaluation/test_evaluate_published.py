@@ -1,4 +1,4 @@
-"""Are the authors' panels cut where they lie, and do the figures and sentences say what is in them?"""
+"""Are the authors' panels cropped correctly, and do numbers and sentences describe their content?"""
 
 import csv
 import json

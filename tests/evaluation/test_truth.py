@@ -1,4 +1,4 @@
-"""Is an animated puppet measured against the ground truth, and do the measures say what they are said to say?"""
+"""Is an animated puppet compared with the ground truth, and do the metrics have their documented meaning?"""
 
 import json
 
@@ -121,7 +121,7 @@ def test_pairs_are_of_two_identities_and_the_same_for_the_same_seed():
 
 
 class Repeats:
-    """A System that answers with the source, or with the driver where it is asked to leak."""
+    """A System that returns the source, or the driver if it shall leak."""
 
     name, result, frame_size, output_names, mask_output = "repeats", "answer", 32, ("answer",), None
     variants = {"still": {}, "leaking": {"leak": "yes"}}  # noqa: RUF012

@@ -224,7 +224,7 @@ def test_onnx_gives_the_same_frames(runs, tmp_path, name, given):
     np.testing.assert_allclose(found, own(run, options, folder)[run.system.result], atol=1e-4)
 
 
-# -- run before it is called written -------------------------------------------------------------------------------------------------------
+# -- verified before it is visible -------------------------------------------------------------------------------------------------------
 
 
 def test_an_export_is_compared_with_the_projects_own_result(exported):

@@ -1,4 +1,4 @@
-"""Does the crop hold the subject, and is what it cannot know said instead of guessed?"""
+"""Does the crop contain the subject, and are uncertain cases reported rather than guessed?"""
 
 import os
 import subprocess

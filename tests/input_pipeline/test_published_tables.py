@@ -1,4 +1,4 @@
-"""Do the authors' tables of Tai-Chi-HD and VoxCeleb become shards: the right frames, boxes, names and splits, and what is missing counted?"""
+"""Are the authors' tables of Tai-Chi-HD and VoxCeleb converted correctly: frames, boxes, names, splits, and missing clips?"""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Do metrics' networks come as published, and do ours compute what their definitions say?"""
+"""Are the metrics' networks installed as published, and do the implementations here match their definitions?"""
 
 import base64
 import io

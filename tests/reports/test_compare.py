@@ -1,4 +1,4 @@
-"""Do several runs stand side by side with honest intervals, and does nothing measured get under a paper's heading?"""
+"""Are several runs compared with correct intervals, and do the papers' tables stay free of measured values?"""
 
 import csv
 import json

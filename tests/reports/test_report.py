@@ -1,4 +1,4 @@
-"""Does the page show what is in a workdir, say what isn't, and stay whole with hostile names?"""
+"""Does the page show a workdir's contents, say what is missing, and stay intact with hostile names?"""
 
 import json
 import re

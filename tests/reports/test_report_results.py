@@ -1,4 +1,4 @@
-"""Does the page of a run begin with how it went and what it made: one sentence, then animations beside their inputs?"""
+"""Does a run's page start with its result: one sentence, then animations beside their inputs?"""
 
 import json
 

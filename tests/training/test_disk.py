@@ -1,4 +1,4 @@
-"""What is left of a run whose disk is full, read-only or gone? The last good checkpoint, one sentence, and a status that is not 0."""
+"""What remains of a run whose disk is full, read-only or gone? The last good checkpoint, one sentence, and a non-zero status."""
 
 import errno
 import os

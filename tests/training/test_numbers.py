@@ -1,4 +1,4 @@
-"""Does a number that is not finite stop a run before it is saved, and can the step be made again?"""
+"""Does a non-finite number stop a run before it is saved, and can the step be replayed?"""
 
 import json
 import math

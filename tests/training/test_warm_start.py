@@ -1,4 +1,4 @@
-"""Does a run start from another's networks, at another frame size, too, and say what does not fit?"""
+"""Does a run start from another run's networks, also at another frame size, and report tensors that do not fit?"""
 
 import json
 import shutil

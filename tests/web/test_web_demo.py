@@ -1,4 +1,4 @@
-"""Does the demo animate what is uploaded to it, and does it keep to itself: local, limited, nothing left behind?"""
+"""Does the demo animate uploads, and is it safe: local, limited, without leftovers?"""
 
 import builtins
 import socket

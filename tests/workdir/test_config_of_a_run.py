@@ -1,4 +1,4 @@
-"""Does a workdir know with what it was made, go on with it alone, and refuse what is silently different?"""
+"""Does a workdir record its config, resume with it, and refuse silent changes?"""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""Is a workdir that a stranger sends, or that a disk damaged, refused in a sentence, and does its page stay a page?"""
+"""Is a hostile or damaged workdir refused with one sentence, and does its page stay valid?"""
 
 import json
 import os

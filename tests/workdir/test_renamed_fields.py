@@ -1,4 +1,4 @@
-"""Old files are read under their old names, and the command line names the new ones."""
+"""Are old files read under their old names, and does the command line name the new ones?"""
 
 import json
 
