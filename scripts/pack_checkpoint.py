@@ -21,6 +21,8 @@ from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import atomic_write
 
 EXAMPLES = 4
+LARGEST_DIFFERENCE = 1
+"""Grey levels by which half precision may change a frame."""
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -37,7 +39,8 @@ def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
 
     run = load_run(workdir)
     figures = _figures(workdir, run.step)
-    content = {VARIABLES: _npz(run), CONFIG: (json.dumps(run.config.to_dict(), indent=2) + "\n").encode()}
+    variables, stored = _smallest(run)
+    content = {VARIABLES: _npz(variables), CONFIG: (json.dumps(run.config.to_dict(), indent=2) + "\n").encode()}
     if len(content[VARIABLES]) > LARGEST:
         raise UserError(
             f"the checkpoint of {workdir} has {len(content[VARIABLES]):,} bytes packed, more than {LARGEST:,}: pack a smaller model"
@@ -47,6 +50,7 @@ def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
         "name": name,
         "system": run.system.name,
         "step": run.step,
+        "stored": stored,
         "sha256": {file: hashlib.sha256(data).hexdigest() for file, data in content.items()},
         "figures": figures,
         "trained_with": _trained_with(workdir),
@@ -58,15 +62,45 @@ def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
         with atomic_write(folder / file) as temporary:
             temporary.write_bytes(data)
     if run.config.data.puppets.test_identities:
-        _draw_example(run, folder)
+        _write_examples(run, folder)
     return folder
 
 
-def _npz(run: LoadedRun) -> bytes:
+def _smallest(run: LoadedRun) -> tuple[Any, dict[str, Any]]:
+    """The variables to store, and what the card says about them.
+
+    Parameters are stored in half precision when that changes animated frames by at most one grey
+    level. Statistics stay float32: variances may be below the smallest half-precision number.
+    """
+    import jax
+
+    variables = jax.device_get(run.variables)
+    if not run.config.data.puppets.test_identities:
+        return variables, {"parameters": "float32"}
+    half = variables._replace(params=jax.tree.map(lambda leaf: leaf.astype(np.float16), variables.params))
+    read_back = variables._replace(params=jax.tree.map(lambda leaf: leaf.astype(np.float32), half.params))
+    largest = int(np.abs(_animated(run, read_back) - _animated(run, variables)).max())
+    if largest > LARGEST_DIFFERENCE:
+        return variables, {"parameters": "float32", "frame_difference_in_half_precision": largest}
+    return half, {"parameters": "float16", "frame_difference": largest}
+
+
+def _animated(run: LoadedRun, variables: Any) -> np.ndarray:
+    """Grey levels (N, S, S, 3) int of the example animations with these variables."""
+    from maskanim_jax.animation.generate import animate
+
+    options, frames = run.system.animation_options({}), []
+    for source, driving in _example_clips(run):
+        outputs = animate(run.system, variables, source, driving, options, names=(run.system.result,))
+        frames += [np.rint(output[run.system.result].clip(0, 1) * 255) for output in outputs]
+    return np.stack(frames).astype(int)
+
+
+def _npz(variables: Any) -> bytes:
     """The variables as arrays by path; the same bytes for the same variables."""
     import jax
 
-    leaves = jax.tree_util.tree_flatten_with_path(jax.device_get(run.variables))[0]
+    leaves = jax.tree_util.tree_flatten_with_path(variables)[0]
     arrays: dict[str, Any] = {key(where): np.asarray(leaf) for where, leaf in leaves}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -107,24 +141,36 @@ def _trained_with(workdir: Path) -> dict[str, Any]:
         return {}
 
 
-def _draw_example(run: LoadedRun, folder: Path) -> None:
-    """Up to `EXAMPLES` pairs of a held-out puppet and the video of another one."""
+def _example_clips(run: LoadedRun) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    """Up to `EXAMPLES` pairs of a held-out puppet's first frame and the
+    frames of another one, uint8.
+    """
+    from input_pipeline.puppets.dataset import clips_of, render_clip
+
+    held_out, size = clips_of(run.config.data.puppets, "test"), run.system.frame_size
+    return [
+        (
+            next(render_clip(held_out[number], size)).frame,
+            [drawn.frame for drawn in render_clip(held_out[-1 - number], size)],
+        )
+        for number in range(min(EXAMPLES, len(held_out) // 2) or 1)
+    ]
+
+
+def _write_examples(run: LoadedRun, folder: Path) -> None:
     from PIL import Image
 
-    from input_pipeline.puppets.dataset import clips_of, render_clip
     from input_pipeline.puppets.pose import FRAME_RATE
     from maskanim_jax.video.writer import VideoWriter
 
-    held_out = clips_of(run.config.data.puppets, "test")
-    for number in range(min(EXAMPLES, len(held_out) // 2) or 1):
-        suffix = f"-{number + 1}" if number else ""
+    for number, (still, frames) in enumerate(_example_clips(run), 1):
+        suffix = f"-{number}" if number > 1 else ""
         source, driving = (folder / name.replace(".", f"{suffix}.") for name in (SOURCE, DRIVING))
-        still = next(render_clip(held_out[number], run.system.frame_size)).frame
         with atomic_write(source) as temporary:
             Image.fromarray(still).save(temporary, format="PNG", optimize=True)
         with VideoWriter(driving, FRAME_RATE) as video:
-            for drawn in render_clip(held_out[-1 - number], run.system.frame_size):
-                video.write(drawn.frame)
+            for frame in frames:
+                video.write(frame)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -137,8 +183,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--name", required=True, help="name of the checkpoint, for --checkpoint=NAME")
     flags.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: the package's own)")
     args = flags.parse_args(argv)
-    if not args.name.isidentifier():
-        raise UserError(f"--name={args.name} must have letters, digits and _ only")
+    if not args.name.replace("-", "_").isidentifier():
+        raise UserError(f"--name={args.name} must have letters, digits, - and _ only")
     folder = pack(args.workdir, args.name, args.output)
     print(f"{folder}: {(folder / VARIABLES).stat().st_size:,} bytes of variables")
     return 0

@@ -1,9 +1,9 @@
 """How is a checkpoint that comes with the package loaded? By name; its hashes are verified,
 and nothing is unpickled.
 
-A bundled checkpoint is a folder in `maskanim_jax/bundled`. It has variables.npz (plain arrays of
-parameters and batch statistics, by path), config.json, and card.json (step, SHA-256 of both
-files, metrics, origin), with source.png and driving.mp4 as an example.
+A bundled checkpoint is a folder in `maskanim_jax/bundled`. It has variables.npz (plain arrays, by
+path, of parameters, perhaps in half precision, and batch statistics), config.json, and card.json
+(step, SHA-256 of both files, metrics, origin), with source.png and driving.mp4 as an example.
 `scripts/pack_checkpoint.py` creates it.
 """
 
@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
@@ -122,10 +124,14 @@ def _variables(path: Path, system: System) -> Variables:
 
     arrays = read_npz(path, _HINT, 8 * LARGEST)
     leaves, structure = jax.tree_util.tree_flatten_with_path(jax.eval_shape(system.init, jax.random.key(0)))
-    wanted = {key(where): (leaf.shape, leaf.dtype) for where, leaf in leaves}
-    if wanted != {name: (array.shape, array.dtype) for name, array in arrays.items()}:
+    wanted = {key(where): leaf for where, leaf in leaves}
+    if {name: leaf.shape for name, leaf in wanted.items()} != {
+        name: array.shape for name, array in arrays.items()
+    } or any(arrays[name].dtype not in (leaf.dtype, np.float16) for name, leaf in wanted.items()):
         raise UserError(f"{path} does not have the variables of its config: {_HINT}")
-    return jax.tree_util.tree_unflatten(structure, [arrays[name] for name in wanted])
+    return jax.tree_util.tree_unflatten(
+        structure, [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in wanted.items()]
+    )
 
 
 def key(where: Any) -> str:

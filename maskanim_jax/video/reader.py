@@ -41,7 +41,7 @@ from maskanim_jax.video.integrity import (
     declared_seconds,
     ends_whole,
 )
-from maskanim_jax.video.orientation import display_matrix, upright
+from maskanim_jax.video.orientation import Matrix, OrientationReader, upright
 from maskanim_jax.video.timestamps import measure
 from maskanim_jax.video.timing import RATES, Timing
 
@@ -182,7 +182,7 @@ def _measure(path: Path) -> Timing:
 
 def _read_video(path: Path, timing: Timing | None) -> Frames:
     seen, last, step = 0, 0.0, 0.04  # step: the longest time in seconds between two frames
-    tone_mapper = ToneMapper()
+    tone_mapper, matrix_of = ToneMapper(), OrientationReader()
     with _open_container(path) as container:
         stream = _picture_stream(container)
         declared = declared_frame_count(stream)  # before decoding: a fragmented file's index grows meanwhile
@@ -198,7 +198,7 @@ def _read_video(path: Path, timing: Timing | None) -> Frames:
                     if time is not None:
                         step = max(step, float(time) - last) if seen > 1 else step
                         last = float(time)
-                    yield _shown(frame, stream.sample_aspect_ratio, tone_mapper)
+                    yield _shown(frame, stream.sample_aspect_ratio, matrix_of(frame), tone_mapper)
         except av.error.FFmpegError as error:
             reason = one_line(error)
             raise UserError(f"{path} is corrupt after frame {seen} ({reason}); copy or download it again") from error
@@ -226,9 +226,8 @@ def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
     return decoder
 
 
-def _shown(frame: av.VideoFrame, aspect: Fraction | None, tone_mapper: ToneMapper) -> np.ndarray:
-    """8-bit RGB with square pixels, over white, with the container's display matrix applied."""
-    matrix = display_matrix(frame)
+def _shown(frame: av.VideoFrame, aspect: Fraction | None, matrix: Matrix | None, tone_mapper: ToneMapper) -> np.ndarray:
+    """8-bit RGB with square pixels, over white, with the display matrix applied."""
     width = frame.width
     if aspect and width * frame.height * aspect < MAX_PIXELS and Fraction(1, 4) < aspect < 4:
         width = max(1, round(width * aspect))

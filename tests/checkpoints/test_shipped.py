@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,16 @@ def test_what_is_packed_is_what_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(bundled, "FOLDER", tmp_path / "out")
     again = bundled.load("tiny")
     assert again.step == 4
-    jax.tree.map(np.testing.assert_array_equal, again.variables, run.variables)
+    stored = bundled.describe("tiny")["stored"]
+    assert stored["parameters"] == "float16"
+    assert stored["frame_difference"] <= 1
+    close = partial(np.testing.assert_allclose, rtol=2**-11, atol=1e-7)
+    jax.tree.map(close, again.variables.params, run.variables.params)
+    jax.tree.map(np.testing.assert_array_equal, again.variables.stats, run.variables.stats)
+    monkeypatch.setattr(pack_checkpoint, "LARGEST_DIFFERENCE", -1)
+    pack_checkpoint.pack(tmp_path, "tiny", tmp_path / "out")
+    assert bundled.describe("tiny")["stored"]["parameters"] == "float32"
+    jax.tree.map(np.testing.assert_array_equal, bundled.load("tiny").variables, run.variables)
     assert "clips" not in bundled.describe("tiny")["figures"]["reconstruction"]
     assert {path.name for path in (tmp_path / "out" / "tiny").iterdir()} == {
         *(bundled.VARIABLES, bundled.CONFIG, bundled.CARD, bundled.SOURCE, bundled.DRIVING)

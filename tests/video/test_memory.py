@@ -11,8 +11,8 @@ import pytest
 pytestmark = pytest.mark.slow
 
 SHORT, LONG = 400, 4000
-BOUND = 100.0
-"""MB. Kept as they are decoded, 3,600 frames more would be 177 MB. Growth of 39 MB was seen (30 was the bound before); its cause is not known yet."""
+BOUND = 30.0
+"""MB. Kept as they are decoded, 3,600 frames more would be 177 MB."""
 
 
 @pytest.mark.subprocess

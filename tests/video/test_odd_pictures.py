@@ -1,8 +1,10 @@
 """Are mirrored videos, AVIF and HEIC stills, pictures with a profile and HDR videos read as a phone shows them?"""
 
+import gc
 import io
 import sys
 from fractions import Fraction
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -11,6 +13,7 @@ from clips import save_raw
 from PIL import Image, ImageCms
 
 from maskanim_jax.errors import UserError
+from maskanim_jax.video import orientation
 from maskanim_jax.video.hdr import HLG, PQ, ToneMapper, hlg_light, pq_light
 from maskanim_jax.video.images import read_image
 from maskanim_jax.video.orientation import upright
@@ -53,6 +56,35 @@ def test_all_eight_display_matrices_and_exif_orientations(tmp_path, number):
         seen = read_image(tmp_path / name).astype(int)
         assert seen.shape == right.shape
         assert np.abs(seen - right).mean() < 8
+
+
+def test_frames_are_freed_without_the_garbage_collector(tmp_path):
+    save_raw(tmp_path / "a.mp4", "libx264", [QUARTERS] * 60)
+    gc.collect()
+    gc.disable()
+    try:
+        with open_frames(tmp_path / "a.mp4") as source:
+            assert sum(1 for _ in source) == 60
+        held = sum(isinstance(each, av.VideoFrame) for each in gc.get_objects())
+    finally:
+        gc.enable()
+    assert held < 5
+
+
+def test_the_matrix_is_read_again_at_key_frames_and_large_frames_are_collected(monkeypatch):
+    first, second = (1, 0, 0, 1), (0, 1, -1, 0)
+    frames = [
+        SimpleNamespace(width=5000, height=5000, key_frame=i % 10 == 0, matrix=(first, second)[i > 25])
+        for i in range(70)
+    ]
+    collected = []
+    monkeypatch.setattr(orientation, "display_matrix", lambda frame: frame.matrix)
+    monkeypatch.setattr(orientation.gc, "collect", lambda: collected.append(len(seen)))
+    reader, seen = orientation.OrientationReader(), []
+    for frame in frames:
+        seen.append(reader(frame))
+    assert seen == [first] * 30 + [second] * 40
+    assert collected == [30, 60]
 
 
 def test_a_matrix_that_is_a_little_off_is_the_nearest_orientation():

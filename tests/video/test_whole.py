@@ -55,7 +55,8 @@ def test_frames_that_the_container_promises_must_come(tmp_path, share):
     start, _ = mdat(data)
     data[start - 8 : start - 4] = struct.pack(">I", len(data) - start + 8)
     (tmp_path / "cut.mp4").write_bytes(data)
-    with pytest.raises(UserError, match=r"cut\.mp4 is truncated: \d+ of its 40 frames"):
+    # Decoders with several threads pass over half of a frame; one on a single core reports it.
+    with pytest.raises(UserError, match=r"cut\.mp4 is (truncated: \d+ of its 40 frames|corrupt after frame \d+)"):
         list(open_frames(tmp_path / "cut.mp4"))
 
 
