@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
     )
-    for name, sentence in system_flags().items():
-        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=sentence.replace("%", "%%"))
+    for name, help_text in system_flags().items():
+        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=help_text.replace("%", "%%"))
     add(
         "--find_best_frame",
         action="store_true",

@@ -57,6 +57,6 @@ def run_of(path: Path) -> Path:
             os.rename(made, target)
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    what = "; ".join(sentence.removeprefix(f"{path.name} is ") for sentence in said[1:-1])
+    what = "; ".join(message.removeprefix(f"{path.name} is ") for message in said[1:-1])
     print(f"{path} was converted to the run {target}: {what}", file=sys.stderr)
     return target

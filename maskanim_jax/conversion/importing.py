@@ -98,7 +98,7 @@ def import_checkpoint(
     said = [f"{workdir}: {len(contents.tensors)} tensors of {path.name}, at step {step}"]
     if recognized is not None:
         said += [f"{path.name} is a checkpoint of {recognized.method}, config {config.name}", *recognized.assumed]
-    said += [f"{sentence}; --as_config leaves the config as it is" for sentence in settings]
+    said += [f"{message}; --as_config leaves the config as it is" for message in settings]
     said += [f"{path.name} has no {module}: it is newly initialised, which affects only training" for module in missing]
     if not moments:
         said.append("without optimiser state: training would start at step 0 with a fresh optimiser")

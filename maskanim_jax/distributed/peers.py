@@ -118,7 +118,7 @@ class Peers:
                 )
             return self._answers.pop(number)
 
-    def failed(self, status: int, sentence: str) -> NoReturn:
+    def failed(self, status: int, message: str) -> NoReturn:
         """Exits with this process's error after telling the others; if a lost process
         caused it, with that message.
         """
@@ -127,14 +127,14 @@ class Peers:
             self._changed.wait_for(lambda: stopped or self._failure is not None, 2.0)
             self._ending, failure = True, self._failure
         if failure is None or status != 1:
-            _say(sentence)
+            _say(message)
         if stopped:
             self._tell({"failed": self.index, "status": status, "sentence": "it was told to stop"})
         elif failure is not None:
             _print_final(failure[1])
             status = failure[0] if status == 1 else status
         else:
-            first = sentence.strip().splitlines()[-1] if sentence.strip() else f"status {status}"
+            first = message.strip().splitlines()[-1] if message.strip() else f"status {status}"
             self._tell({"failed": self.index, "status": status, "sentence": first})
         self._exit(status, SHUTDOWN_GRACE_S + 5)
 
@@ -236,12 +236,12 @@ class Peers:
             )
             self._record_failure(RESTART, lost, 0.0, {"lost": lost})
 
-    def _record_failure(self, status: int, sentence: str, grace: float, said: dict[str, Any]) -> None:
+    def _record_failure(self, status: int, message: str, grace: float, said: dict[str, Any]) -> None:
         """Records the first failure; later ones are its consequences."""
         with self._changed:
             if self._failure is not None or self._left:
                 return
-            self._failure = status, f"error: {sentence}", time.monotonic() + grace
+            self._failure = status, f"error: {message}", time.monotonic() + grace
             self._changed.notify_all()
         if self.index == 0:
             self._tell(said)

@@ -224,12 +224,12 @@ def _give_up(here: dict[int, _Member], count: int, timeout_s: float, secret: str
         if strangers
         else ""
     )
-    sentence = (
+    message = (
         f"of {count} processes, these did not connect to process 0 within {timeout_s:.0f} s: {missing}{others}; "
         "start all of them, with the same address, and check their own errors"
     )
-    _refuse(list(here.values()), sentence, secret)
-    raise UserError(sentence)
+    _refuse(list(here.values()), message, secret)
+    raise UserError(message)
 
 
 def _go_to(host: str, port: int, count: int, index: int, timeout_s: float, secret: str) -> socket.socket:
@@ -299,9 +299,9 @@ def _say(connection: socket.socket, said: dict[str, Any]) -> None:
         connection.sendall(json.dumps(said).encode() + b"\n")
 
 
-def _refuse(members: list[_Member], sentence: str, secret: str) -> None:
+def _refuse(members: list[_Member], message: str, secret: str) -> None:
     for member in members:
-        _say(member.connection, {"refused": sentence, "answer": answer(secret, "refused", member.asked, sentence)})
+        _say(member.connection, {"refused": message, "answer": answer(secret, "refused", member.asked, message)})
         member.connection.close()
 
 

@@ -70,9 +70,9 @@ def controls() -> dict[str, Control]:
     """
     made: dict[str, Control] = {}
     for system in SYSTEMS:
-        for name, sentence in flags(system).items():
+        for name, help_text in flags(system).items():
             if name not in made:
-                made[name] = Control(name, _parts(name, sentence, _module(system)))
+                made[name] = Control(name, _parts(name, help_text, _module(system)))
     return made
 
 
@@ -93,9 +93,9 @@ def _module(system: str) -> Any:
     return importlib.import_module(f"maskanim_jax.systems.{system}.options")
 
 
-def _parts(name: str, sentence: str, module: Any) -> tuple[Any, ...]:
+def _parts(name: str, help_text: str, module: Any) -> tuple[Any, ...]:
     label = name.replace("_", " ")
-    common: dict[str, Any] = {"info": sentence, "visible": False, "elem_id": f"option-{name}"}
+    common: dict[str, Any] = {"info": help_text, "visible": False, "elem_id": f"option-{name}"}
     if name in SLIDERS:
         low, high, step = SLIDERS[name]
         slider = gr.Slider(low, high, step=step, label=label, **common)

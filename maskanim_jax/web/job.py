@@ -44,7 +44,7 @@ class AnimationRequest:
 class AnimationResult:
     """Two mp4 files with the driving video's timing and sound.
 
-    `warnings` holds the system's warnings, one sentence each.
+    `warnings` holds the system's warnings, one message each.
     """
 
     result: Path
@@ -62,10 +62,10 @@ def make(animator: Animator, asked: AnimationRequest, folder: Path, name: str, r
     try:
         return _make(animator, asked, folder, name, report)
     except UserError as error:
-        sentence = str(error)
+        message = str(error)
         for path in (asked.source, asked.driving):
-            sentence = sentence.replace(str(path), path.name)
-        raise UserError(sentence) from error
+            message = message.replace(str(path), path.name)
+        raise UserError(message) from error
 
 
 def _make(animator: Animator, asked: AnimationRequest, folder: Path, name: str, report: Report) -> AnimationResult:

@@ -148,13 +148,13 @@ class MetricWriter:
                 Image.fromarray(picture).save(temporary, format="PNG")
             self._on_board().add_image(name, picture, step, dataformats="HWC")
 
-    def text(self, step: int, sentence: str) -> None:
+    def text(self, step: int, message: str) -> None:
         """Logs a message, as `text` in log.jsonl."""
         if self._copy is not None:
-            sentence = self._copy.in_words(sentence)
-        self._line(step, {"text": sentence})
-        self._on_board().add_text("log", sentence, step)
-        _say(f"step {step:>7}  {sentence}")
+            message = self._copy.in_words(message)
+        self._line(step, {"text": message})
+        self._on_board().add_text("log", message, step)
+        _say(f"step {step:>7}  {message}")
 
     def _line(self, step: int, record: Mapping[str, Any]) -> None:
         with self._written(LOG):

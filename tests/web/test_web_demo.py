@@ -71,7 +71,7 @@ def test_what_the_system_has_to_say_is_passed_on(files, tmp_path):
 
 @pytest.mark.parametrize("find_best_frame", [False, True])
 def test_a_video_that_is_too_long_is_refused_by_its_name_alone_and_leaves_nothing(files, tmp_path, find_best_frame):
-    with pytest.raises(UserError, match=r"^driving.mp4 has 11 frames, and this page takes 5: .*--max_frames"):
+    with pytest.raises(UserError, match=r"^driving.mp4 has 11 frames, but this page accepts 5: .*--max_frames"):
         make(ECHO, asked(files, max_frames=5, find_best_frame=find_best_frame), tmp_path, "x", print)
     assert list(tmp_path.iterdir()) == []
 
