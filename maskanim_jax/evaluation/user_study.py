@@ -273,7 +273,7 @@ def _read(path: Path, what: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); give the {what} file as it was saved") from error
     if not isinstance(content, dict) or content.get("format") != f"{_FORMAT} {what}":
-        raise UserError(f"{path} is not a {what} file of a user study; give the {what} as it was saved")
+        raise UserError(f"{path} is not the {what} file of a user study; give the {what} file as it was saved")
     return content
 
 

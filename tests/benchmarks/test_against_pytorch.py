@@ -119,7 +119,7 @@ def test_unequal_sides_are_refused():
         {"losses": {"mask": 1.0, "fine": 2.0}, "norms": {"mask": 1.02}},
         {"losses": {"mask": 1.0}, "norms": {"mask": 1.0}},
     ):
-        with pytest.raises(UserError, match="mend"):
+        with pytest.raises(UserError, match="fix this"):
             table.check(ours, wrong)
 
 

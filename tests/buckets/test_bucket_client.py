@@ -108,7 +108,7 @@ def test_after_the_patience_it_is_one_sentence_and_status_75(gcs, monkeypatch, c
 @pytest.mark.subprocess
 def test_a_bucket_that_is_not_there_is_named(gcs):
     for act in (lambda b: b.list(""), lambda b: b.upload("x", b"")):
-        with pytest.raises(UserError, match=r"^the bucket gs://no-such-bucket does not exist: make it with") as error:
+        with pytest.raises(UserError, match=r"^the bucket gs://no-such-bucket does not exist: create it with") as error:
             act(Bucket("no-such-bucket"))
         assert error.value.status == 2
 

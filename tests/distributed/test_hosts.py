@@ -148,7 +148,7 @@ def test_processes_that_jax_alone_brought_together_are_compared_by_a_hash(monkey
     monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
     consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
     consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
-    with pytest.raises(UserError, match=r"of process 1 are not those of process 0"):
+    with pytest.raises(UserError, match=r"of process 1 differ from those of process 0"):
         consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "b"}, workdir="run")
 
 
@@ -360,4 +360,4 @@ def test_a_process_that_stands_still_is_lost(victim):
         if index != victim:
             assert status == 75
             assert f"process {victim} of 3" in said
-            assert "is lost: nothing was heard of it for 3 s" in said
+            assert "is lost: it sent no heartbeat for 3 s" in said

@@ -185,5 +185,5 @@ def test_a_secret_from_the_environment_must_be_long(monkeypatch):
     monkeypatch.setenv(secret.SECRET, SECRET)
     assert secret.run_secret() == SECRET
     monkeypatch.setenv(secret.SECRET, "short")
-    with pytest.raises(UserError, match=r"must have at least 16 characters: `openssl rand -hex 32`"):
+    with pytest.raises(UserError, match=r"must have at least 16 characters: create one with `openssl rand -hex 32`"):
         secret.run_secret()

@@ -188,7 +188,7 @@ def test_answers_that_cannot_be_counted_are_refused_by_name(trials, tmp_path):
         "another study": [answer(tmp_path, key, "Bob", ours, ours, study="0")],
         "does not fit": [answer(tmp_path, key, "Cid", ours, ours, answers=[{"trial": "0"}])],
         "as JSON": [trials],
-        "no answers file": [tmp_path / "page-key.json"],
+        "not the answers file": [tmp_path / "page-key.json"],
     }
     for words, paths in cases.items():
         with pytest.raises(UserError, match=words) as caught:

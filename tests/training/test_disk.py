@@ -68,7 +68,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_and_the_run_goes_on_from
         train(disk_config(tiny_shards), tmp_path)
     assert f"{folder / '3'} can't be written" in str(caught.value)
     assert words in str(caught.value)
-    assert "step 2 is as it was" in str(caught.value)
+    assert "step 2 is unchanged" in str(caught.value)
     assert names(folder) == ["1", "2"]
     monkeypatch.setattr(manager, "write_sums", write)
     assert int(train(disk_config(tiny_shards), tmp_path).step) == 4

@@ -101,7 +101,7 @@ def test_a_run_with_a_bad_step_stops_and_leaves_the_last_good_checkpoint_as_it_w
 def test_the_sentence_has_step_network_clips_seed_and_command(broken):
     config, workdir, _, said = broken
     assert "step 5 is not finite (the gradient of conv)" in said
-    assert "the checkpoint of step 3 is as it was" in said
+    assert "the checkpoint of step 3 is unchanged" in said
     assert f"--workdir={workdir} --mode=replay --step=5" in said
     record = json.loads((workdir / "not_finite_5.json").read_text())
     assert record["not_finite"] == ["gradient_norm_conv"]

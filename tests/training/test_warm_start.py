@@ -79,7 +79,7 @@ def test_another_ratio_of_frame_and_mask_is_refused_with_the_setting_and_can_be_
     with pytest.raises(UserError) as refused:
         read_initial(config, build(config))
     sentence = str(refused.value)
-    assert "frame_size / mask.size is 2 there and 4 here" in sentence
+    assert "frame_size / mask.size is 2 in that run and 4 here" in sentence
     assert "coarse/up1/" in sentence
     assert "\"--config.init_skip=('coarse/up1', 'coarse/last',)\"" in sentence
     config.init_skip = ("coarse/up1", "coarse/last")

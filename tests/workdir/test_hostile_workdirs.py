@@ -99,7 +99,7 @@ def test_numbers_that_are_not_finite_are_refused_by_their_array(tmp_path):
 
 def test_the_arrays_that_are_not_finite_are_counted():
     trees = {"a": [np.ones(2), np.array([1, np.inf])], "b": np.full((5, 5), np.nan), "whole": np.arange(3)}
-    with pytest.raises(UserError, match=r"not finite in a/1, b: "):
+    with pytest.raises(UserError, match=r"non-finite numbers in a/1, b: "):
         check_params_finite(trees, Path("run"))
     assert check_params_finite({"a": np.ones(2)}, Path("run"))["a"].sum() == 2
 
