@@ -119,7 +119,7 @@ def test_without_credentials_or_the_extra_it_is_one_sentence(monkeypatch, tmp_pa
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     pytest.importorskip("google.auth", reason="needs the extra gcs")
-    with pytest.raises(UserError, match=r"needs Google Cloud credentials .*gcloud auth application-default login"):
+    with pytest.raises(UserError, match=r"needs Google Cloud credentials, .*gcloud auth application-default login"):
         Bucket("some-bucket")
     monkeypatch.setitem(sys.modules, "google.auth", None)
     with pytest.raises(UserError, match=r"needs the extra gcs: .*maskanim_jax\[gcs\]"):
