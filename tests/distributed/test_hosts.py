@@ -211,7 +211,7 @@ def test_a_second_process_of_the_same_index_and_one_of_another_run_are_turned_aw
     assert "process 1 has another number of processes (3) than process 0 (2)" in other
     assert "these did not connect" in first or "these did not connect" in same
     found = meeting(free_port(), (3, 0), (3, 1), (3, 1))
-    assert "of 3 processes these did not connect" in found[0]
+    assert "of 3 processes, these did not connect" in found[0]
     assert any("process 1 of this run already exists" in each for each in found[1:])
 
 
