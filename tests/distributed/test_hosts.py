@@ -196,7 +196,7 @@ def test_all_processes_meet_whoever_comes_first():
 
 def test_who_does_not_come_is_named_to_all():
     found = meeting(free_port(), (4, 0), (4, 2))
-    assert all("of 4 processes these did not connect to process 0 within 2 s: 1, 3" in each for each in found)
+    assert all("of 4 processes, these did not connect to process 0 within 2 s: 1, 3" in each for each in found)
 
 
 def test_process_zero_that_does_not_come_is_named_by_its_address():
