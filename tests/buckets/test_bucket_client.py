@@ -100,7 +100,7 @@ def test_after_the_patience_it_is_one_sentence_and_status_75(gcs, monkeypatch, c
     assert ended.value.code == 75
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
-    assert said.startswith(f"error: gs://{BUCKET} cannot be reached for 0 s (") or "for 1 s (" in said
+    assert said.startswith(f"error: gs://{BUCKET} could not be reached for 0 s (") or "for 1 s (" in said
     proxy.fail(None)
     assert "client/none" not in bucket.list("client/")  # it is asked again
 

@@ -189,7 +189,7 @@ def test_one_that_does_not_come_back_ends_the_run_with_75_and_the_same_command_r
     monkeypatch.setattr(connection, "_AFTER_FAILURE", 0.2)
     proxy.fail("503", matches=lambda method, path: "checkpoints%2F4" in path)
     with pytest.raises(
-        UserError, match=r"cannot be reached for 1 s \(the server answers 503\): start the same command again"
+        UserError, match=r"could not be reached for 1 s \(the server answers 503\): run the same command again"
     ) as error:
         loop.train(config_of(tiny_shards, 6), run)
     assert error.value.status == 75

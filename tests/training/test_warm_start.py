@@ -116,7 +116,7 @@ def test_the_optimiser_begins_anew_and_averages_begin_at_the_networks_that_were_
         ("nowhere", (), "nowhere is not a folder"),
         ("masks", ("coarze",), "init_skip names 'coarze'.*coarse, fine, mask, refine"),
         ("masks", ("coar",), "init_skip names 'coar'"),
-        ("fomm", (), "it is a run of fomm and not of perturbed_masks"),
+        ("fomm", (), "it is a run of fomm, not of perturbed_masks"),
         ("file.pth.tar", (), r"convert a checkpoint of the released code with .*maskanim_jax\.convert"),
         ("", ("coarse",), "no effect without config.init_from"),
     ],
