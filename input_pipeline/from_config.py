@@ -1,4 +1,7 @@
-"""Where do a config's shards come from? From `prepare`; for the puppets configs they are drawn here."""
+"""Where do a config's shards come from?
+
+From `prepare`; for the puppets configs they are drawn here.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,13 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.utils.paths import user_path
 
 DRAWING_TIMEOUT_S = 900.0
-"""How long the other processes of a run wait for process 0 to draw and prepare the puppets, in seconds."""
+"""How long the other processes of a run wait for process 0 to draw and prepare
+the puppets, in seconds.
+"""
 _OTHER_DRAWING = 12.0
-"""Mean difference in grey levels above which two images show different drawings; JPEG alone causes about 1."""
+"""Mean difference in grey levels above which two images show different drawings;
+JPEG alone causes about 1.
+"""
 
 
 def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
@@ -62,7 +69,9 @@ def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
 
 
 def _wait_for(shards: Path) -> None:
-    """Waits for the folder, which appears only when it is complete; if process 0 fails, this process ends with it."""
+    """Waits for the folder, which appears only when it is complete; if process 0 fails,
+    this process ends with it.
+    """
     until = time.monotonic() + DRAWING_TIMEOUT_S
     while not shards.exists():
         if time.monotonic() > until:
@@ -93,7 +102,9 @@ def open_data(config: ConfigDict, split: str, process: int = 0) -> Split:
 
 
 def _check_drawing(config: ConfigDict, split: Split) -> None:
-    """Raises UserError when the split's first clip was drawn with other settings than the config's."""
+    """Raises UserError when the split's first clip was drawn with other
+    settings than the config's.
+    """
     if not config.data.puppets.train_identities:
         return
     from input_pipeline.puppets.dataset import clips_of, render_clip

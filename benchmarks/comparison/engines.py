@@ -1,4 +1,4 @@
-"""What does a worker of the comparison do with our own ONNX export? OpenVINO and ONNX Runtime, in float32, on all cores."""
+"""How do OpenVINO and ONNX Runtime run this project's ONNX export? In float32, on all cores."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from benchmarks.comparison.start import threads
 
 Arrays = dict[str, np.ndarray]
 Model = Callable[[Arrays], Arrays]
-"""Inputs by name to outputs by name."""
+"""Runs the model: inputs by name to outputs by name."""
 
 
 def openvino(path: Path) -> Model:
-    """A model in OpenVINO. Its own choice on some processors would be bfloat16."""
+    """A model in OpenVINO, forced to float32: on some processors its default is bfloat16."""
     import openvino
 
     core = openvino.Core()
@@ -53,14 +53,16 @@ ENGINES: Mapping[str, Callable[[Path], Model]] = {"OpenVINO": openvino, "ONNX Ru
 
 
 class EngineSide:
-    """Animation by `FOLDER/onnx-BATCH`; a model is read at the first use of its batch."""
+    """Animates with `FOLDER/onnx-BATCH`; a model is loaded when its batch size is first used."""
 
     def __init__(self, engine: str, folder: Path) -> None:
         self.read, self.folder = ENGINES[engine], folder
         self.models: dict[int, tuple[Model, Model]] = {}
 
     def animate(self, source: np.ndarray, video: np.ndarray, way: str) -> tuple[float, np.ndarray]:
-        """(seconds for a frame, frames) of a video of uint8 frames, in batches of `way`; the last one is filled up."""
+        """(seconds per frame, frames) for a video of uint8 frames, in batches of
+        `way`; the last one is padded.
+        """
         batch = int(way)
         if batch not in self.models:
             there = self.folder / f"onnx-{batch}"

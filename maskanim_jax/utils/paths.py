@@ -1,4 +1,5 @@
-"""How are paths given by a user read? `~` is the home folder, and unsupported addresses are refused.
+"""How are paths given by a user read? `~` is the home folder, and
+unsupported addresses are refused.
 
 No other module decides which addresses can be opened.
 """
@@ -39,7 +40,7 @@ def user_text(given: str | os.PathLike[str]) -> str:
     text = os.fspath(given)
     if scheme := _scheme(text):
         hint = _HINTS.get(scheme.lower(), "copy the files to this machine and give their path")
-        raise UserError(f"{_with_slashes(text)} is an address and not a path on this machine: {hint}")
+        raise UserError(f"{_with_slashes(text)} is an address, not a path on this machine: {hint}")
     return os.path.expanduser(text)
 
 
@@ -96,6 +97,8 @@ def expand_flags(argv: list[str], names: Sequence[str], sections: Sequence[str])
 
 
 def hidden_beside(path: Path, tag: str) -> Path:
-    """A hidden path beside `path` for work in progress, `.NAME.TAG.part`, truncated to a valid length."""
+    """A hidden path beside `path` for work in progress, `.NAME.TAG.part`,
+    truncated to a valid length.
+    """
     name = os.fsencode(path.name)[:_NAME_BYTES].decode("utf-8", "ignore")
     return path.absolute().with_name(f".{name}.{tag}.part")

@@ -1,4 +1,4 @@
-"""Are objects read and written whole whatever the server does, and what is said when it does not come back?"""
+"""Are objects read and written atomically whatever the server does, and what is reported if it stays unreachable?"""
 
 import sys
 import time
@@ -90,7 +90,7 @@ def test_an_outage_is_announced_once_and_so_is_its_end(gcs, monkeypatch, capsys)
     bucket.upload("client/long", b"content")
     assert bucket.read("client/long") == b"content"
     begin, end = capsys.readouterr().err.splitlines()
-    assert begin == f"gs://{BUCKET} cannot be reached (the server answers 503): trying again for up to 60 s"
+    assert begin == f"gs://{BUCKET} cannot be reached (the server answers 503): retrying for up to 60 s"
     assert end.startswith(f"gs://{BUCKET} answers again after 0 s")
 
 
@@ -112,9 +112,9 @@ def test_what_is_asked_after_the_patience_fails_sooner_and_names_the_whole_time(
     monkeypatch.setattr(connection, "_AFTER_FAILURE", 0.05)
     bucket = Bucket(BUCKET)
     proxy.fail("503")
-    with pytest.raises(UserError, match="cannot be reached for 1 s"):
+    with pytest.raises(UserError, match="could not be reached for 1 s"):
         bucket.list("client/")
-    with pytest.raises(UserError, match=r"cannot be reached for [1-9]\d* s"):
+    with pytest.raises(UserError, match=r"could not be reached for [1-9]\d* s"):
         bucket.read("client/new")
 
 
@@ -145,7 +145,7 @@ def test_after_the_patience_it_is_one_sentence_and_status_75(gcs, monkeypatch, c
     assert ended.value.code == 75
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1
-    assert said.startswith(f"error: gs://{BUCKET} cannot be reached for 0 s (") or "for 1 s (" in said
+    assert said.startswith(f"error: gs://{BUCKET} could not be reached for 0 s (") or "for 1 s (" in said
     proxy.fail(None)
     assert "client/none" not in bucket.list("client/")  # it is asked again
 
@@ -153,7 +153,7 @@ def test_after_the_patience_it_is_one_sentence_and_status_75(gcs, monkeypatch, c
 @pytest.mark.subprocess
 def test_a_bucket_that_is_not_there_is_named(gcs):
     for act in (lambda b: b.list(""), lambda b: b.upload("x", b"")):
-        with pytest.raises(UserError, match=r"^the bucket gs://no-such-bucket does not exist: make it with") as error:
+        with pytest.raises(UserError, match=r"^the bucket gs://no-such-bucket does not exist: create it with") as error:
             act(Bucket("no-such-bucket"))
         assert error.value.status == 2
 
@@ -164,7 +164,7 @@ def test_without_credentials_or_the_extra_it_is_one_sentence(monkeypatch, tmp_pa
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
     pytest.importorskip("google.auth", reason="needs the extra gcs")
-    with pytest.raises(UserError, match=r"needs Google Cloud credentials .*gcloud auth application-default login"):
+    with pytest.raises(UserError, match=r"needs Google Cloud credentials, .*gcloud auth application-default login"):
         Bucket("some-bucket")
     monkeypatch.setitem(sys.modules, "google.auth", None)
     with pytest.raises(UserError, match=r"needs the extra gcs: .*maskanim_jax\[gcs\]"):

@@ -1,4 +1,4 @@
-"""Do shards in a bucket reach the reader whole, once for all processes of a machine, and do `prepare` and `inspect` know buckets?"""
+"""Do shards in a bucket reach the reader intact, once for all processes of a machine, and do `prepare` and `inspect` support buckets?"""
 
 import json
 import os
@@ -164,7 +164,7 @@ def test_a_server_that_is_gone_ends_the_reader_with_75(gcs, shards, monkeypatch)
     _, proxy = gcs
     monkeypatch.setenv(connection.WAIT, "0.3")
     proxy.fail("503", matches=lambda method, path: "array_record" in path and "alt=media" in path)
-    with pytest.raises(UserError, match=r"cannot be reached for") as error:
+    with pytest.raises(UserError, match=r"could not be reached for") as error:
         next(
             PairStream(
                 open_split(ensure_shards(tiny_config(shards)), "train"), batch_size=8, seed=0, repeats=4
@@ -214,7 +214,7 @@ def test_prepare_writes_to_a_bucket_and_inspect_reads_there(gcs, videos, tiny_sh
     arguments = [f"--input={videos}", f"--output={output}", "--size=32", "--encoding=png", "--workers=1"]
     proxy.fail("503", matches=lambda method, path: "clips.json" in path)  # killed before the last object
     monkeypatch.setenv(connection.WAIT, "0.2")
-    with pytest.raises(UserError, match="cannot be reached"):
+    with pytest.raises(UserError, match="could not be reached"):
         run_prepare(monkeypatch, *arguments)
     assert "clips.json" not in server.names("prepared/shards/")
     proxy.fail(None)

@@ -1,4 +1,4 @@
-"""Is `~` the home folder, an address refused before anything is written, and a job finished whatever its names and its terminal?"""
+"""Is `~` the home folder, is an address refused before anything is written, and does a job finish with any names and any terminal?"""
 
 import os
 import subprocess
@@ -120,7 +120,7 @@ def test_configs_are_found_alike_from_every_folder(tmp_path, monkeypatch):
         argv = ["main", f"--config={name}"]
         find_config_flag(argv)
         assert argv[1] == f"--config={ROOT / 'configs' / 'taichi.py'}:released"
-    (tmp_path / "taichi.py").write_text("raise RuntimeError")  # one's own goes first
+    (tmp_path / "taichi.py").write_text("raise RuntimeError")  # the user's own file takes precedence
     assert find_config("taichi.py") == "taichi.py"
     for name in ("none", "configs/none.py", "elsewhere/taichi.py", "configs/__init__.py"):
         with pytest.raises(UserError, match=r"there is no file .*configs/demo\.py"):
@@ -159,7 +159,7 @@ def test_a_folder_of_frames_keeps_its_rate(tmp_path):
 @pytest.mark.subprocess
 @pytest.mark.parametrize("how", ["2>&-", "2> >(exit)", "1>&- 2>&-"])
 def test_a_closed_terminal_ends_no_job(tmp_path, how):
-    """Closed, or a pipe that nobody reads: the job goes on, and what is opened next is not written into by others."""
+    """Closed, or a pipe without a reader: the job continues, and messages do not end up in the next opened file."""
     program = (
         "import os, sys, time\n"
         "from maskanim_jax.errors import run_main\n"

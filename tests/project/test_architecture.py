@@ -1,4 +1,4 @@
-"""Does every folder import only what it stands on? The table below is the architecture: a folder may import those in its row, and no others."""
+"""Does every folder import only the folders below it? The table is the architecture: a folder may import those in its row, and no others."""
 
 import ast
 from functools import cache
