@@ -245,7 +245,8 @@ md5_of = _md5
 def in_parallel(calls: Iterator[Callable[[], object]], workers: int = 8) -> None:
     """Makes all calls, several at a time.
 
-    After a failure, calls that have not begun are omitted; the first error is raised once the others have ended.
+    After a failure, calls that have not begun are omitted; the first error is raised once the
+    others have ended.
     """
     from concurrent.futures import ThreadPoolExecutor
 

@@ -88,11 +88,6 @@ class Outage:
                 self._announced = True
                 _say(f"gs://{self._bucket} cannot be reached ({reason}): retrying for up to {seconds:.0f} s")
 
-    def seconds(self) -> float:
-        """Seconds since the first failed request after the last successful one."""
-        with self._lock:
-            return 0.0 if self._since is None else time.monotonic() - self._since
-
     def answered(self) -> None:
         """Notes a successful request."""
         with self._lock:
@@ -110,7 +105,7 @@ class Connection:
     def __init__(self, bucket: str) -> None:
         self.server = _server()
         self._local = threading.local()
-        self._given_up = False
+        self._given_up = 0.0  # after how many seconds; 0 while it is not
         self._outage = Outage(bucket)
         self._credentials = None if os.environ.get(EMULATOR) else _credentials(bucket)
 
@@ -133,12 +128,11 @@ class Connection:
 
         Raises BucketUnreachable.
         """
-        again = self._given_up
-        deadline, delay = Deadline(_AFTER_FAILURE if again else patience()), MIN_DELAY
+        deadline, delay = Deadline(_AFTER_FAILURE if self._given_up else patience()), MIN_DELAY
         while True:
             try:
                 result = attempt(deadline)
-                self._given_up = False
+                self._given_up = 0.0
                 self._outage.answered()
                 return result
             except TryAgain as error:
@@ -151,10 +145,9 @@ class Connection:
                 ) from error
             wait = delay * random.uniform(0.5, 1.0)
             if deadline.passes_within(wait):
-                self._given_up = True
-                lasted = max(deadline.seconds, self._outage.seconds()) if again else deadline.seconds
+                self._given_up = max(self._given_up, deadline.seconds)
                 raise BucketUnreachable(
-                    f"{what} could not be reached for {lasted:.0f} s ({reason}): run the same command again when it can; a run "
+                    f"{what} could not be reached for {self._given_up:.0f} s ({reason}): run the same command again when it can; a run "
                     "resumes from its newest checkpoint"
                 )
             self._outage.failed(reason, deadline.seconds)

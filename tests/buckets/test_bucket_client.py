@@ -114,7 +114,7 @@ def test_what_is_asked_after_the_patience_fails_sooner_and_names_the_whole_time(
     proxy.fail("503")
     with pytest.raises(UserError, match="could not be reached for 1 s"):
         bucket.list("client/")
-    with pytest.raises(UserError, match=r"could not be reached for [1-9]\d* s"):
+    with pytest.raises(UserError, match="could not be reached for 1 s"):
         bucket.read("client/new")
 
 
