@@ -22,7 +22,7 @@ STEP_BATCHES = {256: (2,), 64: (4, 8)}
 
 
 def threads() -> int:
-    """The number of cores that this process may use, which is the number of threads of each side."""
+    """The number of cores that this process may use: the number of threads of each side."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
