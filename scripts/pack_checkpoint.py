@@ -133,10 +133,13 @@ def _figures(workdir: Path, step: int) -> dict[str, Any]:
 
 
 def _trained_with(workdir: Path) -> dict[str, Any]:
-    """Versions and devices of the run's last start, if recorded."""
+    """Versions and devices of the run's last start, and the networks that its first start took, if recorded."""
     try:
-        last = json_files.read(workdir / "run.json")["starts"][-1]
-        return {name: last[name] for name in ("versions", "devices", "git") if name in last}
+        starts = json_files.read(workdir / "run.json")["starts"]
+        found = {name: starts[-1][name] for name in ("versions", "devices", "git") if name in starts[-1]}
+        if taken := starts[0].get("initial_networks"):
+            found["initial_networks"] = {name: taken[name] for name in ("path", "step", "sha256") if name in taken}
+        return found
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return {}
 
