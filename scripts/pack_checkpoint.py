@@ -133,7 +133,9 @@ def _figures(workdir: Path, step: int) -> dict[str, Any]:
 
 
 def _trained_with(workdir: Path) -> dict[str, Any]:
-    """Versions and devices of the run's last start, and the networks that its first start took, if recorded."""
+    """Versions and devices of the run's last start, and the networks that its first
+    start took, if recorded.
+    """
     try:
         starts = json_files.read(workdir / "run.json")["starts"]
         found = {name: starts[-1][name] for name in ("versions", "devices", "git") if name in starts[-1]}
