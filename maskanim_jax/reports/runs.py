@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from maskanim_jax.buckets.local_paths import fetched
+from maskanim_jax.buckets.local_paths import fetched, naming_addresses
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports.page_parts import at, read_json
 from maskanim_jax.workdir.logs import read_log
@@ -30,6 +30,7 @@ class Run(NamedTuple):
         return str(self.config.get("system", "unknown"))
 
 
+@naming_addresses()
 def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Reads workdirs; raises UserError for a folder that is not a workdir or
     was not reconstructed yet.

@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from maskanim_jax.checkpoints.loading import load_run, saved_config
 from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports import run_page
+from maskanim_jax.reports.runs import read_runs
 from maskanim_jax.training import experiment, loop
 from maskanim_jax.workdir.logs import read_log
 from maskanim_jax.workdir.saved_config import take_saved_config
@@ -98,6 +100,8 @@ def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, 
     argv = ["main", f"--workdir={run}"]
     take_saved_config(argv)
     assert "saved_config.py:" in argv[1]
+    with pytest.raises(UserError, match=rf"^{run} has no metrics: .* --workdir={run} "):
+        read_runs([Path(run)])
     page = run_page.write_report(run)
     assert "report.html" in server.names(prefix_of(run))
     assert str(page) == f"gs:/{BUCKET}/{prefix_of(run)}report.html"
