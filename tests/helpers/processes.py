@@ -2,22 +2,18 @@
 
 import os
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import hosts_train
 import jax
 import numpy as np
+from forked import Forked
 from small_system import SmallSystem
 
 from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.workdir.logs import read_log
-
-HELPERS = Path(__file__).parent
-
 
 EIGHT_STEPS = ["optim.max_steps=8", "train.checkpoint_every=4"]
 
@@ -39,10 +35,8 @@ class Processes:
             if count > 1:
                 env["MASKANIM_DISTRIBUTED"] = f"localhost:{port},{count},{index}"
             last = of_last if index == count - 1 else ()
-            command = [sys.executable, str(HELPERS / "hosts_train.py"), str(shards), str(workdir), *fields, *last]
-            self.started.append(
-                subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            )
+            arguments = [str(shards), str(workdir), *fields, *last]
+            self.started.append(Forked(hosts_train.run, arguments, env))
 
     def __enter__(self):
         return self

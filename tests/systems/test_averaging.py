@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_system import SmallSystem
 from states import assert_equal_states
-from tiny import tiny_config
+from tiny import one_step_config, tiny_config
 
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.manager import CheckpointManager
@@ -148,7 +148,8 @@ def test_the_real_networks_train_with_averages_and_are_exported_with_them(tiny_s
     from maskanim_jax.conversion.exporting import export_checkpoint
     from maskanim_jax.serialization.torch_reader import read_tensors
 
-    config = config_with(tiny_shards, 0.5, 1)
+    config = one_step_config(tiny_shards)
+    config.optim.ema = 0.5
     config.mask.temperature = config.refine.temperature = 0.1  # the released code has no others
     config.data.driving_invert_prob = 0.0
     state = train(config, tmp_path / "run")
