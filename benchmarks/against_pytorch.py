@@ -1,16 +1,21 @@
-"""Are we faster than others on this CPU, and with less memory? `python -m benchmarks.against_pytorch --help` tells how to ask.
+"""Is maskanim_jax faster than PyTorch, OpenVINO and ONNX Runtime on this CPU, and with less memory?
 
-All sides get the same weights (ours: a file of the released format, and our own ONNX export) and the same frames. First losses, gradient
-norms and animated frames are compared, and nothing is timed when they differ. Then each side works in a process of its own, which stays alive,
-and they are told in turns to go on. What is measured, for both systems:
+See `python -m benchmarks.against_pytorch --help`. All sides get the same frames and weights: a file
+in the released format, and this project's ONNX export. First losses, gradient norms and animated
+frames are compared; nothing is timed if they differ. Then each side runs in its own process, and
+the sides take turns. Measured for both systems:
 
-- step: ours as `--mode=train` runs it, colour jitter and P_train inside, from uint8 frames on the host. PyTorch gets neither jitter nor P_train:
-  in its place stands a plain tensor operation. Beside eager PyTorch its step under `torch.compile`.
-- animation: ours as `python -m maskanim_jax.animate` runs it, without the files, against PyTorch, OpenVINO and ONNX Runtime; one frame at a time
-  (PyTorch as the released code does it), and each in the batch of 1, 4 or 8 that is fastest for it.
-- memory: the largest resident set of a process that does nothing but one of these, with our compilation cache warm.
+- step: JAX runs the step of `--mode=train` from uint8 frames on the host, with colour jitter and
+  P_train. PyTorch has no jitter, and a plain tensor operation replaces P_train. It is measured
+  eagerly and with `torch.compile`.
+- animation: JAX runs as in `python -m maskanim_jax.animate`, without files, against PyTorch,
+  OpenVINO and ONNX Runtime: one frame at a time (PyTorch as in the released code), and each in its
+  fastest batch size of 1, 4 and 8.
+- memory: the peak resident set of a process that does only one of these, with a
+  warm JAX compilation cache.
 
-Everything is float32 and uses all cores; PyTorch has the memory layout (channels last or not) that is faster for the task here.
+Everything is float32 and uses all cores that the process may use (`taskset` restricts them).
+PyTorch uses the memory layout (channels last or not) that is faster here.
 """
 
 from __future__ import annotations
@@ -26,7 +31,7 @@ from pathlib import Path
 
 from benchmarks.comparison.engines import ENGINES, installed
 from benchmarks.comparison.measure import BATCHES, ROUNDS, Comparison
-from benchmarks.comparison.start import CONFIGS, STEP_BATCHES, SYSTEMS
+from benchmarks.comparison.start import CONFIGS, STEP_BATCHES, SYSTEMS, threads
 from benchmarks.comparison.table import table
 from benchmarks.comparison.worker import COMPILED, OURS, PYTORCH, export
 from maskanim_jax.errors import UserError, run_main
@@ -37,7 +42,7 @@ PACKAGES = {"jax": "jax", PYTORCH: "torch", "OpenVINO": "openvino", "ONNX Runtim
 
 
 def _some(given: str, known: Sequence[str], flag: str) -> list[str]:
-    """The named ones in the order of `known`; raises UserError for a name that is none."""
+    """The given names in the order of `known`; raises UserError for an unknown one."""
     names = given.split(",")
     if wrong := [name for name in names if name not in known]:
         raise UserError(f"--{flag}={given} has '{wrong[0]}': give some of {','.join(known)}")
@@ -55,12 +60,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--systems", default=",".join(SYSTEMS), help=f"some of {','.join(SYSTEMS)}; default both")
     add("--only", default=",".join(TASKS), help=f"some of {','.join(TASKS)}")
     add(
-        "--others", default=",".join(others), help=f"beside PyTorch some of '{','.join(others)}'; default all, none: ''"
+        "--others",
+        default=",".join(others),
+        help=f"besides PyTorch, some of '{','.join(others)}'; default all, '' for none",
     )
     add("--rounds", type=int, help=f"turns of each side; default {ROUNDS}")
-    add("--huge_pages", choices=HUGE, default="both", help="who gets them, as our commands do; default both")
-    add("--json", type=Path, metavar="FILE", help="new file for all figures; written after each task")
-    add("--vgg", choices=("imagenet", "untrained"), default="imagenet", help="untrained needs no download; as fast")
+    add(
+        "--huge_pages",
+        choices=HUGE,
+        default="both",
+        help="which sides use huge pages, as this project's commands do; default both",
+    )
+    add("--json", type=Path, metavar="FILE", help="new file for all results; written after each task")
+    add(
+        "--vgg",
+        choices=("imagenet", "untrained"),
+        default="imagenet",
+        help="untrained needs no download and takes the same time",
+    )
     args = flags.parse_args(argv)
     only, systems = _some(args.only, TASKS, "only"), _some(args.systems, SYSTEMS, "systems")
     sides = [OURS, PYTORCH, *(_some(args.others, others, "others") if args.others else ())]
@@ -70,13 +87,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.json and args.json.exists():
         raise UserError(f"{args.json} already exists: give a new file as --json, or move it away")
     if importlib.util.find_spec("torch") is None:
-        raise UserError("PyTorch is not installed: `pip install -e '.[benchmarks]'` brings it")
+        raise UserError("PyTorch is not installed: run `pip install -e '.[benchmarks]'`")
     if lacking := [side for side in sides if side in ENGINES and not installed(side)]:
-        print(f"not measured, since not installed: {', '.join(lacking)}")
+        print(f"not installed, so not measured: {', '.join(lacking)}")
         sides = [side for side in sides if side not in lacking]
     about = {
         "configs": {system: CONFIGS[system][args.size] for system in systems},
-        "cores": os.cpu_count(),
+        "threads": threads(),
         "rounds": rounds,
         "huge pages": args.huge_pages,
         **{name: _version(PACKAGES[name]) for name in ("jax", *sides) if name in PACKAGES},
@@ -93,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 getattr(comparison, task)()
                 _write(args.json, about, done)
     print("\n" + ", ".join(f"{name} {value}" for name, value in about.items()))
-    print("Medians, smallest to largest of the rounds in brackets; busy machines disturb times more than ratios.\n")
+    print("Medians, with the range of the rounds in brackets. Load on the machine disturbs times more than ratios.\n")
     print(table([row for comparison in done for row in comparison.rows]))
     return 0
 
@@ -103,7 +120,7 @@ def _version(package: str) -> str | None:
 
 
 def _write(path: Path | None, about: dict, done: Sequence[Comparison]) -> None:
-    """Everything so far, whole or not at all."""
+    """Writes all results so far, atomically."""
     if path is None:
         return
     layouts = {

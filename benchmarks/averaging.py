@@ -1,7 +1,8 @@
-"""Are averaged weights better, and which batch statistics belong to them? `python -m benchmarks.averaging --workdir=RUN` measures a run.
+"""Are averaged weights better, and which batch statistics should they use?
 
-RUN was trained with `optim.ema`. Of one checkpoint the held-out clips are reconstructed with the last weights, with the averaged ones
-and their averaged statistics (what evaluation and animation use), and with averaged weights and the last statistics.
+`python -m benchmarks.averaging --workdir=RUN` measures a run that was trained with `optim.ema`. One
+checkpoint reconstructs the held-out clips three times: with the last weights, with averaged weights
+and statistics (as in evaluation and animation), and with averaged weights and the last statistics.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from maskanim_jax.systems.train_state import abstract_state
 
 
 def measure(workdir: Path, clips: int, frames: int) -> dict[str, float]:
-    """L1 of each choice, and of copying the source; raises UserError for a run without averages."""
+    """L1 of each choice and of copying the source; raises UserError for a run without averages."""
     run = load_run(workdir, "last")
     with CheckpointManager(workdir, read_only=True) as checkpoints:
         info = checkpoints.info(run.step)

@@ -1,4 +1,4 @@
-"""What do the devices say to each other in one step? Counted from the compiled program."""
+"""What do the devices exchange in one step? Counted from the compiled program."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _LINE = re.compile(
 
 
 class Collective(NamedTuple):
-    """One operation between devices: its kind, and how many numbers it gives a device (of the largest array, of all)."""
+    """One operation between devices: its kind, and how many numbers a device receives (in
+    the largest array, in all).
+    """
 
     kind: str
     largest: int
@@ -22,7 +24,9 @@ class Collective(NamedTuple):
 
 
 def collectives(program: str) -> list[Collective]:
-    """All of them in the text of a compiled program (`jitted.lower(...).compile().as_text()`); loops are counted once."""
+    """All collectives in the text of a compiled program
+    (`jitted.lower(...).compile().as_text()`); loops count once.
+    """
     found = []
     for match in _LINE.finditer(program):
         sizes = [math.prod(int(d) for d in dims.split(",") if d) for dims in _ARRAY.findall(match["results"])]
@@ -31,5 +35,5 @@ def collectives(program: str) -> list[Collective]:
 
 
 def counted(found: list[Collective]) -> Mapping[str, int]:
-    """Kind to number of operations."""
+    """The number of operations by kind."""
     return {kind: sum(each.kind == kind for each in found) for kind in sorted({each.kind for each in found})}

@@ -1,7 +1,9 @@
-"""How much faster are our convolutions than the plain ones? `python -m benchmarks.convolution` prints ratios, taken alternately in one run.
+"""How much faster are this project's convolutions than XLA's?
 
-Forwards and backwards of the layers that cost most at 256 x 256 and of small ones, on the platform that JAX finds; on a CPU with a compiler the
-compiled ones against XLA's plain ones, and against the ways that a CPU without a compiler takes.
+`python -m benchmarks.convolution` measures both alternately in one run and prints the ratios. It
+runs forward and backward passes of the most expensive layers at 256 x 256 and of small ones, on
+JAX's default platform. On a CPU with a compiler, the native convolutions are compared with XLA's
+and with the ones that a CPU without a compiler uses.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ CONVS = (
     (4, 64, 20, 3, 7),
 )
 UPSAMPLED = ((2, 128, 256, 64), (2, 64, 512, 128), (2, 32, 1024, 256), (4, 32, 32, 16))
-"""Batch, side before upsampling, inputs, outputs."""
+"""Batch, side before upsampling, input channels, output channels."""
 
 
 def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -37,20 +39,22 @@ def plain(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def both_ways(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> Callable[[], Any]:
-    """The function and its two gradients, jitted."""
+    """The function and both of its gradients, jitted."""
     g = jax.random.normal(jax.random.key(2), jax.eval_shape(function, x, kernel).shape)
     run = jax.jit(lambda x, kernel, g: jax.vjp(function, x, kernel)[1](g)).lower(x, kernel, g).compile()
     return lambda: jax.block_until_ready(run(x, kernel, g))
 
 
 def without_compiler(function: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> Callable[[], Any]:
-    """`both_ways` as on a machine that has none."""
+    """`both_ways`, as on a machine without a compiler."""
     with build.disable_native():
         return both_ways(lambda x, kernel: function(x, kernel), x, kernel)
 
 
 def compared(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], x: jax.Array, kernel: jax.Array) -> str:
-    """Median seconds of ours and the plain one, and the medians of the ratios of neighbouring runs."""
+    """The median seconds of this project's and XLA's convolution, and the median
+    ratios of neighbouring runs.
+    """
     ways = {"ours": both_ways(ours, x, kernel), "plain": both_ways(theirs, x, kernel)}
     if build.prefix():
         ways["without a compiler"] = without_compiler(ours, x, kernel)
@@ -71,7 +75,7 @@ def compared(ours: Callable[..., jax.Array], theirs: Callable[..., jax.Array], x
 def main() -> None:
     print(
         f"{jax.devices()[0].platform}, jax {jax.__version__}, convolutions: {build.describe_backend()}; forwards and both gradients; "
-        "ratio below 1: ours is faster"
+        "a ratio below 1 means that this project's is faster"
     )
     for n, side, inputs, outputs, size in CONVS:
         x = jax.random.normal(jax.random.key(0), (n, side, side, inputs))

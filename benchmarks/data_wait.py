@@ -1,8 +1,10 @@
-"""Which share of a step is spent waiting for data? `python benchmarks/data_wait.py [--shards=SHARDS]` measures it here.
+"""How much of a step is spent waiting for data?
 
-The small Perturbed Masks model at 64 x 64 is trained in the real loop (`maskanim_jax.training.loop.train_step`) at batch 16, on puppets drawn
-for it, or on prepared shards. Alternately, in one run: with the prefetching thread, and with batches put on the devices when they are asked
-for. Beside it, how fast the reader alone is: batches a second over steps a second is how many times faster a device may be before it waits.
+`python benchmarks/data_wait.py [--shards=SHARDS]` trains the small Perturbed Masks model at 64 x 64
+in the real loop (`maskanim_jax.training.loop.train_step`) at batch 16, on newly drawn puppets or on
+prepared shards. One run alternates between the prefetch thread and loading each batch when it is
+needed. The speed of the reader alone is measured, too: batches per second divided by steps per
+second is how many times faster a device may be before it waits for data.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ from maskanim_jax.training.step import make_train_step  # noqa: E402
 
 
 def shares(setting, rounds, steps):
-    """Waiting shares and steps a second of both ways, a list of each, taken alternately."""
+    """Shares of waiting and steps per second with and without prefetching, measured
+    alternately; a list of each.
+    """
     system, an_epoch, config = setting.system, setting.stream.steps_per_epoch, setting.config
     state = init_on_mesh(system, config.seed, an_epoch, setting.mesh)
     run, window = make_train_step(system, config.seed, an_epoch, setting.mesh), MetricAccumulator(system, an_epoch)
@@ -43,7 +47,7 @@ def shares(setting, rounds, steps):
         with contextlib.closing(experiment.batches(setting, number * steps)) as pairs:
             state = jax.block_until_ready(
                 loop.train_step(run, state, setting.frozen, pairs, window)
-            )  # fills the buffers
+            )  # fills the read-ahead buffers
             window.reset()
             for _ in range(steps):
                 state = loop.train_step(run, state, setting.frozen, pairs, window)
@@ -53,7 +57,7 @@ def shares(setting, rounds, steps):
 
 
 def reading_speed(stream, batches):
-    """Batches a second that the reader gives when nobody computes."""
+    """Batches per second of the reader while nothing else computes."""
     with contextlib.closing(stream.batches()) as read:
         next(read)
         since = time.perf_counter()
@@ -64,7 +68,7 @@ def reading_speed(stream, batches):
 
 @contextlib.contextmanager
 def on_a_bucket(shards, latency, cache):
-    """The address of a copy of the shards on a server of this machine that answers later."""
+    """The address of a copy of the shards on a local server that answers with a delay."""
     from tests.helpers.gcs_server import BUCKET, GcsServer, Proxy, emulated
 
     with GcsServer() as server, Proxy(server, latency) as proxy:
@@ -74,7 +78,7 @@ def on_a_bucket(shards, latency, cache):
 
 
 def first_epoch(setting, since):
-    """Says how long the shards were on their way, and what the reader waited for until then."""
+    """Prints how long the download of the shards took, and when the first batch was ready."""
     from input_pipeline.shard_cache import fetching
 
     cache = fetching(setting.held_out.shards)
@@ -92,24 +96,24 @@ def first_epoch(setting, since):
 def main(argv=None):
     """Prints the shares."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--shards", default="", help="prepared shards of 64 x 64 frames; without it puppets are drawn")
+    flags.add_argument("--shards", default="", help="prepared shards of 64 x 64 frames (default: puppets are drawn)")
     flags.add_argument(
         "--latency",
         type=float,
-        help="read the shards from a bucket, on a server of this machine with so many seconds added",
+        help="read the shards from a bucket on a local server that delays each answer by this many seconds",
     )
     flags.add_argument("--batch", type=int, default=16, help="batch size (default 16)")
-    flags.add_argument("--steps", type=int, default=10, help="steps a round (default 10)")
-    flags.add_argument("--rounds", type=int, default=3, help="rounds of each way (default 3)")
+    flags.add_argument("--steps", type=int, default=10, help="steps per round (default 10)")
+    flags.add_argument("--rounds", type=int, default=3, help="rounds with and without prefetching (default 3)")
     given = flags.parse_args(argv)
     if min(given.batch, given.steps, given.rounds) < 1:
-        raise UserError("--batch, --steps and --rounds must be 1 or more")
+        raise UserError("--batch, --steps and --rounds must be at least 1")
     config = puppets.get_config()
     config.batch_size, config.loss.vgg = given.batch, "untrained"
     config.data.puppets.train_identities, config.data.puppets.test_identities = 12, 2
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         config.data.shards = given.shards or str(Path(folder) / "puppets")
-        config.data.num_repeats = 1000  # an epoch that lasts
+        config.data.num_repeats = 1000  # long enough that the epoch does not end
         setup.configure_jax(config)
         shards = ensure_shards(config)
         if given.latency is not None:
@@ -120,13 +124,13 @@ def main(argv=None):
             first_epoch(setting, since)
         reader = reading_speed(setting.stream, 20)
         found = shares(setting, given.rounds, given.steps)
-    print("| | share of waiting, each round | steps a second |\n| --- | --- | --- |")
+    print("| | share of waiting, each round | steps per second |\n| --- | --- | --- |")
     for depth, rounds in found.items():
         waits = ", ".join(f"{100 * share:.2f} %" for share, _ in rounds)
         print(f"| data.prefetch={depth} | {waits} | {max(speed for _, speed in rounds):.2f} |")
     fastest = max(speed for rounds in found.values() for _, speed in rounds)
     print(
-        f"\nreader alone: {reader:.1f} batches a second, {reader / fastest:.0f} times what the step takes; "
+        f"\nreader alone: {reader:.1f} batches per second, {reader / fastest:.0f} times as many as the steps need; "
         f"{jax.device_count()} {jax.devices()[0].platform} device(s), load of the machine {os.getloadavg()[0]:.1f}"
     )
     return 0

@@ -1,7 +1,9 @@
-"""What does the optimised HLO text of a compiled step say? Computations, instructions, arrays and where they lie.
+"""How is the optimised HLO text of a compiled step parsed? Into computations, instructions,
+arrays and their memory.
 
-A TPU has two memories: HBM, off the chip (16 GB at 819 GB/s on a v5e), and VMEM, on it, which the text marks with S(1). An array is stored in
-tiles, T(8,128) of its two innermost axes, so a last axis of 3 channels can take the place of 128.
+A TPU has two memories: HBM, off the chip (16 GB at 819 GB/s on a v5e), and VMEM, on the chip, which
+the text marks with S(1). Arrays are stored in tiles, T(8,128) over the two innermost axes, so a
+last axis of 3 channels can take the space of 128.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 @dataclass(frozen=True)
 class Array:
-    """One array of an instruction: bytes by its shape, bytes as it is stored, and whether it lies in HBM."""
+    """One array of an instruction: bytes by shape, bytes as stored, and whether it is in HBM."""
 
     logical: int
     stored: int
@@ -29,13 +31,13 @@ class Array:
 
     @property
     def hbm(self) -> int:
-        """Bytes that reading or writing it moves to or from HBM."""
+        """The bytes that reading or writing it moves to or from HBM."""
         return self.stored if self.in_hbm else 0
 
 
 @dataclass
 class Instruction:
-    """One line of the text; `cycles` is the compiler's own estimate, 0 where it gives none."""
+    """One line of the text; `cycles` is the compiler's estimate, 0 if there is none."""
 
     name: str
     opcode: str
@@ -58,7 +60,9 @@ class Computation:
     instructions: dict[str, Instruction] = field(default_factory=dict)
 
     def parameters(self) -> list[Instruction]:
-        """In the order of their numbers, which stand where other operations have operands."""
+        """The parameters in the order of their numbers, which the text has
+        in the place of operands.
+        """
         found = [one for one in self.instructions.values() if one.opcode == "parameter"]
         return sorted(found, key=lambda one: int(one.operands[0]))
 
@@ -75,7 +79,7 @@ def _array(kind: str, sides: str, layout: str | None) -> Array:
     order, _, rest = (layout or "").partition(":")
     spot = re.search(r"S\((\d+)\)", rest)
     tile = re.search(r"T\(([\d,]+)\)", rest)
-    padded = [shape[int(axis)] for axis in order.split(",") if axis] or shape[::-1]  # the innermost axis first
+    padded = [shape[int(axis)] for axis in order.split(",") if axis] or shape[::-1]  # innermost axis first
     if tile:
         for i, side in enumerate(reversed([int(side) for side in tile[1].split(",")])):
             if i < len(padded):
@@ -86,7 +90,7 @@ def _array(kind: str, sides: str, layout: str | None) -> Array:
 
 
 def _closing(text: str, start: int) -> int:
-    """Index behind the bracket that closes the one at `start`."""
+    """The index after the bracket that closes the one at `start`."""
     depth = 0
     for i in range(start, len(text)):
         depth += (text[i] == "(") - (text[i] == ")")
@@ -96,7 +100,9 @@ def _closing(text: str, start: int) -> int:
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """All computations by name, and the entry's name; raises ValueError when the text has no entry."""
+    """All computations by name, and the entry's name; raises ValueError
+    when the text has no entry.
+    """
     computations: dict[str, Computation] = {}
     entry, current = "", None
     for line in text.splitlines():

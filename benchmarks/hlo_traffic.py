@@ -1,9 +1,11 @@
-"""Which operations of a compiled step move the bytes? It reads the optimised HLO text that a TPU compile gives.
+"""Which operations of a compiled step move the most bytes? Read from the optimised HLO
+text of a TPU compilation.
 
-Bytes of operands and results are counted three times: `logical` by shape alone, `stored` with the padding of the tiles, which is close to what
-the compiler calls "bytes accessed", and `hbm`, the part of `stored` that is read from or written to HBM: that alone waits for the 819 GB/s, the
-rest stays in VMEM on the chip. `cycles` is the compiler's own estimate for each operation, transfers and collectives left out, as it runs those
-beside the others.
+Bytes of operands and results are counted in three ways. `logical` counts the shapes alone. `stored`
+includes the padding of the tiles and is close to the compiler's "bytes accessed". `hbm` is the part
+of `stored` that is read from or written to HBM at 819 GB/s; the rest stays in VMEM on the chip.
+`cycles` is the compiler's estimate per operation. It excludes transfers and collectives, which run
+in parallel to the others.
 """
 
 from __future__ import annotations
@@ -15,24 +17,24 @@ from dataclasses import dataclass, replace
 from hlo_text import Array, Computation, Instruction, parse
 
 HBM_BYTES_PER_SECOND = 819e9
-"""Of a v5e chip (Google Cloud's documentation, "TPU v5e")."""
+"""HBM bandwidth of a v5e chip (Google Cloud's documentation, "TPU v5e")."""
 FLOPS_PER_SECOND = 197e12
-"""The same, in bfloat16."""
+"""Peak rate of a v5e chip in bfloat16 (same source)."""
 CYCLES_PER_SECOND = 1.5e9
-"""The clock that goes with 197 TFLOP/s: 4 units of 128 x 128 multiplications."""
+"""The clock that corresponds to 197 TFLOP/s: 4 units of 128 x 128 multiplications."""
 
 FREE = frozenset(
     ["parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "partition-id", "replica-id"]
 )
-"""Operations that move nothing: names of arrays that exist."""
+"""Operations that move nothing: they only name existing arrays."""
 FREE_CALLS = frozenset(["AllocateBuffer", "ConcatBitcast"])
-"""Custom calls of the TPU compiler that only give memory a name."""
+"""Custom calls of the TPU compiler that only name memory."""
 COLLECTIVES = frozenset(["all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute"])
 
 
 @dataclass
 class Moved:
-    """What one executed instruction moves; `label` says where in the program it comes from."""
+    """The bytes that one executed instruction moves; `label` is its origin in the program."""
 
     label: str
     kind: str
@@ -44,7 +46,9 @@ class Moved:
 
 
 def moved(text: str) -> list[Moved]:
-    """What each executed instruction moves: the entry's, those of loop bodies times their count, of a conditional's longest branch."""
+    """The traffic of each executed instruction: of the entry, of loop bodies times their count, and
+    of a conditional's longest branch.
+    """
     computations, entry = parse(text)
     return list(_walk(computations, computations[entry], 1))
 
@@ -71,9 +75,12 @@ def _walk(computations: dict[str, Computation], computation: Computation, times:
 
 
 def _touched(computations: dict[str, Computation], computation: Computation, one: Instruction) -> list[Array]:
-    """Operands and results; of an operand that a fusion only slices, the slices; of a transfer, both ends."""
+    """The operands and results of an instruction.
+
+    If a fusion only slices an operand, the slices count; for a transfer, both ends.
+    """
     result = one.result
-    if one.opcode in ("slice-start", "copy-start"):  # source, destination and context are one result, in either order
+    if one.opcode in ("slice-start", "copy-start"):  # the result has source, destination and context, in either order
         source = computation.instructions[one.operands[0]].result[0]
         target = next((array for array in result if array.in_hbm != source.in_hbm), result[0])
         return [target, Array(target.logical, target.stored, source.in_hbm)]
@@ -105,7 +112,9 @@ def _touched(computations: dict[str, Computation], computation: Computation, one
 
 
 def _kind(one: Instruction, bodies: Iterable[Computation]) -> str:
-    """conv, reduce, elementwise, copy (another layout), transfer (between HBM and VMEM), collective, or the operation's own name."""
+    """conv, reduce, elementwise, copy (to another layout), transfer (between HBM and VMEM),
+    collective, or the operation's name.
+    """
     inside = {part.opcode for body in bodies for part in body.instructions.values()} | {one.opcode}
     base = one.opcode.removesuffix("-start")
     if base in COLLECTIVES:
@@ -127,9 +136,11 @@ def _kind(one: Instruction, bodies: Iterable[Computation]) -> str:
 
 
 def _transferred(computations: dict[str, Computation], computation: Computation, one: Instruction) -> str:
-    """A transfer has no op_name: it gets the label of what reads the copy, else of what made the original."""
+    """A transfer has no op_name: it gets the label of the operation that reads the copy, or else of
+    the one that made the original.
+    """
     names, found = {one.name}, [computation.instructions.get(one.operands[0])]
-    for other in computation.instructions.values():  # in the order of execution, so uses come later
+    for other in computation.instructions.values():  # in execution order, so uses come later
         if names.intersection(other.operands):
             if other.opcode.endswith("-done") or other.target in FREE_CALLS or other.opcode in FREE:
                 names.add(other.name)
@@ -156,7 +167,7 @@ def _label(one: Instruction, bodies: Iterable[Computation]) -> str:
 
 @dataclass
 class Group:
-    """A row of the table."""
+    """One row of the table."""
 
     label: str
     kind: str
@@ -169,7 +180,10 @@ class Group:
 
 
 def grouped(parts: Iterable[Moved], depth: int | None = None) -> list[Group]:
-    """Sums by label and kind, most stored bytes first. `depth` keeps so many parts of a label's path."""
+    """Sums by label and kind, most stored bytes first.
+
+    `depth` is how many parts of a label's path are kept.
+    """
     groups: dict[tuple[str, str], Group] = {}
     for part in parts:
         path, comma, back = part.label.partition(",")
@@ -189,7 +203,9 @@ def grouped_by_kind(parts: Iterable[Moved]) -> list[Group]:
 
 
 def collectives(text: str) -> dict[str, dict[str, int]]:
-    """{"all-reduce": {"count": ..., "bytes": ...}} of the executed program; the bytes are those of the results, once."""
+    """{"all-reduce": {"count": ..., "bytes": ...}} of the executed program; the bytes
+    of each result count once.
+    """
     found: dict[str, dict[str, int]] = {}
     for part in moved(text):
         if part.kind == "collective":
@@ -200,7 +216,7 @@ def collectives(text: str) -> dict[str, dict[str, int]]:
 
 
 def markdown(groups: list[Group], top: int = 25) -> str:
-    """The first `top` groups and a line with the sum of all."""
+    """The first `top` groups, and a line with the sum of all groups."""
     lines = [
         "| from | kind | ops | stored MB | of it HBM | logical MB | kcycles | largest result |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

@@ -1,8 +1,10 @@
-"""Does reading stay the same when the set is large? `python benchmarks/large_set.py` writes 20,000 tiny clips and 200, and measures it here.
+"""Is reading as fast for a large data set as for a small one?
 
-Each set is opened in a process of its own: seconds until the stream is there (imports included) and from there to the first batch,
-resident memory after 51 batches. On a machine with other work look at the CPU seconds.
-Then one process reads pairs of both in turn: the ratio of CPU seconds a pair.
+`python benchmarks/large_set.py` writes sets of 20,000 and of 200 tiny clips. Each set is
+opened in its own process, which measures the seconds until the stream is ready
+(imports included), the seconds from there to the first batch, and resident memory after 51
+batches. On a busy machine, look at the CPU seconds. Then one process reads pairs of both sets
+alternately, for the ratio of CPU seconds per pair.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ SIDE, FRAMES, BATCH = 16, 4, 16
 
 
 def write(folder, clips, workers):
-    """One PNG of frames side by side for each clip, four clips an identity; then shards of them."""
+    """Writes one PNG with frames side by side per clip, four clips per identity,
+    and then shards of them.
+    """
     from input_pipeline.prepare import prepare
 
     rng = np.random.default_rng(0)
@@ -39,7 +43,7 @@ def write(folder, clips, workers):
 
 
 def opened(shards, threads):
-    """A stream of the set's pairs."""
+    """A stream of pairs from the set."""
     from input_pipeline.pairs import PairStream
     from input_pipeline.shards import open_split
 
@@ -55,7 +59,9 @@ def resident():
 
 
 def alone(shards, started):
-    """In a process of its own, started at `started` of the monotonic clock: prints what it cost to open the set, as JSON."""
+    """Runs in its own process, which started at `started` of the monotonic clock, and prints the
+    cost of opening the set as JSON.
+    """
     stream = opened(shards, threads=2)
     ready, ready_cpu = time.monotonic(), time.process_time()
     batches = stream.batches()
@@ -69,11 +75,13 @@ def alone(shards, started):
 
 
 def main(argv=None):
-    """Prints the figures of both sets and the ratio of a pair's cost."""
+    """Prints the measurements of both sets and the ratio of the costs per pair."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--clips", type=int, default=20_000, help="of the large set")
-    flags.add_argument("--few", type=int, default=200, help="of the small set")
-    flags.add_argument("--rounds", type=int, default=9, help="turns of the two sets; the median ratio is printed")
+    flags.add_argument("--clips", type=int, default=20_000, help="clips of the large set")
+    flags.add_argument("--few", type=int, default=200, help="clips of the small set")
+    flags.add_argument(
+        "--rounds", type=int, default=9, help="alternations between the sets; the median ratio is printed"
+    )
     flags.add_argument("--workers", type=int, default=2, help="processes that prepare the sets")
     flags.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
     flags.add_argument("started", nargs="?", type=float, help=argparse.SUPPRESS)
@@ -84,7 +92,13 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as name:
         sets = {count: write(Path(name) / str(count), count, args.workers) for count in (args.clips, args.few)}
         for count, shards in sets.items():
-            command = [sys.executable, __file__, "--alone", str(shards), str(time.monotonic())]  # one clock for both
+            command = [
+                sys.executable,
+                __file__,
+                "--alone",
+                str(shards),
+                str(time.monotonic()),
+            ]  # the clock is shared by all processes
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise UserError(f"{shards} could not be read: {done.stderr.strip().splitlines()[-1]}")
@@ -101,14 +115,17 @@ def main(argv=None):
                 began = time.process_time()
                 for _ in range(100):
                     next(batches)
-                if turn:  # the first opens the shards
+                if turn:  # the first read opens the shards
                     spent[count].append((time.process_time() - began) / (100 * BATCH))
         for batches in streams.values():
             batches.close()
     for count, seconds in spent.items():
-        print(f"{count:6} clips: {1e6 * statistics.median(seconds):.0f} us of CPU a pair of {SIDE} x {SIDE} frames")
+        print(f"{count:6} clips: {1e6 * statistics.median(seconds):.0f} us of CPU per pair of {SIDE} x {SIDE} frames")
     ratios = [many / few for many, few in zip(spent[args.clips], spent[args.few], strict=True)]
-    print(f"a pair of {args.clips} clips costs {statistics.median(ratios):.2f} times one of {args.few}", end=" ")
+    print(
+        f"a pair of {args.clips} clips costs {statistics.median(ratios):.2f} times as much as one of {args.few}",
+        end=" ",
+    )
     print(f"({min(ratios):.2f} to {max(ratios):.2f})")
     return 0
 

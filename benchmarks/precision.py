@@ -1,8 +1,11 @@
-"""What do float32, bfloat16 and the device's default matmul precision change? `python benchmarks/precision.py` measures it here.
+"""How do float32, bfloat16 and the default matmul precision change the results?
 
-Every row is the released taichi networks with the formula weights of the stored numbers (../shared/parity): largest and mean differences of masks
-and frames (values in [0, 1]) in evaluation mode, relative differences of the losses in training mode. The first row is compared with what the
-released implementation gave in float32 (its frames were stored in half precision, which alone is 2.4e-4), the others with the first.
+`python benchmarks/precision.py` measures it on this device. Every row uses the released taichi
+networks with the formula weights of the stored numbers (../shared/parity). It has the largest and
+mean differences of masks and frames (values in [0, 1]) in evaluation mode, and the relative
+differences of the losses in training mode. The first row is compared with the released
+implementation in float32, whose frames were stored in half precision (which alone is 2.4e-4). The
+other rows are compared with the first.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/helpers")]  # the formula weights are the tests'
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/helpers")]  # the tests have the formula weights
 
 import parity  # noqa: E402
 
@@ -27,7 +30,7 @@ from maskanim_jax.nn.resize import bilinear  # noqa: E402
 from maskanim_jax.systems import build  # noqa: E402
 from maskanim_jax.systems.perturbed_masks import system as system_module  # noqa: E402
 
-# Name of the row, `config.precision`, jax_default_matmul_precision.
+# Row name, `config.precision`, jax_default_matmul_precision.
 ROWS = (
     ("float32, highest matmuls", "float32", "highest"),
     ("float32, default matmuls", "float32", None),
@@ -40,7 +43,9 @@ LOSSES = {"mask": "mask_correction", "coarse": "perceptual1", "fine": "perceptua
 
 
 def evaluate(system, variables):
-    """Masks, refined mask, coarse and fine frame of the animation path; r gets our own thresholded driving mask."""
+    """Masks, refined mask, coarse and fine frame of the animation path; r gets the thresholded
+    driving mask computed here.
+    """
     source, driving = map(jnp.asarray, parity.frames())
 
     @jax.jit
@@ -60,7 +65,9 @@ def evaluate(system, variables):
 
 
 def losses(system, variables, vgg):
-    """The three losses of a training-mode step, with the fixed stand-in for P_train that the stored losses have."""
+    """The three losses of a training-mode step, with the fixed stand-in for
+    P_train of the stored losses.
+    """
     source, driving = map(jnp.asarray, parity.frames())
     original = system_module.p_train
     system_module.p_train = lambda mask, key, settings: jnp.where(mask <= 60 / 255, 0.0, mask) * 0.9
@@ -76,11 +83,11 @@ def losses(system, variables, vgg):
 
 
 def main(argv=None):
-    """Prints a table in markdown."""
+    """Prints a Markdown table."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.parse_args(argv)
     if not parity.FOLDER.is_dir():
-        raise UserError(f"{parity.FOLDER} is not there: put the released implementation's numbers in it")
+        raise UserError(f"{parity.FOLDER} does not exist: put the released implementation's numbers into it")
     stored, trained = parity.stored("pm_eval"), json.loads((parity.FOLDER / "pm_train.json").read_text())["losses"]
     reference = {
         "mask": np.concatenate([stored["mask_source"], stored["mask_driving"]]),
@@ -101,7 +108,7 @@ def main(argv=None):
             difference = np.abs(ours[picture] - reference[picture])
             cells.append(f"{difference.max():.1e} / {difference.mean():.1e}")
         cells += [f"{abs(sums[loss] / sums_reference[loss] - 1):.1e}" for loss in LOSSES]
-        lines.append(f"| {name} | {'our first row' if lines else 'released'} | {' | '.join(cells)} |")
+        lines.append(f"| {name} | {'first row' if lines else 'released'} | {' | '.join(cells)} |")
         if len(lines) == 1:
             reference, sums_reference = ours, sums
     print(f"jax {jax.__version__}, {jax.devices()[0].device_kind}\n")

@@ -1,7 +1,8 @@
-"""Does preparation's memory grow with the length of a clip? `python benchmarks/prepare_memory.py` measures it here.
+"""Does preparation need more memory for longer clips?
 
-Writes videos of 1,000 and 10,000 noisy moving frames of 256 x 256, prepares each in a process of its own, and prints each process's
-highest resident memory, the memory before any frame was read, and the ratio of the two peaks: near 1 when frames are streamed.
+`python benchmarks/prepare_memory.py` writes videos of 1,000 and 10,000 noisy moving frames of 256 x
+256 and prepares each in its own process. It prints each process's peak resident memory, its memory
+before any frame was read, and the ratio of the two peaks, which is near 1 if frames are streamed.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ print(json.dumps([before, peak(), time.perf_counter() - start, report["splits"][
 
 
 def write_clip(path: Path, frames: int) -> None:
-    """A window that wanders over a noisy picture; what is encoded once is repeated, packet by packet, to the length."""
+    """Writes a video of a window that moves over a noisy picture.
+
+    It is encoded once and repeated, packet by packet, up to `count` frames.
+    """
     path.parent.mkdir(parents=True)
     once = path.parent.parent / "once.mp4"
     length = min(frames, REPEATED)
@@ -68,7 +72,7 @@ def write_clip(path: Path, frames: int) -> None:
 
 
 def main() -> int:
-    """Prints a table in markdown."""
+    """Prints a Markdown table."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument(
         "--frames", type=int, nargs=2, default=(1000, 10_000), help="lengths to compare (multiples of 250)"
@@ -76,9 +80,9 @@ def main() -> int:
     flags.add_argument("--size", type=int, default=SIDE, help="side of the stored frames")
     args = flags.parse_args()
     if min(args.frames) < 2:
-        raise UserError("--frames must be 2 or more: give two lengths")
+        raise UserError("--frames needs at least two lengths")
     peaks = []
-    print("| frames of the clip | MB before | MB at the highest | s |\n| --- | --- | --- | --- |")
+    print("| frames of the clip | MB before | peak MB | s |\n| --- | --- | --- | --- |")
     for frames in args.frames:
         with tempfile.TemporaryDirectory() as folder:
             write_clip(Path(folder) / f"root/train/{frames}.mp4", frames)

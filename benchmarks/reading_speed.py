@@ -1,10 +1,13 @@
-"""How fast are pairs read, beside the released loaders? `python benchmarks/reading_speed.py` draws clips and measures it here.
+"""How fast are pairs read, compared with the released loaders?
 
-Three ways to two frames of a clip, in turn, on the same frames of 256 x 256, CPU seconds of the whole process each:
-ours: training batches of 16 pairs out of the shards, drawn, decoded and stacked;
-png:  a folder of PNG frames: list it, read two with imageio;
-mp4:  read the whole H.264 file with imageio (PyAV) and take two.
-Needs imageio (pip install imageio), which the project itself does not.
+`python benchmarks/reading_speed.py` draws clips of 256 x 256 and reads two frames of each in three
+ways, in turn. It measures CPU seconds of the whole process:
+
+- ours: training batches of 16 pairs from the shards, drawn, decoded and stacked;
+- png: list a folder of PNG frames, read two with imageio;
+- mp4: read the whole H.264 file with imageio (PyAV) and take two frames.
+
+It needs imageio (pip install imageio), which the project itself does not need.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ BATCH = 16
 
 
 def texture(rng, side):
-    """Noise of all sizes, (side, side, 3) float32: its PNG and JPEG are as large as those of a Tai-Chi frame."""
+    """Noise at all scales, (side, side, 3) float32: as PNG and JPEG it is as
+    large as a Tai-Chi frame.
+    """
     total = np.zeros((side, side, 3), np.float32)
     for cells in (8, 16, 32, 64, 128, 256):
         noise = rng.normal(size=(cells, cells, 3)).astype(np.float32) * 30 * (8 / cells) ** 0.7
@@ -43,7 +48,7 @@ def texture(rng, side):
 
 
 def drawn(seed, count):
-    """A textured disc that moves over a textured background that moves otherwise."""
+    """A textured disc that moves over a textured background, which moves differently."""
     rng = np.random.default_rng(seed)
     behind, before = texture(rng, SIDE + 64), texture(rng, SIDE + 64)
     y, x = np.mgrid[:SIDE, :SIDE]
@@ -55,7 +60,7 @@ def drawn(seed, count):
 
 
 def write(folder, clips, count, videos):
-    """The same frames as ROOT/train/*/ of PNG (shards are made of them) and as mp4."""
+    """Writes the same frames as PNG in ROOT/train/*/ (for the shards) and as mp4."""
     (folder / "mp4").mkdir()
     for number in tqdm(range(clips), desc="clips", unit="clip"):
         frames = drawn(number, count)
@@ -75,7 +80,7 @@ def write(folder, clips, count, videos):
 
 
 def seconds(work, times):
-    """CPU seconds of the process, all threads together, a call."""
+    """CPU seconds per call, over all threads of the process."""
     started = time.process_time()
     for _ in range(times):
         work()
@@ -83,12 +88,14 @@ def seconds(work, times):
 
 
 def main(argv=None):
-    """Prints CPU milliseconds a pair, and how many times as many pairs ours reads in a CPU second."""
+    """Prints CPU milliseconds per pair, and how many times as many pairs the
+    shards give per CPU second.
+    """
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--clips", type=int, default=3)
-    flags.add_argument("--frames", type=int, default=200, help="of each clip")
-    flags.add_argument("--rounds", type=int, default=9, help="turns of the three ways; medians are printed")
-    flags.add_argument("--encoding", default="jpeg", help="of the shards, as prepare has it")
+    flags.add_argument("--frames", type=int, default=200, help="frames per clip")
+    flags.add_argument("--rounds", type=int, default=9, help="rounds over the three ways; medians are printed")
+    flags.add_argument("--encoding", default="jpeg", help="image format of the shards, as in prepare")
     flags.add_argument("--quality", type=int, default=95)
     flags.add_argument("--video", nargs="*", type=Path, default=[], help="256 x 256 videos instead of drawn clips")
     args = flags.parse_args(argv)
@@ -105,7 +112,7 @@ def main(argv=None):
         prepare(folder / "root", folder / "shards", size=SIDE, encoding=args.encoding, quality=args.quality)
         shards = open_split(folder / "shards", "train")
         png_folders, mp4_files = sorted(pngs.iterdir()), sorted(videos.iterdir())
-        # One core reads everything: no threads.
+        # One core reads everything, without threads.
         stream = PairStream(shards, batch_size=BATCH, seed=0, repeats=1000, threads=0).batches()
 
         def pick(frames):
@@ -137,8 +144,8 @@ def main(argv=None):
     for way in ways:
         milliseconds = [1e3 * value for value in spent[way]]
         print(
-            f"{way:5} {statistics.median(milliseconds):8.2f} ms of CPU a pair ({min(milliseconds):.2f} to {max(milliseconds):.2f}), "
-            f"{1e3 / statistics.median(milliseconds):7.1f} pairs a second and core, {sizes[way] / 1024:6.1f} KiB a frame"
+            f"{way:5} {statistics.median(milliseconds):8.2f} ms of CPU per pair ({min(milliseconds):.2f} to {max(milliseconds):.2f}), "
+            f"{1e3 / statistics.median(milliseconds):7.1f} pairs per second and core, {sizes[way] / 1024:6.1f} KiB per frame"
         )
     for way in ("png", "mp4"):
         ratios = [theirs / ours for theirs, ours in zip(spent[way], spent["ours"], strict=True)]

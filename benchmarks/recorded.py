@@ -1,7 +1,9 @@
-"""Which numbers did the released implementations give, and from which weights?
+"""Which numbers did the released implementations produce, and from which weights?
 
-Both sides build their weights from a formula of a tensor's name and shape, so that only inputs and outputs are stored: a folder with
-`frames.npz`, `{pm,fomm}_keys.json`, `{pm,fomm}_eval.npz` and `{pm,fomm}_train.json`. Used by tests and benchmarks; it needs NumPy only.
+Both sides compute their weights from a tensor's name and shape, so only inputs and outputs are
+stored, in a folder with `frames.npz`,
+`{pm,fomm}_keys.json`, `{pm,fomm}_eval.npz` and `{pm,fomm}_train.json`. Tests and benchmarks use
+this module; it needs only NumPy.
 """
 
 from __future__ import annotations
@@ -15,14 +17,16 @@ from typing import Any
 import numpy as np
 
 FOLDER = Path(__file__).parents[2] / "shared" / "parity"
-"""Where the recorded numbers are if nobody says otherwise."""
+"""The default folder of the recorded numbers."""
 SMALL_GAIN = {"ref", "final", "final_hourglass", "kp", "jacobian", "mask", "occlusion"}
-"""Layers in front of a sigmoid or softmax, whose weights are smaller."""
+"""Layers before a sigmoid or softmax; they have smaller weights."""
 VGG_CONVS = ["1_1", "1_2", "2_1", "2_2", "3_1", "3_2", "3_3", "3_4", "4_1", "4_2", "4_3", "4_4", "5_1"]
 
 
 def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The float32 tensor that both sides build from its full name and shape (convolutions: O, I, H, W)."""
+    """The float32 tensor that both sides build from its full name and shape
+    (convolutions: O, I, H, W).
+    """
     owner, leaf = key.split(".")[-2:]
     n = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(shape).astype(np.float32)
     if leaf == "running_mean":
@@ -37,12 +41,14 @@ def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def keys(folder: Path, system: str) -> dict[str, dict[str, list[int]]]:
-    """Names and shapes of everything that a released checkpoint of "pm" or "fomm" holds, by the file's top-level keys."""
+    """Names and shapes of all tensors in a released checkpoint of "pm" or "fomm", by
+    the file's top-level keys.
+    """
     return json.loads((folder / f"{system}_keys.json").read_text())
 
 
 def tensors(shapes: Mapping[str, Mapping[str, Any]], modules: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The tensors of these modules by full name; the fixed blurs and the counters are left out."""
+    """The tensors of these modules by full name, without fixed blurs and counters."""
     found = {
         f"{module}.{name}": fill(f"{module}.{name}", tuple(shape))
         for module in modules
@@ -56,7 +62,9 @@ def tensors(shapes: Mapping[str, Mapping[str, Any]], modules: tuple[str, ...]) -
 
 
 def vgg(folder: Path) -> dict[str, np.ndarray]:
-    """VGG-19 by the formula, in this project's layout, with torchvision's normalisation."""
+    """VGG-19 with weights from the formula, in this project's layout, with
+    torchvision's normalisation.
+    """
     found = {"mean": np.float32([0.485, 0.456, 0.406]), "std": np.float32([0.229, 0.224, 0.225])}
     convs = iter(VGG_CONVS)
     for name, shape in keys(folder, "pm")["vgg19"].items():

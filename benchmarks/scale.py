@@ -1,7 +1,8 @@
-"""What does a second CPU device bring? `python benchmarks/scale.py` measures the training step on one and on two, alternately in one run.
+"""How much faster is a training step on two CPU devices than on one?
 
-The small Perturbed Masks model (`configs/small.py`), the same batch split over more devices; the ratio is what counts. Also prints what the
-devices say to each other in a step, counted from the compiled program.
+`python benchmarks/scale.py` runs the small Perturbed Masks model (`configs/small.py`) with the same
+batch on one device and on several, alternately in one run. The ratio is the result. It also prints
+the collectives of a step, counted from the compiled program.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ from maskanim_jax.training.step import make_train_step  # noqa: E402
 
 
 def prepared(config, devices):
-    """The compiled step on so many devices, and what it is given."""
+    """The compiled step on this many devices, and its arguments."""
     system, mesh = build(config), make_mesh(config.batch_size, config.optim.grad_accum_steps, jax.devices()[:devices])
     frozen = replicate(mesh, used_weights(untrained_vgg19(0), config.loss.vgg_layers))
     random, shape = np.random.default_rng(0), (config.batch_size, config.frame_size, config.frame_size, 3)
     pairs = [shard_batch(mesh, random.integers(0, 256, shape, np.uint8)) for _ in range(2)]
     state = init_on_mesh(system, 0, 10, mesh)
-    state = state._replace(step=jax.device_put(jnp.int32(1000), replicated_sharding(mesh)))  # r has started
+    state = state._replace(step=jax.device_put(jnp.int32(1000), replicated_sharding(mesh)))  # after the epoch without r
     step = make_train_step(system, 0, 10, mesh, config.optim.grad_accum_steps).lower(state, frozen, *pairs).compile()
     return step, state, (frozen, *pairs)
 
@@ -49,13 +50,13 @@ def prepared(config, devices):
 def main(argv=None):
     """Prints medians and the ratio."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--batch", type=int, default=4, help="batch of all devices together (default 4)")
-    flags.add_argument("--steps", type=int, default=8, help="steps of each (default 8)")
-    flags.add_argument("--devices", type=int, default=2, help="compared with one (default 2)")
-    flags.add_argument("--accumulate", type=int, default=1, help="parts of a batch (default 1)")
+    flags.add_argument("--batch", type=int, default=4, help="global batch size (default 4)")
+    flags.add_argument("--steps", type=int, default=8, help="steps per number of devices (default 8)")
+    flags.add_argument("--devices", type=int, default=2, help="number of devices to compare with one (default 2)")
+    flags.add_argument("--accumulate", type=int, default=1, help="microbatches per batch (default 1)")
     given = flags.parse_args(argv)
     if min(given.steps, given.devices) < 1:
-        raise UserError("--steps and --devices must be 1 or more")
+        raise UserError("--steps and --devices must be at least 1")
     config = puppets.get_config()
     config.batch_size, config.num_cpu_devices, config.optim.grad_accum_steps = (
         given.batch,
@@ -64,7 +65,9 @@ def main(argv=None):
     )
     setup.configure_jax(config)
     if given.devices > jax.device_count():
-        raise UserError(f"--devices={given.devices} are asked for, but there are {jax.device_count()}: give no more")
+        raise UserError(
+            f"--devices={given.devices} is more than the {jax.device_count()} available: give a smaller number"
+        )
     kinds = sorted({1, given.devices})
     made = {devices: prepared(config, devices) for devices in tqdm(kinds, desc="compile", unit="program")}
     times = {devices: [] for devices in kinds}
@@ -75,7 +78,9 @@ def main(argv=None):
             times[devices].append(time.perf_counter() - since)
             made[devices] = step, state, rest
     medians = {devices: statistics.median(each[1:]) for devices, each in times.items()}
-    print("| devices | step, median | of one device's time | operations between devices |\n| --- | --- | --- | --- |")
+    print(
+        "| devices | step, median | share of one device's time | operations between devices |\n| --- | --- | --- | --- |"
+    )
     for devices, median in medians.items():
         talk = counted(collectives(made[devices][0].as_text()))
         said = ", ".join(f"{count} {kind}" for kind, count in talk.items()) or "none"

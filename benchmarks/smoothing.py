@@ -1,10 +1,13 @@
-"""What does smoothing over time (`--smooth`) do to flicker, and what to reconstruction? `python -m benchmarks.smoothing RUN --data SHARDS`.
+"""How does smoothing over time (`--smooth`) change flicker and reconstruction?
 
-Every held-out clip is animated from its own first frame: the true result is the driver itself. Flicker is the mean absolute second difference
-of the frames over time (|x_(t+1) - 2 x_t + x_(t-1)|, pixels in [0, 1]) less that of the driver; below 0 the result is smoother than the truth.
-Perturbed Masks does without P_test and r (--ablation=no_id), FOMM has absolute motion, as in reconstruction. Then each clip animates the next
-one's first frame with the method's own options: there only flicker can be measured. With `--noise` drivers stand still under a camera's noise, and
-all that moves in the result is flicker.
+Run `python -m benchmarks.smoothing RUN --data SHARDS`. Every held-out clip is animated from
+its own first frame, so the ground truth is the driver itself. Flicker is the mean absolute
+second difference of the frames over time (|x_(t+1) - 2 x_t + x_(t-1)|, pixels in [0, 1]) minus
+the driver's; below 0 the result is smoother than the ground truth. As in reconstruction,
+Perturbed Masks runs without P_test and r (--ablation=no_id), and FOMM with absolute motion.
+Then each clip animates the next clip's first frame with the method's default options; there
+only flicker can be measured. With `--noise`, drivers are still frames with camera noise, so
+all motion in the result is flicker.
 """
 
 from __future__ import annotations
@@ -24,26 +27,28 @@ from maskanim_jax.errors import UserError, run_main
 
 STILL_FRAMES = 16
 AS_TRUTH = ({"ablation": "no_id"}, {"motion": "absolute"})
-"""Options with which animation is reconstruction; a system takes those that are its own."""
+"""Options that turn animation into reconstruction; each system uses those that it has."""
 
 
 def flicker(frames):
-    """Mean absolute second difference over time of (N, H, W, 3) frames in [0, 1]."""
+    """The mean absolute second difference over time of (N, H, W, 3) frames in [0, 1]."""
     return float(np.abs(frames[2:] - 2 * frames[1:-1] + frames[:-2]).mean())
 
 
 def own_options(system, smooth):
-    """The options of reconstruction that this system has, and the strength."""
+    """The reconstruction options that this system has, and the strength."""
     for given in AS_TRUTH:
         try:
             return system.animation_options({**given, "smooth": str(smooth)})
         except UserError:
             continue
-    raise UserError(f"{system.name} has no options with which animation is reconstruction: add them to AS_TRUTH")
+    raise UserError(f"{system.name} has no options that turn animation into reconstruction: add them to AS_TRUTH")
 
 
 def drivers(split, clips, noise):
-    """Videos (N, S, S, 3) uint8 of the first clips; with `noise`, their first frames standing still under noise of that deviation."""
+    """Videos (N, S, S, 3) uint8 of the first clips; with `noise`, their first frames repeated with
+    noise of that standard deviation.
+    """
     videos = [np.stack([split.frame(number, i) for i in range(split.clips[number].count)]) for number in range(clips)]
     if not noise:
         return videos
@@ -53,7 +58,9 @@ def drivers(split, clips, noise):
 
 
 def measure(run, videos, strengths):
-    """Rows (strength, L1, flicker beyond the driver's, the same across identities), means over clips."""
+    """Rows (strength, L1, flicker beyond the driver's, the same across
+    identities), means over clips.
+    """
     result = run.system.result
 
     def made(source, driving, options):
@@ -74,7 +81,7 @@ def measure(run, videos, strengths):
 
 
 def flicker_of(videos):
-    """The drivers' own flicker."""
+    """The flicker of the drivers themselves."""
     return float(np.mean([flicker(video.astype(np.float32) / 255) for video in videos]))
 
 
@@ -84,7 +91,9 @@ def main():
     flags.add_argument("--data", type=Path, required=True, help="folder of shards; its test split is used")
     flags.add_argument("--clips", type=int, default=20)
     flags.add_argument("--strengths", default="0,0.3,0.5,0.7")
-    flags.add_argument("--noise", type=float, default=0.0, help="drivers stand still under such noise, such as 0.02")
+    flags.add_argument(
+        "--noise", type=float, default=0.0, help="use still drivers with noise of this standard deviation, such as 0.02"
+    )
     args = flags.parse_args()
     setup.configure_jax(saved_config(args.run[0]))
     split = open_split(args.data, "test")

@@ -1,7 +1,9 @@
-"""How long until the first step is done, with a cold and with a warm compilation cache? `python benchmarks/startup.py` measures it here.
+"""How long does training take until the first step is done, with a cold and
+a warm compilation cache?
 
-Starts the training of a config in processes of their own, with an empty cache folder first and with what that left there afterwards, and reads
-when the log says that the first step was done. Data are drawn before anything is timed.
+`python benchmarks/startup.py` starts the training of a config in separate processes, first with an
+empty cache folder and then with the filled one. It reads the time of the first step from the log.
+Data is drawn before anything is timed.
 """
 
 from __future__ import annotations
@@ -28,18 +30,18 @@ LINE = re.compile(r"first step after ([\d.]+) s \(compile cache (\w+), compiled 
 
 
 def draw(path, shards, vgg):
-    """Draws the data of a config, and says so when it has none of its own."""
+    """Draws the data of a config; raises UserError for a config without drawn data."""
     from input_pipeline.from_config import ensure_shards
 
     spec = importlib.util.spec_from_file_location("config", path)
     if spec is None or not Path(path).is_file():
-        raise UserError(f"{path} is not there: give a file of configs/, such as configs/demo.py")
+        raise UserError(f"{path} does not exist: give a file of configs/, such as configs/demo.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config()
     config.data.shards = shards
     if not config.data.puppets.train_identities and not Path(shards).is_dir():
-        raise UserError(f"{path} has no data of its own: give --shards=SHARDS")
+        raise UserError(f"{path} does not draw its own data: give --shards=SHARDS")
     config.data.puppets.train_identities, config.data.puppets.test_identities = 40, 2
     ensure_shards(config)
     return [
@@ -54,7 +56,9 @@ def draw(path, shards, vgg):
 
 
 def start(flags, cache, workdir):
-    """One start: seconds from the command to the first step done, of the step, the programs compiled, CPU seconds until the end."""
+    """One start: seconds from the command to the end of the first step, seconds of the step, number
+    of compiled programs, CPU seconds of the run.
+    """
     command = [sys.executable, "-m", "maskanim_jax.main", f"--workdir={workdir}", *flags]
     env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
     before, began = os.times(), time.time()
@@ -69,16 +73,16 @@ def start(flags, cache, workdir):
     return {
         "cache": state,
         "first step": record["time"] - began,
-        "of it the step": float(step),
+        "of which the step": float(step),
         "CPU of the whole run": cpu,
     }
 
 
 def main(argv=None):
-    """Prints a table in markdown and the ratios."""
+    """Prints a Markdown table and the ratios."""
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--config", default=str(ROOT / "configs" / "demo.py"), help="config file (default: the demo's)")
-    flags.add_argument("--shards", default="", help="prepared data; the puppets are drawn when it is not given")
+    flags.add_argument("--shards", default="", help="prepared data (default: puppets are drawn)")
     flags.add_argument("--vgg", default="untrained", choices=["untrained", "imagenet"], help="features of the loss")
     flags.add_argument("--repeats", type=int, default=1, help="warm starts (default 1)")
     given = flags.parse_args(argv)

@@ -1,10 +1,12 @@
-"""What would a training step cost on a TPU? `python benchmarks/tpu_compile.py` compiles it for one here, on a CPU, without running it.
+"""What would a training step cost on a TPU?
 
-It needs libtpu (`pip install 'jax[tpu]'`) and time: a 256 x 256 step takes tens of minutes and several GB
-on two cores. Every finished cell (label, topology, batch, precision) is therefore written to a JSON file
-at once and not compiled again; `--table` prints the file. The step is the one that training runs
-(`maskanim_jax.training.step.make_train_step`) with the released taichi settings, on a mesh of the
-topology's devices, compiled from names and shapes only.
+`python benchmarks/tpu_compile.py` compiles it for a TPU on a CPU, without running it.
+
+It needs libtpu (`pip install 'jax[tpu]'`) and time: a 256 x 256 step takes tens of minutes and
+several GB on two cores. Every finished cell (label, topology, batch, precision) is therefore
+written to a JSON file at once and not compiled again; `--table` prints the file. The step is the
+one that training runs (`maskanim_jax.training.step.make_train_step`) with the released taichi
+settings, on a mesh of the topology's devices, compiled from names and shapes only.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-# libtpu looks for a TPU's metadata server and for another process that holds the chips: there are none. Before JAX is imported.
+# Set before importing JAX: libtpu would look for a TPU's metadata server and for other processes that use the chips.
 os.environ |= {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -40,11 +42,13 @@ TOPOLOGIES = ("v5e:2x2", "v5e:2x4", "v5e:4x4")
 BATCHES = (16, 64, 256)
 PRECISIONS = ("float32", "bfloat16")
 HBM = 16e9
-"""Bytes of a v5e chip; XLA itself leaves about 0.25 GiB of it alone."""
+"""Memory of a v5e chip in bytes; XLA leaves about 0.25 GiB of it unused."""
 
 
 def taichi(precision: str, batch: int, small: bool) -> Any:
-    """The released taichi config; `small` shrinks it to a step that compiles in a minute or two, to try this tool."""
+    """The released taichi config; `small` shrinks it to a step that compiles in a minute
+    or two, to test this tool.
+    """
     from configs import taichi
 
     c = taichi.get_config("released")
@@ -60,7 +64,9 @@ def taichi(precision: str, batch: int, small: bool) -> Any:
 
 
 def lower(config: Any, topology: str) -> Any:
-    """The lowered step for a topology such as "v5e:2x4"; raises UserError when libtpu is missing or does not know it."""
+    """The lowered step for a topology such as "v5e:2x4"; raises UserError when libtpu is
+    missing or does not know it.
+    """
     import jax
     import numpy as np
     from jax.experimental import topologies
@@ -74,10 +80,10 @@ def lower(config: Any, topology: str) -> Any:
 
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
-    except Exception as error:  # libtpu raises what it likes
+    except Exception as error:  # libtpu may raise anything
         reason = str(error).split("\n")[0]
         raise UserError(
-            f"topology {topology} can't be had ({reason}): pip install 'jax[tpu]', and name one such as v5e:2x4"
+            f"topology {topology} is not available ({reason}): pip install 'jax[tpu]', and give one such as v5e:2x4"
         ) from error
     if config.batch_size % len(devices):
         raise UserError(
@@ -93,7 +99,10 @@ def lower(config: Any, topology: str) -> Any:
 
 
 def measure(lowered: Any, options: dict[str, str], keep: Path | None) -> dict[str, Any]:
-    """Compiles, and says what the compiled step needs and moves on each chip; a step too large for HBM is an answer as well."""
+    """Compiles, and returns what the compiled step needs and moves on each chip.
+
+    A step that is too large for HBM is a valid result.
+    """
     since = time.perf_counter()
     try:
         compiled = lowered.compile(compiler_options=options or None)
@@ -140,7 +149,7 @@ def measure(lowered: Any, options: dict[str, str], keep: Path | None) -> dict[st
 
 
 def table(cells: list[dict[str, Any]]) -> str:
-    """The cells as Markdown; all figures are of one chip and one step."""
+    """The cells as Markdown; all numbers are per chip and step."""
     lines = [
         "| code | topology | batch | precision | arguments | temporaries | total | fits 16 GB | TFLOP | GB accessed | of it HBM | ms at 197 TFLOP/s "
         "| ms at 819 GB/s | ms by cycles | collectives | compile |",
@@ -165,7 +174,9 @@ def table(cells: list[dict[str, Any]]) -> str:
 
 
 def read_cells(path: Path) -> list[dict[str, Any]]:
-    """What the JSON file has, nothing when it is missing; raises UserError when it is not this tool's."""
+    """The cells in the JSON file, empty if it is missing; raises UserError if
+    this tool did not write it.
+    """
     try:
         cells = json.loads(path.read_text())["cells"]
     except FileNotFoundError:
@@ -178,7 +189,7 @@ def read_cells(path: Path) -> list[dict[str, Any]]:
 
 
 def write_cells(path: Path, cells: list[dict[str, Any]]) -> None:
-    """All cells; the old file stays until the new one is whole."""
+    """Writes all cells; the old file is kept until the new one is complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +200,7 @@ def write_cells(path: Path, cells: list[dict[str, Any]]) -> None:
 
 
 def show_traffic(path: Path, depth: int | None, top: int) -> None:
-    """Prints what moves the bytes in a kept HLO text, gzipped or not."""
+    """Prints which operations move the bytes in a kept HLO text, gzipped or not."""
     try:
         content = path.read_bytes()
         text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
@@ -211,19 +222,23 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=PRECISIONS, help="default: %(default)s")
     parser.add_argument(
-        "--label", default="now", help="names the state of the code: cells of another label are compiled anew"
+        "--label", default="now", help="names the version of the code: cells with another label are compiled again"
     )
-    parser.add_argument("--output", type=Path, default=Path("tpu_compile.json"), help="where the cells are kept")
+    parser.add_argument("--output", type=Path, default=Path("tpu_compile.json"), help="JSON file of the cells")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep the compiled text of each cell here, gzipped")
     parser.add_argument(
         "--option", nargs="+", default=[], metavar="NAME=VALUE", help="compiler options, such as xla_tpu_..."
     )
     parser.add_argument(
-        "--small", action="store_true", help="a shrunk step that compiles in a minute or two, to try the tool"
+        "--small", action="store_true", help="a small step that compiles in a minute or two, to test the tool"
     )
-    parser.add_argument("--table", action="store_true", help="print what --output has and compile nothing")
+    parser.add_argument("--table", action="store_true", help="print the cells in --output and compile nothing")
     parser.add_argument(
-        "--traffic", nargs="*", type=Path, metavar="FILE", help="print what moves the bytes, in FILEs that --keep wrote"
+        "--traffic",
+        nargs="*",
+        type=Path,
+        metavar="FILE",
+        help="print which operations move the bytes, in FILEs that --keep wrote",
     )
     parser.add_argument(
         "--depth", type=int, help="parts of a label in --traffic: 1 is a network, 2 a block; default: all"
@@ -233,7 +248,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Compiles what is missing, smallest first, and prints the table."""
+    """Compiles the missing cells, smallest first, and prints the table."""
     arguments = parse_arguments()
     for path in arguments.traffic or []:
         show_traffic(path, arguments.depth, arguments.top)

@@ -1,4 +1,5 @@
-"""BAIR robot pushing at 256 x 256: `configs/bair.py` follows the paper, `:released` the authors' code.
+"""BAIR robot pushing at 256 x 256: `configs/bair.py` follows the paper,
+`:released` the authors' code.
 
 `configs/bair.py:stable` follows the paper, with changes that prevent mask collapse.
 """
@@ -11,7 +12,10 @@ from configs import common, perturbed_masks
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=bair --output=data/bair256 --size=256`."""
+    """The shards are prepared with
+
+    python -m input_pipeline.prepare --input=bair --output=data/bair256 --size=256
+    """
     c = perturbed_masks.for_variant(variant)
     c.name = "bair"
     c.data.shards = "data/bair256"

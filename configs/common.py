@@ -1,4 +1,5 @@
-"""What do the configs of all systems share? Frames, data, loss, optimiser, training, evaluation, animation.
+"""What do the configs of all systems share? Frames, data, loss, optimiser,
+training, evaluation, animation.
 
 Each field has a comment. Fields of one system are in `configs/perturbed_masks.py` and
 `configs/fomm_base.py`.
@@ -48,7 +49,7 @@ def get_config() -> ConfigDict:
     data.puppets = ConfigDict()  # the drawn data set; rendered when identities > 0 and the shards are missing
     data.puppets.version = 1  # of the drawing; 2: varied bodies and clothes. 1 for saved configs without this field
     data.puppets.train_identities = 0
-    data.puppets.validation_identities = 0  # choose the best checkpoint; 0: the test identities do
+    data.puppets.validation_identities = 0  # they choose the best checkpoint; 0: the test identities do
     data.puppets.test_identities = 0
     data.puppets.clips_per_identity = 1
     data.puppets.frames = 24
@@ -78,7 +79,7 @@ def get_config() -> ConfigDict:
     train.log_every = 50  # steps
     train.image_every = 1000
     train.num_eval_clips = 16  # held-out clips evaluated before each checkpoint
-    train.eval_frames = 8  # frames of each held-out clip held-out clip
+    train.eval_frames = 8  # frames of each held-out clip
     train.checkpoint_every = 1000
     train.max_to_keep = 2  # newest checkpoints kept, in addition to the best
 
@@ -90,6 +91,6 @@ def get_config() -> ConfigDict:
 
     c.animate = animate = ConfigDict()
     animate.pairs = 4  # number of test clips that --mode=animate drives by another identity
-    animate.pairs_csv = ""  # instead: a table distance,source,driving,frame of clip names, as published by the authors
+    animate.pairs_csv = ""  # instead: a published table distance,source,driving,frame of clip names
     animate.options = ConfigDict()  # the system's options of `python -m maskanim_jax.animate`: threshold, motion, ...
     return c

@@ -1,4 +1,7 @@
-"""What does `make demo` train? It fine-tunes the bundled checkpoint on new puppets; `:scratch` starts from nothing."""
+"""What does `make demo` train?
+
+It fine-tunes the bundled checkpoint on new puppets; `:scratch` starts from nothing.
+"""
 
 from __future__ import annotations
 

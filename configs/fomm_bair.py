@@ -8,7 +8,10 @@ from configs import fomm_base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=bair --output=data/bair256 --size=256`."""
+    """The shards are prepared with
+
+    python -m input_pipeline.prepare --input=bair --output=data/bair256 --size=256
+    """
     c = fomm_base.adversarial(fomm_base.get_config(), spectral_norm=True)
     c.name = "fomm-bair"
     c.data.shards = "data/bair256"

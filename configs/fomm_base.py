@@ -1,4 +1,5 @@
-"""What are the settings of the First Order Motion Model? The released sizes at 256 x 256, ablations, every switch.
+"""What are the settings of the First Order Motion Model? The released sizes at 256 x 256,
+ablations, every switch.
 
 Each field has a comment.
 """
@@ -15,13 +16,15 @@ from maskanim_jax.errors import UserError
 
 
 def get_config() -> ConfigDict:
-    """The settings that all released configs share (Siarohin et al., NeurIPS 2019, and their code)."""
+    """The settings that all released configs share (Siarohin et al.,
+    NeurIPS 2019, and their code).
+    """
     c = common.get_config()
     c.system = "fomm"
     c.name = "fomm"
     c.reference = "released"
     c.align_corners = (
-        False  # of grid sampling: True as the published checkpoints were trained; False is torch's default today
+        False  # of grid sampling; True: as in the published checkpoints' training; False: PyTorch's default today
     )
 
     c.data.resize_low = 1.0  # both frames of a pair are resized by a factor from U[low, high] ...
@@ -106,7 +109,9 @@ VARIANTS: dict[str, Callable[[ConfigDict], None]] = {
     "no_eq12": _without_eq12,  # Jacobians without the equivariance loss
     "identity_jacobian": _zeroth_order,  # Monkey-Net's motion model
 }
-"""Maps a config's argument to what it changes: the rows of Table 1 of the paper, which build on each other."""
+"""Maps a config's argument to what it changes: the rows of Table 1 of the paper,
+which build on each other.
+"""
 
 
 def apply_variant(c: ConfigDict, variant: str, *others: str) -> ConfigDict:
@@ -131,7 +136,9 @@ def adversarial(c: ConfigDict, *, keypoints: bool = False, spectral_norm: bool =
 
 
 def small(c: ConfigDict) -> ConfigDict:
-    """64-pixel frames, heatmaps and motion at 32, about 1.3 M parameters, as Perturbed Masks' small config."""
+    """64-pixel frames, heatmaps and motion at 32, about 1.3 M parameters, as
+    Perturbed Masks' small config.
+    """
     cpu_scale(c)
     c.loss.vgg_layers = ("relu1_1", "relu2_1", "relu3_1")  # as in Perturbed Masks' small config
     c.keypoints.scale = c.motion.scale = 0.5

@@ -8,7 +8,10 @@ from configs import fomm_base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=fashion --output=data/fashion256 --size=256`."""
+    """The shards are prepared with
+
+    python -m input_pipeline.prepare --input=fashion --output=data/fashion256 --size=256
+    """
     c = fomm_base.adversarial(fomm_base.get_config())
     c.name = "fomm-fashion"
     c.data.shards = "data/fashion256"

@@ -1,4 +1,6 @@
-"""FOMM on moving GIFs: `configs/fomm_mgif.py` as released at 256 x 256, `:small` at 64 x 64 for a CPU."""
+"""FOMM on moving GIFs: `configs/fomm_mgif.py` as released at 256 x 256,
+`:small` at 64 x 64 for a CPU.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,12 @@ from configs import fomm_base, mgif
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=moving-gif --output=data/mgif256 --size=256`, or mgif64 with --size=64."""
+    """The shards are prepared with
+
+        python -m input_pipeline.prepare --input=moving-gif --output=data/mgif256 --size=256
+
+    For `:small`, use mgif64 and --size=64.
+    """
     c = fomm_base.get_config()
     if variant == "small":  # data, pairs, steps and batch size of configs/mgif.py:small
         mgif.small_run(fomm_base.small(c))

@@ -8,7 +8,10 @@ from configs import fomm_base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=nemo --output=data/nemo256 --size=256`."""
+    """The shards are prepared with
+
+    python -m input_pipeline.prepare --input=nemo --output=data/nemo256 --size=256
+    """
     c = fomm_base.adversarial(fomm_base.get_config(), spectral_norm=True)
     c.name = "fomm-nemo"
     c.data.shards = "data/nemo256"

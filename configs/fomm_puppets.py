@@ -1,4 +1,6 @@
-"""FOMM on the drawn puppets at 64 x 64, with the data, pairs, steps and batch size of `configs/puppets.py`."""
+"""FOMM on the drawn puppets at 64 x 64, with the data, pairs, steps and batch size
+of `configs/puppets.py`.
+"""
 
 from __future__ import annotations
 

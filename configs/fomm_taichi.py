@@ -1,4 +1,6 @@
-"""FOMM on Tai-Chi-HD at 256 x 256, as released; `configs/fomm_taichi.py:baseline` etc. are the paper's ablations."""
+"""FOMM on Tai-Chi-HD at 256 x 256, as released; `configs/fomm_taichi.py:baseline` etc.
+are the paper's ablations.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,10 @@ from configs import fomm_base
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=taichi --output=data/taichi256 --size=256`."""
+    """The shards are prepared with
+
+    python -m input_pipeline.prepare --input=taichi --output=data/taichi256 --size=256
+    """
     c = fomm_base.get_config()
     c.name = "fomm-taichi"
     c.data.shards = "data/taichi256"

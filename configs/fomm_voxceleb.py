@@ -1,4 +1,6 @@
-"""FOMM on VoxCeleb: `configs/fomm_voxceleb.py` as released at 256 x 256, `:small` at 64 x 64 for a CPU."""
+"""FOMM on VoxCeleb: `configs/fomm_voxceleb.py` as released at 256 x 256,
+`:small` at 64 x 64 for a CPU.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,12 @@ from configs import fomm_base, voxceleb
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256`, or faces64 with --size=64."""
+    """The shards are prepared with
+
+        python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256
+
+    For `:small`, use faces64 and --size=64.
+    """
     c = fomm_base.get_config()
     if variant == "small":  # data, pairs, steps and batch size of configs/voxceleb.py:small
         voxceleb.small_run(fomm_base.small(c))

@@ -8,7 +8,9 @@ from configs import fomm_base, fomm_voxceleb
 
 
 def get_config(variant: str = "full") -> ConfigDict:
-    """Uses the shards of `configs/fomm_voxceleb.py`; trains from scratch, longer and without decay."""
+    """Uses the shards of `configs/fomm_voxceleb.py`; trains from scratch,
+    longer and without decay.
+    """
     c = fomm_base.adversarial(fomm_voxceleb.get_config(), keypoints=True)
     c.name = "fomm-voxceleb-adv"
     c.batch_size = 36

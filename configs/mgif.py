@@ -1,4 +1,5 @@
-"""Moving GIFs of cartoon animals: `configs/mgif.py` (or `:released`) at 256 x 256, `:small` at 64 x 64 for a CPU.
+"""Moving GIFs of cartoon animals: `configs/mgif.py` (or `:released`) at 256 x 256,
+`:small` at 64 x 64 for a CPU.
 
 `configs/mgif.py:stable` follows the paper, with changes that prevent mask collapse.
 """
@@ -11,7 +12,12 @@ from configs import perturbed_masks, small
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=moving-gif --output=data/mgif256 --size=256`, or mgif64 with --size=64."""
+    """The shards are prepared with
+
+        python -m input_pipeline.prepare --input=moving-gif --output=data/mgif256 --size=256
+
+    For `:small`, use mgif64 and --size=64.
+    """
     c = perturbed_masks.for_variant("paper" if variant == "small" else variant)
     c.name = "mgif"
     c.data.shards = "data/mgif256"

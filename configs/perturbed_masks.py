@@ -1,4 +1,7 @@
-"""What are the settings of Perturbed Masks? The paper's at 256 x 256, and every switch. Each field has a comment."""
+"""What are the settings of Perturbed Masks?
+
+The paper's at 256 x 256, and every switch. Each field has a comment.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,14 @@ ADDED = tuple(f"{network}.temperature_{field}" for network in ("mask", "refine")
 
 
 def get_config() -> ConfigDict:
-    """The paper's settings (Shalev and Wolf, sections 3 and 3.1); where it gives none, those of the released code."""
+    """The paper's settings (Shalev and Wolf, sections 3 and 3.1); where it gives none,
+    those of the released code.
+    """
     c = common.get_config()
     c.system = "perturbed_masks"
 
     c.data.driving_jitter_scale = 1.0  # scales the ranges of the driver's own draw of A; 1: as in the paper
-    c.data.driving_invert_prob = 0.0  # departs from the paper: probability of inverting the colours of the driver only
+    c.data.driving_invert_prob = 0.0  # deviates from the paper: probability of inverting the colours of the driver only
 
     c.mask = mask = ConfigDict()  # network m
     mask.size = 64  # side of the masks and of everything at low resolution
@@ -26,14 +31,12 @@ def get_config() -> ConfigDict:
     mask.num_blocks = 5
     mask.max_width = 1024
     mask.temperature = 0.1  # the logits are divided by it
-    mask.temperature_end = 0.1  # departs from the paper: the temperature changes to this value ...
+    mask.temperature_end = 0.1  # deviates from the paper: the temperature changes to this value ...
     mask.temperature_steps = 0  # ... within this many steps, by a constant factor per step; 0: constant temperature
-    mask.normalise_logits = False  # departs from the paper: batch norm without affine on the logits
+    mask.normalise_logits = False  # deviates from the paper: batch norm without affine on the logits
     mask.logit_offset = 0.0  # subtracted from the normalised logits: larger means smaller masks
-    mask.area_weight = (
-        0.0  # departs from the paper: weight of a loss on m, the excess of each mask's mean over mask.area_margin
-    )
-    mask.area_margin = 0.25  # share of the image that a mask may cover at no cost
+    mask.area_weight = 0.0  # deviates from the paper: weight of m's loss on mask means above mask.area_margin
+    mask.area_margin = 0.25  # share of the image that a mask may cover without penalty
     mask.border = "zero"  # 7x7 conv without padding, then a border of 3 zeros; "same": padded conv, no border
 
     c.refine = refine = ConfigDict()  # network r
@@ -61,7 +64,7 @@ def get_config() -> ConfigDict:
     perturb.scale = 0.25  # strips and the whole mask are scaled by U[1 - x, 1 + x]
     perturb.threshold = "median"  # rho of P_train: each mask's median, or a number from 0 to 255, as a string
     perturb.noise = 20.0  # lambda of the Poisson noise, in 255ths
-    perturb.test_threshold = "median"  # rho of P_test, likewise
+    perturb.test_threshold = "median"  # rho of P_test, like rho of P_train
     perturb.test_scale = 0.75  # resize of P_test
 
     c.loss.coarse_pyramid_sizes = (256, 128, 64)  # like loss.pyramid_sizes, for the coarse frame
@@ -71,7 +74,9 @@ def get_config() -> ConfigDict:
 
 
 def prevent_mask_collapse(c: ConfigDict) -> None:
-    """Departs from the paper to prevent mask collapse in the first steps; measured in docs/avoiding-mask-collapse.md."""
+    """Deviates from the paper to prevent mask collapse in the first steps; measured in
+    docs/avoiding-mask-collapse.md.
+    """
     c.mask.temperature = 0.3
     c.refine.temperature = 0.3
     c.mask.area_weight = 20.0
@@ -79,7 +84,8 @@ def prevent_mask_collapse(c: ConfigDict) -> None:
 
 
 def for_variant(variant: str) -> ConfigDict:
-    """The config above as in the "paper", as "released", or the paper's with changes against collapse ("stable").
+    """The config above as in the "paper", as "released", or the paper's with changes
+    against collapse ("stable").
 
     Raises UserError for another name.
     """

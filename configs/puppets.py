@@ -1,6 +1,7 @@
 """Drawn puppets at 64 x 64. Missing data is drawn first.
 
-`configs/puppets.py:long` has a constant learning rate and averaged weights, so that you can prolong it at any time.
+`configs/puppets.py:long` has a constant learning rate and averaged weights, so that you
+can prolong it at any time.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def puppets_run(c: ConfigDict) -> ConfigDict:
 
 
 def long_run(c: ConfigDict) -> ConfigDict:
-    """100,000 steps without a decay that would end the run; raise `optim.max_steps` to prolong it."""
+    """100,000 steps without a decay that would end the run; raise
+    `optim.max_steps` to prolong it.
+    """
     c.optim.cosine_steps = 0
     c.optim.ema = 0.999
     c.optim.max_steps = 100_000

@@ -1,4 +1,7 @@
-"""Which sizes can a CPU with two cores train? Settings at 64 pixels, shared by puppets, demo, mgif and voxceleb."""
+"""Which sizes can a CPU with two cores train?
+
+Settings at 64 pixels, shared by puppets, demo, mgif and voxceleb.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from ml_collections import ConfigDict
 
 
 def cpu_scale(c: ConfigDict) -> ConfigDict:
-    """Settings that the small runs of all systems share: 64-pixel frames in batches of 4, loss sizes, learning rate."""
+    """Settings that the small runs of all systems share: 64-pixel frames in batches of 4,
+    loss sizes, learning rate.
+    """
     c.frame_size = 64
     c.batch_size = 4
     c.num_cpu_devices = 0  # 2 without compiled convs, where XLA runs narrow convs on one core each: 1.65 times as fast
@@ -30,7 +35,9 @@ def real_data(c: ConfigDict, name: str, shards: str) -> ConfigDict:
 
 
 def small(c: ConfigDict) -> ConfigDict:
-    """Perturbed Masks with 32-pixel masks, about 1.3 M parameters, and changes that prevent the collapse of m."""
+    """Perturbed Masks with 32-pixel masks, about 1.3 M parameters, and changes that
+    prevent the collapse of m.
+    """
     cpu_scale(c)
     c.mask.size = 32
     c.mask.width, c.mask.num_blocks, c.mask.max_width = 16, 3, 64

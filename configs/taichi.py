@@ -11,7 +11,10 @@ from configs import common, perturbed_masks
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=taichi --output=data/taichi256 --size=256`."""
+    """The shards are prepared with
+
+    python -m input_pipeline.prepare --input=taichi --output=data/taichi256 --size=256
+    """
     c = perturbed_masks.for_variant(variant)
     c.name = "taichi"
     c.data.shards = "data/taichi256"

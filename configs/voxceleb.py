@@ -1,4 +1,5 @@
-"""VoxCeleb: `configs/voxceleb.py` (as in the paper) or `:released` at 256 x 256, `:small` at 64 x 64 for a CPU.
+"""VoxCeleb: `configs/voxceleb.py` (as in the paper) or `:released` at 256 x 256,
+`:small` at 64 x 64 for a CPU.
 
 `configs/voxceleb.py:stable` follows the paper, with changes that prevent mask collapse.
 """
@@ -11,7 +12,12 @@ from configs import perturbed_masks, small
 
 
 def get_config(variant: str = "paper") -> ConfigDict:
-    """Shards from `python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256`, or faces64 with --size=64."""
+    """The shards are prepared with
+
+        python -m input_pipeline.prepare --input=vox --output=data/voxceleb256 --size=256
+
+    For `:small`, use faces64 and --size=64.
+    """
     c = perturbed_masks.for_variant("paper" if variant == "small" else variant)
     c.name = "voxceleb"
     c.data.shards = "data/voxceleb256"

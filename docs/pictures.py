@@ -1,7 +1,9 @@
-"""What do good and bad results look like? `python docs/pictures.py` draws the pictures of these pages with the checkpoint that comes along.
+"""What do good and bad results look like? `python docs/pictures.py` draws the pictures of these
+pages with the checkpoint that comes along.
 
-Held-out puppets are animated by other held-out puppets, for which the ground truth is known; the distance to it (L1, values in [0, 1]) is printed
-and stands beside each row. Everything is drawn from seeds, so the pictures are the same each time on the same machine.
+Held-out puppets are animated by other held-out puppets, for which the ground truth is known; the
+distance to it (L1, values in [0, 1]) is printed and stands beside each row. Everything is drawn
+from seeds, so the pictures are the same each time on the same machine.
 """
 
 from __future__ import annotations
@@ -63,7 +65,9 @@ class Painter:
     def animate(
         self, source: np.ndarray, driving: np.ndarray, truth: np.ndarray, invert: bool = False, **options: str
     ) -> dict[str, np.ndarray]:
-        """All pictures of one driving frame (S, S, 3); with `invert` as if m had drawn the driver's mask in negative."""
+        """All pictures of one driving frame (S, S, 3); with `invert` as if m had drawn the
+        driver's mask in negative.
+        """
         chosen = self.system.animation_options(options)
         source_state = self.system.encode_source(self.variables, source[None], driving[None])
         pose = self.system.pose(self.variables, driving[None])
@@ -73,7 +77,9 @@ class Painter:
 
 
 def shrunk(frame: np.ndarray, scale: float) -> np.ndarray:
-    """The frame as a camera farther away would show it: `scale` of its size, the border's colour around it."""
+    """The frame as a camera farther away would show it: `scale` of its size, the
+    border's colour around it.
+    """
     side = frame.shape[0]
     small = round(side * scale)
     picture = Image.fromarray(np.rint(frame * 255).astype(np.uint8)).resize((small, small), Image.Resampling.LANCZOS)

@@ -27,7 +27,10 @@ class MissingShardError(UserError):
 
 
 class Skipped(NamedTuple):
-    """A frame that was drawn but could not be read. (Keeping the exception would keep its batch alive.)"""
+    """A frame that was drawn but could not be read.
+
+    (Keeping the exception would keep its batch alive.)
+    """
 
     clip: int
     frame: int
@@ -55,7 +58,9 @@ class BadRecordCounter:
         return len(self._seen)
 
     def note(self, skipped: Sequence[Skipped]) -> None:
-        """Counts the frames that one batch skipped; raises UserError once more than the share is damaged."""
+        """Counts the frames that one batch skipped; raises UserError once more
+        than the share is damaged.
+        """
         for clip, frame, message in skipped:
             self.redrawn += 1
             if (clip, frame) in self._seen:
@@ -76,7 +81,9 @@ class BadRecordCounter:
         return messages
 
     def metrics(self) -> dict[str, float]:
-        """Scalars for the log: damaged records and redrawn pairs so far; empty when nothing may be skipped."""
+        """Scalars for the log: damaged records and redrawn pairs so far; empty
+        when nothing may be skipped.
+        """
         if not self._share:
             return {}
         return {"bad_records": float(self.records), "redrawn_pairs": float(self.redrawn)}

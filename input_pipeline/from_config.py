@@ -1,4 +1,7 @@
-"""Where do a config's shards come from? From `prepare`; for the puppets configs they are drawn here."""
+"""Where do a config's shards come from?
+
+From `prepare`; for the puppets configs they are drawn here.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from input_pipeline.shards import Split, open_split, read_index
-from maskanim_jax.buckets.address import address_of
+from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.paths import user_path
 
 DRAWING_TIMEOUT_S = 900.0
-"""How long the other processes of a run wait for process 0 to draw and prepare the puppets, in seconds."""
+"""How long the other processes of a run wait for process 0 to draw and prepare
+the puppets, in seconds.
+"""
 _OTHER_DRAWING = 12.0
-"""Mean difference in grey levels above which two images show different drawings; JPEG alone causes about 1."""
+"""Mean difference in grey levels above which two images show different drawings;
+JPEG alone causes about 1.
+"""
 
 
 def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
@@ -62,7 +69,9 @@ def ensure_shards(config: ConfigDict, process: int = 0) -> Path:
 
 
 def _wait_for(shards: Path) -> None:
-    """Waits for the folder, which appears only when it is complete; if process 0 fails, this process ends with it."""
+    """Waits for the folder, which appears only when it is complete; if process 0 fails,
+    this process ends with it.
+    """
     until = time.monotonic() + DRAWING_TIMEOUT_S
     while not shards.exists():
         if time.monotonic() > until:
@@ -78,17 +87,24 @@ def open_data(config: ConfigDict, split: str, process: int = 0) -> Split:
 
     Raises UserError when the frames do not have the config's size.
     """
-    found = open_split(ensure_shards(config, process), split)
-    if found.size != config.frame_size:
-        raise UserError(
-            f"{found.shards} has frames of {found.size} pixels, but config.frame_size={config.frame_size}: prepare it with --size={config.frame_size}"
-        )
-    _check_drawing(config, found)
+    shards = ensure_shards(config, process)
+    try:
+        found = open_split(shards, split)
+        if found.size != config.frame_size:
+            raise UserError(
+                f"{shards} has frames of {found.size} pixels, but config.frame_size={config.frame_size}: prepare it with --size={config.frame_size}"
+            )
+        _check_drawing(config, found)
+    except UserError as error:  # names the user's folder, not where the shards of a bucket are cached
+        error.args = (str(error).replace(str(shards), shown(config.data.shards)),)
+        raise
     return found
 
 
 def _check_drawing(config: ConfigDict, split: Split) -> None:
-    """Raises UserError when the split's first clip was drawn with other settings than the config's."""
+    """Raises UserError when the split's first clip was drawn with other
+    settings than the config's.
+    """
     if not config.data.puppets.train_identities:
         return
     from input_pipeline.puppets.dataset import clips_of, render_clip

@@ -26,7 +26,10 @@ _CAPTION = 16
 
 
 def describe(shards: Path) -> list[str]:
-    """Describes the data set and its splits, one line each. Raises UserError for a folder that is not a complete set."""
+    """Describes the data set and its splits, one line each.
+
+    Raises UserError for a folder that is not a complete set.
+    """
     index = read_index(shards)
     stored = index["encoding"] + (f" at quality {index['quality']}" if index.get("quality") else ", lossless")
     sizes = sum(index["shards"].values())
@@ -48,7 +51,9 @@ def describe(shards: Path) -> list[str]:
 
 
 def contact_sheet(splits: list[Split], clips: int, frames: int) -> Image.Image:
-    """Draws evenly spaced clips of each split, one row each: the clip's name and `frames` frames from first to last."""
+    """Draws evenly spaced clips of each split, one row each: the clip's name and `frames`
+    frames from first to last.
+    """
     font = ImageFont.load_default(11)
     rows: list[Image.Image] = []
     for split in splits:
@@ -71,7 +76,8 @@ def contact_sheet(splits: list[Split], clips: int, frames: int) -> Image.Image:
 
 
 def verify(shards: Path) -> int:
-    """Reads every frame, compares it with the hash taken when it was written, and returns the number of frames.
+    """Reads every frame, compares it with the hash taken when it was written, and
+    returns the number of frames.
 
     Raises UserError that names the shard, and the clip, that is damaged.
     """

@@ -12,7 +12,9 @@ from input_pipeline.shards import Split
 from maskanim_jax.errors import UserError, check_at_least
 
 Batch = dict[str, np.ndarray]
-"""source, driving: (b, S, S, 3) uint8 RGB; clip: (b,) int32 clip numbers; frames: (b, 2) int32, in order."""
+"""source, driving: (b, S, S, 3) uint8 RGB; clip: (b,) int32 clip numbers;
+frames: (b, 2) int32, in order.
+"""
 
 SAMPLINGS = ("identity", "clip")
 MAX_REDRAWS = 32
@@ -40,7 +42,9 @@ class _Draw(grain.transforms.RandomMap):
 
 
 class _Read(grain.transforms.Map):
-    """Reads the frames of a batch into its arrays: two records per pair, however long the clip is."""
+    """Reads the frames of a batch into its arrays: two records per pair,
+    however long the clip is.
+    """
 
     def __init__(self, split: Split, groups: list[list[int]], counts: list[int], seed: int, skip: bool) -> None:
         self._split, self._counts, self._seed, self._skip = split, counts, seed, skip
@@ -83,18 +87,18 @@ class _Read(grain.transforms.Map):
 class PairStream:
     """The endless stream of training batches.
 
-    Batch `step` depends only on the data, the seed, the sampling and `step`: not on threads, and not
-    on the step at which the stream was entered.
+    Batch `step` depends only on the data, the seed, the sampling and `step`: not on threads, and
+    not on the step at which the stream was entered.
 
-    The earlier frame is the source, the later one the driving frame; the device applies flips and
-    colour jitter.
-    sampling "identity": an epoch is identities x repeats pairs, each from a random clip of its identity.
-    sampling "clip": an epoch is one pass over the clips; `repeats` is not used.
-    Pairs that do not fill a batch at the end of an epoch are dropped; each epoch drops others.
+    The earlier frame is the source, the later one the driving frame; the device applies flips
+    and colour jitter. sampling "identity": an epoch is identities x repeats pairs, each from a
+    random clip of its identity. sampling "clip": an epoch is one pass over the clips;
+    `repeats` is not used. Pairs that do not fill a batch at the end of an epoch are dropped;
+    each epoch drops others.
 
-    `batch_size` is the total over all processes. Each process reads rows
-    [process_index * b, (process_index + 1) * b) of the batch, b = batch_size / process_count.
-    A run may therefore resume with other numbers of processes and threads: its batches stay the same.
+    `batch_size` is the total over all processes. Each process reads rows [process_index * b,
+    (process_index + 1) * b) of the batch, b = batch_size / process_count. A run may therefore
+    resume with other numbers of processes and threads: its batches stay the same.
 
     `max_bad_fraction` is the share of the split's frames that may be damaged. A pair with a damaged
     frame is redrawn from the same identity (or clip), and `bad_records` counts it. With 0 the first
@@ -152,17 +156,21 @@ class PairStream:
         self._steps = local.slice(slice(process_index, None, process_count)).repeat()
 
     def describe(self, epochs: int | None = None) -> str:
-        """One line for the log: clips, identities, frames, and the pairs and steps of an epoch and of all `epochs`."""
+        """One line for the log: clips, identities, frames, and the pairs and steps of an
+        epoch and of all `epochs`.
+        """
         if epochs is None:
             return self._about
         pairs, steps = epochs * self.steps_per_epoch * self._batch_size, epochs * self.steps_per_epoch
         return f"{self._about}; {epochs} epochs are {steps} steps, {pairs} pairs"
 
     def batches(self, start_step: int = 0) -> Generator[Batch]:
-        """Yields the batches of steps start_step, start_step + 1, ... without end; `threads` threads read ahead.
+        """Yields the batches of steps start_step, start_step + 1, ... without end;
+        `threads` threads read ahead.
 
-        Close the generator to stop the threads. Raises UserError in place of a batch whose record is
-        damaged (beyond `max_bad_fraction`) or whose shard is missing; earlier batches are yielded first.
+        Close the generator to stop the threads. Raises UserError in place of a batch whose
+        record is damaged (beyond `max_bad_fraction`) or whose shard is missing; earlier
+        batches are yielded first.
         """
         steps = self._steps.slice(slice(start_step, None)) if start_step else self._steps
         ahead = 2 * self._threads  # counted in batches

@@ -42,7 +42,8 @@ def prepare(
     workers: int = 1,
     beam: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Decodes every clip under root/train and root/test to (size, size) frames and writes shards to `output`.
+    """Decodes every clip under root/train and root/test to (size, size) frames and
+    writes shards to `output`.
 
     Clips that cannot be read or have fewer than `min_frames` frames are skipped and listed in the
     report; with `strict` the first of them is an error. `boxes` is a table for `boxes.read_boxes`.
@@ -51,8 +52,8 @@ def prepare(
     pipeline that does the work instead. The bytes depend on neither, nor on interruptions: finished
     shards are kept in a hidden folder beside `output` and reused.
 
-    Returns the report, which is also written to output/report.json (see `merge.make_report`). Raises
-    UserError when no clip is readable, a setting is invalid, or `output` cannot be written.
+    Returns the report, which is also written to output/report.json (see `merge.make_report`).
+    Raises UserError when no clip is readable, a setting is invalid, or `output` cannot be written.
     """
     settings = Settings(size, encoding, quality, min_frames, strict)
     job = Job(Path(root), settings, name, boxes, workers, None if beam is None else Beam(tuple(beam)), progress)
@@ -91,7 +92,10 @@ def main() -> int:
 
 
 def _table(args: argparse.Namespace) -> Table | None:
-    """The published table; downloads its videos if asked. Raises UserError for flags that cannot be combined."""
+    """The published table; downloads its videos if asked.
+
+    Raises UserError for flags that cannot be combined.
+    """
     if args.metadata is None:
         if args.videos is not None or args.download:
             raise UserError("--videos and --download need --metadata=CSV, the authors' table")

@@ -14,7 +14,9 @@ except ImportError:
 
 
 class RawRecord(NamedTuple):
-    """The fields that the reader needs: the encoded image, the clip's name, the frame's number in the clip."""
+    """The fields that the reader needs: the encoded image, the clip's name, the
+    frame's number in the clip.
+    """
 
     picture: bytes
     clip: str
@@ -22,8 +24,11 @@ class RawRecord(NamedTuple):
 
 
 def parse(record: bytes) -> RawRecord:
-    """Parses a serialized tf.train.Example. Raises ValueError when it is not one or lacks a field."""
-    # Gives the same as tfds's parser, without wrapping every field in an array: a tenth of the time.
+    """Parses a serialized tf.train.Example.
+
+    Raises ValueError when it is not one or lacks a field.
+    """
+    # Same result as tfds's parser in a tenth of the time, since fields are not wrapped in arrays.
     from google.protobuf.message import DecodeError
     from tensorflow_datasets.proto import tf_example_pb2
 
@@ -39,9 +44,11 @@ def parse(record: bytes) -> RawRecord:
 
 
 def decode(picture: bytes, out: np.ndarray) -> None:
-    """Decodes JPEG, PNG or any other format of Pillow into `out`, (S, S, 3) uint8 RGB, C-contiguous.
+    """Decodes JPEG, PNG or any other format of Pillow into `out`, (S, S, 3)
+    uint8 RGB, C-contiguous.
 
-    Raises ValueError for a truncated or damaged image or one of another size; `out` is then undefined.
+    Raises ValueError for a truncated or damaged image or one of another size;
+    `out` is then undefined.
     """
     if simplejpeg is not None and picture[:2] == b"\xff\xd8":
         frame = simplejpeg.decode_jpeg(picture, buffer=out)

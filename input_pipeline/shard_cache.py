@@ -70,7 +70,7 @@ class ShardCache:
             )
         self.folder = self._claim(listed[SMALL[0]])
         with (self.folder / ".index.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the run may be at it
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the run may be downloading it
             for name in SMALL:
                 if name in listed and not (self.folder / name).is_file():
                     self._bucket.download(address.prefix + name, self.folder / name, listed[name])
@@ -107,7 +107,10 @@ class ShardCache:
         return self._sizes.get(name) == size and not self._is_there(name)
 
     def wait(self, name: str) -> None:
-        """Waits for a shard, which is fetched before others. Raises UserError when it cannot be fetched."""
+        """Waits for a shard, which is fetched before others.
+
+        Raises UserError when it cannot be fetched.
+        """
         if name not in self._sizes or self._is_there(name):
             return
         with self._changed:
@@ -164,7 +167,7 @@ class ShardCache:
                 del held[folder]
         if (free := shutil.disk_usage(self.folder).free) < missing:
             raise UserError(
-                f"{self.folder} has room for {free / 1e9:.1f} GB, and {missing / 1e9:.1f} GB of {self.address} are missing: free some, or "
+                f"{self.folder} has {free / 1e9:.1f} GB free, but {missing / 1e9:.1f} GB of {self.address} are still to be fetched: free space, or "
                 "set MASKANIM_BUCKET_CACHE to another disk"
             )
 
@@ -190,7 +193,9 @@ class ShardCache:
                 self._changed.notify_all()
 
     def _fetch(self, name: str) -> bool:
-        """Fetches and verifies one shard unless it exists or is being fetched; returns whether it did."""
+        """Fetches and verifies one shard unless it exists or is being
+        fetched; returns whether it did.
+        """
         with (self.folder / f".{name}.lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -228,7 +233,9 @@ def _remove_unused(folder: Path) -> bool:
 
 
 def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tuple[int, dict[str, Any]]]]:
-    """Maps each shard to the clips that lie entirely in it: (first record within the shard, index entry)."""
+    """Maps each shard to the clips that lie entirely in it: (first record within
+    the shard, index entry).
+    """
     found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
     try:
         described = json.loads((folder / "dataset_info.json").read_text())["splits"]
@@ -249,14 +256,18 @@ def _clips_of_shards(folder: Path, index: dict[str, Any]) -> dict[str, list[tupl
 
 
 def _import_readers() -> None:
-    """In this thread: tensorflow_datasets imports parts of itself when they are asked for, and several threads that do wait for each other."""
+    """Called in this thread, because tensorflow_datasets imports its parts lazily and threads that
+    import at once would deadlock.
+    """
 
     with contextlib.suppress(ValueError):
         parse(b"no record")
 
 
 def _damaged_clip(shard: Path, clips: list[tuple[int, dict[str, Any]]]) -> str | None:
-    """The name of the first clip whose encoded frames do not match their hash; None if all match."""
+    """The name of the first clip whose encoded frames do not match their
+    hash; None if all match.
+    """
     from array_record.python.array_record_module import ArrayRecordReader
 
     clip: dict[str, Any] = {"name": "?"}

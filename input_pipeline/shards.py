@@ -44,7 +44,10 @@ class ClipInfo:
 
 
 class Split:
-    """One split of a shards folder, with random access to frames. Can be pickled and shared by threads."""
+    """One split of a shards folder, with random access to frames.
+
+    Can be pickled and shared by threads.
+    """
 
     def __init__(self, shards: Path, name: str, index: dict[str, Any], fingerprint: str) -> None:
         self.shards = shards
@@ -72,7 +75,8 @@ class Split:
         self.__dict__.update(state, _lock=threading.Lock(), _source=None, _cache=_cache_of(state["shards"]))
 
     def frame(self, clip_number: int, index: int, out: np.ndarray | None = None) -> np.ndarray:
-        """Reads frame `index` of a clip as (S, S, 3) uint8 RGB, into `out` if given; reads one record.
+        """Reads frame `index` of a clip as (S, S, 3) uint8 RGB, into `out` if
+        given; reads one record.
 
         Raises IndexError for a frame that the clip does not have, BadRecord when the record is
         damaged, and MissingShardError when the shard is missing or changed its size.
@@ -171,7 +175,8 @@ def _clip(entry: dict[str, Any]) -> ClipInfo:
 
 
 def open_split(shards: Path, split: str) -> Split:
-    """Opens one split of a folder that `python -m input_pipeline.prepare` wrote; reads no frame yet.
+    """Opens one split of a folder that `python -m input_pipeline.prepare`
+    wrote; reads no frame yet.
 
     Raises UserError when the folder is missing or not a shards folder, when it lacks the split, and
     when a shard is missing or changed its size.
@@ -197,7 +202,10 @@ def open_split(shards: Path, split: str) -> Split:
 
 
 def read_index(shards: Path) -> dict[str, Any]:
-    """Reads the index: size, encoding, quality, clips of each split, bytes of each shard. Raises UserError."""
+    """Reads the index: size, encoding, quality, clips of each split, bytes of each shard.
+
+    Raises UserError.
+    """
     path = Path(shards) / INDEX
     make = "make one with python -m input_pipeline.prepare --input=ROOT --output=SHARDS --size=256"
     if not Path(shards).is_dir():
@@ -218,7 +226,9 @@ def read_index(shards: Path) -> dict[str, Any]:
 
 
 def _plain(index: dict[str, Any]) -> bool:
-    """Whether size, splits and shards have valid types; shard names must not point outside the folder."""
+    """Whether size, splits and shards have valid types; shard names must not
+    point outside the folder.
+    """
     size, splits, shards = index["size"], index["splits"], index["shards"]
     return (
         type(size) is int

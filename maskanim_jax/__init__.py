@@ -32,7 +32,7 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(LAZY[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value  # asked for once
+    globals()[name] = value  # looked up only once
     return value
 
 
@@ -41,7 +41,7 @@ def __dir__() -> list[str]:
 
 
 def _version() -> str:
-    """The installed package's version; of a source tree that was never installed, "0+unknown"."""
+    """The installed package's version; "0+unknown" for a source tree that was never installed."""
     from importlib import metadata
 
     try:

@@ -30,7 +30,7 @@ def commands() -> Iterator[tuple[str, str]]:
 def _sentence(module: str, docstring: str) -> str:
     """The question that a module answers: its docstring up to the first question mark.
 
-    A docstring without one gives its first line.
+    Without a question mark, the first line.
     """
     line = docstring.partition("\n")[0]
     question, mark, _ = line.partition("?")

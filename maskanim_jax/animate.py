@@ -36,20 +36,20 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=path_or_bucket,
         metavar="DIR",
-        help="workdir of a training, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or puppets: "
-        "the one that comes with the package",
+        help="workdir of a run, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or puppets: "
+        "the bundled checkpoint",
     )
     add(
         "--source",
         type=user_text,
         metavar="IMAGE",
-        help="image to animate; of a video the first frame; puppets: a drawn one",
+        help="image to animate, or a video for its first frame; puppets: a drawn example",
     )
     add(
         "--driving",
         type=user_text,
         metavar="VIDEO",
-        help="video, gif, or folder of frames, of any size and length; puppets: a drawn one",
+        help="video, gif, or folder of frames, of any size and length; puppets: a drawn example",
     )
     add(
         "--output",
@@ -57,8 +57,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="OUT",
         help="*.mp4, *.mov, *.gif, or FOLDER/ for lossless 000000.png ...",
     )
-    for name, sentence in system_flags().items():
-        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=sentence.replace("%", "%%"))
+    for name, help_text in system_flags().items():
+        add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=help_text.replace("%", "%%"))
     add(
         "--find_best_frame",
         action="store_true",
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         "--example",
         type=user_text,
         metavar="FOLDER",
-        help="animate the example that comes with a bundled checkpoint: source.png, driving.mp4, out.mp4 and strip.mp4 in FOLDER",
+        help="animate the example of a bundled checkpoint: writes source.png, driving.mp4, out.mp4 and strip.mp4 to FOLDER",
     )
     add("--save_intermediates", type=user_text, metavar="OUT", help="also write all intermediate outputs side by side")
     add("--batch", type=int, default=8, metavar="N", help="frames per batch (default 8)")
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="CSV",
         help="CSV with the columns source,driving; each row gives one result, and --output is a folder",
     )
-    add("--data", type=user_path, metavar="ROOT", help="folder that the CSV's paths are relative to")
+    add("--data", type=user_path, metavar="ROOT", help="base folder of the CSV's relative paths")
     return flags
 
 

@@ -1,8 +1,8 @@
-"""How is the square around the subject of a clip cut out? `python -m maskanim_jax.crop --help` tells.
+"""How is the square around a clip's subject cropped? See `python -m maskanim_jax.crop --help`.
 
-The networks want a subject that fills a square frame. `input_pipeline.preparation.subject` finds
-it; the command writes the crops, and the table of boxes that `python -m input_pipeline.prepare
---boxes` takes.
+The networks expect a subject that fills a square frame. `input_pipeline.preparation.subject`
+finds it. The command writes the crops, and the table of boxes for `python -m
+input_pipeline.prepare --boxes`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     """The flags."""
     flags = argparse.ArgumentParser(
         prog="python -m maskanim_jax.crop",
-        description="Finds the subject of videos or pictures, writes the square crop and the table of boxes that prepare takes.",
+        description="Finds the subject of videos or pictures; writes the square crop and the table of boxes for prepare.",
     )
     add = flags.add_argument
     add(
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
         "--output",
         type=user_text,
         metavar="OUT",
-        help="*.mp4, *.mov, *.gif, FOLDER/ of png, or *.png of a picture; a folder for several inputs",
+        help="*.mp4, *.mov, *.gif, FOLDER/ for png frames, or *.png for a picture; a folder for several inputs",
     )
     add("--csv", type=user_path, metavar="CSV", help=f"table of boxes: {','.join(COLUMNS)}")
     add(
@@ -63,7 +63,7 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=0.1,
         metavar="SHARE",
-        help="added on each side, of the subject's size (default 0.1)",
+        help="margin on each side, as a share of the subject's size (default 0.1)",
     )
     add("--size", type=int, metavar="N", help="side of the written crop in pixels (default: as in the input)")
     return flags
@@ -80,11 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     names = [key_of(path.name) for path in args.input]
     if len(set(names)) < len(names):
         double = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"two inputs are called {double}, but names tell clips apart; rename one of them")
+        raise UserError(f"two inputs are called {double}, but names must be unique; rename one of them")
     if several and args.output and Path(args.output).is_file():
         raise UserError(f"{args.output} is a file, but several inputs need a folder; give --output=FOLDER/")
     if args.output and not several and Path(args.output).suffix.lower() not in PICTURE_FORMATS:
-        check_writable(args.output)  # before the work
+        check_writable(args.output)  # fails before the work starts
     found: dict[str, Found] = {}
     failed: list[str] = []
     for path in args.input:
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.csv and found:
         write_boxes(args.csv, found)
     if failed:
-        raise UserError(f"{len(failed)} of {len(args.input)} inputs were left out, the first since {failed[0]}")
+        raise UserError(f"{len(failed)} of {len(args.input)} inputs were skipped; the first because {failed[0]}")
     return 0
 
 

@@ -1,5 +1,6 @@
-"""How is a picture animated in a browser? `python -m maskanim_jax.demo --help` tells; the page is
-`maskanim_jax.web.page`. See docs/demo.md.
+"""How is a picture animated in a browser?
+
+See `python -m maskanim_jax.demo --help` and docs/demo.md; `maskanim_jax.web.page` builds the page.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from maskanim_jax.errors import check_at_least, run_main
-from maskanim_jax.utils.paths import user_path, user_text
+from maskanim_jax.utils.paths import text_or_bucket, user_path
 from maskanim_jax.web.serve import DEFAULT_CHECKPOINT, _end, bundled_checkpoints, serve, workdirs
 
 
@@ -20,17 +21,17 @@ def parser() -> argparse.ArgumentParser:
     """The flags of the command."""
     flags = argparse.ArgumentParser(
         prog="python -m maskanim_jax.demo",
-        description="Serves a page in which a picture is animated by a video, on this machine alone unless told otherwise.",
+        description="Serves a page that animates a picture with a video, by default only for this machine.",
         allow_abbrev=False,
     )
     add = flags.add_argument
     add(
         "--checkpoint",
         action="append",
-        type=user_text,
+        type=text_or_bucket,
         default=[],
         metavar="DIR",
-        help="workdir of a training, a checkpoint in it, or the name of a bundled one; may be given several times "
+        help="workdir of a run, a checkpoint in it, or the name of a bundled one; may be repeated "
         f"(default: all bundled ones, {DEFAULT_CHECKPOINT} first)",
     )
     add("--checkpoints", type=user_path, metavar="FOLDER", help="offer every workdir in this folder")
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     checkpoints = args.checkpoint + (workdirs(args.checkpoints) if args.checkpoints else [])
     signal.signal(signal.SIGTERM, _end)
     with tempfile.TemporaryDirectory(prefix="maskanim-demo-") as root:
-        os.environ["GRADIO_TEMP_DIR"] = root  # uploads and results; Gradio asks for it when the page is built
+        os.environ["GRADIO_TEMP_DIR"] = root  # for uploads and results; Gradio reads it when the page is built
         serve(checkpoints or bundled_checkpoints(), Path(root), args)
     return 0
 

@@ -65,8 +65,9 @@ def check_at_least(name: str, value: float | None, least: float = 1) -> None:
 
 
 EXIT_HOOKS: list[Callable[[int, str], object]] = []
-"""Called with exit status and message (or traceback) when a command fails. In a multi-process run the
-hook notifies the other processes and exits.
+"""Called with exit status and message (or traceback) when a command fails.
+
+In a multi-process run the hook notifies the other processes and exits.
 """
 
 

@@ -1,5 +1,6 @@
-"""How are videos that the authors published measured? `python -m maskanim_jax.evaluate_published
-FOLDER`; see docs/published-outputs.md.
+"""How are the authors' published videos measured?
+
+`python -m maskanim_jax.evaluate_published FOLDER`; see docs/published-outputs.md.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m maskanim_jax.evaluate_published",
-        description="Measures videos of eleven panels as the authors of Perturbed Masks published them: pose against the driver, "
+        description="Measures videos with eleven panels, as published by the authors of Perturbed Masks: pose against the driver, "
         "identity against the source, background kept (docs/published-outputs.md).",
     )
-    parser.add_argument("folder", type=user_path, help="videos, or folders of videos: one set each")
+    parser.add_argument("folder", type=user_path, help="videos, or folders of videos (one set each)")
+    parser.add_argument("--output", type=user_path, help="folder for published.json and published.csv; default: none")
     parser.add_argument(
-        "--output", type=user_path, help="folder that gets published.json and published.csv; default: none"
-    )
-    parser.add_argument(
-        "--frames", type=int, default=FRAMES, help=f"evenly spread frames of each clip; default: {FRAMES}"
+        "--frames", type=int, default=FRAMES, help=f"evenly spaced frames of each clip; default: {FRAMES}"
     )
     parser.add_argument(
         "--backends",
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
             "not_installed": reasons,
         }
         write(given.output, done, facts)
-        print(f"figures are in {given.output}/published.json and published.csv")
+        print(f"the numbers are in {given.output}/published.json and published.csv")
 
 
 if __name__ == "__main__":

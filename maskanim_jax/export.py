@@ -33,12 +33,12 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=path_or_bucket,
         metavar="DIR",
-        help="workdir of a training, or a checkpoint in it",
+        help="workdir of a run, or a checkpoint in it",
     )
     add("--output", required=True, type=user_path, metavar="FOLDER", help="a new folder")
     add("--format", choices=FORMATS, default="jax", help="what runs it: JAX (default) or an ONNX runtime")
     add("--platforms", metavar="LIST", help=f"with --format=jax: target platforms (default {PLATFORMS})")
-    add("--batch", type=int, metavar="N", help="frames at once; default: any number (jax), 1 (onnx)")
+    add("--batch", type=int, metavar="N", help="frames per call; default: any number (jax), 1 (onnx)")
     add("--pictures", action="store_true", help="export all intermediate outputs, not only the result")
     for name, message in system_flags().items():
         add(f"--{name}", nargs="?", const="true", metavar="VALUE", help=message.replace("%", "%%"))
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     frames = "any number of frames" if info["batch"] is None else f"{info['batch']} frame{'s' * (info['batch'] > 1)}"
     where = f" for {', '.join(info['platforms'])}" if args.format == "jax" else ""
     print(
-        f"{args.output}: {info['system']} of step {info['step']}{where}, {frames} at once; {args.output}/README.md tells"
+        f"{args.output}: {info['system']} of step {info['step']}{where}, {frames} per call; see {args.output}/README.md"
     )
     if compared := info["compared"]:
         print(
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"grey levels on average, {255 * compared['largest_difference']:.2g} at most"
         )
     else:
-        print(f"its files were not run: they are for {', '.join(info['platforms'])}, which is not here")
+        print(f"its files were not run: they are for {', '.join(info['platforms'])}, which this machine does not have")
     return 0
 
 

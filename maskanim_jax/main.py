@@ -1,8 +1,10 @@
-"""`python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR
-[--mode=train|reconstruct|animate|all] [--config.a.b=c]`.
+"""How do I train a system, reconstruct test clips and animate them?
 
-Without --config, the workdir's run resumes with its own config. Exit status: 0 done, 2 an error in
-one sentence, 75 stopped by SIGTERM and saved (start it again), 130 the same by Ctrl-C.
+python -m maskanim_jax.main --config=configs/taichi.py --workdir=DIR
+    [--mode=train|reconstruct|animate|all] [--config.a.b=c]
+
+Without --config, the workdir's run resumes with its own config. Exit status: 0 done, 2 an error,
+explained in one sentence, 75 stopped by SIGTERM and saved (start it again), 130 the same by Ctrl-C.
 `--mode=replay --step=N` repeats one step of a run and shows its details.
 """
 
@@ -29,7 +31,7 @@ CONFIG = config_flags.DEFINE_config_file(
     "config", None, "a file of configs/, optionally followed by :ARGUMENT", lock_config=True
 )
 WORKDIR = flags.DEFINE_string(
-    "workdir", None, "folder of the run, or gs://BUCKET/RUN: checkpoints, log, results, report"
+    "workdir", None, "folder of the run, or gs://BUCKET/RUN, for checkpoints, log, results and report"
 )
 MODE = flags.DEFINE_enum(
     "mode",
@@ -38,10 +40,10 @@ MODE = flags.DEFINE_enum(
     "what to do; all: the first three in order; replay: repeat one step of the run (--step)",
 )
 STEP = flags.DEFINE_integer("step", None, "the step that --mode=replay repeats", lower_bound=1)
-ACCEPT = flags.DEFINE_bool(
+ALLOW_CONFIG_CHANGE = flags.DEFINE_bool(
     "allow_config_change", False, "resume although the workdir's run had another config or other data"
 )
-FROM_STEP = flags.DEFINE_integer(
+RESTORE_STEP = flags.DEFINE_integer(
     "restore_step",
     None,
     "resume from this checkpoint; later ones are moved to the workdir's set_aside",
@@ -50,7 +52,9 @@ FROM_STEP = flags.DEFINE_integer(
 
 
 def parse(argv: list[str]) -> None:
-    """Parses the command line; raises UserError for anything invalid, including misspelt config fields."""
+    """Parses the command line; raises UserError for anything invalid,
+    including misspelt config fields.
+    """
     refuse_old_names(argv[1:])
     expand_flags(argv, ("workdir", "config"), ("config.",))
     find_config_flag(argv)
@@ -59,31 +63,31 @@ def parse(argv: list[str]) -> None:
         rest = flags.FLAGS(argv)[1:]
         config = CONFIG.value
         if config is not None and not callable(getattr(config, "to_dict", None)):
-            raise ValueError("its get_config gives something else")
+            raise ValueError("its get_config returns something else")
         if config is not None:
             config.to_dict()  # raises if the file could not be loaded
     except flags.Error as error:
         raise UserError(f"{str(error).splitlines()[0]}; --help shows the flags") from error
     except (AttributeError, KeyError, TypeError) as error:  # an unknown field, or a value of another type
-        sentence = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\" ")
-        raise UserError(f"a --config.* flag cannot be: {' '.join(sentence.splitlines())}") from error
+        message = str(error).replace("\\n", " ").replace("\\'", "'").strip("'\" ")
+        raise UserError(f"a --config.* flag is invalid: {' '.join(message.splitlines())}") from error
     except UserError:
         raise
     except Exception as error:  # a config is code and may raise anything
         path = next((argument for argument in argv if argument.startswith("--config")), "--config")
-        raise UserError(f"{path} is no config file that can be read: give one such as configs/demo.py") from error
+        raise UserError(f"{path} is not a readable config file: give one such as configs/demo.py") from error
     if rest:
         raise UserError(f"'{rest[0]}' is an unknown flag: --help shows the flags")
     if config is None:
         raise UserError(
-            "--config is missing: give a file such as configs/demo.py, or the --workdir of a run to go on with its own"
+            "--config is missing: give a file such as configs/demo.py, or the --workdir of a run to resume it"
         )
     if not WORKDIR.value:
         raise UserError("--workdir is missing: give a folder for the run")
-    if FROM_STEP.value is not None and MODE.value not in ("train", "all"):
-        raise UserError(f"--restore_step={FROM_STEP.value} is for training: omit it with --mode={MODE.value}")
+    if RESTORE_STEP.value is not None and MODE.value not in ("train", "all"):
+        raise UserError(f"--restore_step={RESTORE_STEP.value} is for training: omit it with --mode={MODE.value}")
     if (MODE.value == "replay") != (STEP.value is not None):
-        raise UserError("--step and --mode=replay are given together: the step of the run that shall be made again")
+        raise UserError("--step and --mode=replay must be given together; --step is the step of the run to repeat")
 
 
 def main() -> None:
@@ -106,7 +110,9 @@ def main() -> None:
         print(replay(CONFIG.value, workdir, int(STEP.value or 0)))
         return
     steps: dict[str, Callable[..., object]] = {
-        "train": functools.partial(loop.train, allow_config_change=ACCEPT.value, restore_step=FROM_STEP.value),
+        "train": functools.partial(
+            loop.train, allow_config_change=ALLOW_CONFIG_CHANGE.value, restore_step=RESTORE_STEP.value
+        ),
         "before": followed.measure_before,
         "reconstruct": evaluate_run.reconstruct_test,
         "animate": evaluate_run.animate_test,
@@ -115,7 +121,7 @@ def main() -> None:
     done = {name: step(CONFIG.value, workdir) for name, step in steps.items() if MODE.value in (name, "all")}
     page = run_page.write_report(workdir)
     print(
-        f"\n{run_page.summary(workdir)}\nLook at {shown(page)}; videos are in {shown(workdir)}/reconstruction and {shown(workdir)}/animation."
+        f"\n{run_page.summary(workdir)}\nThe report is {shown(page)}; videos are in {shown(workdir)}/reconstruction and {shown(workdir)}/animation."
     )
     if isinstance(verdict := done.get("followed"), followed.Verdict):
         print(verdict.sentence)

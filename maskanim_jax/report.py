@@ -18,25 +18,25 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m maskanim_jax.report",
-        description="Writes one HTML page on a run: curves, pictures, figures, settings; or, of several runs, their figures side by side.",
+        description="Writes one HTML page about a run: curves, pictures, metrics, settings; or for several runs, their metrics side by side.",
     )
     parser.add_argument("runs", type=path_or_bucket, nargs="*", metavar="RUN", help="folders of runs to compare")
-    parser.add_argument("--workdir", type=path_or_bucket, help="folder of one run, for the page on it alone")
+    parser.add_argument("--workdir", type=path_or_bucket, help="folder of one run, for a page about it")
     parser.add_argument(
         "--output",
         type=user_path,
-        help="of one run a file (default: report.html in the workdir); of several a folder or an .html (default: comparison/)",
+        help="for one run a file (default: report.html in the workdir); for several a folder or an .html file (default: comparison/)",
     )
     given = parser.parse_args(arguments)
     if bool(given.runs) == bool(given.workdir):
-        raise UserError("give --workdir=RUN for the page on one run, or the folders of several runs")
+        raise UserError("give --workdir=RUN for a page about one run, or the folders of several runs to compare")
     if given.workdir:
         print(f"the report is {shown(write_report(given.workdir, given.output))}")
         return
     from maskanim_jax.reports import comparison_page
 
     written = comparison_page.write_comparison(given.runs, given.output or Path("comparison"))
-    print(f"the report is {written.page}; its figures are in {written.csv} and {written.json}")
+    print(f"the report is {written.page}; its numbers are in {written.csv} and {written.json}")
 
 
 if __name__ == "__main__":

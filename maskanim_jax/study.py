@@ -68,14 +68,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     run_study(runs, pairs=args.pairs, frames=args.frames)
     from maskanim_jax.reports import comparison_page, study_page
 
-    with opened(args.workdir) as workdir:  # in a bucket: all runs in one copy, since the page links to their videos
+    with opened(
+        args.workdir
+    ) as workdir:  # in a bucket: one working copy for all runs, since the page links to their videos
         folders = [workdir / run.name for run in runs]
         written = comparison_page.write_comparison(folders, workdir / REPORT)
         page, csv, json = (in_words(path) for path in (written.page, written.csv, written.json))
-        print(f"the report is {page}; its figures are in {csv} and {json}")
+        print(f"the report is {page}; its numbers are in {csv} and {json}")
         if args.page:
             study_page.regenerate(args.page, folders, written.figures)
-            print(f"renewed {args.page}")
+            print(f"updated {args.page}")
     return 0
 
 

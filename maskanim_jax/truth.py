@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
 
 def parse_more(given: Sequence[str]) -> dict[str, dict[str, str]]:
-    """`NAME:option=value,option=value` to options by name; raises UserError for another form."""
+    """Parses `NAME:option=value,option=value` to (name, options); raises
+    UserError for another form.
+    """
     found: dict[str, dict[str, str]] = {}
     for text in given:
         name, colon, rest = text.partition(":")
@@ -42,9 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     flags.add_argument("--pairs", type=int, default=20, metavar="N", help="pairs of a source and a driver (default 20)")
     flags.add_argument(
-        "--frames", type=int, default=8, metavar="N", help="frames of each driver, evenly spread (default 8)"
+        "--frames", type=int, default=8, metavar="N", help="evenly spaced frames of each driver (default 8)"
     )
-    flags.add_argument("--seed", type=int, default=0, help="another seed chooses other pairs (default 0)")
+    flags.add_argument("--seed", type=int, default=0, help="seed of the choice of pairs (default 0)")
     flags.add_argument(
         "--variant",
         action="append",
@@ -54,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     which = flags.add_mutually_exclusive_group()
     which.add_argument(
-        "--split", choices=("test", "validation"), default="test", help="of the run's puppets (default test)"
+        "--split", choices=("test", "validation"), default="test", help="split of the run's puppets (default test)"
     )
     which.add_argument(
         "--world",
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument(
         "--output",
         type=user_path,
-        help=f"default: {TRUTH} in the run's folder, with another split or world in its name; nothing is written for a bundled checkpoint",
+        help=f"default: {TRUTH} in the run's folder, with a split or world other than the default in its name; none for a bundled checkpoint",
     )
     args = flags.parse_args(argv)
     for name, least in (("pairs", 1), ("frames", 2), ("seed", 0), ("world", 0)):

@@ -1,5 +1,7 @@
-"""Which system do people prefer? `python -m maskanim_jax.user_study --help` makes the page that
-asks, and counts. See docs/user-study.md.
+"""Which system do people prefer?
+
+The command makes the page that asks, and tallies the answers. See `python -m
+maskanim_jax.user_study --help` and docs/user-study.md.
 """
 
 from __future__ import annotations
@@ -26,13 +28,13 @@ def parser() -> argparse.ArgumentParser:
         "--trials",
         type=user_path,
         metavar="CSV",
-        help="columns dataset,source,driving and one for each system: paths of videos",
+        help="columns dataset,source,driving and one per system: paths of videos",
     )
     add(
         "--data",
         type=user_path,
         metavar="ROOT",
-        help="folder that the paths in the table are relative to (default: the table's)",
+        help="base folder of the table's relative paths (default: the table's folder)",
     )
     add(
         "--output",
@@ -70,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         key = args.key or args.output.with_name(f"{args.output.stem}-key.json")
         trials = read_trials(args.trials, args.data)
         write_study(trials, args.output, key, args.seed, args.per_dataset, args.title)
-        print(f"{args.output}: {len(trials)} questions, videos inside; the key is {key}: don't give it to participants")
+        print(
+            f"{args.output}: {len(trials)} questions, videos inside; the key is {key}: do not give it to participants"
+        )
         return 0
     if not args.key:
         raise UserError("--tally needs --key=JSON, the file that was written with the page")

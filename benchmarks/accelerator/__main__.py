@@ -1,4 +1,4 @@
-"""The command: flags, parts, report."""
+"""How is the accelerator benchmark run? Flags, parts, report."""
 
 from __future__ import annotations
 
@@ -34,22 +34,27 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = flags.add_argument
-    add("--minutes", type=float, default=8.0, help="time for everything (default 8); what was finished is kept")
-    add("--output", type=Path, default=Path("accelerator.json"), help="JSON file; the tables go beside it as .md")
+    add("--minutes", type=float, default=8.0, help="total time (default 8); finished results are kept")
+    add(
+        "--output",
+        type=Path,
+        default=Path("accelerator.json"),
+        help="JSON file; the tables are written beside it as .md",
+    )
     add("--parity", type=Path, default=parts.parity_folder(), metavar="FOLDER", help="the recorded numbers")
     add("--only", metavar="KINDS", help=f"some of {','.join(KINDS)}")
     add("--frame_size", type=int, default=256, help="256 (default): released networks; 64, 128: reduced ones")
-    add("--batches", type=_numbers, default=[4, 16, 64], help="of training steps (default 4,16,64)")
-    add("--animation_batches", type=_numbers, default=[1, 32], help="of animated frames (default 1,32)")
+    add("--batches", type=_numbers, default=[4, 16, 64], help="batch sizes of training steps (default 4,16,64)")
+    add("--animation_batches", type=_numbers, default=[1, 32], help="batch sizes of animation (default 1,32)")
     add("--precision", default="bfloat16,float32", help="in this order (default bfloat16,float32)")
     add("--steps", type=int, default=300, help="training steps that must lower the loss (default 300)")
-    add("--small", action="store_true", help="very narrow networks, to try the command itself")
+    add("--small", action="store_true", help="very narrow networks, to test the command itself")
     add("--part", help=argparse.SUPPRESS)
     return flags
 
 
 def _checked(args: argparse.Namespace) -> argparse.Namespace:
-    """Raises UserError for values that cannot be."""
+    """Raises UserError for invalid values."""
     args.precision = args.precision.split(",")
     args.only = None if args.only is None else args.only.split(",")
     if wrong := [each for each in args.precision if each not in ("bfloat16", "float32")]:
@@ -68,7 +73,9 @@ def _checked(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command: 0 when everything that ran passed, 1 when a check failed, 143 after SIGTERM; raises UserError."""
+    """The command: 0 when everything that ran passed, 1 when a check failed, 143 after
+    SIGTERM; raises UserError.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     began = time.monotonic()
     args = _checked(parser().parse_args(argv))
@@ -87,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"{part}: {reason}", file=sys.stderr)
         supervisor.run([part for part in wanted if parts.skipped(part, args) is None])
     except Stopped as stopped:
-        print(f"{stopped}: what was finished is in {args.output}", file=sys.stderr)
+        print(f"{stopped}: finished results are in {args.output}", file=sys.stderr)
         status = STOPPED
     print(report.tables())
     if report.failed:

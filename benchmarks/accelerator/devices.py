@@ -1,4 +1,4 @@
-"""What is this device, what could it do at most, and how much memory was used?"""
+"""What is this device, what is its peak rate, and how much memory was used?"""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PEAKS: dict[str, tuple[float, float]] = {
     "A10G": (70, 35),
     "T4": (65, 8.1),
     "V100": (125, 15.7),
-    # TPUs: a device of JAX is a core up to v3 and a chip after that. Float32 is multiplied in bfloat16 by default.
+    # TPUs: a JAX device is a core up to v3 and a chip after that. Float32 is multiplied in bfloat16 by default.
     "TPU v2": (22.5, 22.5),
     "TPU v3": (61.5, 61.5),
     "TPU v4": (275, 275),
@@ -33,13 +33,18 @@ PEAKS: dict[str, tuple[float, float]] = {
     "TPU v6 lite": (918, 918),
     "TPU v6e": (918, 918),
 }
-"""Makers' peaks in TFLOP/s for bfloat16 and for float32 with JAX's default precision (T4 and V100 lack bfloat16: float16's rate)."""
+"""Vendors' peak rates in TFLOP/s for bfloat16 and for float32 with JAX's default precision.
+
+T4 and V100 lack bfloat16: their rate is float16's.
+"""
 
 
 def peak_tflops(device_kind: str, precision: str) -> float | None:
-    """The device's peak in TFLOP/s at "bfloat16" or "float32", None for a kind that the table does not have.
+    """The device's peak in TFLOP/s at "bfloat16" or "float32"; None for a kind
+    that is not in the table.
 
-    The longest name that the kind contains, as a whole word or words, counts: "NVIDIA H100 80GB HBM3" is an "H100".
+    The longest name that the kind contains as whole words decides: "NVIDIA H100
+    80GB HBM3" is an "H100".
     """
     words = f" {device_kind.replace('-', ' ')} "
     known = [name for name in PEAKS if f" {name} " in words]
@@ -47,15 +52,18 @@ def peak_tflops(device_kind: str, precision: str) -> float | None:
 
 
 def share_of_peak(flops: float | None, seconds: float, precision: str) -> float | None:
-    """Share of the peak of all devices that `flops` operations in `seconds` are; None where either is not known."""
+    """The share of all devices' peak that `flops` operations in `seconds` reach;
+    None if either is unknown.
+    """
     peak = peak_tflops(jax.devices()[0].device_kind, precision)
     return None if peak is None or not flops else flops / seconds / (peak * 1e12 * jax.device_count())
 
 
 def flops_of(lowered: Any) -> float | None:
-    """Floating-point operations by XLA's cost analysis of a lowered program, before it is optimised; None where that is not known.
+    """Floating-point operations in XLA's cost analysis of a lowered program, before
+    optimisation; None if unknown.
 
-    On a CPU the compiled convolutions are calls that XLA cannot count.
+    On a CPU the native convolutions are calls that XLA cannot count.
     """
     if jax.default_backend() == "cpu":
         return None
@@ -68,7 +76,9 @@ def flops_of(lowered: Any) -> float | None:
 
 
 def peak_memory_mib() -> float:
-    """Most memory so far in MiB: of the first device, or of this process where a device does not count its own."""
+    """Peak memory so far in MiB: of the first device, or of this process if the
+    device does not report it.
+    """
     stats = jax.local_devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"] / 2**20
@@ -76,7 +86,9 @@ def peak_memory_mib() -> float:
 
 
 def compiled_memory_mib(compiled: Any) -> float | None:
-    """Arguments, results and temporaries of a compiled program in MiB by the compiler; None where it does not say."""
+    """Arguments, results and temporaries of a compiled program in MiB, from the compiler; None if
+    it does not report them.
+    """
     try:
         found = compiled.memory_analysis()
         bytes_ = found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
@@ -86,7 +98,7 @@ def compiled_memory_mib(compiled: Any) -> float | None:
 
 
 def about() -> dict[str, Any]:
-    """The devices and the packages' versions."""
+    """The devices and the package versions."""
     device = jax.devices()[0]
     limit = (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit")
     versions = {name: _version(name) for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")}
@@ -109,7 +121,9 @@ def _version(package: str) -> str | None:
 
 
 def matmul_tflops(side: int, dtype: Any) -> float:
-    """Rate of a product of two square matrices in TFLOP/s: what a program can reach here in practice."""
+    """The rate of a product of two square matrices in TFLOP/s: the rate that a
+    program can reach in practice.
+    """
     a = jnp.ones((side, side), dtype)
     times = 10
     run = jax.jit(lambda a: jax.lax.fori_loop(0, times, lambda _, x: (x @ a) * 1e-4, a))

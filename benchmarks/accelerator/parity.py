@@ -1,7 +1,8 @@
-"""Are both systems equal to the released implementations on this device?
+"""Do both systems match the released implementations on this device?
 
-Weights and frames by a formula, numbers from the folder of `benchmarks.recorded`. In float32 with the highest matmul precision they must be
-equal; what the device's default precision and bfloat16 change is bounded loosely and told.
+Weights and frames come from a formula, the expected numbers from the folder of
+`benchmarks.recorded`. In float32 with the highest matmul precision they must match. The changes by
+the device's default precision and bfloat16 are reported and have loose bounds.
 """
 
 from __future__ import annotations
@@ -25,13 +26,17 @@ PRECISIONS = {
     "float32, default": ("float32", None),
     "bfloat16": ("bfloat16", None),
 }
-"""Name of a row to `config.precision` and JAX's matmul precision."""
+"""Row name: `config.precision` and JAX's matmul precision."""
 BOUNDS = {"float32, highest": (1e-3, 1e-3, 1e-2), "float32, default": (2e-2, 1e-2, 5e-2), "bfloat16": (5e-2, 2e-2, 0.1)}
-"""Largest difference of a picture's or keypoint's values (the mean one where precision is lower), of a loss and of a gradient norm (shares)."""
+"""Bounds of the differences: of values of pictures and keypoints (the largest one, or the mean one
+at lower precision), and the relative ones of losses and gradient norms.
+"""
 
 
 def compared(name: str, found: Numbers, expected: Numbers) -> Row:
-    """Differences of the pictures (largest and mean), losses and gradient norms (shares), and whether they are within BOUNDS."""
+    """Differences of pictures (largest and mean), relative differences of losses and gradient
+    norms, and whether they are within BOUNDS.
+    """
     picture, loss, norm = BOUNDS[name]
     row: Row = {"largest": {}, "mean": {}, "losses": {}, "norms": {}}
     for key, value in expected["pictures"].items():
@@ -42,7 +47,7 @@ def compared(name: str, found: Numbers, expected: Numbers) -> Row:
             row[kind][key] = abs(float(found[kind][key]) / value - 1)
     judged = row["largest" if name == "float32, highest" else "mean"]
     within = [
-        all(value <= most for value in values.values())  # NaN is not
+        all(value <= most for value in values.values())  # fails for NaN
         for values, most in ((judged, picture), (row["losses"], loss), (row["norms"], norm))
     ]
     return row | {"passed": all(within)}
@@ -91,7 +96,9 @@ class PerturbedMasks:
     def losses(
         self, system: Any, variables: Any, vgg: Numbers, source: jax.Array, driving: jax.Array
     ) -> tuple[Numbers, Numbers]:
-        """Losses and gradient norms of a step whose P_train is the recorded stand-in: small values cut off, times 0.9."""
+        """Losses and gradient norms of a step in which the recorded stand-in replaces P_train:
+        small values cut off, times 0.9.
+        """
         from maskanim_jax.systems.perturbed_masks import system as module
 
         def total(params: Any) -> tuple[Any, Any]:
@@ -108,7 +115,9 @@ class PerturbedMasks:
 
 
 class Fomm:
-    """Keypoints, dense motion, the frame and one training step against `fomm_eval` and `fomm_train`."""
+    """Keypoints, dense motion, the frame and one training step against
+    `fomm_eval` and `fomm_train`.
+    """
 
     name = "fomm"
     LOSSES: ClassVar = {
@@ -151,7 +160,9 @@ class Fomm:
     def losses(
         self, system: Any, variables: Any, vgg: Numbers, source: jax.Array, driving: jax.Array
     ) -> tuple[Numbers, Numbers]:
-        """Losses of a step with the recorded warp, and gradient norms of the perceptual loss alone."""
+        """Losses of a step with the recorded warp, and gradient norms of
+        the perceptual loss alone.
+        """
         from maskanim_jax.systems.fomm.equivariance import Warp, control_grid
         from maskanim_jax.systems.fomm.losses import generator_losses
 
@@ -172,7 +183,7 @@ CHECKS: dict[str, Callable[[Path], Any]] = {"perturbed_masks": PerturbedMasks, "
 
 
 def parity(folder: Path, name: str) -> Iterator[Row]:
-    """A row for each precision; `passed` says whether it is within its bounds."""
+    """A row per precision; `passed` says whether it is within its bounds."""
     check = CHECKS[name](folder)
     source, driving = (jnp.asarray(frames) for frames in recorded.frames(folder))
     variables = jax.tree.map(jnp.asarray, check.variables)

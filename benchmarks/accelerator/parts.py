@@ -1,4 +1,7 @@
-"""What is measured, in which order? Each part is a process of its own, which says its rows on stdout as JSON lines."""
+"""What is measured, in which order?
+
+Each part runs in its own process, which prints its rows to stdout as JSON lines.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +19,13 @@ from benchmarks.accelerator.workload import SYSTEMS, config_of
 
 Row = dict[str, Any]
 SHORT = {"pm": "perturbed_masks", "fomm": "fomm"}
-"""Names of the systems within the names of parts."""
+"""The systems' names in the names of parts."""
 
 
 def names(args: argparse.Namespace) -> list[str]:
-    """All parts in order: what can only be learned here comes first, what takes long comes last."""
+    """All parts in order: results that only an accelerator can give come
+    first, slow parts come last.
+    """
     first, *others = args.precision
     of_systems = [
         *(f"parity-{system}" for system in SHORT),
@@ -35,19 +40,21 @@ def names(args: argparse.Namespace) -> list[str]:
 
 
 def skipped(part: str, args: argparse.Namespace) -> str | None:
-    """Why a part can't be measured at all, None if it can; asked before its process is started."""
+    """Why a part can't be measured, or None; checked before its process starts."""
     kind = part.split("-")[0]
     if kind == "parity" and not (args.parity / "frames.npz").is_file():
-        return f"skipped: {args.parity} does not have the recorded numbers; give their folder as --parity"
+        return f"skipped: {args.parity} lacks the recorded numbers; give their folder as --parity"
     if kind == "pytorch" and importlib.util.find_spec("torch") is None:
         return "skipped: PyTorch is not installed"
     return None
 
 
 def serve(part: str, args: argparse.Namespace) -> None:
-    """Runs a part in this process and prints a JSON line for each of its rows, the first of them about the device."""
+    """Runs a part in this process and prints a JSON line per row; the first
+    one describes the device.
+    """
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints does not come between the rows
+    os.dup2(2, 1)  # libraries' output must not mix with the rows
     for row in _rows(part, args):
         print(json.dumps(row), file=answers, flush=True)
 
@@ -96,7 +103,7 @@ def _rows(part: str, args: argparse.Namespace) -> Iterator[Row]:
 
 
 def parity_folder() -> Path:
-    """Where the recorded numbers are, if nobody says otherwise."""
+    """The default folder of the recorded numbers."""
     with contextlib.suppress(ImportError):
         from benchmarks.recorded import FOLDER
 

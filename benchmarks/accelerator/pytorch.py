@@ -1,7 +1,7 @@
-"""What does the released layout do in PyTorch on the same device?
+"""How fast is the released layout in PyTorch on the same device?
 
-The networks of `benchmarks.pytorch`, eager, with fused Adam and the device's TF32; in bfloat16 under autocast.
-Frames stay on the device, as on our side.
+The networks of `benchmarks.pytorch` run eagerly, with fused Adam and the device's TF32; in bfloat16
+under autocast. Frames stay on the device, as in the JAX benchmark.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ Row = dict[str, Any]
 
 
 def available() -> str | None:
-    """The device that PyTorch has beside the CPU, None without one."""
+    """PyTorch's accelerator; None if it has only the CPU."""
     return "cuda" if torch.cuda.is_available() else None
 
 
 def pytorch(
     configs: Callable[[], Any], train_batches: list[int], animate_batches: list[int], device: str, seconds: float
 ) -> Iterator[Row]:
-    """A row for each batch of a step, then for each batch of an animation; ends with the first that does not fit."""
+    """A row per batch size of a training step, then per batch size of animation; stops at the
+    first that does not fit.
+    """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     config = configs()
@@ -46,7 +48,9 @@ def pytorch(
 
 
 def _model(config: Any, device: str) -> Any:
-    """Fresh networks; the model's own class refuses bfloat16, which autocast does here."""
+    """Freshly initialised networks in float32: the model refuses bfloat16, so
+    autocast converts instead.
+    """
     plain = config.copy_and_resolve_references()
     plain.precision = "float32"
     if device == "cuda":
@@ -65,13 +69,13 @@ def _autocast(config: Any, device: str) -> Any:
 
 
 class _Done:
-    """What `timed` waits for."""
+    """Passed to `timed`, which waits for it."""
 
     def __init__(self, device: str) -> None:
         self.device = device
 
     def block_until_ready(self) -> _Done:
-        """When the device is done."""
+        """Waits until the device is done."""
         if self.device == "cuda":
             torch.cuda.synchronize()
         return self

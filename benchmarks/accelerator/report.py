@@ -1,4 +1,4 @@
-"""What was found so far? A JSON file that is whole at every moment, and the same as tables in markdown."""
+"""How are results stored? In a JSON file that is always complete, and as Markdown tables."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ Cell = Callable[[Row], str]
 
 
 class Report:
-    """What is measured, in the file `path` and, as tables, beside it with the ending .md; written anew after each row."""
+    """The results, written to `path` as JSON and beside it as tables in .md; both are
+    rewritten after each row.
+    """
 
     def __init__(self, path: Path, settings: Row) -> None:
         self.path = path
@@ -21,17 +23,17 @@ class Report:
         self.write()
 
     def about(self, facts: Row) -> None:
-        """What is known of the device."""
+        """Stores the description of the device."""
         self.found["about"] |= facts
         self.write()
 
     def row(self, part: str, row: Row) -> None:
-        """One more result of a part."""
+        """Adds a result of a part."""
         self.found["rows"].setdefault(part, []).append(row)
         self.write()
 
     def ended(self, part: str, how: str, seconds: float = 0.0) -> None:
-        """How a part ended: "finished", or a sentence."""
+        """Stores how a part ended: "finished", or a sentence."""
         self.found["parts"][part] = {"how": how, "seconds": round(seconds, 1)}
         self.write()
 
@@ -41,7 +43,7 @@ class Report:
         return [part for part, rows in self.found["rows"].items() if any(row.get("passed") is False for row in rows)]
 
     def write(self) -> None:
-        """Both files, each whole or as it was."""
+        """Writes both files atomically."""
         for path, text in (
             (self.path, json.dumps(self.found, indent=2) + "\n"),
             (self.path.with_suffix(".md"), self.tables()),
@@ -51,7 +53,7 @@ class Report:
             os.replace(temporary, path)
 
     def tables(self) -> str:
-        """Markdown of everything so far."""
+        """All results so far, as Markdown."""
         lines = ["# " + (self.found["about"].get("device") or "A device that did not answer"), ""]
         lines += [f"- {name}: {_plain(value)}" for name, value in self.found["about"].items() if value is not None]
         for kind, columns in COLUMNS.items():
@@ -72,7 +74,7 @@ def _plain(value: Any) -> str:
 
 
 def _number(name: str, scale: float = 1.0, form: str = "{:.4g}") -> Cell:
-    """A cell of a number; empty where there is none."""
+    """A number as a table cell; empty if there is none."""
     return lambda row: "" if row.get(name) is None else form.format(scale * row[name])
 
 
@@ -149,4 +151,6 @@ COLUMNS: dict[str, dict[str, Cell]] = {
         "falls": _passed,
     },
 }
-"""Kind of part (before the "-" of its name) to its table's columns; a column that no row fills is left out."""
+"""The table columns of each kind of part (its name before the "-"); columns
+without values are omitted.
+"""

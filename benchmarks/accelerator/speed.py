@@ -1,4 +1,6 @@
-"""How many training steps and animated frames a second, with how much memory, at which share of the device's peak?"""
+"""How fast are training and animation, with how much memory, and at what
+share of the device's peak?
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,14 @@ from maskanim_jax.training.step import make_train_step
 
 Row = dict[str, Any]
 TURNS = 5
-"""Times are the median of so many turns."""
+"""Times are the median of this many turns."""
 DRAWN = 8
-"""Different pairs of a batch; larger batches repeat them."""
+"""Distinct pairs in a batch; larger batches repeat them."""
 
 
 def timed(run: Callable[[int], Any], seconds: float) -> tuple[float, int]:
-    """Seconds for one call and the number of calls: the median of TURNS turns, which take about `seconds` together.
+    """Seconds for one call and the number of calls: the median of TURNS turns, which take
+    about `seconds` together.
 
     `run(n)` makes n calls and returns what must be ready at the end.
     """
@@ -42,20 +45,23 @@ def timed(run: Callable[[int], Any], seconds: float) -> tuple[float, int]:
 
 
 def does_not_fit(error: Exception) -> bool:
-    """Whether an error says that the device's memory is too small."""
+    """Whether an error means that the device is out of memory."""
     text = f"{type(error).__name__} {error}".lower()
     return "resource_exhausted" in text or "out of memory" in text or "out_of_memory" in text
 
 
 class Training:
-    """A system's training step at one batch, compiled; frames stay on the devices: reading them is measured elsewhere."""
+    """A system's compiled training step at one batch size.
+
+    Frames stay on the devices; `benchmarks/data_wait.py` measures reading.
+    """
 
     def __init__(self, config: Any, batch: int) -> None:
         self.config, self.batch, self.system = config, batch, build(config)
         self.mesh = make_mesh(batch)
         weights, self.features = features_of(config)
         self.frozen = replicate(self.mesh, weights)
-        # An epoch of one step: every network is trained from the second step on, at the first rate.
+        # One step per epoch: every network is trained from the second step on, at the first learning rate.
         config.optim.decay_epochs = ()
         self.state = init_on_mesh(self.system, config.seed, 1, self.mesh)
         self.frames = [shard_batch(self.mesh, repeated(each, batch)) for each in pairs(DRAWN, config.frame_size, 1)]
@@ -66,7 +72,7 @@ class Training:
         self.compile_s = time.perf_counter() - began
 
     def run(self, count: int, each: Callable[[Row], None] = lambda metrics: None) -> Any:
-        """Makes `count` steps; `each` gets the metrics of every step, on the devices."""
+        """Runs `count` steps; `each` receives the metrics of every step, still on the devices."""
         metrics: Row = {}
         for _ in range(count):
             self.state, metrics = self.compiled(self.state, self.frozen, *self.frames)
@@ -75,7 +81,7 @@ class Training:
 
 
 def training(configs: Callable[[], Any], batches: list[int], seconds: float) -> Iterator[Row]:
-    """A row for each batch, smallest first; ends with the first that does not fit into memory."""
+    """A row per batch size, smallest first; stops at the first that does not fit into memory."""
     for batch in sorted(batches):
         config = configs()
         row = {"system": config.system, "precision": config.precision, "size": config.frame_size, "batch": batch}
@@ -102,7 +108,9 @@ def training(configs: Callable[[], Any], batches: list[int], seconds: float) -> 
 
 
 def animation(configs: Callable[[], Any], batches: list[int], seconds: float) -> Iterator[Row]:
-    """A row for each batch: frames a second on the device alone, and with frames fetched as `maskanim_jax.animate` does."""
+    """A row per batch size: frames per second on the device alone, and with results copied to the
+    host as in `maskanim_jax.animate`.
+    """
     from maskanim_jax.animation.compiled import JittedModel
 
     config = configs()
@@ -159,14 +167,18 @@ def animation(configs: Callable[[], Any], batches: list[int], seconds: float) ->
 
 
 def learning(config: Any, batch: int, steps: int) -> Iterator[Row]:
-    """Trains `steps` steps on one batch; every loss that counts from the first step on must fall from its first tenth to its last."""
+    """Trains `steps` steps on one batch.
+
+    Every loss that is active from the first step on must fall between the first and the
+    last tenth of the steps.
+    """
     made = Training(config, batch)
     seen: list[Row] = []
 
     def note(metrics: Row) -> None:
         seen.append({name: value for name, value in metrics.items() if name.startswith("loss_")})
         if len(seen) % 20 == 0:
-            jax.block_until_ready(metrics)  # the host is never far ahead
+            jax.block_until_ready(metrics)  # keeps the host from running far ahead
 
     began = time.perf_counter()
     jax.block_until_ready(made.run(steps, note))
@@ -175,7 +187,7 @@ def learning(config: Any, batch: int, steps: int) -> Iterator[Row]:
     few = max(1, steps // 10)
     change = {}
     for name, each in values.items():
-        begins = int(np.argmax(each != 0))  # a network may start later
+        begins = int(np.argmax(each != 0))  # some networks start later
         if begins < 2 and each[begins]:
             change[name] = [float(each[begins : begins + few].mean()), float(each[-few:].mean())]
     total = [sum(first) for first in zip(*change.values(), strict=True)]

@@ -1,6 +1,7 @@
-"""How is each part bounded in time? It runs in a process of its own, which is ended when its time is over.
+"""How is each part limited in time? It runs in its own process, which is
+ended when its time is over.
 
-A process of its own also means that a part's peak memory is its own, and that a part that fails takes no other with it.
+Separate processes also separate the parts' peak memory and failures.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from typing import Any
 from benchmarks.accelerator.report import Report
 
 SHARE = 3.0
-"""A part gets at most so many times its equal share of the time that is left."""
+"""A part gets at most this many times its equal share of the remaining time."""
 LEAST = 5.0
-"""Seconds without which a part is not begun."""
+"""A part starts only if at least this many seconds are left."""
 
 
 class Stopped(Exception):
-    """SIGTERM or SIGINT: what was found is kept."""
+    """SIGTERM or SIGINT arrived; the results so far are kept."""
 
 
 class Supervisor:
-    """Runs parts until `deadline` (of time.monotonic()), each in a process of its own."""
+    """Runs parts until `deadline` (of time.monotonic()), each in its own process."""
 
     def __init__(self, report: Report, worker: Sequence[str], deadline: float) -> None:
         self.report, self.worker, self.deadline = report, worker, deadline
@@ -41,11 +42,11 @@ class Supervisor:
         raise Stopped(f"stopped by {signal.Signals(number).name}")
 
     def run(self, parts: Sequence[str]) -> None:
-        """Every part in turn; raises Stopped. What was found is in the report at any time."""
+        """Runs the parts in order; raises Stopped. The report always has all results so far."""
         for position, part in enumerate(parts):
             left = self.deadline - time.monotonic()
             if left < LEAST:
-                self.report.ended(part, "not begun: the time was over")
+                self.report.ended(part, "not started: no time was left")
                 continue
             self._part(part, min(left, SHARE * left / (len(parts) - position)))
 
@@ -63,15 +64,15 @@ class Supervisor:
         clock = threading.Timer(seconds, end)
         clock.daemon = True
         clock.start()
-        how = "ended without a word"
+        how = "ended without a message"
         try:
             assert process.stdout is not None
             for line in process.stdout:
                 self._take(part, json.loads(line))
             status = process.wait()
-            how = "finished" if status == 0 else f"failed with status {status}: what it printed above says why"
+            how = "finished" if status == 0 else f"failed with status {status}: see its output above"
             if over.is_set():
-                how = f"ended after {seconds:.0f} s: its time was over; the rows that it had are kept"
+                how = f"ended after {seconds:.0f} s: its time was over; its rows so far are kept"
         except Stopped as stopped:
             how = str(stopped)
             raise
@@ -88,7 +89,7 @@ class Supervisor:
             self.report.row(part, row)
 
     def _kill(self) -> None:
-        """Ends the worker and what it started."""
+        """Ends the worker and its child processes."""
         process = self._process
         if process is None or process.poll() is not None:
             return

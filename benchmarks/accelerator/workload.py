@@ -1,4 +1,7 @@
-"""What is measured with? The configs of both systems, their frames, and the features of the perceptual loss."""
+"""Which inputs does the benchmark use?
+
+Configs of both systems, frames, and features of the perceptual loss.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,13 @@ SYSTEMS = ("perturbed_masks", "fomm")
 RELEASED = {"perturbed_masks": ("taichi", "released"), "fomm": ("fomm_taichi", "full")}
 """The released Tai-Chi settings, 256 x 256."""
 REDUCED = {"perturbed_masks": ("puppets", ""), "fomm": ("fomm_puppets", "full")}
-"""The recipes for other sizes, of multiples of 64 pixels."""
+"""The recipes for other sizes (multiples of 64 pixels)."""
 
 
 def config_of(system: str, frame_size: int, precision: str, small: bool = False) -> Any:
-    """A config of `system`: the released settings at 256, the reduced recipe otherwise, with very narrow networks if `small`."""
+    """A config of `system`: the released settings at 256, the reduced recipe otherwise, with very
+    narrow networks if `small`.
+    """
     name, argument = (RELEASED if frame_size == 256 else REDUCED)[system]
     get_config = importlib.import_module(f"configs.{name}").get_config
     config = get_config(argument) if argument else get_config()
@@ -50,7 +55,9 @@ def _narrow(config: Any, system: str) -> None:
 
 
 def features_of(config: Any) -> tuple[dict[str, np.ndarray], str]:
-    """VGG-19's arrays that the loss needs, and whether they are "imagenet" or, where none were downloaded, "untrained"."""
+    """VGG-19's arrays for the loss, and "imagenet", or "untrained" if the
+    weights were not downloaded.
+    """
     from maskanim_jax.losses.vgg import used_names, used_weights
     from maskanim_jax.pretrained.vgg19 import load_vgg19, untrained_vgg19
 
@@ -61,7 +68,9 @@ def features_of(config: Any) -> tuple[dict[str, np.ndarray], str]:
 
 
 def pairs(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """`count` pairs of frames of a drawn figure, (count, side, side, 3) uint8 twice; coloured squares where Pillow is missing."""
+    """`count` pairs of frames of a drawn figure, twice (count, side, side, 3) uint8; coloured
+    squares if Pillow is missing.
+    """
     try:
         from input_pipeline.puppets.draw import render
         from input_pipeline.puppets.identity import draw_identity
@@ -78,5 +87,5 @@ def pairs(count: int, side: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def repeated(frames: np.ndarray, count: int) -> np.ndarray:
-    """(count, ...): the frames again and again."""
+    """(count, ...): the frames, repeated."""
     return frames[np.arange(count) % len(frames)]

@@ -1,1 +1,1 @@
-"""Are we faster than others on this machine, and with less memory? The parts of `python -m benchmarks.against_pytorch`."""
+"""What are the parts of `python -m benchmarks.against_pytorch`?"""

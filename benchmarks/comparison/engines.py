@@ -1,27 +1,28 @@
-"""What does a worker of the comparison do with our own ONNX export? OpenVINO and ONNX Runtime, in float32, on all cores."""
+"""How do OpenVINO and ONNX Runtime run this project's ONNX export? In float32, on all cores."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks.comparison.start import threads
+
 Arrays = dict[str, np.ndarray]
 Model = Callable[[Arrays], Arrays]
-"""Inputs by name to outputs by name."""
+"""Runs the model: inputs by name to outputs by name."""
 
 
 def openvino(path: Path) -> Model:
-    """A model in OpenVINO. Its own choice on some processors would be bfloat16."""
+    """A model in OpenVINO, forced to float32: on some processors its default is bfloat16."""
     import openvino
 
     core = openvino.Core()
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": os.cpu_count() or 1,
+        "INFERENCE_NUM_THREADS": threads(),
         "INFERENCE_PRECISION_HINT": "f32",
     }
     compiled = core.compile_model(str(path), "CPU", settings)
@@ -40,7 +41,7 @@ def onnxruntime(path: Path) -> Model:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = os.cpu_count() or 1
+    options.intra_op_num_threads = threads()
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
@@ -52,14 +53,16 @@ ENGINES: Mapping[str, Callable[[Path], Model]] = {"OpenVINO": openvino, "ONNX Ru
 
 
 class EngineSide:
-    """Animation by `FOLDER/onnx-BATCH`; a model is read at the first use of its batch."""
+    """Animates with `FOLDER/onnx-BATCH`; a model is loaded when its batch size is first used."""
 
     def __init__(self, engine: str, folder: Path) -> None:
         self.read, self.folder = ENGINES[engine], folder
         self.models: dict[int, tuple[Model, Model]] = {}
 
     def animate(self, source: np.ndarray, video: np.ndarray, way: str) -> tuple[float, np.ndarray]:
-        """(seconds for a frame, frames) of a video of uint8 frames, in batches of `way`; the last one is filled up."""
+        """(seconds per frame, frames) for a video of uint8 frames, in batches of
+        `way`; the last one is padded.
+        """
         batch = int(way)
         if batch not in self.models:
             there = self.folder / f"onnx-{batch}"

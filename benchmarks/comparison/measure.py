@@ -1,4 +1,4 @@
-"""What is measured, and in which turns? Steps, animation and memory of one system at one size."""
+"""What is measured, and in which order? Steps, animation and memory of one system at one size."""
 
 from __future__ import annotations
 
@@ -18,21 +18,24 @@ from benchmarks.comparison.worker import COMPILED, OURS, PYTORCH, Task, Worker
 from maskanim_jax.errors import UserError
 
 TURN = {256: (3, 8), 64: (5, 64)}
-"""Steps and animated frames in one turn of a side; in turns of one step at 256 ours varied by half."""
+"""Steps and animated frames per turn of a side; with one step per turn at 256, the
+JAX times varied by half.
+"""
 ROUNDS = {256: 3, 64: 15}
 GOALS = {"step": 0.7, "animation": 0.4, "memory": 0.8}
-"""Of the ratios to eager PyTorch."""
+"""Goals for the ratios to eager PyTorch."""
 PAUSE = 0.3
-"""Seconds between turns, in which the other sides' threads stop spinning."""
+"""Seconds between turns, so that the other sides' threads stop spinning."""
 BATCHES = (1, 4, 8)
-"""Frames at once in an animation; which suits a side best is tried."""
+"""Batch sizes of animation; the fastest one of each side is determined first."""
 Request = dict[str, Any]
 
 
 class Comparison:
-    """One run of the benchmark for one system; `rows` is what it found, a dict a line of the table.
+    """One run of the benchmark for one system; `rows` has the results, a dict per table row.
 
-    `sides` are those that can be measured: "ours", "PyTorch" and perhaps others. `huge_pages` are those that get them.
+    `sides` are the ones that can be measured: "ours", "PyTorch" and perhaps others. `huge_pages`
+    are the sides that use huge pages.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Comparison:
         return Worker(Task(side, task, self.system, self.size, batch), self.folder, pages in self.huge_pages)
 
     def step(self) -> None:
-        """Training steps at each batch of the size, against PyTorch as it is and compiled."""
+        """Training steps at each batch size, against eager and compiled PyTorch."""
         sides = [side for side in self.sides if side not in ENGINES]
         for batch in STEP_BATCHES[self.size]:
             with ExitStack() as stack:
@@ -64,11 +67,11 @@ class Comparison:
                 if COMPILED in workers:
                     workers[COMPILED]("layout", last=self.last["step"])
                     workers[COMPILED]("step", count=2)  # compiles
-                workers[OURS]("step", count=2)  # compiles, and ends the epoch without r
+                workers[OURS]("step", count=2)  # compiles, and passes the epoch without r
                 self._alternate("step", f"step, batch {batch}", workers, {side: (side, request) for side in workers})
 
     def animation(self) -> None:
-        """Frames of a video: one at a time, and each side in the batch that suits it."""
+        """Frames of a video: one at a time, and in each side's fastest batch size."""
         sides = [side for side in self.sides if side != COMPILED]
         with ExitStack() as stack:
             workers = self._workers(stack, "animation", 1, sides)
@@ -77,7 +80,9 @@ class Comparison:
             self._choose_layout("animation", workers[PYTORCH], request | {"way": "8"})
             for side, worker in workers.items():
                 self.best[side] = self._best_batch(worker, request)
-            print("batches that suit: " + ", ".join(f"{side} {batch}" for side, batch in self.best.items()), flush=True)
+            print(
+                "fastest batch sizes: " + ", ".join(f"{side} {batch}" for side, batch in self.best.items()), flush=True
+            )
             one = {side: (side, request | {"way": "1"}) for side in workers}
             one[PYTORCH] = PYTORCH, request | {"way": "released"}
             many = {side: (side, request | {"way": self.best[side]}) for side in workers}
@@ -92,7 +97,7 @@ class Comparison:
             )
             sides = [side for side in self.sides if side != COMPILED and (task == "animation" or side not in ENGINES)]
             found = {}
-            # Ours twice: the first fills the compilation cache.
+            # The JAX side runs twice: its first process fills the compilation cache.
             for side in tqdm([OURS, *sides], desc=f"memory, {task}", unit="process"):
                 with self._worker(side, task, batch) as worker:
                     if side == PYTORCH:
@@ -107,23 +112,25 @@ class Comparison:
                     self._row("memory", what, side, "MiB", [found[OURS]], [found[side]])
 
     def _compare_frames(self, workers: dict[str, Worker]) -> None:
-        """Raises UserError when a side's frames are not ours."""
+        """Raises UserError when a side's frames differ from the JAX frames."""
         pictures = {}
         for number, (name, worker) in enumerate(workers.items()):
             worker("animate", count=8, way="8", write=f"{number}.npy")
             pictures[name] = np.load(self.folder / f"{number}.npy", allow_pickle=False)
-        spread = float(np.ptp(pictures[OURS], 0).max())  # of equal frames nothing would be learned
+        spread = float(np.ptp(pictures[OURS], 0).max())  # identical frames would make the check meaningless
         for name, frames in pictures.items():
             worst = float(np.abs(pictures[OURS] - frames).max())
             if not worst <= FRAME:
                 raise UserError(
-                    f"animated frames of {name} differ by {worst:.1e}, more than {FRAME:g}: mend that before timing"
+                    f"animated frames of {name} differ by {worst:.1e}, more than {FRAME:g}: fix this before timing"
                 )
             if name != OURS:
-                print(f"frames of {name} agree: largest difference {worst:.1e}, among themselves {spread:.1e}")
+                print(
+                    f"frames of {name} agree: largest difference {worst:.1e}; the frames differ among each other by {spread:.1e}"
+                )
 
     def _best_batch(self, worker: Worker, request: Request) -> str:
-        """The batch at which a frame takes the least time, each after a warm-up."""
+        """The batch size with the least time per frame, each measured after a warm-up."""
         spent = {}
         for batch in map(str, BATCHES):
             worker(**request, way=batch)
@@ -131,7 +138,7 @@ class Comparison:
         return min(spent, key=spent.__getitem__)
 
     def _choose_layout(self, task: str, worker: Worker, request: Request) -> None:
-        """The layout that is faster in PyTorch, each after a warm-up."""
+        """The faster memory layout in PyTorch, each measured after a warm-up."""
         spent = {}
         for last in (False, True):
             worker("layout", last=last)
@@ -152,7 +159,9 @@ class Comparison:
         requests: dict[str, tuple[str, Request]],
         batches: dict[str, str] | None = None,
     ) -> None:
-        """Rounds in which every side has its turn, in one order and then in the other; a row for each side but ours."""
+        """Rounds in which every side has a turn, in alternating order; one row
+        per side other than JAX.
+        """
         spent: dict[str, list[float]] = {name: [] for name in requests}
         for number in tqdm(range(self.rounds), desc=f"{self.system}, {what}", unit="round"):
             for name in sorted(requests, reverse=number % 2 == 1):

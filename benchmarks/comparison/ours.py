@@ -1,4 +1,4 @@
-"""What does a worker of the comparison do in JAX? What the commands do, by the same functions."""
+"""What does a worker of the comparison do in JAX? It calls the same functions as the commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.comparison.start import lively, lively_variables, unit
 
 
 class OurSide:
-    """Training steps, or animation, of a config's system."""
+    """Runs training steps or animation of a config's system."""
 
     def __init__(self, config: Any, vgg: Mapping[str, np.ndarray], task: str, batch: int) -> None:
         import jax
@@ -30,7 +30,7 @@ class OurSide:
         if task == "step":
             self.mesh = make_mesh(batch)
 
-            # An epoch of one step: r is trained from the second on.
+            # One step per epoch: r is trained from the second step on.
             fresh = init_on_mesh(self.system, config.seed, 1, self.mesh)
             self.state = fresh._replace(params=jax.jit(lively, donate_argnums=0)(fresh.params))
             self.frozen = replicate(self.mesh, used_weights(vgg, config.loss.vgg_layers))
@@ -41,7 +41,9 @@ class OurSide:
     def compare(
         self, source: np.ndarray, driving: np.ndarray, numbers: Mapping[str, np.ndarray]
     ) -> dict[str, dict[str, float]]:
-        """Losses and gradient norms of one batch without augmentation; `numbers` stand for what is random (see `start.random_numbers`)."""
+        """Losses and gradient norms of one batch without augmentation; `numbers` replace the random
+        values (see `start.random_numbers`).
+        """
         import jax
 
         from maskanim_jax.distributed.sharding import batch_sharding, replicated_sharding, shard_batch
@@ -79,7 +81,7 @@ class OurSide:
         return (time.perf_counter() - began) / count
 
     def animate(self, source: np.ndarray, video: np.ndarray, way: str) -> tuple[float, np.ndarray]:
-        """(seconds for a frame, frames), in batches of `way`."""
+        """(seconds per frame, frames), in batches of `way`."""
         from maskanim_jax.animation.generate import animate
 
         options, name = self.system.animation_options({}), self.system.result
@@ -92,7 +94,7 @@ class OurSide:
 def _perturbed_masks_losses(
     system: Any, params: Any, stats: Any, frozen: Any, source: Any, driving: Any, numbers: Any
 ) -> dict[str, Any]:
-    """`numbers["perturbed"]` is what P_train gives."""
+    """P_train returns `numbers["perturbed"]`."""
     import jax
 
     from maskanim_jax.systems.perturbed_masks import system as module
@@ -108,7 +110,7 @@ def _perturbed_masks_losses(
 def _fomm_losses(
     system: Any, params: Any, stats: Any, frozen: Any, source: Any, driving: Any, numbers: Any
 ) -> dict[str, Any]:
-    """`numbers["theta"]` and `numbers["params"]` are the warp."""
+    """The warp is `numbers["theta"]` and `numbers["params"]`."""
     import jax
 
     from maskanim_jax.systems.fomm.equivariance import Warp, control_grid

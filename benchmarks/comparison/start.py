@@ -1,8 +1,12 @@
-"""What do all sides start from? Config, frames, weights as a file of the released format, and the same animation as ONNX models."""
+"""What do all sides start from?
+
+The same config, frames, and weights: as a file in the released format, and as ONNX models.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +17,31 @@ CONFIGS = {
     "perturbed_masks": {256: "configs/taichi.py:released", 64: "configs/puppets.py"},
     "fomm": {256: "configs/fomm_taichi.py", 64: "configs/fomm_puppets.py"},
 }
-"""System and side of the frames to the config that is compared."""
+"""The compared config, by system and frame size."""
 STEP_BATCHES = {256: (2,), 64: (4, 8)}
 
 
+def threads() -> int:
+    """The number of cores that this process may use: the number of threads of each side."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def config_of(system: str, size: int) -> Any:
-    """The config that is compared."""
+    """The compared config."""
     from maskanim_jax.convert import load_config
 
     return load_config(CONFIGS[system][size])
 
 
 def lively(params: Any) -> Any:
-    """Fresh parameters with wider kernels: in evaluation mode the initial ones let every signal die out, and all frames look alike."""
+    """Initial parameters with larger kernels: with the usual ones, signals vanish in evaluation
+    mode and all frames look alike.
+    """
     import jax
 
     def wider(path: Any, leaf: Any) -> Any:
         at = jax.tree_util.keystr(path)
-        if leaf.ndim < 4 or "jacobian" in at:  # Jacobians stay the identity: keypoints that turn over are no motion
+        if leaf.ndim < 4 or "jacobian" in at:  # Jacobians stay the identity
             return leaf
         return leaf * (5 if "last" in at or "'kp'" in at or "'mask'" in at else 6**0.5)
 
@@ -38,7 +49,7 @@ def lively(params: Any) -> Any:
 
 
 def lively_variables(system: Any, seed: int) -> Any:
-    """What all sides start from."""
+    """The inputs of all sides."""
     import jax
 
     def start(key: Any) -> Any:
@@ -61,14 +72,17 @@ def drawn_frames(count: int, side: int, seed: int) -> np.ndarray:
 
 
 def random_numbers(config: Any, batch: int) -> dict[str, np.ndarray]:
-    """What a step would draw, the same for all sides: r's input "perturbed" (N, L, L, 1), or the warp "theta" (N, 2, 3), "params" (N, 1, P^2)."""
+    """The random values of a step, the same for all sides: r's input "perturbed" (N, L, L, 1), or
+    the warp "theta" (N, 2, 3) and "params" (N, 1, P^2).
+    """
     rng = np.random.default_rng(3)
     if config.system == "fomm":
         settings = config.equivariance
         noise = rng.standard_normal((batch, 2, 3)).astype(np.float32)
         params = rng.standard_normal((batch, 1, settings.tps_points**2)).astype(np.float32)
-        # Fresh keypoints lie about the middle, where the spline's |x - c| of the middle row and column has its kink: rounding decides there.
-        away = np.abs(np.linspace(-1, 1, settings.tps_points)) > 1e-6
+        # The spline's |x - c| has a kink at each c, where rounding decides the sign of a derivative. Initial keypoints lie near the centre or,
+        # where a heatmap is a single pixel, exactly at the border: rows and columns there get no weight.
+        away = ~np.isin(np.abs(np.linspace(-1, 1, settings.tps_points)).round(6), (0.0, 1.0))
         params *= np.outer(away, away).ravel()
         theta = np.eye(2, 3, dtype=np.float32) + np.float32(settings.affine_sigma) * noise
         return {"theta": theta, "params": np.float32(settings.tps_sigma) * params}
@@ -77,10 +91,11 @@ def random_numbers(config: Any, batch: int) -> dict[str, np.ndarray]:
 
 
 def export_weights(folder: Path, config: Any, untrained: bool) -> None:
-    """Writes fresh weights as a file of the released format, and VGG-19.
+    """Writes initial weights as a file in the released format, and VGG-19.
 
-    The file is the exporter's own (`file_tree`, `write_tensors`) also where the released code could not follow the config, as it lacks the
-    small recipe's temperatures and border: tensors and names are the same, and the PyTorch writing knows these settings.
+    The exporter's functions (`file_tree`, `write_tensors`) write the file, even if the released
+    code does not support the config (it lacks the small recipe's temperatures and border). Tensors
+    and names are the same, and the PyTorch implementation here supports these settings.
     """
     import jax
 
@@ -102,7 +117,9 @@ def export_weights(folder: Path, config: Any, untrained: bool) -> None:
 
 
 def export_onnx(folder: Path, config: Any, batch: int) -> None:
-    """Writes the animation of the same weights as `FOLDER/onnx-BATCH/{begin,animate}.onnx`, as `python -m maskanim_jax.export` does."""
+    """Exports animation with the same weights as
+    `FOLDER/onnx-BATCH/{begin,animate}.onnx`, like `python -m maskanim_jax.export`.
+    """
     from maskanim_jax.exporting import functions, onnx_files
     from maskanim_jax.nn.kernels.native.build import disable_native
     from maskanim_jax.systems import build

@@ -1,4 +1,4 @@
-"""Are the sides equal, and what did the rounds find?"""
+"""Do the sides agree, and what are the results?"""
 
 from __future__ import annotations
 
@@ -9,28 +9,32 @@ from typing import Any
 from maskanim_jax.errors import UserError
 
 LOSS, NORM, FRAME = 1e-3, 1e-2, 1e-3
-"""Largest differences: of a loss and of a network's gradient norm (as shares), of a pixel."""
+"""Largest allowed differences: of a loss and of a network's gradient norm
+(relative), and of a pixel.
+"""
 
 
 def check(ours: Mapping[str, Mapping[str, float]], theirs: Mapping[str, Mapping[str, float]]) -> None:
-    """Raises UserError when losses or gradient norms are not equal."""
+    """Raises UserError when losses or gradient norms differ."""
     for kind, most in (("losses", LOSS), ("norms", NORM)):
         if ours[kind].keys() != theirs[kind].keys():
             raise UserError(
-                f"the sides have other {kind} ({', '.join(ours[kind].keys() ^ theirs[kind].keys())}): mend that"
+                f"the sides have different {kind} ({', '.join(ours[kind].keys() ^ theirs[kind].keys())}): fix this"
             )
         shares = {name: abs(ours[kind][name] - value) / abs(value) for name, value in theirs[kind].items() if value}
         for name, share in shares.items():
             if not share <= most:
                 pair = f"{ours[kind][name]:.6g} here, {theirs[kind][name]:.6g} in PyTorch"
                 raise UserError(
-                    f"{kind} of {name} differ by {share:.1e}, more than {most:g} ({pair}): mend that before timing"
+                    f"{kind} of {name} differ by {share:.1e}, more than {most:g} ({pair}): fix this before timing"
                 )
         print(f"{kind} agree: " + ", ".join(f"{name} {share:.1e}" for name, share in shares.items()), flush=True)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Markdown: median (smallest to largest) of both sides, and the median of the rounds' ratios."""
+    """The results as Markdown: median (smallest to largest) of both sides, and the
+    median of the rounds' ratios.
+    """
 
     def cell(values: list[float], unit: str = "") -> str:
         middle = f"{statistics.median(values):.4g} {unit}".strip()

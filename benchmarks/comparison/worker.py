@@ -1,4 +1,4 @@
-"""How does each side work? In a process of its own that stays alive, and is told what to do next line by line."""
+"""How does each side run? In its own long-lived process, which reads one request per line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OURS, PYTORCH, COMPILED = "ours", "PyTorch", "torch.compile"
 
 
 class Task(NamedTuple):
-    """What a worker is made for."""
+    """The arguments of a worker."""
 
     side: str
     task: str  # "step" or "animation"
@@ -33,18 +33,18 @@ class Task(NamedTuple):
     batch: int
 
     def flag(self) -> str:
-        """For the command line."""
+        """The task as command-line arguments."""
         return ",".join(map(str, self))
 
     @classmethod
     def read(cls, flag: str) -> Task:
-        """What `flag` wrote."""
+        """Parses what `flag` wrote."""
         side, task, system, size, batch = flag.split(",")
         return cls(side, task, system, int(size), int(batch))
 
 
 def make(task: Task, folder: Path) -> Any:
-    """The side's object."""
+    """The object that runs the side."""
     config = config_of(task.system, task.size)
     if task.side in ENGINES:
         return EngineSide(task.side, folder)
@@ -60,9 +60,11 @@ def make(task: Task, folder: Path) -> Any:
 
 
 def serve(task: Task, folder: Path) -> None:
-    """A worker: reads one JSON request a line from stdin, and answers each with a line on stdout until stdin ends."""
+    """A worker: reads one JSON request per line from stdin and answers each with a line on
+    stdout, until stdin ends.
+    """
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints does not come between the answers
+    os.dup2(2, 1)  # libraries' output must not mix with the answers
     worker = make(task, folder)
     source, driving = (drawn_frames(task.batch, task.size, seed) for seed in (1, 2))
     for line in sys.stdin:
@@ -85,7 +87,7 @@ def serve(task: Task, folder: Path) -> None:
 
 
 def peak_memory() -> float:
-    """Largest resident set of this process in MiB. Linux' `ru_maxrss` would have the parent's in it."""
+    """Peak resident set of this process in MiB. Linux's `ru_maxrss` would include the parent's."""
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM"):
@@ -95,7 +97,7 @@ def peak_memory() -> float:
 
 
 class Worker:
-    """A side in a process of its own; a context, which ends the process."""
+    """A side in its own process; a context manager that ends the process."""
 
     def __init__(self, task: Task, folder: Path, huge_pages: bool) -> None:
         self.name = f"the worker of {task.side}"
@@ -121,30 +123,28 @@ class Worker:
             self._process.wait()
 
     def __call__(self, do: str, **given: Any) -> Any:
-        """Sends a request and waits for its answer; raises UserError when the worker died."""
+        """Sends a request and waits for its answer; raises UserError if the worker died."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with suppress(BrokenPipeError):
             print(json.dumps({"do": do, **given}), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
-            raise UserError(
-                f"{self.name} ended while it did '{do}': what it printed above says why, often too little memory"
-            )
+            raise UserError(f"{self.name} ended during '{do}': see its output above; often memory was too small")
         return json.loads(line)
 
 
 def export(folder: Path, system: str, size: int, untrained: bool, onnx: Sequence[int]) -> None:
-    """Writes what all sides start from, in processes of their own; raises UserError when that fails."""
+    """Writes the inputs of all sides, in separate processes; raises UserError if that fails."""
     base = [sys.executable, "-m", "benchmarks.comparison.worker", f"--folder={folder}"]
     for batch in (0, *onnx):
         task = Task("untrained" if untrained else "imagenet", "export", system, size, batch)
         if subprocess.run([*base, "--task", task.flag()]).returncode:
-            raise UserError("the weights could not be exported: the lines above say why")
+            raise UserError("the weights could not be exported: see the output above")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The worker's command; only the benchmark calls it."""
+    """The worker's command, which only the benchmark calls."""
     flags = argparse.ArgumentParser()
     flags.add_argument("--task", required=True, type=Task.read)
     flags.add_argument("--folder", required=True, type=Path)

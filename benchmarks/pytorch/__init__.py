@@ -1,7 +1,8 @@
-"""What would the same networks, losses and gradient rules be in PyTorch?
+"""How are the same networks, losses and gradient rules written in PyTorch?
 
-Written so that our numbers stand beside the framework that the released code uses. Tensors have the names of a released checkpoint: a file of
-the project's exporter loads. A system's model has `MODULES` (its parts in a file), `network(name)`, `losses`, `optimizer`, `begin` and `frames`.
+They allow a comparison with the framework of the released code. Tensors have the names of a
+released checkpoint, so files of this project's exporter can be loaded. Each system's model has
+`MODULES` (its parts in a file), `network(name)`, `losses`, `optimizer`, `begin` and `frames`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 
 def model(config: Any) -> Any:
-    """The networks of the config's system with fresh weights."""
+    """The networks of the config's system, newly initialised."""
     if config.system == "fomm":
         from benchmarks.pytorch.fomm import Model as Fomm
 

@@ -1,7 +1,8 @@
-"""What are the networks made of? Layers that both systems share, by the names of the released checkpoints.
+"""What are the PyTorch networks made of? Layers that both systems share, with the names
+of released checkpoints.
 
-Frames are (N, 3, S, S) float32 RGB in [0, 1]. Where PyTorch has a choice, the faster one is taken: ReLU in place, the blur with its stride
-inside.
+Frames are (N, 3, S, S) float32 RGB in [0, 1]. Where PyTorch offers a choice, the faster one is
+used: ReLU in place, and a strided blur.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 
 class Block(nn.Module):
-    """k x k conv, batch norm, ReLU; a down block pools afterwards, an up block upsamples before."""
+    """k x k conv, batch norm, ReLU. A down block pools afterwards; an up block upsamples first."""
 
     def __init__(self, inputs: int, outputs: int, size: int = 3, kind: str = "same") -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class Block(nn.Module):
 
 
 class Residual(nn.Module):
-    """Twice batch norm, ReLU, 3x3 conv; plus the input."""
+    """Twice (batch norm, ReLU, 3x3 conv), plus the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -45,7 +46,10 @@ class Residual(nn.Module):
 
 
 class EncoderDecoder(nn.Module):
-    """n down blocks, n up blocks; with `skips` the encoder's outputs are concatenated behind the decoder's."""
+    """n down blocks, then n up blocks.
+
+    With `skips`, the encoder's outputs are concatenated after the decoder's.
+    """
 
     def __init__(self, inputs: int, width: int, blocks: int, max_width: int, skips: bool = False) -> None:
         super().__init__()
@@ -79,7 +83,9 @@ class EncoderDecoder(nn.Module):
 
 
 class Blur(nn.Module):
-    """The anti-aliased downscale by `step`: a depthwise Gaussian that is only computed where a pixel is kept."""
+    """The anti-aliased downscale by `step`: a depthwise Gaussian, computed only for
+    the pixels that are kept.
+    """
 
     weight: Tensor
 
@@ -98,5 +104,5 @@ class Blur(nn.Module):
 
 
 def resize(x: Tensor, side: int) -> Tensor:
-    """D and U: plain bilinear."""
+    """D and U: bilinear without anti-aliasing."""
     return x if x.shape[-1] == side else F.interpolate(x, (side, side), mode="bilinear", align_corners=False)

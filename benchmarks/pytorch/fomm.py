@@ -1,6 +1,8 @@
-"""What would FOMM be in PyTorch? Keypoint detector, dense motion and generator, the losses of a step, and relative motion.
+"""How is FOMM written in PyTorch? Keypoint detector, dense motion, generator, losses of
+a step, relative motion.
 
-Keypoints are (N, K, 2), x first, in [-1, 1], and Jacobians (N, K, 2, 2). The adversarial variant is not written.
+Keypoints are (N, K, 2), x first, in [-1, 1]; Jacobians are (N, K, 2, 2). The adversarial
+variant is not implemented.
 """
 
 from __future__ import annotations
@@ -17,18 +19,18 @@ from benchmarks.pytorch.blocks import Block, Blur, EncoderDecoder, Residual, res
 from benchmarks.pytorch.perceptual import Perceptual
 
 SMALLEST = 1e-6
-"""Determinants are kept this far from zero, as on our side."""
+"""Determinants are kept this far from zero, as in the JAX code."""
 
 
 class Keypoints(NamedTuple):
-    """Places and local deformations; the latter None in the zeroth-order model."""
+    """Positions and local deformations; the latter are None in the zeroth-order model."""
 
     value: Tensor
     jacobian: Tensor | None
 
 
 class Begun(NamedTuple):
-    """What is computed once for a video: the source, its keypoints, those of the first driving frame."""
+    """Computed once per video: the source, its keypoints, and those of the first driving frame."""
 
     source: Tensor
     kp_source: Keypoints
@@ -36,13 +38,13 @@ class Begun(NamedTuple):
 
 
 def grid(height: int, width: int, device: torch.device) -> Tensor:
-    """(height, width, 2): x first, from -1 to 1 with both ends on pixels."""
+    """(height, width, 2): x first, from -1 to 1, with both ends at pixel centres."""
     x, y = (torch.linspace(-1, 1, side, device=device) for side in (width, height))
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1)
 
 
 def inverse(m: Tensor) -> Tensor:
-    """Inverse of (..., 2, 2) by the formula."""
+    """The inverse of (..., 2, 2), in closed form."""
     a, b, c, d = m[..., 0, 0], m[..., 0, 1], m[..., 1, 0], m[..., 1, 1]
     determinant = a * d - b * c
     sign = torch.where(determinant < 0, -SMALLEST, SMALLEST)
@@ -52,7 +54,7 @@ def inverse(m: Tensor) -> Tensor:
 
 
 def gaussians(points: Tensor, places: Tensor, variance: float) -> Tensor:
-    """(N, K, 2) points on (H, W, 2) places: (N, K, H, W)."""
+    """Gaussians at (N, K, 2) points on an (H, W, 2) grid: (N, K, H, W)."""
     return torch.exp(-0.5 * (places - points[:, :, None, None]).square().sum(-1) / variance)
 
 
@@ -82,7 +84,7 @@ class KeypointDetector(nn.Module):
 
 
 class DenseMotion(nn.Module):
-    """Local motions to one field, and the occlusion map."""
+    """Combines local motions to one field, and predicts the occlusion map."""
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__()
@@ -114,7 +116,7 @@ class DenseMotion(nn.Module):
         warped = F.grid_sample(small.expand(n, -1, -1, -1), stacked, align_corners=self.corners)
         warped = warped.view(n, 3, k + 1, height, width).transpose(1, 2)
         heat = gaussians(wanted.value, places, self.variance) - gaussians(kp_source.value, places, self.variance)
-        heat = F.pad(heat, (0, 0, 0, 0, 1, 0))  # none for the background
+        heat = F.pad(heat, (0, 0, 0, 0, 1, 0))  # zero for the background
         x = self.hourglass(torch.cat([heat[:, :, None], warped], 2).flatten(1, 2))
         masks = self.mask(x).softmax(1)
         deformation = (masks[..., None] * motions).sum(1)
@@ -122,7 +124,7 @@ class DenseMotion(nn.Module):
 
 
 class Generator(nn.Module):
-    """The source drawn in another pose."""
+    """Renders the source in another pose."""
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__()
@@ -142,7 +144,9 @@ class Generator(nn.Module):
         self.dense_motion_network, self.corners = DenseMotion(config), config.align_corners
 
     def forward(self, source: Tensor, kp_source: Keypoints, wanted: Keypoints) -> Tensor:
-        """Source (N or 1, 3, S, S) and keypoints to (N, 3, S, S); one source for many poses is encoded once."""
+        """Source (N or 1, 3, S, S) and keypoints to (N, 3, S, S); a single source for
+        many poses is encoded once.
+        """
         x = self.first(source)
         for block in self.down_blocks:
             x = block(x)
@@ -159,7 +163,9 @@ class Generator(nn.Module):
 
 
 class Warp:
-    """A known deformation: an affine map `theta` (N, 2, 3) and a spline with weights `params` (N, 1, P^2) on a grid over the frame."""
+    """A known deformation: an affine map `theta` (N, 2, 3) and a spline with weights `params`
+    (N, 1, P^2) on a grid over the frame.
+    """
 
     def __init__(self, theta: Tensor, params: Tensor) -> None:
         points = round(params.shape[-1] ** 0.5)
@@ -168,7 +174,7 @@ class Warp:
 
     @classmethod
     def drawn(cls, n: int, config: ConfigDict, device: torch.device) -> Warp:
-        """A random one for each of n frames."""
+        """A random warp for each of n frames."""
         settings = config.equivariance
         theta = torch.eye(2, 3, device=device) + settings.affine_sigma * torch.randn(n, 2, 3, device=device)
         return cls(theta, settings.tps_sigma * torch.randn(n, 1, settings.tps_points**2, device=device))
@@ -178,20 +184,20 @@ class Warp:
         return offsets, offsets.abs().sum(-1)
 
     def __call__(self, points: Tensor) -> Tensor:
-        """(N, M, 2) to where they lie in the frame before, (N, M, 2)."""
+        """Maps points (N, M, 2) to their positions in the unwarped frame, (N, M, 2)."""
         radius = self._offsets(points)[1]
         bend = (radius.square() * (radius + 1e-6).log() * self.params).sum(-1, keepdim=True)
         return points @ self.theta[:, :, :2].mT + self.theta[:, None, :, 2] + bend
 
     def jacobian(self, points: Tensor) -> Tensor:
-        """The derivative at (N, M, 2): (N, M, 2, 2)."""
+        """The derivative of the warp at points (N, M, 2): (N, M, 2, 2)."""
         offsets, radius = self._offsets(points)
         slope = self.params * (2 * radius * (radius + 1e-6).log() + radius.square() / (radius + 1e-6))
         bend = (slope[..., None] * offsets.sign()).sum(2)  # the same for both coordinates
         return self.theta[:, None, :, :2] + bend[:, :, None]
 
     def frames(self, frames: Tensor, corners: bool) -> Tensor:
-        """(N, 3, S, S), read at the warped places, mirrored at the borders."""
+        """Frames (N, 3, S, S), sampled at the warped positions, mirrored at the borders."""
         n, _, height, width = frames.shape
         places = grid(height, width, frames.device).view(1, -1, 2).expand(n, -1, -1)
         field = self(places).view(n, height, width, 2)
@@ -199,18 +205,18 @@ class Warp:
 
 
 class Model(nn.Module):
-    """Everything with weights of its own, by the names of a released checkpoint."""
+    """All networks with their own weights, with the names of a released checkpoint."""
 
     MODULES = ("generator", "kp_detector")
     NETWORKS = ("keypoints", "generator")
     SOURCE_EACH_FRAME = False
     ENCODED = ""
-    """Start of the names in a file that have no use."""
+    """Prefixes of a file's tensors that are not used."""
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__()
         if config.discriminator.enabled or config.precision != "float32":
-            raise ValueError("the PyTorch writing has neither FOMM's discriminator nor bfloat16")
+            raise ValueError("the PyTorch implementation has neither FOMM's discriminator nor bfloat16")
         self.config = config
         self.generator, self.kp_detector = Generator(config), KeypointDetector(config)
 
@@ -221,7 +227,7 @@ class Model(nn.Module):
     def losses(
         self, perceptual: Perceptual, source: Tensor, target: Tensor, driving: Tensor, warp: Warp | None = None
     ) -> dict[str, Tensor]:
-        """The weighted losses of one batch; the warp is drawn if none is given."""
+        """The weighted losses of one batch; a random warp is drawn if none is given."""
         weights = self.config.loss
         kp_source, kp_driving = self.kp_detector(source), self.kp_detector(driving)
         prediction = self.generator(source, kp_source, kp_driving)
@@ -239,7 +245,7 @@ class Model(nn.Module):
         return losses
 
     def given(self, numbers: dict[str, Tensor]) -> dict[str, Warp]:
-        """What `losses` takes instead of random numbers: `theta` and `params` of a warp."""
+        """The arguments of `losses` that replace random values: `theta` and `params` of a warp."""
         return {"warp": Warp(numbers["theta"], numbers["params"])}
 
     def optimizer(self) -> torch.optim.Optimizer:
@@ -249,11 +255,11 @@ class Model(nn.Module):
         return torch.optim.Adam(self.parameters(), lr=optim.learning_rate, betas=betas, fused=True)
 
     def begin(self, source: Tensor, first: Tensor) -> Begun:
-        """Source and first driving frame, one each."""
+        """Encodes the source and the first driving frame, one each."""
         return Begun(source, self.kp_detector(source), self.kp_detector(first))
 
     def frames(self, source_state: Begun, driving: Tensor) -> Tensor:
-        """The source moved as the driver moved since its first frame: (N, 3, S, S)."""
+        """The source with the driver's motion since its first frame: (N, 3, S, S)."""
         kp_driving = self.kp_detector(driving)
         value = source_state.kp_source.value + kp_driving.value - source_state.first.value
         jacobian = None

@@ -1,4 +1,4 @@
-"""How far is a picture from the target, as VGG-19 sees it at several sizes?"""
+"""How far is a picture from the target in VGG-19's features at several sizes?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ VGG_CONVS = (2, 2, 4, 4, 4)
 
 
 class Vgg(nn.Module):
-    """VGG-19 up to the last tap, from the arrays of `maskanim_jax.weights`; nothing in it is trained."""
+    """VGG-19 up to the last used layer, from the arrays of
+    `maskanim_jax.weights`; it is not trained.
+    """
 
     mean: Tensor
     std: Tensor
@@ -34,7 +36,7 @@ class Vgg(nn.Module):
             self.register_buffer(f"bias{name}", torch.from_numpy(np.array(weights[f"conv{name}/bias"])))
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) to the activations at the taps."""
+        """(N, 3, H, W) to the activations of the layers."""
         x, found = (x - self.mean) / self.std, []
         for name in self.convs:
             if name.endswith("_1") and name != "1_1":
@@ -48,7 +50,10 @@ class Vgg(nn.Module):
 
 
 class Perceptual(nn.Module):
-    """The perceptual pyramid of several pictures against one target, whose features are computed once a scale and stopped."""
+    """The perceptual pyramid of several pictures against one target.
+
+    Its features are computed once per scale, without gradient.
+    """
 
     def __init__(self, weights: Mapping[str, np.ndarray], config: ConfigDict) -> None:
         super().__init__()
@@ -61,7 +66,7 @@ class Perceptual(nn.Module):
         self.blurs = nn.ModuleDict({str(scale): Blur(side // scale) for scale in self.all})
 
     def forward(self, pictures: Mapping[str, Tensor], target: Tensor) -> dict[str, Tensor]:
-        """{"fine" and perhaps "coarse"} (N, 3, S, S) to their losses, without weight."""
+        """{"fine" and perhaps "coarse"} (N, 3, S, S) to their unweighted losses."""
         losses = {name: target.new_zeros(()) for name in pictures}
         for scale in self.all:
             blur = self.blurs[str(scale)]

@@ -1,6 +1,7 @@
-"""What would Perturbed Masks be in PyTorch? m, r, l and h, their losses and where gradients stop.
+"""How is Perturbed Masks written in PyTorch? m, r, l and h, their losses and where gradients stop.
 
-Masks are (N, 1, L, L). Beyond the released code the networks know the temperatures, `mask.border` and `mask.area_weight` of the small recipe.
+Masks are (N, 1, L, L). Unlike the released code, the networks support the temperatures,
+`mask.border` and `mask.area_weight` of the small recipe.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class MaskGenerator(nn.Module):
 
 
 class Generator(nn.Module):
-    """r, l and h, which the released code keeps in one module."""
+    """r, l and h, which are one module in the released code."""
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__()
@@ -80,26 +81,28 @@ class Generator(nn.Module):
 
 
 class Begun(NamedTuple):
-    """What is computed once for a video."""
+    """Computed once per video."""
 
     source: Tensor
     mask: Tensor
 
 
 class Model(nn.Module):
-    """Everything with weights of its own, by the names of a released checkpoint."""
+    """All networks with their own weights, with the names of a released checkpoint."""
 
     MODULES = ("generator", "mask_generator")
     NETWORKS = ("mask", "refine", "coarse", "fine")
     SOURCE_EACH_FRAME = True
-    """Whether the released code computes the source's part anew for each frame: its mask."""
+    """Whether the released code recomputes the source's part, its mask, for each frame."""
     ENCODED = "down_blocks."
-    """Start of the names in a file that have no use: r, l and h share a module there with an encoder that is never run."""
+    """Prefixes of a file's tensors that are not used: the module of r, l and h has an
+    encoder that is never run.
+    """
 
     def __init__(self, config: ConfigDict) -> None:
         super().__init__()
         if config.mask.normalise_logits or config.precision != "float32":
-            raise ValueError("the PyTorch writing has neither mask.normalise_logits nor bfloat16")
+            raise ValueError("the PyTorch implementation has neither mask.normalise_logits nor bfloat16")
         self.config = config
         self.generator, self.mask_generator = Generator(config), MaskGenerator(config)
 
@@ -114,9 +117,10 @@ class Model(nn.Module):
     def losses(
         self, perceptual: Perceptual, source: Tensor, target: Tensor, driving: Tensor, perturbed: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """The weighted losses of one batch; `detach` stands where the paper's gradients stop.
+        """The weighted losses of one batch; `detach` marks where the paper's gradients stop.
 
-        Without `perturbed` r gets a plain stand-in for P_train: the mask, small values cut off, times 0.9.
+        Without `perturbed`, r gets a simple stand-in for P_train: the mask, small
+        values cut off, times 0.9.
         """
         config, size = self.config, self.config.frame_size
         source_mask, driving_mask = self.mask_generator(source), self.mask_generator(driving)
@@ -137,7 +141,7 @@ class Model(nn.Module):
         return losses
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """Adam over all networks, m at its own rate."""
+        """Adam over all networks; m has its own learning rate."""
         optim = self.config.optim
         rates = {"mask": optim.learning_rate * optim.mask_lr_multiplier}
         groups = [
@@ -146,11 +150,13 @@ class Model(nn.Module):
         return torch.optim.Adam(groups, betas=(optim.beta1, optim.beta2), fused=True)
 
     def given(self, numbers: dict[str, Tensor]) -> dict[str, Tensor]:
-        """What `losses` takes instead of random numbers: `perturbed`, what P_train made of the driving masks."""
+        """The argument of `losses` that replaces random values: `perturbed`, the
+        driving masks after P_train.
+        """
         return {"perturbed": numbers["perturbed"]}
 
     def begin(self, source: Tensor, first: Tensor) -> Begun:
-        """Source (1, 3, S, S) and its mask; the first driving frame does not matter."""
+        """Encodes the source (1, 3, S, S) to its mask; the first driving frame is not used."""
         return Begun(source, self.mask_generator(source))
 
     def frames(self, source_state: Begun, driving: Tensor) -> Tensor:
@@ -166,7 +172,9 @@ class Model(nn.Module):
 
 
 def p_test(mask: Tensor, threshold: str, scale: float) -> Tensor:
-    """P_test on whole grey levels: values below the threshold become 0, then the mask is scaled about its centre."""
+    """P_test on integer grey levels: values below the threshold become 0, then the mask is
+    scaled about its centre.
+    """
     levels = torch.floor(mask * 255)
     if threshold == "median":
         ordered = levels.flatten(1).sort(1).values

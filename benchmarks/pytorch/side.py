@@ -1,8 +1,10 @@
-"""What does a worker of the comparison do in PyTorch? Times are wall-clock seconds from uint8 frames on."""
+"""What does a worker of the comparison do in PyTorch?
+
+Times are wall-clock seconds, starting from uint8 frames.
+"""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +16,14 @@ from ml_collections import ConfigDict
 from torch import Tensor
 
 from benchmarks import pytorch
+from benchmarks.comparison.start import threads
 from benchmarks.pytorch.perceptual import Perceptual
 
 
 def load(path: Path, config: ConfigDict) -> Any:
-    """A model with the weights of a file in the released format; what nobody runs is left in the file."""
+    """A model with the weights of a file in the released format; unused tensors are not loaded."""
     tree = torch.load(path, weights_only=True)
-    with torch.device("meta"):  # the file's tensors become the parameters: nothing is held twice
+    with torch.device("meta"):  # the file's tensors become the parameters, so there is no second copy
         model = pytorch.model(config)
     for name in model.MODULES:
         state = tree[name].items()
@@ -31,19 +34,23 @@ def load(path: Path, config: ConfigDict) -> Any:
 
 
 class TorchSide:
-    """The networks of a file, on all cores, eager or with the step compiled by `torch.compile`."""
+    """Runs the networks of a file on all cores, eagerly or with a step
+    compiled by `torch.compile`.
+    """
 
     def __init__(
         self, config: ConfigDict, weights: Path, vgg: Mapping[str, np.ndarray], task: str, compiled: bool = False
     ) -> None:
-        torch.set_num_threads(os.cpu_count() or 1)
+        torch.set_num_threads(threads())
         self.model = load(weights, config)
         self.perceptual = Perceptual(vgg, config) if task == "step" else None
         self.losses: Any = torch.compile(self.model.losses) if compiled else self.model.losses
         self.layout(False)
 
     def layout(self, last: bool) -> None:
-        """Channels last or not: weights, frames and, anew, Adam's moments."""
+        """Sets the layout of weights and frames (channels last or not), and
+        creates Adam's moments anew.
+        """
         self.format = torch.channels_last if last else torch.contiguous_format
         modules: list[Any] = [self.model, self.perceptual] if self.perceptual else [self.model]
         for module in modules:
@@ -58,9 +65,10 @@ class TorchSide:
     def compare(
         self, source: np.ndarray, driving: np.ndarray, numbers: Mapping[str, np.ndarray]
     ) -> dict[str, dict[str, float]]:
-        """Losses and gradient norms of one batch, nothing updated but running statistics.
+        """Losses and gradient norms of one batch; only running statistics are updated.
 
-        `numbers` stand for what is random: "perturbed" (N, L, L, 1) is r's input, "theta" and "params" are FOMM's warp.
+        `numbers` replace the random values: "perturbed" (N, L, L, 1) is r's input, "theta" and
+        "params" are FOMM's warp.
         """
         s, d = self.frames(source), self.frames(driving)
         assert self.perceptual is not None
@@ -93,7 +101,9 @@ class TorchSide:
 
     @torch.inference_mode()
     def animate(self, source: np.ndarray, video: np.ndarray, way: str) -> tuple[float, np.ndarray]:
-        """(seconds for a frame, frames): "released", frame by frame, or in batches of `way`."""
+        """(seconds per frame, frames): frame by frame if `way` is "released",
+        otherwise in batches of `way`.
+        """
         self.model.eval()
         began, found, source_state = time.perf_counter(), [], None
         size = 1 if way == "released" else int(way)

@@ -26,13 +26,17 @@ Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ClipRange:
-    """Frames start, ..., end - 1 of a clip (end None: to the last), cropped to `box` (None: the whole frame)."""
+    """Frames start, ..., end - 1 of a clip (end None: to the last), cropped to `box`
+    (None: the whole frame).
+    """
 
     start: int = 0
     end: int | None = None
     box: Box | None = None
     as_published: bool = False
-    """Crop as the authors' tool does: stretch the box to a square, and accept a video that ends early."""
+    """Crop as the authors' tool does: stretch the box to a square, and accept
+    a video that ends early.
+    """
 
     @property
     def suffix(self) -> str:
@@ -52,9 +56,9 @@ class Row:
 def read_boxes(path: Path) -> dict[str, list[Row]]:
     """Reads a CSV file with the columns clip, start, end, x0, y0, x1, y1 and optionally identity.
 
-    `clip` is an entry's name, with or without its suffix. `start` and `end` count frames from 0, `end`
-    is exclusive; empty cells mean all frames, four empty box cells the whole frame. Returns the rows of
-    each clip, by `key_of` its name. Raises UserError with the line of an invalid row.
+    `clip` is an entry's name, with or without its suffix. `start` and `end` count frames from 0,
+    `end` is exclusive; empty cells mean all frames, four empty box cells the whole frame. Returns
+    the rows of each clip, by `key_of` its name. Raises UserError with the line of an invalid row.
     """
     rows: dict[str, list[Row]] = {}
     try:
@@ -75,7 +79,9 @@ def read_boxes(path: Path) -> dict[str, list[Row]]:
 
 
 def key_of(name: str) -> str:
-    """A name in Unicode's composed form: file systems and tables may encode the same accent in two ways."""
+    """A name in Unicode's composed form: file systems and tables may encode the
+    same accent in two ways.
+    """
     return unicodedata.normalize("NFC", name)
 
 

@@ -1,6 +1,7 @@
 """How are prepared shards written to a bucket?
 
-They are made in the local cache, then uploaded. The index goes last: without it the set is incomplete.
+They are made in the local cache, then uploaded. The index goes last: without
+it the set is incomplete.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ SETS = {
         ),
         SetFacts(
             "bair_256",
-            "BAIR at 256 x 256: a robot arm pushing things, 30 frames a clip",
+            "BAIR at 256 x 256: a robot arm pushing things, 30 frames per clip",
             "https://sites.google.com/view/sna-visual-mpc",
             "@inproceedings{ebert2017self, title={Self-supervised visual planning with temporal skip connections}, "
             "author={Ebert, F. and Finn, C. and Lee, A. X. and Levine, S.}, booktitle={CoRL}, year={2017}}",
@@ -52,7 +52,7 @@ SETS = {
         ),
         SetFacts(
             "mgif",
-            "MGif: moving gifs of cartoon animals, some of two frames only",
+            "MGif: moving gifs of cartoon animals, some with only two frames",
             "https://github.com/AliaksandrSiarohin/monkey-net",
             "@inproceedings{siarohin2019animating, title={Animating arbitrary objects via deep motion transfer}, "
             "author={Siarohin, A. and Lathuiliere, S. and Tulyakov, S. and Ricci, E. and Sebe, N.}, booktitle={CVPR}, year={2019}}",

@@ -21,7 +21,10 @@ Kind = Literal["video", "gif", "stacked", "folder", "unknown"]
 
 @dataclass(frozen=True)
 class RawClip:
-    """One entry of a split. `kind` follows from the name; only decoding shows whether it can be read."""
+    """One entry of a split.
+
+    `kind` follows from the name; only decoding shows whether it can be read.
+    """
 
     path: Path
     name: str
@@ -94,10 +97,10 @@ def with_boxes(
 ) -> tuple[dict[str, list[RawClip]], list[dict[str, str]]]:
     """Applies a table of boxes to the found clips.
 
-    Returns the clips, and what is skipped as {"split", "clip", "reason"} each. A row with a range of
-    frames makes a clip of its own, named CLIP#START-END; its identity is the part before the first
-    `#`, unless the row gives one. Entries without a row and rows without an entry are skipped (the
-    latter have an empty split).
+    Returns the clips, and what is skipped as {"split", "clip", "reason"} each. A row with a range
+    of frames makes a clip of its own, named CLIP#START-END; its identity is the part before the
+    first `#`, unless the row gives one. Entries without a row and rows without an entry are skipped
+    (the latter have an empty split).
     """
     left: list[dict[str, str]] = []
     unused = set(boxes)

@@ -21,7 +21,8 @@ PICTURE_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEB
 
 
 def write_crop(path: Path, output: str, found: Found, part: Part, side: int | None = None) -> None:
-    """Writes the square `part.box` of the frames of `part` to `output`, `side` pixels wide (None: not resized).
+    """Writes the square `part.box` of the frames of `part` to `output`, `side` pixels
+    wide (None: not resized).
 
     Frames keep their timestamps. The sound is kept if the part starts at the clip's first frame. A
     single image is written as PNG, JPEG or WEBP. An existing file is replaced only when the new one
@@ -46,7 +47,8 @@ def write_crop(path: Path, output: str, found: Found, part: Part, side: int | No
 
 
 def write_boxes(output: Path, found: dict[str, Found]) -> None:
-    """Writes the table for `prepare --boxes`, one row for each part; `found` is keyed by the clip's file name.
+    """Writes the table for `prepare --boxes`, one row for each part; `found` is keyed
+    by the clip's file name.
 
     A part that spans the whole clip has empty `start` and `end`, so that the clip keeps its name.
     Raises UserError if the file cannot be written.
@@ -74,7 +76,9 @@ def _write_picture(picture: np.ndarray, output: Path) -> None:
 
 
 def output_names(output: str, path: Path, found: Found, several: bool) -> list[str]:
-    """One output name for each part; for several inputs, files in the folder `output` named like the inputs."""
+    """One output name for each part; for several inputs, files in the folder
+    `output` named like the inputs.
+    """
     if several:
         output = str(Path(output) / (path.stem + (".png" if is_image(path) else ".mp4")))
     if len(found.parts) == 1:

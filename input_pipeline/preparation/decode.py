@@ -20,10 +20,12 @@ from maskanim_jax.video.timing import Timing
 
 
 def stream_frames(clip: RawClip) -> tuple[Timing, Frames]:
-    """Returns the frame times and an iterator of (H, W, 3) uint8 RGB frames, as `video.open_frames` reads them.
+    """Returns the frame times and an iterator of (H, W, 3) uint8 RGB frames, as
+    `video.open_frames` reads them.
 
-    One frame is in memory at a time; a stacked image is loaded whole and has 25 frames per second.
-    Raises UserError, here or while iterating, when the file is missing, truncated or of unknown kind.
+    One frame is in memory at a time; a stacked image is loaded whole and has 25 frames
+    per second. Raises UserError, here or while iterating, when the file is missing,
+    truncated or of unknown kind.
     """
     if not clip.path.exists():
         raise missing(clip.path, "give another")
@@ -49,12 +51,14 @@ class SquareFrames(NamedTuple):
 
 
 def square_frames(clip: RawClip, size: int) -> SquareFrames:
-    """The frame rate and the (size, size, 3) uint8 frames of the clip's range, cropped to its box or centre square.
+    """The frame rate and the (size, size, 3) uint8 frames of the clip's range, cropped to
+    its box or centre square.
 
-    Shards store one frame rate per clip. A clip with a variable rate is resampled to a constant one by
-    repeating frames that are shown longer. Ranges count the clip's original frames.
+    Shards store one frame rate per clip. A clip with a variable rate is resampled to a constant one
+    by repeating frames that are shown longer. Ranges count the clip's original frames.
 
-    Raises UserError with the clip's path, here or while iterating, for anything that prevents reading.
+    Raises UserError with the clip's path, here or while iterating, for
+    anything that prevents reading.
     """
     try:
         timing, frames = stream_frames(clip)

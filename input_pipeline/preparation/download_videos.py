@@ -1,4 +1,7 @@
-"""How are the videos of a published table downloaded? With yt-dlp; without it, a list of URLs is written."""
+"""How are the videos of a published table downloaded?
+
+With yt-dlp; without it, a list of URLs is written.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ from maskanim_jax.utils.atomic_files import atomic_write
 TOOL = "yt-dlp"
 ADDRESSES = "addresses.txt"
 GONE = "gone.json"
-"""In the videos' folder: the id of each video that is permanently gone, with the reason; not requested again."""
+"""In the videos' folder: the id of each video that is permanently gone, with the
+reason; not requested again.
+"""
 _YOUTUBE = re.compile(r"[\w-]{11}")
 _FOR_GOOD = re.compile(r"unavailable|private|removed|terminated|not exist|deleted|copyright|closed", re.I)
 _FAILURES = 5  # in a row for other reasons: then the network is down, or we are rate-limited

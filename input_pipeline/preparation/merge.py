@@ -1,4 +1,7 @@
-"""How are finished shards merged into one data set? Each is checked against its manifest, then named and indexed."""
+"""How are finished shards merged into one data set?
+
+Each is checked against its manifest, then named and indexed.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +55,12 @@ def merge(
     progress: bool,
     beside: Callable[[dict[str, Any]], dict[str, Any]] = lambda report: {},
 ) -> tuple[dict[str, Any], Counts]:
-    """Moves the shards of `folder` into `data` under their final names; writes clips.json and report.json.
+    """Moves the shards of `folder` into `data` under their final names; writes
+    clips.json and report.json.
 
-    `beside` gets the report and returns entries to add to it. Returns the report and the splits' counts
-    for tfds. Empty shards are dropped. Raises UserError when a shard does not match its manifest's hash.
+    `beside` gets the report and returns entries to add to it. Returns the report and the
+    splits' counts for tfds. Empty shards are dropped. Raises UserError when a shard does not
+    match its manifest's hash.
     """
     from input_pipeline.preparation.shard_writer import shard_name
 
@@ -143,7 +148,10 @@ def make_report(
 
 
 def read_back(data: Path, counts: Counts) -> None:
-    """Opens the finished set with tfds and reads the first and last record of each split. Raises UserError."""
+    """Opens the finished set with tfds and reads the first and last record of each split.
+
+    Raises UserError.
+    """
     import tensorflow_datasets as tfds
 
     try:
@@ -163,7 +171,9 @@ def read_back(data: Path, counts: Counts) -> None:
 
 
 def _place(path: Path, target: Path) -> None:
-    """Hard-links the shard, so that a kill here loses nothing; moves it if the file system has no hard links."""
+    """Hard-links the shard, so that a kill here loses nothing; moves it if the file
+    system has no hard links.
+    """
     try:
         os.link(path, target)
     except OSError:

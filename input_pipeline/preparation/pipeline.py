@@ -1,4 +1,6 @@
-"""What are the steps of a preparation, from the list of clips to the finished set (or one worker's share)?"""
+"""What are the steps of a preparation, from the list of clips to the finished set
+(or one worker's share)?
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ Plan = tuple[list[ShardSpec], list[dict[str, str]]]
 
 @dataclass(frozen=True)
 class Job:
-    """One preparation, by `workers` processes or an Apache Beam pipeline. Raises UserError for invalid settings."""
+    """One preparation, by `workers` processes or an Apache Beam pipeline.
+
+    Raises UserError for invalid settings.
+    """
 
     root: Path
     settings: Settings
@@ -50,7 +55,9 @@ class Job:
         set_facts(self.name)
 
     def plan(self) -> Plan:
-        """Plans the shards of all clips in ROOT (and the table of boxes) or in the published table."""
+        """Plans the shards of all clips in ROOT (and the table of boxes)
+        or in the published table.
+        """
         left_out: list[dict[str, str]]
         if self.metadata is not None:
             raw, left_out = clips_of(read_table(self.metadata), self.root)
@@ -66,7 +73,9 @@ class Job:
         return plan(raw), left_out
 
     def about_published(self, report: dict[str, Any]) -> dict[str, Any]:
-        """Extra report entries for a published table, see `published_tables.summary`; empty for other sets."""
+        """Extra report entries for a published table, see
+        `published_tables.summary`; empty for other sets.
+        """
         if self.metadata is None:
             return {}
         return {"published": summary(read_table(self.metadata), self.root, report["splits"])}
@@ -104,7 +113,10 @@ def run_share(job: Job, output: Path, overwrite: bool, worker: tuple[int, int]) 
 
 
 def run_check(job: Job) -> dict[str, Any]:
-    """Reads, crops and encodes everything without writing. Returns the report that `run` would write."""
+    """Reads, crops and encodes everything without writing.
+
+    Returns the report that `run` would write.
+    """
     specs, left_out = job.plan()
     manifests = _make(job, specs, None)
     _refuse_nothing(job, manifests)
@@ -113,7 +125,10 @@ def run_check(job: Job) -> dict[str, Any]:
 
 
 def write_set(job: Job, folder: Path, data: Path) -> Counts:
-    """For tfds: makes the set in `data` without tfds's own description. Returns the counts for it."""
+    """For tfds: makes the set in `data` without tfds's own description.
+
+    Returns the counts for it.
+    """
     planned = job.plan()
     manifests = _make(job, planned[0], folder)
     _refuse_nothing(job, manifests)
@@ -143,7 +158,9 @@ def _put(job: Job, planned: Plan, manifests: Sequence[ShardManifest], folder: Pa
 
 
 def _make(job: Job, specs: Sequence[ShardSpec], folder: Path | None) -> list[ShardManifest]:
-    """Makes the shards and returns their manifests in the same order; prints how many existed already."""
+    """Makes the shards and returns their manifests in the same order; prints
+    how many existed already.
+    """
     before = keys_there(folder)
     manifests: dict[str, ShardManifest] = {}
     clips = sum(len(spec.clips) for spec in specs)

@@ -1,4 +1,5 @@
-"""Which clips does a published table of Tai-Chi-HD, VoxCeleb or UvA-NEMO list, and which can be cut from my videos?
+"""Which clips does a published table of Tai-Chi-HD, VoxCeleb or UvA-NEMO list, and which
+can be cut from my videos?
 
 A table has the columns video_id, start, end, bbox, fps, width, height, partition and optionally
 person_id. `start` and `end` count frames at `fps`; `bbox` is left-top-right-bottom in pixels of
@@ -28,7 +29,9 @@ PAPERS: dict[str, dict[str, dict[str, int]]] = {
     "voxceleb_256": {"FOMM": {"train": 12331, "test": 444}, "Perturbed Masks": {"train": 18556, "test": 485}},
     "uva_nemo": {"FOMM": {"train": 1116, "test": 124}},
 }
-"""Number of clips in each paper, by data set and paper: many videos have been removed since then."""
+"""Number of clips in each paper, by data set and paper: many videos have
+been removed since then.
+"""
 _BOX = re.compile(r"\s*" + r"-".join([r"(-?\d+(?:\.\d+)?)"] * 4) + r"\s*")
 _IN_BRACKETS = re.compile(r"\[([\w-]{11})\]$")  # yt-dlp's default file names
 _VIDEO_KINDS = ("video", "gif", "folder")
@@ -54,8 +57,8 @@ class Published:
     def clip_range(self, fps: Fraction, width: int, height: int) -> ClipRange:
         """The range in a video of this rate and size.
 
-        Frame i belongs to the clip when start x fps <= i x table's fps < end x fps. Rates are rounded to
-        two decimals, as in the tables: 30000/1001 is 29.97 there.
+        Frame i belongs to the clip when start x fps <= i x table's fps < end x fps. Rates are
+        rounded to two decimals, as in the tables: 30000/1001 is 29.97 there.
         """
         rate = Fraction(round(float(fps), 2)).limit_denominator(100)
         start, end = (math.ceil(frame * rate / self.fps) for frame in (self.start, self.end))
@@ -103,7 +106,10 @@ def read_table(path: Path) -> Table:
 
 
 def find_videos(folder: Path) -> dict[str, Path]:
-    """Finds videos by id: files such as FOLDER/ID.mp4, folders of frames ID, names ending in [ID]. Raises UserError."""
+    """Finds videos by id: files such as FOLDER/ID.mp4, folders of frames ID, names ending in [ID].
+
+    Raises UserError.
+    """
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of the videos, or create it and add --download")
     found: dict[str, Path] = {}
@@ -118,7 +124,8 @@ def find_videos(folder: Path) -> dict[str, Path]:
 
 
 def clips_of(table: Table, folder: Path) -> tuple[dict[str, list[RawClip]], list[dict[str, str]]]:
-    """The clips that can be cut from the videos in `folder`, by split, and the others as {"split", "clip", "reason"}.
+    """The clips that can be cut from the videos in `folder`, by split, and the others as
+    {"split", "clip", "reason"}.
 
     Every existing video is opened to read its rate and size. Raises UserError when there is none.
     """
@@ -151,7 +158,9 @@ def clips_of(table: Table, folder: Path) -> tuple[dict[str, list[RawClip]], list
 
 
 def summary(table: Table, folder: Path, splits: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
-    """For report.json: clips in the `table` and `missing` by split, `missing_videos`, and a comparison with `papers`."""
+    """For report.json: clips in the `table` and `missing` by split, `missing_videos`, and a
+    comparison with `papers`.
+    """
     videos = find_videos(folder)
     gone = sorted(video for video in table.videos() if video not in videos)
     made = {split: count["clips"] for split, count in splits.items()}
@@ -219,7 +228,7 @@ def _row(path: Path, line: int, cells: Mapping[str, str | None]) -> Published:
         raise UserError(f"{where} has a cell that is not a number: download the table again") from error
     if not (0 <= start < end <= MAX_NUMBER and 0 < fps <= 1000 and all(0 < side <= 1 << 16 for side in size)):
         raise UserError(
-            f"{where} asks for frames {start} to {end} at {values['fps']} a second of {size[0]} x {size[1]}: correct it"
+            f"{where} asks for frames {start} to {end} at {values['fps']} per second of {size[0]} x {size[1]}: correct it"
         )
     box = _BOX.fullmatch(values["bbox"])
     if not box:

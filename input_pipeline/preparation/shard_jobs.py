@@ -1,8 +1,9 @@
 """Which clips go into a shard, and how is it made?
 
-A shard holds whole clips and depends only on the list of clips, so every machine makes the same
-bytes. Its manifest (a small JSON file beside it) is written last: a shard with a manifest is finished
-and verified, and is not made again after a kill unless its clips or the settings have changed.
+A shard holds whole clips and depends only on the list of clips, so every machine makes the
+same bytes. Its manifest (a small JSON file beside it) is written last: a shard with a
+manifest is finished and verified, and is not made again after a kill unless its clips or
+the settings have changed.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 MAX_SHARDS = 256
 """Shards per split. A reader keeps each of them open, and the usual limit is 1,024 open files."""
 ShardManifest = dict[str, Any]
-"""key, records, bytes (of the records), file_bytes, sha256 (of the file; None without records), clips, skipped."""
+"""key, records, bytes (of the records), file_bytes, sha256 (of the file; None without
+records), clips, skipped.
+"""
 
 _SPOOL_BYTES = 8 << 20  # above this, the encoded frames of a clip are buffered on disk
 _MAKERS = ("pillow", "av", "array_record", "tensorflow-datasets")  # the bytes depend on their versions
@@ -63,7 +66,9 @@ class ShardSpec:
 
 
 def plan(raw: dict[str, list[RawClip]]) -> list[ShardSpec]:
-    """Plans the shards of all splits: consecutive clips, evenly divided, at most MAX_SHARDS per split."""
+    """Plans the shards of all splits: consecutive clips, evenly divided, at
+    most MAX_SHARDS per split.
+    """
     specs = []
     for split, clips in raw.items():
         of = min(len(clips), MAX_SHARDS)
@@ -75,7 +80,8 @@ def plan(raw: dict[str, list[RawClip]]) -> list[ShardSpec]:
 def spec_key(spec: ShardSpec, settings: Settings) -> str:
     """A hash of all that determines the shard's bytes.
 
-    These are the settings, library versions, and the clips' names, file sizes and modification times.
+    These are the settings, library versions, and the clips' names, file
+    sizes and modification times.
     """
     stated = [settings.size, settings.encoding, settings.quality, settings.min_frames, spec.split]
     digest = hashlib.sha256(repr([*stated, *(version(package) for package in _MAKERS)]).encode())
@@ -114,9 +120,9 @@ def keys_there(folder: Path | None) -> set[str]:
 def make_shard(spec: ShardSpec, settings: Settings, folder: Path | None) -> ShardManifest:
     """Makes one shard in `folder`, verifies it, and returns its manifest; a finished shard is kept.
 
-    With `folder` None nothing is written: clips are decoded, cropped and encoded to check them. Raises
-    UserError when the folder cannot be written to, the shard does not read back identically, or
-    (strict) a clip cannot be read.
+    With `folder` None nothing is written: clips are decoded, cropped and encoded to check them.
+    Raises UserError when the folder cannot be written to, the shard does not read back identically,
+    or (strict) a clip cannot be read.
     """
     if folder is None:
         return _ShardJob(spec, settings, None, Path(tempfile.gettempdir())).manifest("")

@@ -39,8 +39,8 @@ class FrameRecord:
 def features(size: int, encoding: str) -> tfds.features.FeaturesDict:
     """The record's features.
 
-    frame: (size, size, 3) uint8; clip, identity, split: text; index of the frame in its clip, count of
-    the clip's frames and size in pixels: int32; the frame rate: an exact fraction of two int64.
+    frame: (size, size, 3) uint8; clip, identity, split: text; index of the frame in its clip, count
+    of the clip's frames and size in pixels: int32; the frame rate: an exact fraction of two int64.
     """
     return tfds.features.FeaturesDict(
         {
@@ -73,7 +73,9 @@ def dataset_info(builder: Any, name: str, size: int, encoding: str) -> tfds.core
 def write_dataset_info(
     folder: Path, name: str, size: int, encoding: str, splits: dict[str, tuple[list[int], int]]
 ) -> None:
-    """Writes what `tfds.builder_from_directory(folder)` needs; `splits`: records of each shard, total bytes."""
+    """Writes what `tfds.builder_from_directory(folder)` needs; `splits`: records of
+    each shard, total bytes.
+    """
     identity = tfds.core.dataset_info.DatasetIdentity(
         name=name, version=tfds.core.Version(VERSION), data_dir=str(folder), module_name="input_pipeline.builders"
     )
@@ -134,7 +136,8 @@ class FrameWriter:
 
 
 def encoder(encoding: str, quality: int) -> Callable[[np.ndarray], bytes]:
-    """Returns a function from an (S, S, 3) uint8 frame to bytes: lossless png, or jpeg without chroma subsampling.
+    """Returns a function from an (S, S, 3) uint8 frame to bytes: lossless png, or jpeg
+    without chroma subsampling.
 
     Raises UserError for another encoding or a quality outside 1 to 100.
     """

@@ -1,4 +1,7 @@
-"""Where is unfinished work kept? In a hidden folder beside the output, so that a killed preparation can resume."""
+"""Where is unfinished work kept?
+
+In a hidden folder beside the output, so that a killed preparation can resume.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,11 @@ from maskanim_jax.errors import UserError
 
 @contextmanager
 def work_folder(output: Path, exclusive: bool) -> Iterator[Path]:
-    """The folder for unfinished shards of `output`; locked for others if `exclusive`, else shared by workers.
+    """The folder for unfinished shards of `output`; locked for others if
+    `exclusive`, else shared by workers.
 
-    `commit` removes it. After a failure it stays if it holds a finished shard, and its path is printed.
-    Raises UserError when it cannot be created or another preparation is using it.
+    `commit` removes it. After a failure it stays if it holds a finished shard, and its path is
+    printed. Raises UserError when it cannot be created or another preparation is using it.
     """
     folder = _folder_of(output)
     try:
@@ -48,7 +52,9 @@ def work_folder(output: Path, exclusive: bool) -> Iterator[Path]:
 
 
 def commit(folder: Path, data: Path, output: Path) -> None:
-    """Renames the finished `data` inside `folder` to `output`; removes an older `output` and the folder afterwards."""
+    """Renames the finished `data` inside `folder` to `output`; removes an older `output`
+    and the folder afterwards.
+    """
     old = folder / "old"
     had = output.exists()
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +71,9 @@ def commit(folder: Path, data: Path, output: Path) -> None:
 
 
 def check_output(output: Path, overwrite: bool) -> None:
-    """Raises UserError when `output` is something else than shards, or shards that may not be replaced."""
+    """Raises UserError when `output` is something else than shards, or shards
+    that may not be replaced.
+    """
     if not output.exists() and not output.is_symlink():
         return
     if output.is_dir() and not any(output.iterdir()):
@@ -77,7 +85,9 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 
 def _folder_of(output: Path) -> Path:
-    """Beside `output` or its first existing parent: `commit` is a rename, which needs the same file system."""
+    """Beside `output` or its first existing parent: `commit` is a rename, which
+    needs the same file system.
+    """
     parent, names = output.absolute().parent, [output.name]
     while not parent.exists() and not parent.is_symlink():
         names.insert(0, parent.name)

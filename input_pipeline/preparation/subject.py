@@ -40,7 +40,9 @@ Extent = tuple[float, float, float, float]
 
 
 class Part(NamedTuple):
-    """Frames start, ..., end - 1 and the square `box` around the subject, in pixels of the upright frame."""
+    """Frames start, ..., end - 1 and the square `box` around the subject, in
+    pixels of the upright frame.
+    """
 
     start: int
     end: int
@@ -48,7 +50,9 @@ class Part(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """Result of one pass over a clip: every `step`-th frame, downscaled; faces by frame number; length; (width, height)."""
+    """Result of one pass over a clip: every `step`-th frame, downscaled; faces by frame number;
+    length; (width, height).
+    """
 
     small: list[np.ndarray]
     step: int
@@ -74,12 +78,13 @@ def find_parts(
     detect: Detect | None = None,
     progress: bool = False,
 ) -> Found:
-    """Finds square boxes around the subject of a video, a gif, a folder of frames or a single image.
+    """Finds square boxes around the subject of a video, a gif, a folder of
+    frames or a single image.
 
-    "motion" takes what differs from the still background, "face" the largest face. "auto" uses faces if
-    a face back-end is installed and most frames have a face that is not tiny, else motion. `margin` is
-    added on each side, as a share of the subject's size. `box` replaces the search and is grown to a
-    square. `detect` replaces the installed face back-end.
+    "motion" takes what differs from the still background, "face" the largest face. "auto" uses
+    faces if a face back-end is installed and most frames have a face that is not tiny, else motion.
+    `margin` is added on each side, as a share of the subject's size. `box` replaces the search and
+    is grown to a square. `detect` replaces the installed face back-end.
 
     Raises UserError for unreadable files, when nothing moves, and for a single image without a face
     back-end or `box`.
@@ -116,10 +121,11 @@ def find_parts(
 
 
 def square_around(extent: Extent, size: tuple[int, int], margin: float) -> tuple[Box, bool]:
-    """The square of whole pixels around `extent` in frames of `size` (width, height), and whether the extent fits.
+    """The square of whole pixels around `extent` in frames of `size` (width, height), and
+    whether the extent fits.
 
-    The square is moved into the frame and is at most as large as the frame's shorter side. Its side is
-    even, as video codecs need.
+    The square is moved into the frame and is at most as large as the frame's shorter side. Its side
+    is even, as video codecs need.
     """
     width, height = size
     x0, y0, x1, y1 = extent[0] * width, extent[1] * height, extent[2] * width, extent[3] * height
@@ -156,7 +162,9 @@ def _look(frames: FrameSource, detect: Detect | None, progress: bool) -> _Look:
 
 
 def _moving(small: np.ndarray) -> list[Extent | None]:
-    """For each small frame, (T, H, W, 3) uint8: the extent of what differs from the still background."""
+    """For each small frame, (T, H, W, 3) uint8: the extent of what differs
+    from the still background.
+    """
     picked = small[np.linspace(0, len(small) - 1, min(len(small), _BACKGROUND)).round().astype(int)]
     background = np.median(picked, axis=0)
     extents: list[Extent | None] = []
@@ -170,7 +178,9 @@ def _moving(small: np.ndarray) -> list[Extent | None]:
 
 
 def _extent(active: np.ndarray) -> Extent | None:
-    """The extent of the True values of (H, W), without the outermost few; None if there are hardly any."""
+    """The extent of the True values of (H, W), without the outermost few; None
+    if there are hardly any.
+    """
     if active.sum() < max(4, active.size * 0.0005):
         return None
     ends = []
@@ -184,7 +194,9 @@ def _extent(active: np.ndarray) -> Extent | None:
 
 
 def _squares(extents: list[Extent | None], seen: _Look, fps: Fraction, finder: str, margin: float) -> Found:
-    """One box for the clip, or one for each range if the subject travels, in windows of one second."""
+    """One box for the clip, or one for each range if the subject travels,
+    in windows of one second.
+    """
     size, count, step = seen.size, seen.length, seen.step
     second = max(1, round(fps / step))
     windows = [
@@ -243,7 +255,9 @@ def _shares(box: Box, size: tuple[int, int], path: Path) -> Extent:
 
 
 def _face_back_end(path: Path, required: bool, picture: bool) -> Detect | None:
-    """dlib's detector of frontal faces, which needs no weights file; None if not installed and not required."""
+    """dlib's detector of frontal faces, which needs no weights file; None if not
+    installed and not required.
+    """
     if not is_installed():
         if required or picture:
             what = f"{path} is a single image, in which nothing moves" if picture else "faces"

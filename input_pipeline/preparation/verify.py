@@ -11,7 +11,8 @@ from maskanim_jax.errors import UserError
 
 
 def verify_shard(path: Path, clips: list[dict[str, Any]], size: int, encoding: str) -> None:
-    """Checks that a shard's records are the frames of `clips` (name, count, sha256 of encoded frames), in order.
+    """Checks that a shard's records are the frames of `clips` (name, count, sha256 of
+    encoded frames), in order.
 
     Raises UserError that names the shard and the clip.
     """

@@ -1,4 +1,7 @@
-"""Where are shards made? In this process, on all cores, on worker i of n machines, or with Apache Beam."""
+"""Where are shards made?
+
+In this process, on all cores, on worker i of n machines, or with Apache Beam.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,8 @@ def cores() -> int:
 def make_shards(
     specs: Sequence[ShardSpec], settings: Settings, folder: Path | None, processes: int, done: Done
 ) -> None:
-    """Makes all shards in `processes` processes (1: in this one). The files do not depend on the number.
+    """Makes all shards in `processes` processes (1: in this one). The files do
+    not depend on the number.
 
     Raises UserError like `make_shard`, or when a process dies; finished shards are kept.
     """
@@ -52,7 +56,9 @@ def make_shards(
 
 @dataclass(frozen=True)
 class Beam:
-    """How to run an Apache Beam pipeline: command line arguments (`--runner=...` etc.), or Beam's own objects."""
+    """How to run an Apache Beam pipeline: command line arguments (`--runner=...`
+    etc.), or Beam's own objects.
+    """
 
     arguments: tuple[str, ...] = ()
     options: Any = None
@@ -62,7 +68,6 @@ class Beam:
 def make_shards_on_beam(specs: Sequence[ShardSpec], settings: Settings, folder: Path, how: Beam) -> None:
     """Makes all shards in an Apache Beam pipeline, by default on the local runner.
 
-    The runner's workers need this package and the same absolute paths for the input and `folder`.
     The runner's workers need this package and the same absolute paths for the input and `folder`.
     Raises UserError when Beam is not installed or the pipeline fails.
     """

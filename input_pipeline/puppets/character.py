@@ -16,18 +16,22 @@ import numpy as np
 from input_pipeline.puppets.identity import SHADES, Background, Colour, Shape, Texture, distance, shaded
 
 LEAST_CONTRAST = 0.4
-"""Least RGB distance of any colour of the figure from its background before the soft noise."""
+"""The smallest RGB distance of the figure's colours from its background, before
+the soft noise is added.
+"""
 LEAST_LINE_CONTRAST = 0.3
-"""The same of a contour."""
+"""The same for contours."""
 REACH = (0.72, 0.93)
-"""Height with both arms up, or width with both arms sideways where that is more, as shares of the frame."""
+"""The figure's extent as a share of the frame: its height with both arms up or its width with both
+arms sideways, whichever is larger.
+"""
 TEXTURES = ("plain", "plain", "plain", "plain", "rings", "stripes", "checks", "dots")
 _CHARACTER_STREAM = 3
 
 
 @dataclass(frozen=True)
 class Body:
-    """Lengths, widths and radii, shares of the frame's side."""
+    """Lengths, widths and radii as shares of the frame's side."""
 
     thigh: float
     shin: float
@@ -35,22 +39,22 @@ class Body:
     neck: float  # from the shoulder line to the chin
     upper_arm: float
     forearm: float
-    shoulder_half: float  # from the middle to a shoulder joint
+    shoulder_half: float  # from the centre to a shoulder joint
     hip_half: float
-    head_width: float  # half of it
-    head_height: float  # half of it
+    head_width: float  # half the width
+    head_height: float  # half the width
     arm_width: float
     wrist_width: float
     leg_width: float
     ankle_width: float
-    belly: float  # radius of the disc that the torso bulges to
+    belly: float  # radius of the belly's disc
     hand: float  # radius of the palm
     foot: float  # length from the ankle
 
 
 @dataclass(frozen=True)
 class Outfit:
-    """What is worn, and the kinds of head, hands and shoes."""
+    """Clothes, and the kinds of head, hands and shoes."""
 
     head: str
     ears: str
@@ -58,17 +62,17 @@ class Outfit:
     hat: str
     eyes: str
     mouth: str
-    face: str  # what else is in it
+    face: str  # other facial features
     chest: str  # buttons, an emblem, a tie, ...
     sleeve: float  # share of the arm that is covered
     trouser: float  # share of the leg that is covered
-    skirt: float  # its length, 1 is to the knee; 0: none
+    skirt: float  # length; 1 reaches the knee, 0: none
     skirt_flare: float
-    cape: float  # its length, a share of the height of the shoulder line; 0: none
+    cape: float  # length as a share of the shoulder line's height; 0: none
     tail: str
     tail_length: float
     tail_side: float  # -1 or 1
-    wings: float  # their span; 0: none
+    wings: float  # wing span; 0: none
     hands: str
     shoes: str
     belt: bool
@@ -83,22 +87,25 @@ class Character:
     outfit: Outfit
     colours: Mapping[str, Colour]
     textures: Mapping[str, Texture]
-    dark_lines: bool  # contours are darker than what they surround, else lighter
+    dark_lines: bool  # contours are darker than their part, otherwise lighter
     background: Background
 
     def line(self, colour: Colour) -> Colour:
-        """The contour of a part of that colour."""
+        """The contour's colour for a part of that colour."""
         return contour(colour, self.dark_lines)
 
 
 def contour(colour: Colour, dark: bool) -> Colour:
-    """A darker or a lighter shade."""
+    """A darker or lighter shade of the colour."""
     r, g, b = (0.45 * c if dark else c + 0.6 * (1 - c) for c in colour)
     return r, g, b
 
 
 def draw_character(seed: int, number: int) -> Character:
-    """The character `number` (from 0) of the world `seed`; the same integers, the same puppet."""
+    """The character `number` (from 0) of the world `seed`.
+
+    The same integers give the same puppet.
+    """
     rng = np.random.default_rng(np.random.SeedSequence([seed, _CHARACTER_STREAM, number]))
     outfit = _outfit(rng)
     body = _body(rng, outfit)
@@ -166,7 +173,7 @@ HAT_HEIGHT = {
     "brim": 0.55,
     "helmet": 0.15,
 }
-"""Above the crown of the head, in halves of the head's height."""
+"""The height of a hat above the crown, in halves of the head's height."""
 EAR_HEIGHT = {"rabbit": 1.3, "cat": 0.45, "bear": 0.35, "antennae": 0.9, "horns": 0.6}
 
 
@@ -218,12 +225,16 @@ APART = {
     "cape_second": ("cape", 0.3),
     "accent": ("shirt", 0.45),
 }
-"""Each colour is at least so far from another one: the parts can be told apart."""
+"""For each colour, another one and the smallest distance between them, so that
+parts can be distinguished.
+"""
 
 
 def _palette(rng: np.random.Generator) -> tuple[Background, bool, dict[str, Colour]]:
-    """A background, whether contours are dark, and colours that stand out; draws again until all of them do."""
-    night = rng.random() < 0.35  # chosen once: dark backgrounds leave more colours, and would come too often
+    """Draws a background, whether contours are dark, and colours that contrast with
+    both; repeats until all do.
+    """
+    night = rng.random() < 0.35  # drawn only once: dark backgrounds succeed more often, so redrawing would favour them
     while True:
         skin, background = _skin(rng), _background(rng, night)
         middle = [0.5 * (a + b) for a, b in zip(background.start, background.end, strict=True)]
@@ -244,7 +255,7 @@ def _palette(rng: np.random.Generator) -> tuple[Background, bool, dict[str, Colo
 
 
 def _stands_out(colour: Colour, behind: np.ndarray, dark: bool) -> bool:
-    """Whether the colour and its contour, in every shade, are apart from all of `behind` (N, 3)."""
+    """Whether the colour and its contour, in every shade, contrast with all of `behind` (N, 3)."""
     for shade in SHADES.values():
         seen = shaded(colour, shade)
         for each, least in ((seen, LEAST_CONTRAST), (contour(seen, dark), LEAST_LINE_CONTRAST)):
@@ -254,7 +265,7 @@ def _stands_out(colour: Colour, behind: np.ndarray, dark: bool) -> bool:
 
 
 def _vivid(rng: np.random.Generator) -> Colour:
-    """Saturated for the most part, sometimes near black, grey or white."""
+    """A colour, mostly saturated, sometimes near black, grey or white."""
     if rng.random() < 0.15:
         r, g, b = np.clip(rng.choice([0.15, 0.55, 0.95]) + rng.uniform(-0.05, 0.05, 3), 0, 1)
         return float(r), float(g), float(b)
@@ -262,7 +273,7 @@ def _vivid(rng: np.random.Generator) -> Colour:
 
 
 def _skin(rng: np.random.Generator) -> Colour:
-    """People's tones, and of every third puppet some other colour."""
+    """A human skin tone; every third puppet gets another colour."""
     if rng.random() < 0.35:
         return colorsys.hsv_to_rgb(float(rng.random()), float(rng.uniform(0.25, 0.6)), float(rng.uniform(0.6, 0.98)))
     share = float(rng.random())
@@ -272,7 +283,7 @@ def _skin(rng: np.random.Generator) -> Colour:
 
 
 def _background(rng: np.random.Generator, night: bool) -> Background:
-    """Muted, light or dark, with soft shapes and mostly a floor."""
+    """A muted background, light or dark, with soft shapes and usually a floor."""
 
     def near(spread: float) -> Colour:
         r, g, b = np.clip(base + rng.uniform(-spread, spread, 3), 0, 1)

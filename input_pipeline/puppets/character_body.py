@@ -1,6 +1,7 @@
-"""Where are a version 2 puppet's joints in a pose, and which hulls make its body and clothes?
+"""Where are a version 2 puppet's joints in a pose, and which shapes form its body and clothes?
 
-Points are complex numbers, x to the right and y down, in shares of the frame's side.
+Points are complex numbers: x to the right, y down, as shares of the frame's side. Every shape
+is a convex hull of discs.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from input_pipeline.puppets.raster import Group, Hull
 
 
 def skeleton(character: Character, pose: Pose) -> dict[str, complex]:
-    """The joints by name. The ground is the pose's, whoever takes it: long legs lift the pelvis."""
+    """The joints by name. The pose determines the ground, so long legs raise the pelvis."""
     body = character.body
-    drops = [0.0, 0.0]  # from the pelvis to the ankles, of the usual legs and of these
+    drops = [0.0, 0.0]  # pelvis to ankles, for average legs and for these
     for side, _, _ in SIDES:
         hip, knee = getattr(pose, f"{side}_hip"), getattr(pose, f"{side}_knee")
         drops[0] += USUAL_LEG_BONE * (math.cos(hip) + math.cos(hip + knee)) / 2
@@ -47,7 +48,7 @@ def skeleton(character: Character, pose: Pose) -> dict[str, complex]:
 
 
 def figure(character: Character, pose: Pose) -> tuple[dict[str, complex], list[Group]]:
-    """The joints, and what is painted, from back to front."""
+    """The joints, and the painted shapes from back to front."""
     joints = skeleton(character, pose)
     tilt = cmath.exp(1j * (pose.lean + pose.neck))
     behind_head, head = head_groups(character, joints["head"], -1j * tilt)
@@ -66,7 +67,7 @@ def figure(character: Character, pose: Pose) -> tuple[dict[str, complex], list[G
 def _covered(
     points: tuple[complex, complex, complex], radii: tuple[float, float, float], share: float
 ) -> list[tuple[complex, complex, float, float]]:
-    """The pieces of a limb of two bones that a sleeve covers which reaches over `share` of it."""
+    """The parts of a two-bone limb that are covered by a sleeve over `share` of its length."""
     pieces = []
     for k in range(2):
         end = min(1.0, 2 * share - k)
@@ -130,7 +131,10 @@ def _arm(character: Character, j: dict[str, complex], side: str, sign: float, sh
 
 
 def _hand(character: Character, arm: tuple[complex, ...], sign: float, shade: float) -> Group:
-    """In front of the sleeve; the thumb points to where the figure looks when the arm hangs."""
+    """A hand, in front of the sleeve.
+
+    When the arm hangs, the thumb points in the viewing direction.
+    """
     body, kind = character.body, character.outfit.hands
     wrist, along = arm[2], unit(arm[2] - arm[1])
     aside = along * 1j * sign
@@ -193,7 +197,7 @@ def _torso(character: Character, j: dict[str, complex], across: complex) -> list
 
 
 def _hem(character: Character, j: dict[str, complex], waist: complex) -> list[tuple[complex, float]]:
-    """A skirt hangs from the waist and follows the thighs, and below the knees the shins."""
+    """A skirt: it hangs from the waist and follows the thighs, and below the knees the shins."""
     body, outfit = character.body, character.outfit
     r = 0.02
     discs = [(waist + sign * (0.6 * body.hip_half + body.leg_width * 0.3), 0.03) for sign in (-1.0, 1.0)]

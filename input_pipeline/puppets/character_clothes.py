@@ -1,4 +1,4 @@
-"""Which hulls make what a version 2 puppet wears on its chest, behind its back, and its tail?"""
+"""Which shapes form a version 2 puppet's chest decoration, cape, wings and tail?"""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from input_pipeline.puppets.pose import Pose
 from input_pipeline.puppets.raster import Group, Hull
 
 SIDES = (("right", -1.0, SHADES["far"]), ("left", 1.0, SHADES["near"]))
-"""The far side is painted first."""
+"""Shades of the two sides; the far side is painted first."""
 
 
 def limb(
     a: complex, b: complex, radius_a: float, radius_b: float, colour: Colour, texture: Texture | None = None
 ) -> Hull:
-    """From a to b, with a pattern along it."""
+    """A limb from a to b, with a pattern along it."""
     return Hull(((a, radius_a), (b, radius_b)), colour, texture, unit(b - a))
 
 
 def unit(direction: complex) -> complex:
-    """The direction with length 1."""
+    """The direction, with length 1."""
     return direction / abs(direction)
 
 
@@ -31,7 +31,7 @@ def _discs(radius: float, *centres: complex) -> list[tuple[complex, float]]:
 
 
 def textured(character: Character, garment: str, shade: float) -> tuple[Colour, Texture]:
-    """Colour and pattern of "shirt", "trousers" or "cape" in a shade."""
+    """Colour and pattern of "shirt", "trousers" or "cape" in the given shade."""
     texture = character.textures[garment]
     return shaded(character.colours[garment], shade), Texture(
         texture.kind, shaded(texture.colour, shade), texture.period
@@ -39,7 +39,7 @@ def textured(character: Character, garment: str, shade: float) -> tuple[Colour, 
 
 
 def chest(character: Character, neck: complex, waist: complex, across: complex) -> list[Group]:
-    """What is on the shirt."""
+    """The decoration on the shirt."""
     kind, colour = character.outfit.chest, character.colours["accent"]
     up = -1j * across
     length = abs(neck - waist)
@@ -81,7 +81,7 @@ def chest(character: Character, neck: complex, waist: complex, across: complex) 
 
 
 def cape(character: Character, j: dict[str, complex], pose: Pose) -> list[Group]:
-    """Behind everything: from the shoulders down, swinging against the lean."""
+    """A cape, behind everything: it hangs from the shoulders and swings against the lean."""
     length = character.outfit.cape
     if not length:
         return []
@@ -98,7 +98,7 @@ def cape(character: Character, j: dict[str, complex], pose: Pose) -> list[Group]
 
 
 def tail(character: Character, j: dict[str, complex], pose: Pose) -> list[Group]:
-    """From the pelvis to one side and up; it swings with the lean."""
+    """A tail: from the pelvis to one side and up; it swings with the lean."""
     outfit = character.outfit
     if outfit.tail == "none":
         return []
@@ -109,7 +109,7 @@ def tail(character: Character, j: dict[str, complex], pose: Pose) -> list[Group]
         return [Group([Hull(((at, 0.05),), colour)], character.line(colour))]
     count, points = 7, [start]
     for k in range(count):
-        # first aside, then up; the lean swings it
+        # first sideways, then up, rotated by the lean
         angle = -0.25 + 1.9 * k / count + 1.2 * pose.lean * outfit.tail_side
         direction = complex(outfit.tail_side * math.cos(angle), -math.sin(angle))
         points.append(points[-1] + outfit.tail_length / count * 1.4 * direction)
@@ -130,7 +130,7 @@ def tail(character: Character, j: dict[str, complex], pose: Pose) -> list[Group]
 
 
 def wings(character: Character, j: dict[str, complex], across: complex) -> list[Group]:
-    """Behind everything, turning with the torso."""
+    """Wings, behind everything; they turn with the torso."""
     span = character.outfit.wings
     if not span:
         return []

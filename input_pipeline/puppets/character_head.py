@@ -1,6 +1,7 @@
-"""Which hulls make a version 2 puppet's head: ears, hair, face and hat?
+"""Which shapes form a version 2 puppet's head: ears, hair, face and hat?
 
-Inside, a point (x, y) of the head is in halves of its width and height, x across and y up, from its middle.
+A point (x, y) of the head is measured from its centre in halves of its width and
+height, x across and y up.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ _PINK = (0.93, 0.5, 0.52)
 
 
 class _Head:
-    """Places in one head."""
+    """Coordinates in one head."""
 
     def __init__(self, character: Character, middle: complex, up: complex) -> None:
         self.character, self.middle, self.up = character, middle, up
         self.across = up * 1j
         self.width, self.height = character.body.head_width, character.body.head_height
         self.unit = min(self.width, self.height)
-        """Features are measured by the smaller half."""
+        """The unit of features: the smaller half."""
 
     def at(self, x: float, y: float) -> complex:
-        """The point (x, y)."""
+        """The point (x, y) in the frame."""
         return self.middle + x * self.width * self.across + y * self.height * self.up
 
     def disc(self, x: float, y: float, radius: float) -> tuple[complex, float]:
@@ -38,12 +39,12 @@ class _Head:
         return Hull([self.disc(*each) for each in discs], colour)
 
     def group(self, *hulls: Hull) -> Group:
-        """With a contour in the first hull's colour."""
+        """A group with a contour for the first hull's colour."""
         return Group(hulls, self.character.line(hulls[0].colour))
 
 
 def head_groups(character: Character, middle: complex, up: complex) -> tuple[list[Group], list[Group]]:
-    """What lies behind the body, and the head; `up` is the direction of the crown."""
+    """The shapes behind the body, and the head; `up` points to the crown."""
     h = _Head(character, middle, up)
     behind, ears = _back_hair(h), _ears(h)
     front = [*ears, h.group(Hull(outline(h), character.colours["skin"])), *_hair(h), *_face(h), *_hat(h)]
@@ -54,7 +55,7 @@ def outline(h: _Head) -> list[tuple[complex, float]]:
     """The discs of the head's shape."""
     kind, w, t = h.character.outfit.head, h.width, h.height
     if kind in ("round", "tall", "wide", "egg", "pear"):
-        # an oval is the hull of discs along its longer axis
+        # an oval is a hull of discs along its longer axis
         longer = abs(w - t)
         direction = h.across if w > t else h.up
         discs = [(h.middle + s * longer * direction, min(w, t)) for s in (-1.0, 1.0)]
@@ -67,7 +68,7 @@ def outline(h: _Head) -> list[tuple[complex, float]]:
     if kind == "box":
         r = 0.4 * h.unit
         return [(h.middle + a * (w - r) * h.across + b * (t - r) * h.up, r) for a in (-1, 1) for b in (-1, 1)]
-    r = 0.5 * h.unit  # wedge: wide above, a narrow chin
+    r = 0.5 * h.unit  # wedge: wide at the top, with a narrow chin
     return [(h.middle + a * (w - r) * h.across + (t - r) * h.up, r) for a in (-1, 1)] + [h.disc(0, -0.62, 0.38)]
 
 

@@ -1,4 +1,7 @@
-"""Which puppet clips are there, and how are they stored? As PNG frames, with the ground truth beside them."""
+"""Which puppet clips exist, and how are they stored?
+
+As PNG frames, with the ground truth beside them.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +28,20 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.utils.paths import hidden_beside
 
 FIRST_IDENTITY = {"train": 0, "validation": 10000, "test": 5000}
-"""Identities of a split are numbered from here: splits are disjoint, whatever their lengths."""
+"""The first identity number of each split, far enough apart that splits are always disjoint."""
 MOST_IDENTITIES = 5000
-MOST_CLIPS = 1000  # of one identity
+MOST_CLIPS = 1000  # of its identity
 SETTINGS_FILE = "puppets.json"
 VERSIONS = (1, 2)
-"""1: one build in many colours (`identity.py`); 2: builds and clothes that differ (`character.py`)."""
+"""1: one body shape in many colours (`identity.py`); 2: varied bodies and
+clothes (`character.py`).
+"""
 _FPS = f"{FRAME_RATE.numerator}/{FRAME_RATE.denominator}"
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One video: who, in which trajectory, how long. The name has the identity before `#`."""
+    """One video: its identity, trajectory and length. Its name has the identity before `#`."""
 
     name: str
     identity: int
@@ -49,7 +54,7 @@ class Clip:
 class Truth(NamedTuple):
     """The ground truth of a drawn clip."""
 
-    silhouettes: np.ndarray  # (T, H, W) uint8, coverage, 255 is all
+    silhouettes: np.ndarray  # (T, H, W) uint8, coverage; 255 is full
     joints: np.ndarray  # (T, J, 2) float32 pixels, x then y, pixel centres at integers, order of JOINT_NAMES
 
 
@@ -66,7 +71,10 @@ class PuppetSettings(Protocol):
 
 
 def clips(split: str, identities: int, clips_per_identity: int, frames: int, seed: int, version: int = 1) -> list[Clip]:
-    """The clips of `split` ("train", "validation" or "test"), in order. Raises UserError for a number out of range."""
+    """The clips of `split` ("train", "validation" or "test"), in order.
+
+    Raises UserError for a number out of range.
+    """
     if split not in FIRST_IDENTITY:
         raise UserError(f"puppets have the splits {', '.join(FIRST_IDENTITY)}, not {split!r}: name one of them.")
     _check("identities of one split", identities, 0, MOST_IDENTITIES)
@@ -83,23 +91,28 @@ def clips(split: str, identities: int, clips_per_identity: int, frames: int, see
 
 
 def clips_of(settings: PuppetSettings, split: str) -> list[Clip]:
-    """The clips of `split` of a config's `data.puppets`. Raises UserError for a number out of range."""
+    """The clips of `split` of a config's `data.puppets`.
+
+    Raises UserError for a number out of range.
+    """
     identities = getattr(settings, f"{split}_identities")
     return clips(split, identities, settings.clips_per_identity, settings.frames, settings.seed, settings.version)
 
 
 def identity_of(clip: Clip) -> Identity | Character:
-    """Who is in the clip."""
+    """The clip's identity."""
     return (draw_identity if clip.version == 1 else draw_character)(clip.seed, clip.identity)
 
 
 def render_clip(clip: Clip, size: int) -> Iterator[Rendering]:
-    """The frames of a clip, one after the other, `size` x `size` pixels."""
+    """Yields the frames of a clip, `size` x `size` pixels."""
     return true_animation(clip, clip, size)
 
 
 def true_animation(identity_clip: Clip, driving_clip: Clip, size: int) -> Iterator[Rendering]:
-    """The ground truth of an animation: the identity of one clip, on its background, in the poses of another."""
+    """Yields the ground truth of an animation: the identity of one clip, on its background,
+    in the poses of another.
+    """
     identity = identity_of(identity_clip)
     for pose in trajectory(driving_clip.seed, driving_clip.pose, driving_clip.frames):
         yield render(identity, pose, size)
@@ -118,11 +131,12 @@ def write_dataset(
     validation_identities: int = 0,
     version: int = 1,
 ) -> None:
-    """Draws all splits into `root`, which appears only when complete; does nothing if it already exists.
+    """Draws all splits into `root`, which appears only when complete; does
+    nothing if it already exists.
 
-    ROOT/SPLIT/CLIP/000000.png ... and clip.json (frame rate), ROOT/truth/SPLIT/CLIP.npz, ROOT/puppets.json
-    (all settings).
-    Raises UserError for numbers out of range, for a `root` that holds something else or cannot be written.
+    ROOT/SPLIT/CLIP/000000.png ... and clip.json (frame rate), ROOT/truth/SPLIT/CLIP.npz,
+    ROOT/puppets.json (all settings). Raises UserError for numbers out of range, for a `root` that
+    holds something else or cannot be written.
     """
     _check("size", size, *SIZES)
     _check("train identities", train_identities, 1, MOST_IDENTITIES)
@@ -165,10 +179,10 @@ def write_dataset(
                 for clip in members:
                     _write_clip(partial, split, clip, size, truth, bar)
         (partial / SETTINGS_FILE).write_text(json.dumps(settings, indent=2) + "\n")
-        # replaces an empty folder and nothing else
+        # only replaces an empty folder
         partial.rename(root)
     except OSError as error:
-        if _is_there(root, settings, splits):  # somebody else was faster
+        if _is_there(root, settings, splits):  # another process was faster
             return
         raise UserError(f"{root} cannot be written ({error.strerror}): choose another folder.") from error
     finally:
@@ -204,7 +218,10 @@ def _check(what: str, value: int, low: int, high: int) -> None:
 
 
 def _is_there(root: Path, settings: dict[str, object], splits: dict[str, list[Clip]]) -> bool:
-    """Whether `root` holds just this. Raises UserError when it holds something else."""
+    """Whether `root` already has exactly these puppets.
+
+    Raises UserError when it has other content.
+    """
     if not os.path.lexists(root) or (root.is_dir() and not any(root.iterdir())):
         return False
     if not (root / SETTINGS_FILE).is_file():

@@ -25,25 +25,30 @@ JOINT_NAMES = (
     *(f"{side}_{joint}" for side in ("left", "right") for joint in ("hip", "knee", "ankle")),
 )
 SIZES = (32, 512)
-"""Smallest and largest side of a frame, pixels."""
+"""Smallest and largest side of a frame in pixels."""
 MARGIN = 0.02
-"""Free border around the figure, a share of the frame."""
-_CANVAS = 512  # small frames are drawn this large and then averaged; larger frames 4 times their side
+"""Free border around the figure, as a share of the frame."""
+_CANVAS = 512  # small frames are drawn at this side and averaged; larger frames at 4 times their side
 _TURNS = np.linspace(0, 2 * math.pi, 48, endpoint=False)
 _DIRECTIONS = np.stack([np.cos(_TURNS), np.sin(_TURNS)], axis=1)
 
 
 class Rendering(NamedTuple):
-    """One drawn frame and its ground truth. Pixel centres have integer coordinates; the top left is (0, 0)."""
+    """One drawn frame and its ground truth.
+
+    Pixel centres have integer coordinates; the top left is (0, 0).
+    """
 
     frame: np.ndarray  # (H, W, 3) uint8 RGB
-    silhouette: np.ndarray  # (H, W) uint8, the share of the pixel that the figure covers, 255 is all
+    silhouette: np.ndarray  # (H, W) uint8, how much of the pixel the figure covers; 255 is all
     joints: np.ndarray  # (J, 2) float32 pixels, x then y, in the order of JOINT_NAMES
 
 
 @dataclass
 class _Part:
-    """The convex hull of discs, in one colour or texture; `axis` is the local direction of the texture."""
+    """The convex hull of discs, in one colour or texture; `axis` is the local
+    direction of the texture.
+    """
 
     centres: np.ndarray  # (D, 2), shares of the frame
     radii: np.ndarray  # (D,)
@@ -52,7 +57,9 @@ class _Part:
     texture: Texture | None = None
 
     def outline(self, shrink: float) -> np.ndarray:
-        """(48, 2): in each direction, the farthest point of all discs when their radii are `shrink` less."""
+        """(48, 2): the farthest point of all discs in each direction, with
+        radii reduced by `shrink`.
+        """
         radii = self.radii - shrink
         reach = self.centres @ _DIRECTIONS.T + radii[:, None]
         farthest = reach.argmax(axis=0)
@@ -60,7 +67,7 @@ class _Part:
 
 
 def render(identity: Identity | Character, pose: Pose, size: int) -> Rendering:
-    """Draws one frame of `size` x `size` pixels; the layout doesn't depend on the size.
+    """Draws one frame of `size` x `size` pixels; the layout does not depend on the size.
 
     Raises UserError when the size is outside SIZES.
     """
@@ -76,7 +83,7 @@ def render(identity: Identity | Character, pose: Pose, size: int) -> Rendering:
     colours, cover = Image.new("RGB", (side, side)), Image.new("L", (side, side))
     for part in parts:
         _paint(part, colours, cover)
-    # black outside: already multiplied by the coverage
+    # black outside, since colours are multiplied by coverage
     return _composed(
         behind, np.asarray(colours.reduce(factor), np.float32), np.asarray(cover.reduce(factor)), joints, size
     )
@@ -91,7 +98,9 @@ def _composed(
 
 
 def _painted_character(character: Character, pose: Pose, side: int) -> tuple[np.ndarray, Image.Image]:
-    """Joints (J, 2) in shares of the frame, and the painted figure, moved inside if it sticks out."""
+    """Joints (J, 2) as shares of the frame, and the painted figure, moved
+    inside the frame if needed.
+    """
     joints, groups = figure(character, pose)
     shapes = Shapes(groups)
     low, high = shapes.bounds()
@@ -105,7 +114,10 @@ def _painted_character(character: Character, pose: Pose, side: int) -> tuple[np.
 
 
 def background(identity: Identity | Character, size: int) -> np.ndarray:
-    """The frame without the figure: (H, W, 3) uint8, read-only. Raises UserError for a size outside SIZES."""
+    """The frame without the figure: (H, W, 3) uint8, read-only.
+
+    Raises UserError for a size outside SIZES.
+    """
     if not SIZES[0] <= size <= SIZES[1]:
         raise UserError(f"puppets are drawn from {SIZES[0]} to {SIZES[1]} pixels, not {size}: choose a size between.")
     return _background(identity.background, size)
@@ -113,7 +125,7 @@ def background(identity: Identity | Character, size: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def _background(b: Background, size: int) -> np.ndarray:
-    # always made at one size, so that all sizes show the same
+    # always drawn at one size, so that all frame sizes look the same
     grid = np.linspace(-0.5, 0.5, _CANVAS)
     share = np.clip(0.5 + grid[None, :] * math.cos(b.angle) + grid[:, None] * math.sin(b.angle), 0, 1)[..., None]
     picture = Image.fromarray(np.uint8(255 * ((1 - share) * np.array(b.start) + share * np.array(b.end))))
@@ -139,7 +151,9 @@ def _bytes(colour: Colour, shade: float = 1.0) -> tuple[int, int, int]:
 
 
 def _figure(identity: Identity, pose: Pose) -> tuple[np.ndarray, list[_Part]]:
-    """Joints (J, 2) in shares of the frame, and parts from back to front, moved inside if they stick out."""
+    """Joints (J, 2) as shares of the frame, and parts from back to front, moved
+    inside the frame if needed.
+    """
     joints = _skeleton(identity, pose)
     parts = _parts(identity, pose, joints)
     low = np.min([(p.centres - p.radii[:, None]).min(0) for p in parts], axis=0)
@@ -215,7 +229,7 @@ def _parts(identity: Identity, pose: Pose, joints: dict[str, np.ndarray]) -> lis
 
 
 def _hair(i: Identity, head: np.ndarray, up: np.ndarray, across: np.ndarray) -> _Part:
-    # a band of small discs along the upper rim: its hull is a cap that never leaves the head
+    # a band of small discs along the upper rim: its hull is a cap within the head
     rim, thick = i.head_radius * 0.8, i.head_radius * 0.2
     half = math.acos(1 - 2 * i.hair_share)
     turns = np.linspace(-half, half, 9)
@@ -240,7 +254,7 @@ def _limb(
 
 def _paint(part: _Part, colours: Image.Image, cover: Image.Image) -> None:
     side = cover.width
-    # Pillow fills the pixels under the edge too, half a pixel more all around
+    # Pillow also fills the pixels under the edge: half a pixel more on all sides
     outline = np.rint(part.outline(0.5 / side) * side - 0.5).astype(int)
     left, top = (int(v) for v in outline.min(0))
     right, bottom = (int(v) for v in outline.max(0))
@@ -255,7 +269,9 @@ def _paint(part: _Part, colours: Image.Image, cover: Image.Image) -> None:
 
 
 def _pattern(part: _Part, extent: tuple[int, int], corner: np.ndarray, side: int) -> Image.Image:
-    """Where the second colour is: bands in the part's own axes, from its first joint or its middle."""
+    """The mask of the second colour: bands in the part's own axes, from its
+    first joint or its centre.
+    """
     assert part.texture is not None
     along, across = part.axis, np.array([-part.axis[1], part.axis[0]])
     origin = part.centres[0] if len(part.centres) == 2 else part.centres.mean(0)

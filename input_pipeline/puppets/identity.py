@@ -1,4 +1,7 @@
-"""What does a version 1 puppet look like? Proportions, colours, textures and background follow from a seed."""
+"""What does a version 1 puppet look like?
+
+Proportions, colours, textures and background follow from a seed.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,28 @@ Colour = tuple[float, float, float]
 """RGB, each in [0, 1]."""
 
 LEAST_CONTRAST = 0.4
-"""Least RGB distance of any colour of the figure, in any shade, from its background before the soft noise."""
+"""The smallest RGB distance of the figure's colours, in any shade, from its background, before
+the soft noise is added.
+"""
 LARGEST_REACH = 0.95
-"""Greatest height with both arms straight up, and width with both arms sideways, as shares of the frame."""
+"""The largest height with both arms straight up, and width with both arms
+sideways, as shares of the frame.
+"""
 SHADES = {"near": 1.0, "far": 0.82}
-"""Limbs are multiplied by these, the puppet's right ones being far: the sides can be told apart."""
+"""The colours of near and far limbs are multiplied by these; the puppet's right limbs are the far
+ones. So the sides can be distinguished.
+"""
 TEXTURES = ("plain", "rings", "stripes", "checks")
 _IDENTITY_STREAM = 1
 
 
 @dataclass(frozen=True)
 class Texture:
-    """Pattern of one garment in the local axes of a body part: it moves rigidly with the part."""
+    """The pattern of one garment, in the local axes of a body part, so it
+    moves rigidly with the part.
+    """
 
-    kind: str  # one of TEXTURES; rings lie across the part, stripes along it
+    kind: str  # one of TEXTURES; rings run across the part, stripes along it
     colour: Colour  # the second colour
     period: float  # share of the frame
 
@@ -43,11 +54,13 @@ class Shape:
 
 @dataclass(frozen=True)
 class Background:
-    """A gradient between two colours, soft noise, and blurred shapes; it stands still for a whole clip."""
+    """A gradient between two colours, soft noise, and blurred shapes; it
+    is constant over a clip.
+    """
 
     start: Colour
     end: Colour
-    angle: float  # direction of the gradient, radians
+    angle: float  # direction of the gradient in radians
     noise: float  # amplitude
     noise_seed: int
     shapes: tuple[Shape, ...]
@@ -60,7 +73,7 @@ class Identity:
     head_radius: float
     neck: float  # from the shoulder line to the chin
     torso: float  # from the pelvis to the shoulder line
-    shoulder_half: float  # from the middle to a shoulder joint
+    shoulder_half: float  # from the centre to a shoulder joint
     hip_half: float
     upper_arm: float
     forearm: float
@@ -74,7 +87,7 @@ class Identity:
     trousers: Colour
     shoes: Colour
     hair: Colour
-    hair_share: float  # share of the head's height that is hair
+    hair_share: float  # hair's share of the head's height
     long_sleeves: bool
     long_trousers: bool
     shirt_texture: Texture
@@ -83,17 +96,20 @@ class Identity:
 
 
 def distance(a: Colour, b: Colour) -> float:
-    """Euclidean distance of two RGB colours, in [0, sqrt(3)]."""
+    """The Euclidean distance of two RGB colours, in [0, sqrt(3)]."""
     return math.dist(a, b)
 
 
 def shaded(colour: Colour, shade: float) -> Colour:
-    """The colour in less light; `shade` is in [0, 1]."""
+    """The colour, darkened; `shade` is in [0, 1]."""
     return colour[0] * shade, colour[1] * shade, colour[2] * shade
 
 
 def draw_identity(seed: int, number: int) -> Identity:
-    """The identity `number` (from 0) of the world `seed`; the same integers, the same puppet."""
+    """The identity `number` (from 0) of the world `seed`.
+
+    The same integers give the same puppet.
+    """
     rng = np.random.default_rng(np.random.SeedSequence([seed, _IDENTITY_STREAM, number]))
     parts: dict[str, Any] = dict(_proportions(rng))
     background, colours = _palette(rng)
@@ -137,7 +153,7 @@ def _proportions(rng: np.random.Generator) -> dict[str, float]:
 
 
 def _palette(rng: np.random.Generator) -> tuple[Background, dict[str, Colour]]:
-    """A background and the figure's colours that stand out from it; draws again until all of them do."""
+    """Draws a background and colours of the figure that contrast with it; repeats until all do."""
     while True:
         background = _background(rng)
         behind = [background.start, background.end, *(shape.colour for shape in background.shapes)]
@@ -146,7 +162,7 @@ def _palette(rng: np.random.Generator) -> tuple[Background, dict[str, Colour]]:
         if skin is None:
             continue
         chosen: dict[str, Colour] = {"skin": skin}
-        # a garment must differ from the skin, a pattern from its garment, hair from the face
+        # a garment must contrast with the skin, a pattern with its garment, hair with the face
         apart = {
             "shirt": "skin",
             "shirt_second": "shirt",
@@ -170,7 +186,7 @@ def _stand_out(
     draw: Callable[[np.random.Generator], Colour],
     other: Colour | None = None,
 ) -> Colour | None:
-    """A colour apart from all of `behind` and from `other`, or None where there seems to be none."""
+    """A colour that contrasts with all of `behind` and with `other`; None if none is found."""
     for _ in range(60):
         colour = draw(rng)
         shades = [shaded(colour, shade) for shade in SHADES.values()]

@@ -1,4 +1,7 @@
-"""How does a puppet move? Joint angles and a position, smooth in time, that any identity can take."""
+"""How does a puppet move?
+
+Poses are joint angles and a position, smooth in time; any identity can take them.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,17 @@ import numpy as np
 FRAME_RATE = Fraction(12, 1)
 """Frames per second of every trajectory."""
 _POSE_STREAM = 2
-USUAL_LEG_BONE = 0.165  # thigh or shin of a middling identity: feet stay near the ground without knowing whose they are
+USUAL_LEG_BONE = 0.165  # thigh or shin of an average identity, so that feet stay near the ground for any identity
 
 
 @dataclass(frozen=True)
 class Pose:
-    """One moment. Angles in radians; the puppet faces the viewer, so its left is on the right of the picture.
+    """One moment. Angles are in radians. The puppet faces the viewer, so its left is on
+    the right of the picture.
 
-    Shoulder 0 hangs down along the torso, pi / 2 points sideways, pi up; hip 0 stands, positive spreads
-    outwards. Elbow and knee turn on from the limb above, positive further outwards. `lean` and `neck` are
-    clockwise.
+    A shoulder angle of 0 hangs down along the torso, pi / 2 points sideways, pi up. A hip angle of
+    0 stands; positive angles spread outwards. Elbow and knee angles are relative to the limb above,
+    positive further outwards. `lean` and `neck` are clockwise.
     """
 
     root: tuple[float, float]  # the pelvis, x to the right and y down, in [0, 1]
@@ -37,12 +41,16 @@ class Pose:
 
 
 def trajectory(seed: int, number: int, frames: int) -> list[Pose]:
-    """The first `frames` poses of trajectory `number` (from 0) of the world `seed`; more only append."""
+    """The first `frames` poses of trajectory `number` (from 0) of the world `seed`; a
+    larger `frames` only appends.
+    """
     rng = np.random.default_rng(np.random.SeedSequence([seed, _POSE_STREAM, number]))
     seconds = np.arange(frames) / float(FRAME_RATE)
 
     def wave(low: float, high: float, slowest: float = 0.2, fastest: float = 0.6) -> np.ndarray:
-        """(frames,) float64 in [low, high]: three sinusoids of random frequencies (Hz) and phases."""
+        """(frames,) float64 in [low, high]: a sum of three sinusoids with random
+        frequencies (in Hz) and phases.
+        """
         total = np.zeros(frames)
         for weight in (1.0, 0.6, 0.3):
             frequency = rng.uniform(slowest, fastest)

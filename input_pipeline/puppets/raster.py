@@ -1,6 +1,7 @@
-"""How do convex shapes become pixels? Each is the hull of discs, with a contour and a pattern, painted back to front.
+"""How are convex shapes drawn as pixels? Each is a hull of discs with a contour and a
+pattern, painted back to front.
 
-Points are complex numbers, x to the right and y down, in shares of the frame's side.
+Points are complex numbers: x to the right, y down, as shares of the frame's side.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from PIL import Image, ImageChops, ImageDraw
 from input_pipeline.puppets.identity import Colour, Texture
 
 CONTOUR = 0.0075
-"""Width of the contour, a share of the frame's side: half a pixel of 64."""
+"""Width of the contour as a share of the frame's side: half a pixel at 64 pixels."""
 _DIRECTIONS = np.exp(2j * np.pi * np.arange(40) / 40)
 
 
 class Hull(NamedTuple):
-    """The convex hull of discs in one colour; `axis` is the pattern's direction, its origin the first disc."""
+    """The convex hull of discs in one colour; `axis` is the pattern's direction,
+    its origin the first disc.
+    """
 
     discs: Sequence[tuple[complex, float]]
     colour: Colour
@@ -29,7 +32,10 @@ class Hull(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Hulls that share one contour: it runs around their union. `line` is its colour; None: they have no contour."""
+    """Hulls that share one contour around their union.
+
+    `line` is its colour; None means no contour.
+    """
 
     hulls: Sequence[Hull]
     line: Colour | None
@@ -50,7 +56,7 @@ class Shapes:
             self._radii[row] = [radius for _, radius in discs]
 
     def bounds(self) -> tuple[complex, complex]:
-        """The top left and the bottom right corner of all that is painted."""
+        """The top left and bottom right corners of all painted shapes."""
         x, y, r = self._centres.real, self._centres.imag, self._radii
         return complex((x - r).min(), (y - r).min()), complex((x + r).max(), (y + r).max())
 
@@ -59,11 +65,13 @@ class Shapes:
         self._centres += shift
 
     def paint(self, side: int) -> Image.Image:
-        """(side, side) in mode RGBa: colours and coverage, both 0 where nothing is painted."""
-        # alpha is not blended in this mode: a polygon overwrites what is behind it, and a reduction averages each band
+        """A (side, side) image in mode RGBa: colours and coverage, both 0
+        where nothing is painted.
+        """
+        # this mode does not blend alpha: a polygon overwrites what is behind it, and downscaling averages each band
         canvas = Image.new("RGBa", (side, side))
         draw = ImageDraw.Draw(canvas)
-        # Pillow also fills the pixels under the edge, half a pixel more all around
+        # Pillow also fills the pixels under the edge: half a pixel more on all sides
         outer, inner = self._outlines(0.5 / side, side), self._outlines(CONTOUR, side)
         row = 0
         for group in self._groups:
@@ -79,12 +87,14 @@ class Shapes:
                 if hull.texture is not None and hull.texture.kind != "plain":
                     radius = max(
                         abs(c - hull.discs[0][0]) + r for c, r in hull.discs
-                    )  # from the origin to the farthest point
+                    )  # distance from the origin to the farthest point
                     _pattern(canvas, shown[at], hull.texture, self._centres[at, 0], hull.axis, radius)
         return canvas
 
     def _outlines(self, shrink: float, side: int) -> list[list[int]]:
-        """x, y, x, y, ... of each hull in pixels when its radii are `shrink` less, but not below a third."""
+        """x, y, x, y, ... of each hull in pixels, with radii reduced by `shrink`, but
+        to no less than a third.
+        """
         radii = np.maximum(self._radii - shrink, self._radii / 3)
         reach = (self._centres[..., None] * _DIRECTIONS.conj()).real + radii[..., None]
         farthest = reach.argmax(1)
@@ -102,7 +112,7 @@ def _ink(colour: Colour) -> tuple[int, int, int, int]:
 def _pattern(
     canvas: Image.Image, outline: list[int], texture: Texture, origin: complex, axis: complex, radius: float
 ) -> None:
-    """Paints the texture's second colour over the polygon, in the hull's own axes."""
+    """Paints the texture's second colour over the polygon, in the hull's axes."""
     side = canvas.width
     left, top = max(0, min(outline[::2])), max(0, min(outline[1::2]))
     right, bottom = min(side, max(outline[::2]) + 1), min(side, max(outline[1::2]) + 1)

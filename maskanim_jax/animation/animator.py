@@ -123,13 +123,13 @@ class Animator:
         """Animates `source` with the motion of `driving`, `batch` frames at a time.
 
         Without `output`, returns an iterator over (S, S, 3) uint8 frames. They are computed on
-        demand, so the driving may have any length. With `output`, writes a file and returns its
-        path: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs. The file keeps the driving video's
-        timestamps and sound; arrays have 25 frames per second. `fps` sets a constant frame rate
-        instead.
+        demand, so the driving video may have any length. With `output`, writes a file and
+        returns its path: *.mp4, *.mov, *.gif, or FOLDER/ for numbered PNGs. The file keeps the
+        driving video's timestamps and sound; arrays have 25 frames per second. `fps` sets a
+        constant frame rate instead.
 
         `fit` makes frames of any size square. `find_best_frame` measures relative motion from the
-        driving frame whose pose is nearest to the source's. `options` are those of the system:
+        driving frame whose pose is nearest to the source's. `options` are the system's options:
         threshold="median", mask_scale=0.75, motion="absolute", ...
 
         Raises UserError for invalid input, output or options. Warnings of the system about the
@@ -180,10 +180,10 @@ class Animator:
             raise UserError(f"a driving array is (N, H, W, 3), not {driving.shape}: give [frame] for a single frame")
         if find_best_frame and read_once(driving):
             raise UserError(
-                "find_best_frame reads the driving twice: give a path, a list or an array instead of a generator"
+                "find_best_frame reads the driving frames twice: give a path, a list or an array instead of a generator"
             )
         if isinstance(driving, str | os.PathLike):
-            open_frames(user_path(driving)).close()  # reports a bad file now, not with the first frame
+            open_frames(user_path(driving)).close()  # reports a bad file now rather than with the first frame
         return self._outputs(still, driving, chosen, wanted, batch, fit, find_best_frame)
 
     def _outputs(

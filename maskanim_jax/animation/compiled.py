@@ -53,7 +53,9 @@ def _functions(same: IdentityKey, mesh: Any) -> Functions:
     def step(variables: Any, source_state: Any, driving: Any, options: Any, names: tuple[str, ...]) -> Any:
         with on_mesh():
             outputs = system.animate(variables, source_state, driving, options)
-        return {name: outputs[name] for name in names or outputs}  # other outputs are neither computed nor fetched
+        return {
+            name: outputs[name] for name in names or outputs
+        }  # other outputs are neither computed nor copied to the host
 
     def smoothed_step(
         variables: Any, source_state: Any, before: Any, first: Any, driving: Any, options: Any, names: tuple[str, ...]
@@ -75,7 +77,7 @@ def _functions(same: IdentityKey, mesh: Any) -> Functions:
 def compiled(system: System, variables: Variables, batch: int) -> JittedModel:
     """The `JittedModel` of these arguments; the last one is cached.
 
-    Batch norms are then folded and variables placed on devices once, not for every video.
+    So batch norms are folded and variables are placed on devices once, not for every video.
     """
     global _last
     if _last is None or _last[0] is not system or _last[1] is not variables or _last[2] != batch:

@@ -66,8 +66,8 @@ def nearest_frame(
     batch: int = 8,
     fit: Fit = "crop",
 ) -> tuple[int, np.ndarray]:
-    """(index, frame) of the driving frame whose pose is nearest to the source's; the first one of a
-    tie.
+    """(index, frame) of the driving frame whose pose is nearest to the
+    source's; the first one if tied.
 
     The distance is `System.pose_distance`. Frames are (H, W, 3) uint8 of any size; only one batch
     and the best frame are in memory. Raises UserError when no distance is finite.

@@ -20,7 +20,8 @@ from maskanim_jax.video.timing import Timing
 Picture = str | os.PathLike[str] | np.ndarray | Image.Image
 """One image: a path (a video gives its first frame), a Pillow image, or (H, W, 3) uint8 RGB."""
 Driving = str | os.PathLike[str] | np.ndarray | Iterable[np.ndarray]
-"""Path of a video, gif or folder of frames, or uint8 RGB frames: (N, H, W, 3), a list or a generator.
+"""Path of a video, gif or folder of frames, or uint8 RGB frames:
+(N, H, W, 3), a list or a generator.
 """
 Option = str | float | bool
 """Value of a system's option (see `python -m maskanim_jax.animate --help`): text, number or bool.
@@ -47,7 +48,7 @@ def checked(frame: np.ndarray) -> np.ndarray:
     if values.dtype != np.uint8 or values.ndim != 3 or values.shape[2] != 3 or 0 in values.shape:
         raise UserError(
             f"a frame is a (H, W, 3) uint8 array of RGB, not {values.shape} {values.dtype}: "
-            "take three channels, and 255 times what lies in [0, 1]"
+            "take three channels, and multiply values in [0, 1] by 255"
         )
     return values
 
@@ -68,7 +69,10 @@ def clip_facts(driving: Driving) -> tuple[int | None, Timing, Path | None]:
 
 
 def exact_rate(fps: float | Fraction) -> Fraction:
-    """Frames per second as a fraction that containers can hold. Raises UserError unless positive."""
+    """Frames per second as a fraction that containers can hold.
+
+    Raises UserError unless positive.
+    """
     if not 0 < fps < float("inf"):
         raise UserError(f"fps={fps} must be a number above 0")
     return fps if isinstance(fps, Fraction) else Fraction(fps).limit_denominator(1001)

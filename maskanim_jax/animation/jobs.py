@@ -1,4 +1,7 @@
-"""Which files does the animate command read and write? One job per result, checked before any work."""
+"""Which files does the animate command read and write?
+
+One job per result, checked before any work.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,10 @@ def read_clip_pairs(path: Path, names: Sequence[str]) -> tuple[list[ClipPair], i
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """The rows of a CSV with the columns `source` and `driving`, with line numbers. Raises UserError."""
+    """The rows of a CSV with the columns `source` and `driving`, with line numbers.
+
+    Raises UserError.
+    """
     try:
         check_size(path, MAX_BYTES)
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -83,7 +86,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str | None]]]:
 
 
 def read_pairs(path: Path, data: Path | None) -> list[Pair]:
-    """The rows of a CSV with the columns `source` and `driving` (others are ignored).
+    """The rows of a CSV with the columns `source` and `driving` (other columns are ignored).
 
     A path is absolute, or relative to `data` or to the CSV's folder. Raises UserError, with the
     line number, for a row whose files do not exist, and for a CSV that is missing, empty or without
@@ -106,8 +109,8 @@ def _find(path: Path, line: int, column: str, name: str | None, roots: list[Path
     if not name or not name.strip():
         raise UserError(f"{path} line {line} has no {column}; give a path there")
     for root in roots:
-        found = root / os.path.expanduser(name.strip())  # an absolute name stays as it is
-        with suppress(OSError, ValueError):  # too long, or no name at all
+        found = root / os.path.expanduser(name.strip())  # an absolute name is kept
+        with suppress(OSError, ValueError):  # the name is too long or invalid
             if found.exists():
                 return found
     raise UserError(f"{path} line {line}: the {column} {name} does not exist; correct the line or give --data=ROOT")

@@ -1,1 +1,4 @@
-"""Runs and shards in Google Cloud Storage: `gs://BUCKET/FOLDER` in place of a local folder. Needs the extra `gcs`."""
+"""How are runs and shards kept in Google Cloud Storage?
+
+Use `gs://BUCKET/FOLDER` in place of a local folder; this needs the extra `gcs`.
+"""

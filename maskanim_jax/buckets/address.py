@@ -1,4 +1,7 @@
-"""Is a path in a bucket? `gs://BUCKET/FOLDER`, also as `pathlib` writes it: `gs:/BUCKET/FOLDER`."""
+"""Is a path in a bucket?
+
+Such a path is `gs://BUCKET/FOLDER`, or `gs:/BUCKET/FOLDER` after `pathlib`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ class Address(NamedTuple):
 
     bucket: str
     folder: str
-    """Without slashes at its ends; "" for the bucket itself."""
+    """Without leading and trailing slashes; "" for the bucket itself."""
 
     def __str__(self) -> str:
         return f"gs://{self.bucket}/{self.folder}".rstrip("/")
@@ -27,12 +30,15 @@ class Address(NamedTuple):
 
     @property
     def prefix(self) -> str:
-        """What the names of all objects in the folder begin with."""
+        """The prefix of the names of all objects in the folder."""
         return f"{self.folder}/" if self.folder else ""
 
 
 def address_of(path: str | os.PathLike[str] | None) -> Address | None:
-    """The address that `path` is, None for a local path. Raises UserError for one without a possible bucket."""
+    """The address of `path`; None for a local path.
+
+    Raises UserError for an address without a valid bucket.
+    """
     text = os.fspath(path) if path is not None else ""
     if not (scheme := _SCHEME.match(text)):
         return None
@@ -43,6 +49,6 @@ def address_of(path: str | os.PathLike[str] | None) -> Address | None:
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """`path` as a user writes it: `pathlib` takes one of the slashes away."""
+    """`path` as a user writes it: `pathlib` removes one of the slashes."""
     address = address_of(path)
     return str(path) if address is None else str(address)

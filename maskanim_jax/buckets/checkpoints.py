@@ -1,7 +1,8 @@
-"""How does a checkpoint appear in a bucket only when it is whole, and how is it fetched?
+"""How are checkpoints in a bucket visible only when complete, and how are they fetched?
 
-A bucket has no folders to rename. So the list of checksums, `checkpoints/STEP/SHA256SUMS`, is written last and deleted first: a checkpoint
-counts while that object is there.
+A bucket has no folders that could be renamed. So the list of checksums,
+`checkpoints/STEP/SHA256SUMS`, is written last and deleted first: a checkpoint is valid
+while that object exists.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ from maskanim_jax.utils.checksums import SUMS, listed_sums
 
 FOLDER, SET_ASIDE = "checkpoints", "set_aside"
 OBJECT = re.compile(rf"(?P<run>(?:.+/)?){FOLDER}/(?P<step>\d+)/(?P<file>.+)")
-"""Name of an object of a checkpoint, relative to a run or to a folder of runs."""
+"""The name of a checkpoint's object, relative to a run or to a folder of runs."""
 _SMALL = (SUMS, "metrics/metrics", "info/metadata")
-"""Files that say which checkpoints there are and how good each one is."""
+"""Files that show which checkpoints exist and how good each one is."""
 
 
 class Found(NamedTuple):
-    """A checkpoint's objects: name within it to what the bucket says."""
+    """A checkpoint's objects: the bucket's metadata by name within the checkpoint."""
 
     run: str
     step: int
@@ -41,7 +42,7 @@ class Found(NamedTuple):
 
 
 def found_in(objects: dict[str, Stored]) -> list[Found]:
-    """All checkpoints, whole or not, among objects with relative names."""
+    """All checkpoints, complete or not, among objects with relative names."""
     grouped: dict[tuple[str, int], dict[str, Stored]] = {}
     for name, stored in objects.items():
         if match := OBJECT.fullmatch(name):
@@ -50,7 +51,9 @@ def found_in(objects: dict[str, Stored]) -> list[Found]:
 
 
 def pull_small(bucket: Bucket, address: Address, folder: Path, found: list[Found]) -> None:
-    """Makes the local folder have the whole checkpoints of the bucket and no others; arrays are fetched when they are read."""
+    """Mirrors the bucket's complete checkpoints in the local folder and removes others; arrays are
+    fetched when they are read.
+    """
     whole = {folder / each.run / FOLDER / str(each.step): each for each in found if each.is_whole}
     for path in folder.rglob(f"{FOLDER}/*"):
         sums = path / SUMS
@@ -68,7 +71,9 @@ def pull_small(bucket: Bucket, address: Address, folder: Path, found: list[Found
 
 
 class RemoteCheckpoints:
-    """The checkpoints of a run in a bucket; `folder` is the local run folder that they are written in and fetched to."""
+    """The checkpoints of a run in a bucket; `folder` is the local run folder from which they are
+    uploaded and to which they are fetched.
+    """
 
     def __init__(
         self, bucket: Bucket, address: Address, folder: Path, lock: RunLock | None, push: Callable[[], object]
@@ -84,7 +89,10 @@ class RemoteCheckpoints:
         return found_in({name.removeprefix(prefix): stored for name, stored in listed.items()})
 
     def sweep(self) -> None:
-        """Removes what a killed process has half-written or half-deleted. Only the holder of the lock may."""
+        """Removes checkpoints that a killed process left incomplete.
+
+        Only the holder of the lock may call it.
+        """
         for found in self._objects():
             if not found.is_whole:
                 self._delete(found)
@@ -92,17 +100,17 @@ class RemoteCheckpoints:
     def _delete(self, found: Found) -> None:
         prefix = self._prefix(found.step)
         if found.is_whole:
-            self._bucket.delete(prefix + SUMS)  # from here on it does not count
+            self._bucket.delete(prefix + SUMS)  # from here on it is not valid
         in_parallel(
             functools.partial(self._bucket.delete, prefix + name) for name in sorted(found.files) if name != SUMS
         )
 
     def publish(self, step: int) -> None:
-        """Uploads a checkpoint that is whole in the local folder; it counts from its last object on.
+        """Uploads a complete local checkpoint; it is valid once its last object is written.
 
-        Raises UserError when the lock was lost or the bucket fails, OSError of the disk.
+        Raises UserError if the lock was lost or the bucket fails, and OSError for the disk.
         """
-        self._push()  # first: whoever resumes from this checkpoint needs the log up to its step
+        self._push()  # first, since a run that resumes from this checkpoint needs the log up to its step
         local, prefix = self._folder / FOLDER / str(step), self._prefix(step)
         files = [path for path in sorted(local.rglob("*")) if path.is_file() and path.name != SUMS]
         in_parallel(
@@ -128,12 +136,14 @@ class RemoteCheckpoints:
                 self._delete(found)
 
     def set_aside_names(self) -> set[str]:
-        """Names below `set_aside/`."""
+        """The names in `set_aside/`."""
         prefix = (self._address / SET_ASIDE).prefix
         return {name.removeprefix(prefix).partition("/")[0] for name in self._bucket.list(prefix)}
 
     def fetch(self, step: int) -> None:
-        """Downloads what the local folder lacks of a checkpoint, or has with other bits; who reads it checks all sums again."""
+        """Downloads the files of a checkpoint that are missing or different locally; the reader
+        verifies all checksums again.
+        """
         local, prefix = self._folder / FOLDER / str(step), self._prefix(step)
         sums = listed_sums(local)
         found = next((each for each in self._objects() if each.step == step and each.is_whole), None)

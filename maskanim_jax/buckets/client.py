@@ -1,4 +1,7 @@
-"""How are objects of a bucket listed, read and written whole? Speaks the JSON API of Google Cloud Storage."""
+"""How are objects in a bucket listed, read and written atomically?
+
+With Google Cloud Storage's JSON API.
+"""
 
 from __future__ import annotations
 
@@ -22,31 +25,34 @@ _CHUNK = 1 << 20
 
 
 class AlreadyExists(Exception):
-    """An object that should have been new is there."""
+    """An object that should have been new already exists."""
 
 
 class Stored(NamedTuple):
-    """What the bucket says of an object."""
+    """The bucket's metadata of an object."""
 
     size: int
     md5: str
-    """In base64; "" where the bucket has none (objects composed of others)."""
+    """In base64; "" if the bucket has none (for composed objects)."""
     generation: str
-    """Another one after each write."""
+    """Changes with each write."""
     age: float
-    """Seconds since it was written, by the server's clock."""
+    """Seconds since the last write, by the server's clock."""
 
 
 class Bucket:
-    """One bucket; threads may share it. Methods raise UserError for a bucket that is missing or refuses the credentials, and
-    BucketUnreachable."""
+    """One bucket; threads may share it.
+
+    Methods raise UserError for a bucket that is missing or refuses the
+    credentials, and BucketUnreachable.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self._connection = Connection(name)
 
     def list(self, prefix: str) -> dict[str, Stored]:
-        """All objects whose names begin with `prefix`, by name."""
+        """All objects whose names start with `prefix`, by name."""
         found: dict[str, Stored] = {}
         token = ""
         while True:
@@ -57,7 +63,7 @@ class Bucket:
                 return found
 
     def read(self, name: str) -> bytes | None:
-        """The content of a small object; None where there is none."""
+        """The content of a small object; None if it does not exist."""
 
         def attempt(_: Deadline) -> bytes | None:
             answer = self._send("GET", self._object(name), params={"alt": "media"}, may_lack=True)
@@ -66,14 +72,16 @@ class Bucket:
         return self._connection.patiently(f"gs://{self.name}/{name}", attempt)
 
     def download(self, name: str, path: Path, stored: Stored, progress: Callable[[int], object] | None = None) -> None:
-        """Fetches an object to `path`, which appears when it is whole and has the bucket's hash.
+        """Downloads an object to `path`, which appears only when it is complete
+        and has the bucket's hash.
 
-        A download that was interrupted is resumed, also by another process. `progress` is called with numbers of bytes.
-        Raises UserError when the object is gone or is repeatedly received with another hash, OSError of the disk.
+        An interrupted download is resumed, also by another process. `progress` is called with
+        numbers of bytes. Raises UserError if the object is gone or repeatedly arrives with another
+        hash, and OSError for the disk.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
         tag = hashlib.sha256(f"{stored.md5}{stored.generation}".encode()).hexdigest()[:12]
-        part = path.with_name(f".{path.name}.{tag}.part")  # of this version of the object and no other
+        part = path.with_name(f".{path.name}.{tag}.part")  # only of this version of the object
         count = progress or (lambda _: None)
         if part.exists():
             count(part.stat().st_size)
@@ -85,7 +93,7 @@ class Bucket:
             if part.stat().st_size != stored.size or (stored.md5 and _md5(part) != stored.md5):
                 count(-part.stat().st_size)
                 part.unlink()
-                raise TryAgain("what is received is not what the bucket holds")
+                raise TryAgain("the received data differs from the bucket's")
 
         self._connection.patiently(f"gs://{self.name}/{name}", attempt)
         os.replace(part, path)
@@ -102,9 +110,10 @@ class Bucket:
                 deadline.extend()
 
     def upload(self, name: str, source: bytes | Path, if_absent: bool = False) -> Stored:
-        """Writes an object whole; the bucket's hash of it is compared with ours.
+        """Writes an object atomically and compares the bucket's hash of it with the local one.
 
-        `if_absent`, for content in memory: raises AlreadyExists instead of replacing one. Raises OSError of the disk.
+        With `if_absent` (for content in memory), raises AlreadyExists instead of replacing an
+        object. Raises OSError for the disk.
         """
         if isinstance(source, Path) and source.stat().st_size <= _IN_MEMORY:
             source = source.read_bytes()
@@ -117,7 +126,7 @@ class Bucket:
                 with source.open("rb") as file:
                     stored = self._send_whole(name, file, if_absent)
             if stored.md5 and stored.md5 != md5:
-                raise TryAgain("the bucket received other bytes than were sent")
+                raise TryAgain("the bucket received different data than was sent")
             return stored
 
         return self._connection.patiently(f"gs://{self.name}/{name}", attempt)
@@ -126,7 +135,7 @@ class Bucket:
         url = f"{self._connection.server}/upload/storage/v1/b/{self.name}/o"
         if not if_absent:
             answer = self._send("POST", url, params={"uploadType": "media", "name": name}, data=body)
-        else:  # a condition needs the form with metadata: the server for tests looks at it nowhere else
+        else:  # conditions need the upload with metadata: the test server supports them only there
             line = uuid.uuid4().hex
             head = f"--{line}\nContent-Type: application/json; charset=UTF-8\n\n{json.dumps({'name': name})}\n"
             head += f"--{line}\nContent-Type: application/octet-stream\n\n"
@@ -140,13 +149,13 @@ class Bucket:
         return _stored(answer.json(), None)
 
     def delete(self, name: str) -> None:
-        """Removes an object; one that is not there is fine."""
+        """Removes an object if it exists."""
         self._connection.patiently(
             f"gs://{self.name}/{name}", lambda _: self._send("DELETE", self._object(name), may_lack=True) and None
         )
 
     def copy(self, name: str, to: str) -> None:
-        """Copies an object within the bucket, without its content coming here."""
+        """Copies an object within the bucket, without downloading it."""
         url = f"{self._object(name)}/rewriteTo/b/{self.name}/o/{quote(to, safe='')}"
         query: dict[str, str] = {}
         while True:
@@ -161,7 +170,7 @@ class Bucket:
         return f"{self._connection.server}/storage/v1/b/{self.name}/o/{quote(name, safe='')}"
 
     def _json(self, method: str, path: str, **options: Any) -> tuple[dict[str, Any], float | None]:
-        """An answer's value and the server's time in it."""
+        """The value of an answer, and the server's time."""
         url = path if path.startswith("http") else f"{self._connection.server}/storage/v1/{path}"
 
         def attempt(_: Deadline) -> tuple[dict[str, Any], float | None]:
@@ -172,7 +181,10 @@ class Bucket:
         return self._connection.patiently(f"gs://{self.name}", attempt)
 
     def _send(self, method: str, url: str, may_lack: bool = False, **options: Any) -> Any:
-        """One request; the answer, None for an object that `may_lack`. Raises TryAgain, AlreadyExists, UserError."""
+        """Makes one request and returns the answer; None if the object is missing and `may_lack`.
+
+        Raises TryAgain, AlreadyExists, UserError.
+        """
         answer = self._connection.session().request(method, url, timeout=connection.TIMEOUT, **options)
         code = answer.status_code
         if code < 300:
@@ -186,15 +198,15 @@ class Bucket:
         if code == 404 and may_lack:
             return None
         if code == 404 and about_object:
-            raise UserError(f"{_readable(url)} in the bucket gs://{self.name} is not there any more: start again")
+            raise UserError(f"{_readable(url)} in the bucket gs://{self.name} no longer exists: start again")
         if code == 404:
             raise UserError(
-                f"the bucket gs://{self.name} does not exist: make it with `gcloud storage buckets create gs://{self.name}`, "
+                f"the bucket gs://{self.name} does not exist: create it with `gcloud storage buckets create gs://{self.name}`, "
                 "or give another"
             )
         if code in (401, 403):
             raise UserError(
-                f"gs://{self.name} refuses these credentials ({code}): log in with `gcloud auth application-default login` as somebody "
+                f"gs://{self.name} refuses these credentials ({code}): log in with `gcloud auth application-default login` as a user "
                 "who may read and write objects there"
             )
         raise UserError(f"gs://{self.name} refuses a request ({code}: {answer.text[:200]}): check the address")
@@ -216,7 +228,9 @@ def _readable(url: str) -> str:
 
 
 def _md5(source: bytes | Path) -> str:
-    """As the bucket says it. For comparing with the bucket's own; what must not be forged has SHA-256."""
+    """The MD5 in the bucket's form, only for comparison with the bucket's; SHA-256 protects data
+    that must not be forged.
+    """
     if isinstance(source, bytes):
         digest = hashlib.md5(source, usedforsecurity=False)
     else:
@@ -229,9 +243,19 @@ md5_of = _md5
 
 
 def in_parallel(calls: Iterator[Callable[[], object]], workers: int = 8) -> None:
-    """Makes all calls, several at a time; raises what the first failing one raised, after the others have ended."""
+    """Makes all calls, several at a time.
+
+    After a failure, calls that have not begun are omitted; the first error is raised once the
+    others have ended.
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(workers, thread_name_prefix="bucket") as pool:
-        for done in [pool.submit(call) for call in calls]:
-            done.result()
+        submitted = [pool.submit(call) for call in calls]
+        try:
+            for done in submitted:
+                done.result()
+        except BaseException:
+            for waiting in submitted:
+                waiting.cancel()
+            raise

@@ -1,6 +1,8 @@
-"""Which local folder stands for a path that may be in a bucket? For local paths: the path itself, and nothing is imported.
+"""Which local folder represents a path that may be in a bucket? For a local path, the path
+itself; nothing is imported.
 
-A folder in a bucket gets a local working copy (see working_copy.py), which all other code uses as any folder.
+A folder in a bucket gets a local working copy (see working_copy.py), which all other
+code uses like any folder.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str], training: bool = False) -> Iterator[Path]:
-    """A local folder to use in place of `path` for the block: `path` itself, or the working copy of an address in a bucket.
+    """Yields a local folder to use in place of `path`: `path` itself, or the working copy
+    of an address in a bucket.
 
-    What changed there is uploaded at the end, after an error too. `training`: takes the bucket's lock. With several processes all leave
-    the block together, so that the next command finds in the bucket what process 0 has written.
-    Raises UserError: the bucket is missing, refuses us or cannot be reached; another process trains there.
+    Changes are uploaded at the end of the block, also after an error. `training` takes the bucket's
+    lock. With several processes, all leave the block together, so that the next command finds
+    everything that process 0 wrote. Raises UserError if the bucket is missing, refuses the
+    credentials or cannot be reached, or if another process trains there.
     """
     address = address_of(path)
     if address is None:
@@ -43,9 +47,10 @@ def opened(path: str | os.PathLike[str], training: bool = False) -> Iterator[Pat
 
 
 def fetched(path: str | os.PathLike[str], may_lack: bool = False) -> Path:
-    """A local folder with what `path` holds, to read from until the process ends. Also of WORKDIR/checkpoints/STEP in a bucket.
+    """A local folder with the contents of `path`, for reading until the process ends. `path` may be
+    WORKDIR/checkpoints/STEP in a bucket.
 
-    Raises UserError as `opened` does, and for a folder in a bucket that holds nothing unless it `may_lack`.
+    Raises UserError like `opened`, and for an empty folder in a bucket unless `may_lack`.
     """
     address = address_of(path)
     if address is None:
@@ -56,7 +61,9 @@ def fetched(path: str | os.PathLike[str], may_lack: bool = False) -> Path:
 
 
 def fetched_file(path: str | os.PathLike[str], name: str) -> Path:
-    """The folder `path`, or a local one with the file `name` of an address in a bucket, without what else is there."""
+    """The folder `path`; for an address in a bucket, a local folder that
+    only has the file `name`.
+    """
     address = address_of(path)
     if address is None:
         return Path(path)
@@ -66,26 +73,26 @@ def fetched_file(path: str | os.PathLike[str], name: str) -> Path:
 
 
 def copy_of(folder: Path) -> WorkingCopy | None:
-    """The working copy that a local folder is, or is in; None for all other folders."""
+    """The working copy that is, or contains, a local folder; None for all other folders."""
     module = sys.modules.get("maskanim_jax.buckets.working_copy")
     return None if module is None else module.copy_of(folder)
 
 
 def remote_checkpoints(workdir: Path) -> RemoteCheckpoints | None:
-    """The checkpoints in the bucket that a run's working copy is of; None for a local run."""
+    """The checkpoints in the bucket of a run's working copy; None for a local run."""
     copy = copy_of(workdir)
     return None if copy is None else copy.checkpoints_of(workdir.absolute())
 
 
 def in_words(folder: Path) -> str:
-    """A path as the user named it: the address in the bucket for what is in a working copy."""
+    """A path as the user gave it: the address in the bucket for a path in a working copy."""
     copy = copy_of(folder)
     return str(folder) if copy is None else copy.in_words(str(folder.absolute()))
 
 
 @contextlib.contextmanager
 def naming_addresses() -> Iterator[None]:
-    """In the sentences of errors, working copies are named as the user named them."""
+    """Replaces working copies' paths in error messages by the addresses that the user gave."""
     try:
         yield
     except UserError as error:
@@ -96,9 +103,11 @@ def naming_addresses() -> Iterator[None]:
 
 
 def in_working_copy(*, training: bool = False) -> Callable[[Function], Function]:
-    """For functions with a parameter `workdir`: given an address in a bucket, they run `opened`.
+    """A decorator for functions with a parameter `workdir`: for an address in a bucket,
+    they run within `opened`.
 
-    A path in the working copy that they return is returned as an address, in `pathlib`'s form (see `address.shown`).
+    If they return a path in the working copy, it becomes an address, in `pathlib`'s
+    form (see `address.shown`).
     """
 
     def decorate(function: Function) -> Function:

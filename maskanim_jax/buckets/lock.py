@@ -1,8 +1,10 @@
-"""Does another process train in this folder of a bucket? A lock is an object that is created only if absent, with a heartbeat.
+"""How is a folder in a bucket locked for one training process? With an object that is created only
+if absent, and a heartbeat.
 
-`.lock/NUMBER` belongs to the process that created it, and the highest number is the holder's. Whoever comes after a holder that released the
-lock, or is lost, creates the next number, which only one process can. The holder writes its object again every HEARTBEAT_S seconds;
-without that for EXPIRY_S seconds it is lost.
+`.lock/NUMBER` belongs to the process that created it; the highest number is the holder's.
+After the holder has released the lock or is lost, only one process can create the next number.
+The holder rewrites its object every HEARTBEAT_S seconds; after EXPIRY_S seconds without a
+write it counts as lost.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ FOLDER = ".lock"
 
 
 class RunLock:
-    """The lock of one folder in a bucket; `acquire` it before anything is written there."""
+    """The lock of one folder in a bucket; `acquire` it before writing there."""
 
     def __init__(self, bucket: Bucket, address: Address) -> None:
         self._bucket, self._address = bucket, address
@@ -41,7 +43,7 @@ class RunLock:
         self._beating = threading.Lock()
 
     def acquire(self) -> None:
-        """Takes the lock, from a lost process too; raises UserError that names a live holder."""
+        """Takes the lock, also from a lost process; raises UserError that names a live holder."""
         while True:
             held = self._latest()
             if held is not None and not self._is_abandoned(*held):
@@ -50,7 +52,7 @@ class RunLock:
                 )
             name = f"{self._prefix}{(int(held[0].rpartition('/')[2]) if held else 0) + 1:09d}"
             if not self._create(name):
-                continue  # somebody else was faster
+                continue  # another process was faster
             self._name = name
             for older in self._bucket.list(self._prefix):
                 if older < name:
@@ -61,23 +63,26 @@ class RunLock:
     def _create(self, name: str) -> bool:
         try:
             self._bucket.upload(name, self._content(), if_absent=True)
-        except AlreadyExists:  # perhaps by the first of two tries, whose answer was lost
+        except AlreadyExists:  # perhaps created by a first attempt, whose answer was lost
             return (_parsed(self._bucket.read(name)) or {}).get("owner") == self._record["owner"]
         return True
 
     def check(self) -> None:
-        """Raises UserError when another process has taken the lock over, as from one that was suspended for a while."""
+        """Raises UserError if another process has taken the lock over, for example
+        while this one was suspended.
+        """
         latest = self._latest()
         if latest is None or latest[0] != self._name:
-            whom = _words(latest[2]) if latest else "nobody any more"
-            self._lost = (
-                f"{self._address} is not this process's any more: {whom} trains there; this one saved nothing since"
-            )
+            whom = _words(latest[2]) if latest else "no process"
+            self._lost = f"{self._address} no longer belongs to this process: {whom} trains there; this one has saved nothing since"
         if self._lost:
             raise UserError(self._lost)
 
     def release(self) -> None:
-        """Gives the lock back; it expires by itself if that fails. The object stays, so that its number is not used again."""
+        """Releases the lock; if that fails, it expires.
+
+        The object stays, so that its number is not reused.
+        """
         self._stop.set()
         if self._name and not self._lost:
             with self._beating, contextlib.suppress(UserError):
@@ -85,16 +90,16 @@ class RunLock:
 
     def _keep_alive(self) -> None:
         while not self._stop.wait(HEARTBEAT_S):
-            with contextlib.suppress(Exception):  # it is tried again, and `check` asks the bucket itself
+            with contextlib.suppress(Exception):  # retried later; `check` asks the bucket directly
                 if max(self._bucket.list(self._prefix), default="") > self._name:
-                    self._lost = f"{self._address} was taken over by another process: this one saved nothing since"
+                    self._lost = f"{self._address} was taken over by another process: this one has saved nothing since"
                     return
                 with self._beating:
                     if not self._stop.is_set():
                         self._bucket.upload(self._name, self._content())
 
     def _latest(self) -> tuple[str, Stored, dict[str, Any]] | None:
-        """Name, the bucket's facts and the record of the holder's object."""
+        """Name, metadata and record of the holder's object."""
         while objects := self._bucket.list(self._prefix):
             name = max(objects)
             if (content := self._bucket.read(name)) is not None:
@@ -102,12 +107,14 @@ class RunLock:
         return None
 
     def _is_abandoned(self, name: str, stored: Stored, record: dict[str, Any]) -> bool:
-        """Whether the holder is lost: its process is gone from this machine, or gives no sign of life. Waits to find out."""
+        """Whether the holder is lost: its process on this machine has ended, or it sends no
+        heartbeat. May wait to find out.
+        """
         if record.get("released") or _has_ended_here(record) or stored.age > EXPIRY_S:
             return True
         until = time.monotonic() + EXPIRY_S - max(stored.age, 0.0)
         print(
-            f"{self._address} is locked by {_words(record)}: waiting up to {until - time.monotonic():.0f} s for a sign of life",
+            f"{self._address} is locked by {_words(record)}: waiting up to {until - time.monotonic():.0f} s for its heartbeat",
             file=sys.stderr,
             flush=True,
         )
@@ -115,8 +122,8 @@ class RunLock:
             time.sleep(POLL_S)
             now = self._bucket.list(self._prefix)
             if name not in now:
-                return False  # somebody else took it over meanwhile
-            if now[name].generation != stored.generation:  # a sign of life, or the last one
+                return False  # another process has taken it over
+            if now[name].generation != stored.generation:  # a heartbeat, or the lock's release
                 return bool((_parsed(self._bucket.read(name)) or {}).get("released"))
         return True
 
@@ -136,7 +143,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _machine() -> str | None:
-    """One boot of one machine, and the space of its process numbers; None where that is not known."""
+    """Identifies one boot of one machine and its process namespace; None if unknown."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -145,8 +152,9 @@ def _machine() -> str | None:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process of this machine was started; None when there is none: numbers are used again. One that is killed and not yet
-    waited for does not count."""
+    """When a process of this machine was started, since process numbers are reused; None if there
+    is none, or only a zombie.
+    """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

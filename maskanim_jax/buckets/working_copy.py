@@ -1,7 +1,8 @@
-"""How is a run's folder in a bucket used by code that knows local folders only?
+"""How can code that only knows local folders use a run's folder in a bucket?
 
-`opened` and `fetched` give a local working copy. What is in the bucket decides: it is fetched first, and local leftovers go. Small files
-(log, pictures, TensorBoard, pages, figures) are uploaded whole when they changed, checkpoints by `checkpoints.py`.
+`opened` and `fetched` provide a local working copy. The bucket takes precedence: its contents are
+fetched first, and local leftovers are deleted. Small files (log, pictures, TensorBoard, pages,
+metrics) are uploaded completely when they change; `checkpoints.py` uploads checkpoints.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import atomic_write
 
 MIN_PUSH_INTERVAL_S = 2.0
-"""Seconds between two uploads in the background."""
+"""Seconds between two background uploads."""
 _open: dict[Path, WorkingCopy] = {}
 
 
 class WorkingCopy:
-    """A local folder that stands for a folder in a bucket. `training`: this process holds the bucket's lock.
+    """A local copy of a folder in a bucket. `training`: this process holds the bucket's lock.
 
-    With several processes every one has its own copy, and process 0 alone writes to the bucket.
+    With several processes, each has its own copy, and only process 0 writes to the bucket.
     """
 
     def __init__(self, address: Address, training: bool, read_only: bool = False) -> None:
@@ -42,7 +43,7 @@ class WorkingCopy:
         self.folder, self._slot = _claim_folder(address)
         self.leader = _process_index() == 0
         self._in_bucket: dict[str, tuple[int, int]] = {}
-        """Files that the bucket has as they are here: name to (size, time of change in ns)."""
+        """Files whose current version is in the bucket: (size, time of change in ns) by name."""
         self._pushing = threading.Lock()
         self._wanted, self._closed = threading.Event(), threading.Event()
         self._failure: UserError | None = None
@@ -57,7 +58,9 @@ class WorkingCopy:
             raise
 
     def pull(self) -> None:
-        """Makes the local folder what the bucket has, checkpoints' arrays and what was set aside excepted."""
+        """Makes the local folder equal to the bucket's, except for checkpoints'
+        arrays and `set_aside/`.
+        """
         prefix = self.address.prefix
         objects = {
             name.removeprefix(prefix): stored
@@ -76,10 +79,10 @@ class WorkingCopy:
         if not (path.is_file() and path.stat().st_size == stored.size and md5_of(path) == stored.md5):
             self.bucket.download(self.address.prefix + name, path, stored)
         when = time.time() - stored.age
-        os.utime(path, (when, when))  # what is younger than a checkpoint stays so
+        os.utime(path, (when, when))  # keeps files newer than the checkpoints they belong to
 
     def _files(self) -> dict[str, tuple[int, int]]:
-        """The small files here."""
+        """The small local files."""
         found: dict[str, tuple[int, int]] = {}
         for parent, folders, files in os.walk(self.folder):
             inner = Path(parent).relative_to(self.folder)
@@ -93,7 +96,10 @@ class WorkingCopy:
         return found
 
     def push(self) -> None:
-        """Uploads the small files that changed, and deletes those that were deleted here. Raises UserError, OSError."""
+        """Uploads changed small files, and deletes those that were deleted locally.
+
+        Raises UserError, OSError.
+        """
         if not self.leader or self.read_only:
             return
         with self._pushing:
@@ -107,12 +113,12 @@ class WorkingCopy:
             self._in_bucket = now
 
     def _push_one(self, name: str) -> None:
-        # Read once: a log that grows meanwhile is uploaded as it was at one moment.
+        # Read once, so that a growing log is uploaded in a consistent state.
         with contextlib.suppress(FileNotFoundError):
             self.bucket.upload(self.address.prefix + name, (self.folder / name).read_bytes())
 
     def push_soon(self) -> None:
-        """Has a thread `push`; raises what went wrong with an earlier one."""
+        """Lets a thread `push`; raises the error of an earlier one."""
         if self._failure is not None:
             raise self._failure
         if self.leader and self._pusher is None:
@@ -131,11 +137,14 @@ class WorkingCopy:
             except UserError as error:
                 self._failure = error
             except OSError as error:
-                self._failure = UserError(f"{self.folder} can't be read ({error.strerror}): check its disk")
+                self._failure = UserError(f"{self.folder} can't be read ({error.strerror}): check the disk")
             self._closed.wait(MIN_PUSH_INTERVAL_S)
 
     def close(self, push: bool = True) -> None:
-        """Uploads what changed, if `push`; gives the lock and the local folder back. Raises UserError."""
+        """Uploads changes if `push`, then releases the lock and the local folder.
+
+        Raises UserError.
+        """
         try:
             self._closed.set()
             self._wanted.set()
@@ -150,24 +159,26 @@ class WorkingCopy:
             os.close(self._slot)
 
     def in_words(self, text: str) -> str:
-        """`text` with addresses in the bucket where it names files of the local folder."""
+        """`text` with paths in the local folder replaced by addresses in the bucket."""
         return text.replace(str(self.folder), str(self.address))
 
     def checkpoints_of(self, folder: Path) -> RemoteCheckpoints:
-        """The remote side of the run in the local `folder`, which is this one or one in it."""
+        """The remote checkpoints of the run in the local `folder`, which is
+        this folder or one in it.
+        """
         inner = folder.relative_to(self.folder).as_posix()
         address = self.address if inner == "." else self.address / inner
         return RemoteCheckpoints(self.bucket, address, folder, self.lock, self.push)
 
 
 def copy_of(folder: Path) -> WorkingCopy | None:
-    """The working copy that a local folder is, or is in; None for all others."""
+    """The working copy that is, or contains, a local folder; None for all others."""
     path = folder.absolute()
     return next((_open[each] for each in (path, *path.parents) if each in _open), None)
 
 
 def in_words(text: str) -> str:
-    """`text` with addresses where it names files of working copies."""
+    """`text` with paths in working copies replaced by addresses."""
     for copy in list(_open.values()):
         text = copy.in_words(text)
     return text
@@ -185,7 +196,7 @@ def opened(address: Address, training: bool) -> Iterator[Path]:
     try:
         yield copy.folder
     except BaseException as error:
-        if isinstance(error, UserError) and not isinstance(error.__cause__, OSError):  # whose path is on a local disk
+        if isinstance(error, UserError) and not isinstance(error.__cause__, OSError):  # that is on a local disk
             error.args = (copy.in_words(str(error)),)
         with contextlib.suppress(UserError, OSError):
             copy.close()
@@ -207,7 +218,7 @@ def fetched(address: Address, may_lack: bool) -> Path:
     elif copy.read_only:
         copy.pull()
     if not may_lack and not any(copy.folder.iterdir()):
-        raise UserError(f"{run} holds nothing: give the --workdir of a training")
+        raise UserError(f"{run} is empty: give the --workdir of a run")
     return copy.folder / inner
 
 
@@ -225,7 +236,9 @@ def fetched_file(address: Address, name: str) -> Path:
 
 
 def _is_small(name: str) -> bool:
-    """Whether a file (or, with / at its end, a folder) is mirrored: not a checkpoint, hidden, temporary or set aside."""
+    """Whether a file (or, with a trailing /, a folder) is mirrored: not a checkpoint, hidden,
+    temporary or in `set_aside/`.
+    """
     parts = name.rstrip("/").split("/")
     hidden = any(part.startswith(".") and part != "." for part in parts) or parts[-1].endswith(".part")
     in_checkpoints = FOLDER in (parts if name.endswith("/") else parts[:-1]) or OBJECT.fullmatch(name) is not None
@@ -237,7 +250,9 @@ def _cache_folder(address: Address) -> Path:
 
 
 def _claim_folder(address: Address) -> tuple[Path, int]:
-    """The first local folder of the address that no other process of this machine uses, and its lock's number to close."""
+    """The address's first local folder that no other process of this machine uses, and the
+    descriptor of its lock, to be closed.
+    """
     base = _cache_folder(address)
     try:
         base.mkdir(parents=True, exist_ok=True)
@@ -255,11 +270,11 @@ def _claim_folder(address: Address) -> tuple[Path, int]:
         raise UserError(
             f"{base} can't be written ({error.strerror}): free it, or set MASKANIM_BUCKET_CACHE to another disk"
         ) from error
-    raise UserError(f"{base} is used by a thousand processes: end some of them")
+    raise UserError(f"{base} is used by 1,000 processes: end some of them")
 
 
 def _process_index() -> int:
-    """This process' number among those of a run; 0 when it is alone. Starts no devices."""
+    """This process's index in the run; 0 if it is the only one. Does not initialise devices."""
     if "jax" not in sys.modules:
         return 0
     from jax._src.distributed import global_state
@@ -268,7 +283,7 @@ def _process_index() -> int:
 
 
 def _meet() -> None:
-    """Returns when all processes are here."""
+    """Waits until all processes have reached this point."""
     if "jax" not in sys.modules:
         return
     from jax._src.distributed import global_state

@@ -1,8 +1,10 @@
-"""How is a checkpoint that comes with the package loaded? By its name, checked against its hashes, and never unpickled.
+"""How is a checkpoint that comes with the package loaded? By name; its hashes are verified,
+and nothing is unpickled.
 
-A checkpoint is a folder of `maskanim_jax/bundled`: variables.npz has parameters (perhaps in half precision) and batch statistics by path as
-plain arrays, config.json the config, card.json the step, the SHA-256 of both, figures and origin. Beside them lie examples, source.png and
-driving.mp4. `scripts/pack_checkpoint.py` writes it.
+A bundled checkpoint is a folder in `maskanim_jax/bundled`. It has variables.npz (plain arrays, by
+path, of parameters, perhaps in half precision, and batch statistics), config.json, and card.json
+(step, SHA-256 of both files, metrics, origin), with source.png and driving.mp4 as an example.
+`scripts/pack_checkpoint.py` creates it.
 """
 
 from __future__ import annotations
@@ -27,22 +29,26 @@ VERSION = 1
 CARD, CONFIG, VARIABLES = "card.json", "config.json", "variables.npz"
 SOURCE, DRIVING = "source.png", "driving.mp4"
 LARGEST = 10 << 20
-"""Bytes that a bundled checkpoint may have."""
-_MEND = "install maskanim_jax again"
+"""The largest size of a bundled checkpoint in bytes."""
+_HINT = "install maskanim_jax again"
 
 
 def names() -> list[str]:
-    """The checkpoints that come with the package."""
+    """The names of the checkpoints that come with the package."""
     return sorted(path.parent.name for path in FOLDER.glob(f"*/{CARD}"))
 
 
 def is_bundled(path: Path) -> bool:
-    """Whether `path` is a bundled checkpoint's name; a file or folder of that name goes first."""
+    """Whether `path` is the name of a bundled checkpoint; an existing file or folder of
+    that name takes precedence.
+    """
     return str(path) in names() and not path.exists()
 
 
 def describe(name: str) -> dict[str, Any]:
-    """card.json: `step`, `sha256` of the other two files, `figures`, `trained_with`. Raises UserError when it is damaged."""
+    """The content of card.json: `step`, `sha256` of the other two files, `figures` (metrics),
+    `trained_with`. Raises UserError if it is damaged.
+    """
     path = FOLDER / name / CARD
     try:
         card = json_files.read(path)
@@ -52,12 +58,15 @@ def describe(name: str) -> dict[str, Any]:
             raise TypeError("no hash")
         int(card["step"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is missing or damaged ({error}): {_MEND}") from error
+        raise UserError(f"{path} is missing or damaged ({error}): {_HINT}") from error
     return card
 
 
 def config_of(name: str) -> ConfigDict:
-    """The config that the checkpoint was trained with; a field that is younger has its default. Raises UserError."""
+    """The config that the checkpoint was trained with; newer fields have their defaults.
+
+    Raises UserError.
+    """
     from maskanim_jax.workdir.config import read_config
 
     _verified(FOLDER / name / CONFIG, describe(name))
@@ -65,7 +74,7 @@ def config_of(name: str) -> ConfigDict:
 
 
 def load(name: str) -> LoadedRun:
-    """The trained system. Raises UserError when a file is missing or is not the one that was packed."""
+    """The trained system. Raises UserError if a file is missing or is not the packed one."""
     import jax
 
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -78,12 +87,16 @@ def load(name: str) -> LoadedRun:
 
 
 def example(path: Path, file: str) -> Path:
-    """SOURCE or DRIVING that comes with the checkpoint of the name `path`; any other path as it is."""
+    """The SOURCE or DRIVING file of the bundled checkpoint called `path`; any other
+    path is returned unchanged.
+    """
     return FOLDER / path / file if is_bundled(path) and (FOLDER / path / file).is_file() else path
 
 
 def examples(name: str) -> list[tuple[Path, Path]]:
-    """(source, driving) pairs that come with the checkpoint: source.png and driving.mp4 first, then source-2.png and driving-2.mp4, ..."""
+    """The checkpoint's (source, driving) example pairs: source.png and driving.mp4 first, then
+    source-2.png and driving-2.mp4, ...
+    """
     folder = FOLDER / name
     first, numbered = folder / SOURCE, sorted(folder.glob("source-*.png"))
     pairs = [
@@ -94,15 +107,13 @@ def examples(name: str) -> list[tuple[Path, Path]]:
 
 
 def _verified(path: Path, card: dict[str, Any]) -> Path:
-    """The path, when the file's hash is the card's."""
+    """The file's path, after its hash was compared with the card's."""
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror}): {_MEND}") from error
+        raise UserError(f"{path} can't be read ({error.strerror}): {_HINT}") from error
     if found != (wanted := card["sha256"][path.name]):
-        raise UserError(
-            f"{path} is not the file that was packed (SHA-256 {found[:16]}..., not {wanted[:16]}...): {_MEND}"
-        )
+        raise UserError(f"{path} is not the packed file (SHA-256 {found[:16]}..., not {wanted[:16]}...): {_HINT}")
     return path
 
 
@@ -111,18 +122,18 @@ def _variables(path: Path, system: System) -> Variables:
 
     from maskanim_jax.serialization.npz import read_npz
 
-    arrays = read_npz(path, _MEND, 8 * LARGEST)
+    arrays = read_npz(path, _HINT, 8 * LARGEST)
     leaves, structure = jax.tree_util.tree_flatten_with_path(jax.eval_shape(system.init, jax.random.key(0)))
     wanted = {key(where): leaf for where, leaf in leaves}
     if {name: leaf.shape for name, leaf in wanted.items()} != {
         name: array.shape for name, array in arrays.items()
     } or any(arrays[name].dtype not in (leaf.dtype, np.float16) for name, leaf in wanted.items()):
-        raise UserError(f"{path} does not hold the variables of its config: {_MEND}")
+        raise UserError(f"{path} does not have the variables of its config: {_HINT}")
     return jax.tree_util.tree_unflatten(
         structure, [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in wanted.items()]
     )
 
 
 def key(where: Any) -> str:
-    """The name of an array: its path, such as `params/mask/blocks/0/conv/kernel`."""
+    """The name of an array is its path, such as `params/mask/blocks/0/conv/kernel`."""
     return "/".join(str(getattr(part, "key", getattr(part, "name", getattr(part, "idx", part)))) for part in where)

@@ -15,14 +15,16 @@ from orbax.checkpoint._src.handlers.composite_checkpoint_handler import Composit
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.checksums import CorruptFileError
 
-# Orbax logs the trace of a save that failed in its thread, and raises it, too: manager.py makes a sentence of it.
+# Orbax logs the trace of a failed background save and also raises it; manager.py turns it into a UserError.
 logging.getLogger("absl").addFilter(lambda record: not (record.exc_info and "orbax" in record.pathname))
 
 
 def items(
     state: Any = None, processes: ocp.options.MultiprocessingOptions | None = None
 ) -> ocp.CompositeCheckpointHandler:
-    """The handler of each item; `state`: another handler for arrays; `processes`: participants (default: all)."""
+    """The handler of each item; `state`: another handler for arrays; `processes`:
+    participants (default: all).
+    """
     options = processes or ocp.options.MultiprocessingOptions()
     return ocp.CompositeCheckpointHandler(
         state=state or ocp.StandardCheckpointHandler(multiprocessing_options=options),
@@ -42,14 +44,18 @@ def lone_saver() -> ocp.AsyncCheckpointer:
 
 
 def restored(path: Path, **wanted: Any) -> Any:
-    """Items of the checkpoint in folder `path`, by name; `wanted` are Orbax's arguments to restore each."""
+    """Items of the checkpoint in folder `path`, by name; `wanted` are Orbax's
+    arguments to restore each.
+    """
     partly = isinstance(wanted.get("state"), ocp.args.PyTreeRestore)
     with ocp.Checkpointer(items(ocp.PyTreeCheckpointHandler() if partly else None)) as reader:
         return reader.restore(path, args=ocp.args.Composite(**wanted))
 
 
 def read_info(path: Path) -> dict[str, Any]:
-    """Reads the checkpoint's `info` without Orbax, which would need all processes to read it together."""
+    """Reads the checkpoint's `info` without Orbax, which would need all
+    processes to read it together.
+    """
     return dict(json.loads((path / "info" / "metadata").read_text()))
 
 
@@ -66,7 +72,7 @@ def read_back(path: Path, like: Any) -> Any:
 
 
 def compare(saved: Any, found: Any) -> None:
-    """Raises Damaged for the first array whose bits differ."""
+    """Raises CorruptFileError for the first array whose bits differ."""
     pairs = zip(jax.tree_util.tree_leaves_with_path(saved), jax.tree.leaves(found), strict=True)
     for (path, one), other in pairs:
         other = np.asarray(other)
@@ -94,7 +100,9 @@ _SHOWN = 3
 
 
 def check_params_finite(variables: Arrays, path: Path) -> Arrays:
-    """Returns the tree unchanged; raises UserError that names the arrays of `path` with infinities or NaN."""
+    """Returns the tree unchanged; raises UserError that names the arrays of
+    `path` with infinities or NaN.
+    """
     import jax
     import numpy as np
 
@@ -103,6 +111,6 @@ def check_params_finite(variables: Arrays, path: Path) -> Arrays:
     if bad:
         more = f" and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         raise UserError(
-            f"{path} has numbers that are not finite in {', '.join(bad[:_SHOWN])}{more}: give an earlier checkpoint of the run"
+            f"{path} has non-finite numbers in {', '.join(bad[:_SHOWN])}{more}: give an earlier checkpoint of the run"
         )
     return variables

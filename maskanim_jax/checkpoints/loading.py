@@ -1,8 +1,9 @@
 """How is a run or a bundled checkpoint loaded?
 
-A workdir holds `config.json`, `run.json` (see provenance.py) and `checkpoints/STEP/` (see manager.py). One item, `state`, has
-parameters, batch statistics, optimiser and the step, which is also the data position; beside it `info` has what the state means (data
-fingerprint, steps of an epoch, seed).
+A workdir holds `config.json`, `run.json` (see provenance.py) and `checkpoints/STEP/`
+(see manager.py). The item `state` has parameters, batch statistics, optimiser state and
+the step, which is also the data position. The item `info` has its metadata (data
+fingerprint, steps per epoch, seed).
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ from maskanim_jax.workdir.config import CONFIG, read_config
 
 @naming_addresses()
 def saved_config(path: Path) -> ConfigDict:
-    """The config of the run that `load_run` would load, without using JAX. Raises UserError when there is none."""
+    """The config of the run that `load_run` would load, without importing JAX.
+
+    Raises UserError if there is none.
+    """
     path = fetched(path)
     if bundled.is_bundled(path):
         return bundled.config_of(str(path))
@@ -42,9 +46,10 @@ def _find(path: Path) -> tuple[Path, int | None]:
 
 @naming_addresses()
 def load_run(path: Path, which: str = "best") -> LoadedRun:
-    """A workdir's "best" or "last" checkpoint, or that of a folder `WORKDIR/checkpoints/STEP`; UserError when there is none.
+    """Loads the "best" or "last" checkpoint of a workdir, or the checkpoint
+    `WORKDIR/checkpoints/STEP`. Raises UserError if there is none.
 
-    Both may be in a bucket. A path that does not exist may be the name of a bundled checkpoint.
+    Either may be in a bucket. A path that does not exist may be the name of a bundled checkpoint.
     """
     path = fetched(path)
     if bundled.is_bundled(path):
@@ -63,7 +68,7 @@ def load_run(path: Path, which: str = "best") -> LoadedRun:
         )
         if step is None or step not in checkpoints.all_steps():
             raise UserError(
-                f"{workdir / FOLDER} has no whole checkpoint{'' if step is None else f' of step {step}'}: train first, or give another folder"
+                f"{workdir / FOLDER} has no complete checkpoint{'' if step is None else f' of step {step}'}: train first, or give another folder"
             )
         variables = checkpoints.restore_variables(step, jax.eval_shape(system.init, jax.random.key(0)))
     check_params_finite(variables, workdir / FOLDER / str(step))

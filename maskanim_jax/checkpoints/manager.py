@@ -1,8 +1,9 @@
 """How are checkpoints written so that only complete, verified ones are visible?
 
-Orbax writes `checkpoints/STEP.part` in the background. Its files are then synced, hashed into
-`SHA256SUMS`, read back and compared with the arrays in memory. Only then is the folder renamed to
-`STEP`, and only then are older checkpoints deleted. The next start removes what a killed process left.
+Orbax writes `checkpoints/STEP.part` in the background. Its files are then synced, hashed
+into `SHA256SUMS`, read back and compared with the arrays in memory. Only then is the
+folder renamed to `STEP`, and only then are older checkpoints deleted. The next start
+removes what a killed process left.
 """
 
 from __future__ import annotations
@@ -32,18 +33,19 @@ from maskanim_jax.utils.checksums import SUMS, CorruptFileError, check_sums, syn
 
 FOLDER = "checkpoints"
 SET_ASIDE = "set_aside"
-"""Folder in the workdir for archived checkpoints, later than the `--restore_step` of a run."""
+"""Folder in the workdir for archived checkpoints: the ones later than `--restore_step`."""
 PART, OLD, ORBAX_PART = ".part", ".old", ".orbax-checkpoint-tmp"
 METRICS = "metrics/metrics"
 EMA = "ema"
-"""Key in a checkpoint's `info`: the decay of its averaged weights; absent without averages."""
+"""Key in a checkpoint's `info` for the decay of the averaged weights; absent without averaging."""
 
 
 class CheckpointManager:
-    """The checkpoints of one workdir: the newest `keep` and the best by held-out L1. A context manager.
+    """The checkpoints of one workdir: the newest `keep` and the best by
+    held-out L1. A context manager.
 
-    Unless read-only it locks the folder, so that two runs cannot write to one workdir. Raises UserError
-    when the folder can't be used.
+    Unless read-only it locks the folder, so that two runs cannot write to one workdir. Raises
+    UserError when the folder can't be used.
     """
 
     def __init__(self, workdir: Path, keep: int = 2, read_only: bool = False) -> None:
@@ -99,10 +101,10 @@ class CheckpointManager:
         """Steps of all complete checkpoints, in order."""
         try:
             names = [path.name for path in self.folder.iterdir() if path.is_dir()]
-        except (FileNotFoundError, NotADirectoryError):  # whoever writes there says what is wrong
+        except (FileNotFoundError, NotADirectoryError):  # the process that writes there reports the error
             return []
         except OSError as error:
-            raise UserError(f"{self.folder} can't be read ({error.strerror}): check its disk") from error
+            raise UserError(f"{self.folder} can't be read ({error.strerror}): check the disk") from error
         return sorted(int(name) for name in names if name.isascii() and name.isdigit())
 
     def latest_step(self) -> int | None:
@@ -110,7 +112,9 @@ class CheckpointManager:
         return max(self.all_steps(), default=None)
 
     def best_step(self) -> int | None:
-        """The step with the lowest held-out L1 (the newer on a tie); the newest if none was evaluated."""
+        """The step with the lowest held-out L1 (the newer on a tie); the
+        newest if none was evaluated.
+        """
         measured = [(self._l1(step), -step) for step in self.all_steps()]
         l1, step = min(measured, default=(math.inf, 0))
         return -step if l1 < math.inf else self.latest_step()
@@ -152,9 +156,11 @@ class CheckpointManager:
         self._finisher.start()
 
     def _same_folder(self) -> None:
-        """Raises OSError if the folder was replaced: an unmounted disk leaves an empty folder, or none."""
+        """Raises OSError if the folder was replaced: an unmounted disk leaves
+        an empty folder, or none.
+        """
         if not self.folder.is_dir() or _identity(self.folder) != self._there:
-            raise OSError(0, "the folder is gone since the run began")
+            raise OSError(0, "the folder has disappeared since the run started")
 
     def _finish(self, step: int, copy: Any) -> None:
         """Runs in a thread: waits for Orbax, verifies, renames, deletes old checkpoints."""
@@ -182,7 +188,7 @@ class CheckpointManager:
             self._failure, self.failed = error, True
         except OSError as error:
             self._failure = UserError(
-                f"{self.folder}: older checkpoints can't be removed ({error}): the one of step {step} is whole; remove them and start again"
+                f"{self.folder}: older checkpoints can't be removed ({error}), but the one of step {step} is complete: remove them and start again"
             )
             self.failed = True
 
@@ -194,11 +200,11 @@ class CheckpointManager:
         why = (error.strerror if isinstance(error, OSError) else None) or reason(error)
         with contextlib.suppress(UserError):
             steps = [each for each in self.all_steps() if each < step]
-            left = f"the checkpoint of step {steps[-1]} is as it was" if steps else "there is no earlier checkpoint"
+            left = f"the checkpoint of step {steps[-1]} is unchanged" if steps else "there is no earlier checkpoint"
             return UserError(
-                f"{self.folder / str(step)} can't be written ({why}) and {left}: free space or mend the disk, then start the same command again"
+                f"{self.folder / str(step)} can't be written ({why}) and {left}: free space or repair the disk, then run the same command again"
             )
-        return UserError(f"{self.folder / str(step)} can't be written ({why}): mend the disk, then start again")
+        return UserError(f"{self.folder / str(step)} can't be written ({why}): repair the disk, then start again")
 
     def _prune(self) -> None:
         steps = self.all_steps()
@@ -213,13 +219,15 @@ class CheckpointManager:
         for step in steps:
             if step not in kept:
                 old = self.folder / f"{step}{OLD}"
-                (self.folder / str(step)).rename(old)  # never visible in part
+                (self.folder / str(step)).rename(old)  # never visible while incomplete
                 shutil.rmtree(old)
                 if self._remote is not None:
                     self._remote.drop(step)
 
     def wait_until_finished(self) -> None:
-        """Waits until everything is written and verified; raises UserError, once, when a save failed."""
+        """Waits until everything is written and verified; raises UserError,
+        once, when a save failed.
+        """
         if self._finisher is not None:
             self._finisher.join()
             self._finisher = None
@@ -228,7 +236,9 @@ class CheckpointManager:
             raise failure
 
     def archive_after(self, after: int) -> list[str]:
-        """Moves checkpoints later than step `after` to the workdir's `set_aside/`; returns log messages."""
+        """Moves checkpoints later than step `after` to the workdir's
+        `set_aside/`; returns log messages.
+        """
         done = []
         taken = self._remote.set_aside_names() if self._remote is not None and self._leader else set()
         for step in [each for each in self.all_steps() if each > after] if self._leader else []:
@@ -251,7 +261,9 @@ class CheckpointManager:
         return done
 
     def check(self, step: int) -> None:
-        """Raises UserError, with a recovery hint, when a file of the step differs from what was saved."""
+        """Raises UserError, with a recovery hint, when a file of the step
+        differs from what was saved.
+        """
         if step in self._checked:
             return
         if self._remote is not None:
@@ -263,7 +275,7 @@ class CheckpointManager:
                     promised = read_info(path).get("sums")
                 if promised:
                     raise CorruptFileError(f"{path / SUMS} is missing")
-                self.unchecked = f"{path} has no {SUMS}, like those of older versions: its files were not verified"
+                self.unchecked = f"{path} has no {SUMS}, as in older versions: its files were not verified"
         except CorruptFileError as error:
             raise UserError(f"{path} can't be restored: {error}; {self.recovery_hint(step)}") from error
         self._checked.add(step)
@@ -277,14 +289,14 @@ class CheckpointManager:
                 check_sums(self.folder / str(other))
                 return (
                     f"the newest intact checkpoint before it is {self.folder / str(other)}: "
-                    f"`python -m maskanim_jax.main --workdir={shlex.quote(str(self.workdir))} --restore_step={other}` trains on from there"
+                    f"`python -m maskanim_jax.main --workdir={shlex.quote(str(self.workdir))} --restore_step={other}` resumes from there"
                 )
         return (
             "there is no intact checkpoint before it: restore it from a copy, or start a new run in another --workdir"
         )
 
     def info(self, step: int) -> dict[str, Any]:
-        """The metadata that was saved with the state."""
+        """The metadata saved with the state."""
         self.check(step)
         with _readable(self, step):
             return read_info(self.folder / str(step))
@@ -301,7 +313,9 @@ class CheckpointManager:
             return TrainState(**found)
 
     def restore_variables(self, step: int, abstract_state: Variables) -> Variables:
-        """Restores only parameters and statistics, on one device, for animation; the averaged ones if there are any."""
+        """Restores only parameters and statistics, on one device, for animation; the
+        averaged ones if there are any.
+        """
         averaged = bool(self.info(step).get(EMA))
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         wanted = jax.tree.map(
@@ -335,7 +349,10 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _locked(path: Path, workdir: Path) -> int | None:
-    """Locks the file; returns a descriptor to close, or None if the file system has no locks. Ends with the process."""
+    """Locks the file; returns a descriptor to close, or None if the file system has no locks.
+
+    Ends with the process.
+    """
     try:
         import fcntl
     except ImportError:
@@ -349,5 +366,5 @@ def _locked(path: Path, workdir: Path) -> int | None:
             f"{workdir} is in use: another process trains there; wait for its end or give another --workdir"
         ) from error
     except OSError:
-        pass  # some network file systems have none
+        pass  # some network file systems have no locks
     return number

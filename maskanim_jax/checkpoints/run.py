@@ -1,4 +1,4 @@
-"""What is a trained system, ready to use?"""
+"""What does a loaded checkpoint consist of?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where are Adam's moments in the optimiser's state? They are read and written by network, for conversion."""
+"""Where are Adam's moments in the optimiser state? Conversion reads and writes them per network."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from maskanim_jax.systems.optimizers import WaitingState
 
 
 class Moments(NamedTuple):
-    """One network's: `updates` made, and running means of gradients and of their squares, trees like its parameters."""
+    """Adam's state for one network: the number of `updates`, and the running means of gradients and
+    squared gradients, as trees like its parameters.
+    """
 
     updates: int
     first: PyTree
@@ -22,7 +24,7 @@ class Moments(NamedTuple):
 
 
 def _owner(state: optax.ScaleByAdamState) -> str:
-    """The network whose moments these are; those of all others are masked out."""
+    """The network that these moments belong to; all other networks are masked out."""
     (name,) = (name for name, tree in state.mu.items() if not isinstance(tree, optax.MaskedNode))
     return name
 
@@ -32,7 +34,7 @@ def _is_part(node: Any) -> bool:
 
 
 def read_moments(opt_state: PyTree) -> dict[str, Moments]:
-    """The moments of every network from a state of `adam_by_network`."""
+    """The moments of every network, read from a state of `adam_by_network`."""
     found = {}
     for part in jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState)):
         if isinstance(part, optax.ScaleByAdamState):
@@ -42,7 +44,9 @@ def read_moments(opt_state: PyTree) -> dict[str, Moments]:
 
 
 def place_moments(opt_state: PyTree, moments: Mapping[str, Moments], step: int) -> PyTree:
-    """The state with these networks' moments, as it is after `step` steps of training; other networks keep what they have."""
+    """The state with these networks' moments, as after `step` training steps; other networks keep
+    theirs.
+    """
 
     def place(part: Any) -> Any:
         if isinstance(part, WaitingState):

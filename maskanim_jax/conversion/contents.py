@@ -1,4 +1,7 @@
-"""Does a file of the released code fit the config? Errors name the tensors that do not."""
+"""Does a checkpoint of the released code fit the config?
+
+Errors name the tensors that do not fit.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,11 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import Variables
 
 NAMED = 12
-"""So many tensors of a kind are named in a sentence."""
+"""The most tensors of one kind that an error names."""
 
 
 class Adam(NamedTuple):
-    """Adam's state of one tensor, with their axes."""
+    """Adam's state for one tensor, in PyTorch's axis order."""
 
     step: int
     first: np.ndarray
@@ -27,7 +30,10 @@ class Adam(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """What a file holds, checked: tensors and Adam's states by full name; `adam` is empty without an optimiser, `epoch` may be absent."""
+    """The checked contents of a file: tensors and Adam states by full name.
+
+    `adam` is empty without an optimiser; `epoch` is None if the file has none.
+    """
 
     tensors: dict[str, np.ndarray]
     adam: dict[str, Adam]
@@ -37,10 +43,11 @@ class Contents(NamedTuple):
 def read_contents(
     path: Path, tree: Mapping[Any, Any], layout: Layout, like: Variables, with_adam: bool = True
 ) -> Contents:
-    """Checks what `read_tensors` found in the file at `path`; `like` has our shapes.
+    """Checks what `read_tensors` found in the file at `path`; `like` has this project's shapes.
 
-    Raises UserError that names missing, extra and misshapen tensors, and for an optimiser state or an epoch that cannot be. A prefix
-    `module.` (DataParallel) is taken off; entries beside the modules that hold no tensors are passed over.
+    Raises a UserError that names missing, extra and misshapen tensors, and one for an invalid
+    optimiser state or epoch. Removes the prefix `module.` (DataParallel). Ignores entries without
+    tensors that are not modules.
     """
     tensors: dict[str, np.ndarray] = {}
     optimisers = {}
@@ -73,7 +80,7 @@ def _arrays(value: Any, name: str) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _shape(at: ParamMapping | UnmappedTensor, like: Variables) -> tuple[int, ...]:
-    """The shape that their tensor has."""
+    """The tensor's shape in the released file."""
     if isinstance(at, UnmappedTensor):
         return at.default.shape
     shape = tuple(leaf_of(getattr(like, at.collection), at.path).shape)
@@ -99,12 +106,12 @@ def _check_tensors(path: Path, tensors: Mapping[str, Any], layout: Layout, like:
     ]
     if listed:
         raise UserError(
-            f"{path} doesn't fit the networks of the config, of its tensors {', '.join(listed)}: "
+            f"the tensors of {path} don't fit the networks of the config: {', '.join(listed)}; "
             "give the --config that it was trained with, or another file"
         )
     if broken := [name for name, value in tensors.items() if not np.isfinite(value).all()]:
         raise UserError(
-            f"{path} holds numbers that aren't finite in {_list(broken)}: give a checkpoint from before training diverged"
+            f"{path} has non-finite numbers in {_list(broken)}: give a checkpoint from before training diverged"
         )
     other = [
         name
@@ -112,29 +119,31 @@ def _check_tensors(path: Path, tensors: Mapping[str, Any], layout: Layout, like:
         if isinstance(at, UnmappedTensor)
         and at.fixed
         and name in tensors
-        and not np.allclose(tensors[name], at.default, rtol=2**-7, atol=1e-5)  # bfloat16 keeps eight bits
+        and not np.allclose(tensors[name], at.default, rtol=2**-7, atol=1e-5)  # bfloat16 has eight significant bits
     ]
     if other:
         raise UserError(
-            f"{path} has another constant for {_list(other)} than the released code: give an unchanged checkpoint"
+            f"{path} has other constants in {_list(other)} than the released code: give an unchanged checkpoint"
         )
 
 
 def _list(names: Sequence[str]) -> str:
-    """The first names, printable whatever the file calls its tensors."""
+    """The first names, escaped, since names in a file may contain any characters."""
     shown = ", ".join(ascii(name)[1:-1][:120] for name in names[:NAMED])
     return shown + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _read_adam(path: Path, key: str, state: Any, layout: Layout, like: Variables) -> dict[str, Adam]:
-    """The entries of one torch Adam state dict; parameters that were never updated have none."""
+    """The entries of one PyTorch Adam state dict; parameters that were
+    never updated have no entry.
+    """
     hint = "convert with --without_optimizer, or give another file"
     try:
         ids = [number for group in state["param_groups"] for number in group["params"]]
         entries = {number: state["state"][number] for number in ids if number in state["state"]}
         unknown = set(state["state"]) - set(ids)
     except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path} has something in '{key}' that is no optimiser state: {hint}") from error
+        raise UserError(f"'{key}' in {path} is not an optimiser state: {hint}") from error
     wanted = key.removeprefix("optimizer").strip("_")
     known = modules(layout)
     orders = sorted(
@@ -153,12 +162,12 @@ def _read_adam(path: Path, key: str, state: Any, layout: Layout, like: Variables
         if all(found.values()):
             return {name: adam for name, adam in found.items() if adam and isinstance(layout[name], ParamMapping)}
     raise UserError(
-        f"{path} has in '{key}' the state of {len(ids)} parameters that isn't Adam's of {' or '.join(known)}: {hint}"
+        f"'{key}' in {path} is the state of {len(ids)} parameters, but not Adam's state for {' or '.join(known)}: {hint}"
     )
 
 
 def _entry(entry: Any, shape: tuple[int, ...]) -> Adam | None:
-    """One parameter's state, None when it is not that of a plain Adam for this shape."""
+    """One parameter's state; None if it is not a plain Adam state of this shape."""
     if not isinstance(entry, dict) or set(entry) != {"step", "exp_avg", "exp_avg_sq"}:
         return None
     first, second = entry["exp_avg"], entry["exp_avg_sq"]
@@ -174,7 +183,10 @@ def _entry(entry: Any, shape: tuple[int, ...]) -> Adam | None:
 
 
 def read_moments(path: Path, adam: Mapping[str, Adam], layout: Layout) -> dict[str, Moments]:
-    """Adam's state by network, as ours has it; raises UserError when the tensors of a network were updated unequally often."""
+    """Adam's state per network, in this project's layout.
+
+    Raises UserError when tensors of one network have different update counts.
+    """
     result = {}
     for network in dict.fromkeys(at.path[0] for at in layout.values() if isinstance(at, ParamMapping)):
         names = [
@@ -185,7 +197,7 @@ def read_moments(path: Path, adam: Mapping[str, Adam], layout: Layout) -> dict[s
         counts = {adam[name].step if name in adam else 0 for name in names}
         if len(counts) > 1:
             raise UserError(
-                f"{path} has tensors of one network that were updated {min(counts)} and {max(counts)} times: convert with --without_optimizer"
+                f"in {path}, tensors of one network were updated {min(counts)} and {max(counts)} times: convert with --without_optimizer"
             )
         if count := counts.pop():
             first, second = (

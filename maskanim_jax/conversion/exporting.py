@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from maskanim_jax.buckets.address import shown
+from maskanim_jax.buckets.local_paths import fetched
 from maskanim_jax.conversion.importing import UNUSED, _check_absent, _layout
 from maskanim_jax.errors import UserError
 from maskanim_jax.serialization.npz import read_npz
@@ -20,9 +22,11 @@ if TYPE_CHECKING:
 
 
 def export_checkpoint(path: Path, output: Path) -> list[str]:
-    """Writes a run's newest checkpoint (or `WORKDIR/checkpoints/STEP`) as a file of the released code, optimiser included.
+    """Writes a run's newest checkpoint (or `WORKDIR/checkpoints/STEP`) as a file of the released
+    code, with the optimiser state.
 
-    Returns what there is to say. Raises UserError when the run has features that the released code lacks, or the output exists.
+    The run may be in a bucket. Returns messages for the user. Raises UserError if the run has
+    features that the released code lacks, or if the output exists.
     """
     import jax
 
@@ -34,6 +38,7 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     from maskanim_jax.systems.train_state import abstract_state
 
     _check_absent(output, "file")
+    given, path = path, fetched(path)
     run = load_run(path, "last")
     workdir = path.parent.parent if path.parent.name == FOLDER else path.parent if path.name == FOLDER else path
     with CheckpointManager(workdir, read_only=True) as checkpoints:
@@ -49,25 +54,25 @@ def export_checkpoint(path: Path, output: Path) -> list[str]:
     rates = run.system.learning_rates(run.step, steps_per_epoch or 1)
     tree = file_tree(state.averaged, moments, unused, layout, epoch, _groups(run.config, layout, rates))
     write_tensors(output, tree)
-    said = [f"{output}: step {run.step} of {path} as epoch {epoch}"]
+    said = [f"{output}: step {run.step} of {shown(given)} as epoch {epoch}"]
     if state.ema is not None:
-        said.append(
-            "the networks are the run's averaged weights (optim.ema); the optimiser's state is that of the last ones"
-        )
+        said.append("the file has the run's averaged weights (optim.ema), but the optimiser state of the last weights")
     if made := [
         name for name, at in layout.items() if isinstance(at, UnmappedTensor) and name not in unused and not at.fixed
     ]:
-        said.append(f"{len(made)} tensors that the released code holds and never uses are zeros, such as {made[0]}")
+        said.append(f"{len(made)} tensors that the released code stores but never uses are zeros, such as {made[0]}")
     return said
 
 
 def _groups(config: ConfigDict, layout: Layout, rates: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Adam's settings of each module as torch writes them; `initial_lr` is what its schedules start from."""
+    """Adam's settings of each module, as PyTorch writes them; its schedules start from
+    `initial_lr`.
+    """
     from maskanim_jax.conversion.layout import ParamMapping
 
     optim, highest = config.optim, max(rates.values())
     groups: dict[str, dict[str, Any]] = {}
-    # A module that is only carried along has no network here; its optimiser never moved.
+    # A module that is only stored has no network here; its optimiser made no updates.
     networks = dict.fromkeys((name.split(".", 1)[0] for name in layout), "")
     for name, at in layout.items():
         module = name.split(".", 1)[0]
@@ -87,19 +92,19 @@ def _groups(config: ConfigDict, layout: Layout, rates: Mapping[str, float]) -> d
 
 
 def _read_unused(path: Path) -> dict[str, np.ndarray]:
-    """What an import kept; empty for a run that was trained here."""
+    """The tensors that an import kept; empty for a run that was trained here."""
     if not path.exists():
         return {}
     return read_npz(path, "move it away to have zeros in its place, or import again")
 
 
 def _check_unused(path: Path, unused: Mapping[str, np.ndarray], layout: Layout) -> None:
-    """Raises UserError when something else was kept than this config's files have."""
+    """Raises UserError when the kept tensors are not those of this config's files."""
     from maskanim_jax.conversion.layout import ParamMapping
 
     for name, value in unused.items():
         at = layout.get(name)
         if at is None or isinstance(at, ParamMapping) or value.shape != at.default.shape:
             raise UserError(
-                f"{path} is not of this run ({name}): move it away to have zeros in its place, or import again"
+                f"{path} does not belong to this run ({name}): move it away to export zeros instead, or import again"
             )

@@ -1,7 +1,8 @@
-"""What are our tensors called in a checkpoint of the released FOMM code?
+"""Which names do FOMM's tensors have in a checkpoint of the released code?
 
-A file holds the state of `generator` (with the dense motion inside), `kp_detector` and, perhaps, `discriminator`: the released code writes
-one whether or not a config trains it, but published files may be without.
+A file holds the state of `generator` (which contains the dense motion network), `kp_detector` and
+perhaps `discriminator`. The released code writes a discriminator even if the config does not train
+it, but published files may lack it.
 """
 
 from __future__ import annotations
@@ -30,17 +31,20 @@ from maskanim_jax.conversion.recognition import Found, Recognized, assumption
 from maskanim_jax.systems.interface import Variables
 
 OPTIONAL_MODULES = ("discriminator",)
-"""Modules that a file may be without: they begin afresh."""
+"""Modules that a file may lack; they are then initialised."""
 _PLAIN = {"vox": fomm_voxceleb, "taichi": fomm_taichi, "fashion": fomm_fashion}
 _KEYPOINTS_IN = {"vox": fomm_voxceleb_adv, "taichi": fomm_taichi_adv}
 _SPECTRAL_NORM = {"bair": fomm_bair, "nemo": fomm_nemo}
 _ONE_JACOBIAN = {"mgif": fomm_mgif}
 _DISCRIMINATOR = "discriminator.discs.1.down_blocks"  # the only scale of the released configs
-_LOW_SIDE = 64  # of what keypoint detector and dense motion see in every released config
+_LOW_SIDE = 64  # of the input of keypoint detector and dense motion in every released config
 
 
 def recognize(found: Found) -> Recognized | None:
-    """The config of a file with FOMM's tensors; the discriminator's and the Jacobians' form tell the released configs apart."""
+    """The config of a file with FOMM's tensors.
+
+    The discriminator and the Jacobians tell the released configs apart.
+    """
     given = found.shapes
     inside = "generator.dense_motion_network."
     if not all(any(name.startswith(start) for name in given) for start in (inside, "kp_detector.")):
@@ -55,14 +59,14 @@ def recognize(found: Found) -> Recognized | None:
     assumed = assumption(chosen, others, bool(named), "for training")
     if config.frame_size != 256:
         assumed.append(
-            f"the tensors don't tell the frames' size: {config.frame_size} pixels assumed, since keypoints are found at 1/"
+            f"the tensors do not determine the frame size: {config.frame_size} pixels assumed, since keypoints are detected at 1/"
             f"{round(1 / config.keypoints.scale)} of it"
         )
     return Recognized(f"FOMM ({chosen}{'-adv' * (options is _KEYPOINTS_IN)})", config, assumed)
 
 
 def _configs(found: Found) -> dict[str, ModuleType]:
-    """The released configs that have networks of this form, by data set, the likeliest first."""
+    """The released configs with networks of these sizes, by data set, the likeliest first."""
     given, first = found.shapes, f"{_DISCRIMINATOR}.0.conv"
     if sizes.outputs(given, "kp_detector.jacobian") == 4 and sizes.outputs(given, "kp_detector.kp") > 1:
         return _ONE_JACOBIAN
@@ -76,7 +80,7 @@ def _configs(found: Found) -> dict[str, ModuleType]:
 
 
 def _set_sizes(config: ConfigDict, given: Shapes) -> None:
-    """Sizes, and parts that a file has or lacks, as far as the file tells them."""
+    """The sizes and optional parts that can be determined from the file."""
     inside = "generator.dense_motion_network"
     steps = []
     for section, prefix, body in (
@@ -152,43 +156,51 @@ def _discriminator(config: ConfigDict) -> Rows:
 
 
 def _idle(given: Shapes) -> Rows:
-    """The discriminator of a config that does not train it: whatever the file has, kept for the way back."""
+    """The discriminator of a config that does not train it: stored
+    unchanged, for a later export.
+    """
     for name, shape in given.items():
         if name.startswith("discriminator."):
             yield name, UnmappedTensor(np.zeros(shape, np.float32), trained=not name.endswith(("_u", "_v")))
 
 
 def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, ParamMapping | UnmappedTensor]:
-    """Every tensor of a file by full name, in the file's order, which Adam's state follows; `given`: what a file has."""
+    """Every tensor of a file by full name, in the file's order, which is also the order of Adam's
+    state; `given`: the shapes that the file has.
+    """
     adversarial = config.discriminator.enabled
     rows = [_generator(config), _keypoints(config), _discriminator(config) if adversarial else _idle(given or {})]
     return {name: at for part in rows for name, at in part}
 
 
 def unsupported_settings(config: ConfigDict) -> list[str]:
-    """The settings by which the released code would compute something else from the same tensors."""
+    """The settings with which the released code would compute something
+    else from the same tensors.
+    """
     wanted = {"keypoints.temperature": 0.1, "motion.variance": 0.01}
     if config.discriminator.enabled:
         wanted["discriminator.variance"] = 0.01
     found = {key: config[key.split(".")[0]][key.split(".")[1]] for key in wanted}
-    return [f"{key}={found[key]} (there {value})" for key, value in wanted.items() if found[key] != value]
+    return [f"{key}={found[key]} (released: {value})" for key, value in wanted.items() if found[key] != value]
 
 
 def as_published(config: ConfigDict) -> list[str]:
-    """Sets what the published files were trained with and the config has otherwise; a sentence for each."""
+    """Sets the fields in which the published files were trained differently from the config;
+    returns a message for each.
+    """
     if config.align_corners:
         return []
     config.align_corners = True
     return [
-        "corner-aligned sampling, as the published checkpoints were trained: give --config.align_corners=True beside --config"
+        "sampling is corner-aligned, since the published checkpoints were trained so: give --config.align_corners=True with --config"
     ]
 
 
 def to_variables(theirs: Mapping[str, np.ndarray], config: ConfigDict) -> Variables:
-    """Their tensors by full name to our variables; raises KeyError for one that is missing."""
+    """Converts a file's tensors, by full name, to variables; raises KeyError for a missing one."""
     return released_format.to_variables(theirs, layout(config))
 
 
 def from_variables(variables: Variables, config: ConfigDict) -> dict[str, np.ndarray]:
-    """Our variables (or a tree like the parameters) to their tensors by full name."""
+    """Converts variables (or a tree like the parameters) to a file's tensors, by full name."""
     return released_format.from_variables(variables, layout(config))

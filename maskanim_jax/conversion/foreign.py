@@ -1,4 +1,7 @@
-"""What is a file that is not a checkpoint of our systems? Recognised by content, with one sentence on what to do."""
+"""What is a file that is not a checkpoint of the systems here?
+
+Its content tells, and an error says what to do.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pathlib import Path
 
 from maskanim_jax.errors import UserError, check_regular
 
-_START = 4096  # bytes that are looked at
+_START = 4096  # bytes that are inspected
 _CHECKPOINTS = (".pth", ".pt", ".tar", ".ckpt", ".pkl", ".bin", ".safetensors")
 _PACKED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -32,9 +35,10 @@ _METHODS: tuple[tuple[str, Callable[[frozenset[str]], bool]], ...] = (
 
 
 def refuse_foreign(path: Path) -> None:
-    """Raises UserError with one sentence when the file (or folder) at `path` is known to be something else than PyTorch's.
+    """Raises UserError when the file (or folder) at `path` is known not to be a PyTorch checkpoint.
 
-    Nothing is said of a path that is absent, can't be read or may be PyTorch's: reading it says more.
+    A path that is missing, unreadable or perhaps a PyTorch checkpoint passes: reading it gives the
+    better error.
     """
     try:
         check_regular(path)
@@ -46,16 +50,18 @@ def refuse_foreign(path: Path) -> None:
 
 
 def method_of(names: frozenset[str]) -> str | None:
-    """How a sentence about the checkpoint of another method or of a trainer goes on, from the names in it; None for an unknown one."""
+    """The rest of the sentence about a checkpoint of another method or trainer, recognised by the
+    names in it; None if unknown.
+    """
     for method, has in _METHODS:
         if has(names):
             return (
-                f"is a checkpoint of {method}, which is none of the systems here: "
+                f"is a checkpoint of {method}, which is not one of the systems here: "
                 "animate with that method's own code, or give a checkpoint of FOMM or Perturbed Masks"
             )
     if any("lightning" in name for name in names) or {"state_dict", "global_step"} <= names:
         return (
-            "is a checkpoint of PyTorch Lightning, whose 'state_dict' has names of its own: save the state_dict of each module "
+            "is a checkpoint of PyTorch Lightning, which names the tensors differently: save the state_dict of each module "
             "(generator, kp_detector, ...) in a dict with torch.save and give that"
         )
     if "features.0.weight" in names:
@@ -67,8 +73,8 @@ def _folder(path: Path) -> str | None:
     for inner in (path, *(each for each in sorted(path.iterdir())[:50] if each.is_dir())):
         if (inner / "data.pkl").is_file():
             return (
-                "a PyTorch checkpoint that was unpacked into a folder, but PyTorch reads it as the zip that it was: "
-                "download the file again and leave it packed"
+                "a PyTorch checkpoint that was unpacked into a folder, but PyTorch reads the zip file itself: "
+                "download it again and do not unpack it"
             )
     if (path / "config.json").is_file() and (path / "checkpoints").is_dir():
         return "already a run of this project: give it to animate as --checkpoint, without converting"
@@ -90,11 +96,11 @@ def _file(path: Path) -> str | None:
     if start[257:262] == b"ustar":
         return _tar(path)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
-        return f"an HDF5 file (Keras or the like), which no code here wrote: {_ORIGINAL}"
+        return f"an HDF5 file (Keras or similar), not the checkpoint of the authors' code: {_ORIGINAL}"
     if _is_safetensors(start, size):
         return f"a safetensors file, not the checkpoint of the authors' code: {_ORIGINAL}"
     if path.suffix.lower() == ".onnx" or (start[:1] == b"\x08" and re.search(rb"pytorch|onnx", start[:64], re.I)):
-        return f"an ONNX model, from which no run can be made: {_ORIGINAL}"
+        return f"an ONNX model, which cannot be converted to a run: {_ORIGINAL}"
     return _text(start, size)
 
 
@@ -119,12 +125,12 @@ def _tar(path: Path) -> str:
         names = [member.name for _, member in zip(range(50), archive, strict=False)]
     inside = next((name for name in names if name.endswith(_CHECKPOINTS)), None)
     if {"sys_info", "pickle"} <= set(names):
-        return "in a format of PyTorch from before 2018: load it with an old PyTorch and save it again"
+        return "in PyTorch's format from before 2018: load it with an old PyTorch and save it again"
     return f"a tar archive{f' around {inside}' if inside else ''}: unpack it (`tar xf`) and give the checkpoint file inside"
 
 
 def _is_safetensors(start: bytes, size: int) -> bool:
-    """Eight bytes with the length of a header, then the header in JSON."""
+    """Whether the file starts with eight bytes for the header's length, then the header in JSON."""
     return len(start) > 9 and int.from_bytes(start[:8], "little") <= size - 8 and start[8:9] == b"{"
 
 
@@ -132,16 +138,16 @@ def _text(start: bytes, size: int) -> str | None:
     if start.startswith(b"version https://git-lfs"):
         stands = re.search(rb"\nsize (\d{1,15})", start)
         of = f" of {int(stands[1]):,} bytes" if stands else ""
-        return f"a Git LFS pointer that stands for a file{of}: run `git lfs pull` in its repository, or download the file itself"
+        return f"a Git LFS pointer to a file{of}: run `git lfs pull` in its repository, or download the file itself"
     if re.match(rb"\s*(<!doctype html|<html|<\?xml|<head|<body|<!--)", start.removeprefix(b"\xef\xbb\xbf"), re.I):
         found = re.search(rb"<title[^>]*>(.*?)</title>", start, re.I | re.S)
         title = " ".join(found[1].decode("utf-8", "replace").split())[:80] if found else ""
         shown = f" ('{title}')" if title else ""
-        return f"a web page{shown} that was saved instead of the file: download the checkpoint itself, in a browser if a script was asked to sign in"
+        return f"a web page{shown} that was saved instead of the file: download the checkpoint itself, with a browser if the site asks you to sign in"
     try:
         text = start.decode("utf-8", "strict" if size <= _START else "ignore")
     except UnicodeDecodeError:
         return None
     if "\0" in text or not all(c.isprintable() or c.isspace() for c in text):
         return None
-    return f"a text that begins with '{' '.join(text.split())[:60]}': download the checkpoint itself"
+    return f"a text file that begins with '{' '.join(text.split())[:60]}': download the checkpoint itself"

@@ -1,6 +1,7 @@
 """How is a checkpoint of the released PyTorch code imported as a run?
 
-Only tensors and plain values are read from the file; nothing in it is ever executed. See docs/checkpoints.md.
+Only tensors and plain values are read from the file; nothing in it is ever executed. See
+docs/checkpoints.md.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
 
 UNUSED = "unused_tensors.npz"
-"""In the workdir of an imported run: the tensors that only the released code has, for the way back."""
+"""File in the workdir of an imported run: the tensors that only the released code has, for a later
+export.
+"""
 
 
 def import_checkpoint(
@@ -40,12 +43,13 @@ def import_checkpoint(
     with_optimizer: bool = True,
     as_published: bool = True,
 ) -> list[str]:
-    """Makes a workdir from a released checkpoint; returns what there is to say about it.
+    """Makes a workdir from a released checkpoint; returns messages for the user.
 
-    Without `config`, system, sizes and settings are those that the file's tensors tell. The run has the config's sizes, and with
-    `as_published` the settings that the system's published files were trained with. Its step is that of the file's optimiser;
-    `steps_per_epoch` is needed to go on training. Raises UserError when the file is not plain tensors, does
-    not fit the config, or the workdir exists.
+    Without `config`, system, sizes and settings are determined from the file's tensors. With
+    `as_published`, the run gets the settings that the system's published files were trained with.
+    Its step is the update count of the file's optimiser; `steps_per_epoch` is needed to resume
+    training. Raises UserError when the file is not plain tensors, does not fit the config, or the
+    workdir exists.
     """
     import jax
     import jax.numpy as jnp
@@ -94,12 +98,14 @@ def import_checkpoint(
     said = [f"{workdir}: {len(contents.tensors)} tensors of {path.name}, at step {step}"]
     if recognized is not None:
         said += [f"{path.name} is a checkpoint of {recognized.method}, config {config.name}", *recognized.assumed]
-    said += [f"{sentence}; --as_config leaves the config as it is" for sentence in settings]
-    said += [f"{path.name} has no {module}: it begins afresh, which matters only to training" for module in missing]
+    said += [f"{message}; --as_config leaves the config as it is" for message in settings]
+    said += [f"{path.name} has no {module}: it is newly initialised, which affects only training" for module in missing]
     if not moments:
-        said.append("without an optimiser's state: training would begin at step 0 with a fresh optimiser")
+        said.append("without optimiser state: training would start at step 0 with a fresh optimiser")
     elif not steps_per_epoch:
-        said.append("to go on training, convert again with --steps_per_epoch=N, the steps of an epoch of your data")
+        said.append(
+            "to resume training, convert again with --steps_per_epoch=N, the number of steps per epoch of your data"
+        )
     return said
 
 
@@ -111,9 +117,10 @@ def _write_run(
     info: dict[str, Any],
     unmapped: dict[str, np.ndarray],
 ) -> None:
-    """Writes the workdir of an imported checkpoint, which appears only when it is complete. Raises UserError.
+    """Writes the workdir of an imported checkpoint, which appears only when complete. Raises
+    UserError if it can't be written.
 
-    `unmapped`: tensors of the file that no network here has; an export writes them back.
+    `unmapped`: tensors of the file that no network here uses; an export writes them back.
     """
     from maskanim_jax.checkpoints.manager import CheckpointManager
     from maskanim_jax.workdir.config import write_config
@@ -136,7 +143,7 @@ def _write_run(
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    """The file's dict; raises UserError that says what the file is, where that is known."""
+    """The file's dict; raises a UserError that says what the file is, if known."""
     refuse_foreign(path)
     try:
         return read_tensors(path, _most_bytes(path))
@@ -147,7 +154,9 @@ def _read(path: Path) -> dict[Any, Any]:
 
 
 def _without_lacking(may_lack: Sequence[str], layout: Layout, given: Shapes) -> tuple[Layout, list[str]]:
-    """The layout without those of the modules `may_lack` that a file does not have at all, and their names."""
+    """The layout without those modules of `may_lack` that the file lacks
+    entirely, and their names.
+    """
     there = {name.split(".", 1)[0] for name in given}
     missing = [module for module in may_lack if module not in there]
     kept = {name: at for name, at in layout.items() if name.split(".", 1)[0] not in missing}
@@ -156,11 +165,11 @@ def _without_lacking(may_lack: Sequence[str], layout: Layout, given: Shapes) -> 
 
 
 def _completed(variables: Variables, system: System, seed: int) -> Variables:
-    """Fresh networks beside those that the file had."""
+    """The variables, with newly initialised networks for those that the file lacks."""
     import jax
 
     def missing(key: jax.Array) -> list[dict[str, Any]]:
-        # What is not returned is not compiled: the networks that are there may be large.
+        # Only what is returned is compiled; the networks that the file has may be large.
         return [
             {name: tree for name, tree in fresh.items() if name not in there}
             for fresh, there in zip(system.init(key), variables, strict=True)
@@ -171,9 +180,11 @@ def _completed(variables: Variables, system: System, seed: int) -> Variables:
 
 
 def _position(contents: Contents, updates: int, steps_per_epoch: int | None) -> tuple[int, int | None]:
-    """(finished steps, steps of an epoch): by Adam's own count, but by the file's epoch when the two disagree about the epoch.
+    """(finished steps, steps per epoch): from Adam's update count, or from the file's epoch if the
+    two disagree.
 
-    The file names the epoch that was being trained or just finished when it was written, counted from 0.
+    The file's epoch, counted from 0, is the one that was running or had just finished when it was
+    written.
     """
     if not updates or contents.epoch is None:
         return updates, steps_per_epoch
@@ -185,26 +196,30 @@ def _position(contents: Contents, updates: int, steps_per_epoch: int | None) -> 
 
 
 def _layout(config: ConfigDict, given: Shapes) -> Layout:
-    """The tensors of a released file; raises UserError for a config that the released code cannot follow."""
+    """The tensors of a released file; raises UserError for a config that the released code does not
+    support.
+    """
     from maskanim_jax.conversion.layout import released
 
     system = released(config)
     if unsupported_settings := system.unsupported_settings(config):
         raise UserError(
-            f"the released code can't follow config {config.name}, which has {', '.join(unsupported_settings)}: give a config without"
+            f"the released code does not support config {config.name}, which has {', '.join(unsupported_settings)}: give a config without them"
         )
     return system.layout(config, given)
 
 
 def _most_bytes(path: Path) -> int:
-    """What the arrays of a file may take together: a few times its size, since torch does not compress."""
+    """The most bytes that a file's arrays may take together: a few times its size, since PyTorch
+    does not compress.
+    """
     try:
         return min(MAX_BYTES, 4 * path.stat().st_size + (1 << 20))
     except OSError:
-        return MAX_BYTES  # reading says what is wrong
+        return MAX_BYTES  # reading the file gives the error
 
 
 def _check_absent(path: Path, what: str) -> None:
-    """Raises UserError when there is something at `path` that would be lost; an empty folder is not."""
+    """Raises UserError if something exists at `path` that would be lost; an empty folder passes."""
     if path.exists() and not (what == "folder" and path.is_dir() and not any(path.iterdir())):
-        raise UserError(f"{path} is already exists: give a new {what} as --output, or move it away")
+        raise UserError(f"{path} already exists: give a new {what} as --output, or move it away")

@@ -1,6 +1,7 @@
-"""What are the tensors of a layer called in the released implementations? Both of them are made of the same blocks.
+"""Which names do a layer's tensors have in the released implementations? Both use the same blocks.
 
-Every function yields (their full name, our place) in the order of their state dicts; `theirs` is a prefix there, `ours` a path here.
+Every function yields (full PyTorch name, location here) in the order of PyTorch's state dict.
+`theirs` is the prefix of the PyTorch names, `ours` the path here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def conv(theirs: str, *ours: str) -> Rows:
 
 
 def affine(theirs: str, *ours: str) -> Rows:
-    """The factors and shifts of a norm: all that instance norm has."""
+    """The scale and shift of a norm: all the tensors that instance norm has."""
     yield f"{theirs}.weight", ParamMapping("params", (*ours, "scale"), False)
     yield f"{theirs}.bias", ParamMapping("params", (*ours, "bias"), False)
 
@@ -49,16 +50,19 @@ def residual(theirs: str, *ours: str) -> Rows:
 
 
 def encoder_decoder(theirs: str, blocks: int, *ours: str) -> Rows:
-    """An encoder-decoder or U-Net of so many blocks."""
+    """An encoder-decoder or U-Net with `blocks` blocks."""
     for i in range(blocks):
         yield from block(f"{theirs}.encoder.down_blocks.{i}", *ours, f"down{i}")
     for i in range(blocks):
-        # Their up blocks are counted in the order in which they run, ours by the encoder's block that they undo.
+        # PyTorch numbers up blocks in running order; here they have the number of their encoder block.
         yield from block(f"{theirs}.decoder.up_blocks.{i}", *ours, f"up{blocks - 1 - i}")
 
 
 def spectral_conv(theirs: str, *ours: str) -> Rows:
-    """A convolution with spectral norm, whose singular vectors are statistics: `u` over the outputs, `v` over (I, H, W) on both sides."""
+    """A convolution with spectral norm.
+
+    Its singular vectors are statistics: `u` over the outputs, `v` over (I, H, W) on both sides.
+    """
     yield f"{theirs}.bias", ParamMapping("params", (*ours, "bias"), False)
     yield f"{theirs}.weight_orig", ParamMapping("params", (*ours, "kernel"), True)
     yield f"{theirs}.weight_u", ParamMapping("stats", (*ours, "u"), False)
@@ -66,7 +70,9 @@ def spectral_conv(theirs: str, *ours: str) -> Rows:
 
 
 def blur(theirs: str, step: int) -> Rows:
-    """The Gaussian of the anti-aliased downscale by `step`, which they keep as a tensor: (3, 1, K, K) float32; nothing for step 1."""
+    """The Gaussian of the anti-aliased downscale by `step`, which PyTorch stores as a tensor: (3,
+    1, K, K) float32. Step 1 has none.
+    """
     if step == 1:
         return
     sigma = (step - 1) / 2

@@ -1,8 +1,9 @@
-"""How does a checkpoint of a released implementation become ours, and ours one of theirs?
+"""How are checkpoints converted between a released implementation and this one?
 
-A file is a dict: a state dict for each module, perhaps an Adam state for some of them (`optimizer_MODULE`), perhaps `epoch`. Which of their
-tensors is which of ours is said by the system's own file beside this; all else is here, for every system. Conv kernels are O, I, H, W there
-and H, W, I, O here.
+A file is a dict: a state dict per module, optionally an Adam state for some of them
+(`optimizer_MODULE`) and `epoch`. Each system has a module in this folder that maps its tensors;
+everything that all systems share is here. Convolution kernels are (O, I, H, W) in PyTorch and (H,
+W, I, O) here.
 """
 
 from __future__ import annotations
@@ -23,79 +24,92 @@ if TYPE_CHECKING:
 
 
 class ParamMapping(NamedTuple):
-    """Where one of their tensors lives here: "params" or "stats", then the path; kernels are transposed."""
+    """The location of a PyTorch tensor here: "params" or "stats", then the path.
+
+    Kernels are transposed.
+    """
 
     collection: str
     path: tuple[str, ...]
     kernel: bool
 
     def ours(self, theirs: np.ndarray) -> np.ndarray:
-        """Their array as ours, float32."""
+        """The PyTorch array with this project's axes, float32."""
         value = np.asarray(theirs, np.float32)
         return value.transpose(2, 3, 1, 0) if self.kernel else value
 
     def theirs(self, ours: np.ndarray) -> np.ndarray:
-        """Our array with their axes."""
+        """The array with PyTorch's axes."""
         return ours.transpose(3, 2, 0, 1) if self.kernel else ours
 
 
 class UnmappedTensor(NamedTuple):
-    """One of their tensors that we do not have: what to write when no file gave it; a `fixed` one is a constant of the code."""
+    """A PyTorch tensor without a counterpart here: `default` is written if no imported file gave a
+    value. A `fixed` one is a constant of the released code.
+    """
 
     default: np.ndarray
-    trained: bool = False  # a parameter there, so Adam's state counts it
+    trained: bool = False  # a parameter in PyTorch, so Adam's state counts it
     fixed: bool = False
 
 
 Layout = Mapping[str, ParamMapping | UnmappedTensor]
 """Every tensor of a file by full name (`MODULE.name`), in the order of the modules' state dicts."""
 Shapes = Mapping[str, tuple[int, ...]]
-"""What a file holds, by full name."""
+"""The shapes of a file's tensors, by full name."""
 
 
 class Released(Protocol):
-    """What a system's own file offers."""
+    """What each system's conversion module provides."""
 
     OPTIONAL_MODULES: Sequence[str]
-    """Modules that a file may be without; their networks then begin afresh."""
+    """Modules that a file may lack; their networks are then initialised."""
 
     def recognize(self, found: Found) -> Recognized | None:
-        """The config that a file was trained with, when its tensors are this system's; None for another's."""
+        """The config that a file was trained with, if its tensors are this system's; otherwise
+        None.
+        """
         ...
 
     def layout(self, config: ConfigDict, given: Shapes | None = None) -> Layout:
-        """The tensors of a file with the config's sizes; `given` is what a file has, for parts that only some files have."""
+        """The tensors of a file with the config's sizes; `given` has the file's shapes, for parts
+        that only some files have.
+        """
         ...
 
     def unsupported_settings(self, config: ConfigDict) -> list[str]:
-        """The settings by which the released code would compute something else from the same tensors."""
+        """The settings with which the released code would compute something else from the same
+        tensors.
+        """
         ...
 
     def as_published(self, config: ConfigDict) -> list[str]:
-        """Sets what published files were trained with where the config has it otherwise; returns a sentence for each."""
+        """Sets the fields in which the published files were trained differently from the config;
+        returns a message for each.
+        """
         ...
 
 
 def released(config: ConfigDict) -> Released:
-    """The file of the config's system; raises UserError when it has none."""
+    """The conversion module of the config's system; raises UserError when there is none."""
     if (module := released_of(config.system)) is None:
         raise UserError(f"config.system={config.system} has no released checkpoints to convert: give another config")
     return module
 
 
 def released_of(system: str) -> Released | None:
-    """The file of the system of that name; None when it has none."""
+    """The conversion module of the system `name`; None when there is none."""
     name = f"maskanim_jax.conversion.{system}"
     try:
         return cast(Released, importlib.import_module(name))
     except ModuleNotFoundError as error:
         if error.name is None or not name.startswith(error.name):
-            raise  # a package that the module needs
+            raise  # a package that the module imports is missing
         return None
 
 
 def shapes(tree: Mapping[Any, Any]) -> Shapes:
-    """Shapes of the tensors of every module in what `read_tensors` found, by full name."""
+    """Shapes of every module's tensors in the result of `read_tensors`, by full name."""
     return {
         f"{module}.{str(name).removeprefix('module.')}": array.shape
         for module, state in tree.items()
@@ -111,7 +125,7 @@ def modules(layout: Layout) -> list[str]:
 
 
 def trained(layout: Layout, module: str) -> list[str]:
-    """Full names of a module's parameters in the order in which torch's optimisers count them."""
+    """Full names of a module's parameters, in the order of PyTorch's optimisers."""
     return [
         name
         for name, at in layout.items()
@@ -121,12 +135,12 @@ def trained(layout: Layout, module: str) -> list[str]:
 
 
 def to_variables(theirs: Mapping[str, np.ndarray], layout: Layout) -> Variables:
-    """Their tensors by full name to our variables; raises KeyError for one that is missing."""
+    """Converts a file's tensors, by full name, to variables; raises KeyError for a missing one."""
     return Variables(*(tree_of(layout, collection, lambda name: theirs[name]) for collection in ("params", "stats")))
 
 
 def from_variables(variables: Variables, layout: Layout) -> dict[str, np.ndarray]:
-    """Our variables (or a tree like the parameters) to their tensors by full name."""
+    """Converts variables (or a tree like the parameters) to a file's tensors, by full name."""
     return {
         name: at.theirs(np.asarray(leaf_of(getattr(variables, at.collection), at.path)))
         for name, at in layout.items()
@@ -135,11 +149,11 @@ def from_variables(variables: Variables, layout: Layout) -> dict[str, np.ndarray
 
 
 def tree_of(layout: Layout, collection: str, value: Callable[[str], np.ndarray], network: str | None = None) -> PyTree:
-    """Our nested dict of one collection, of one network without its name if asked."""
+    """The nested dict of one collection; with `network`, only that network's part."""
     result: dict[str, Any] = {}
     for name, at in layout.items():
         if network is None and isinstance(at, ParamMapping):
-            result.setdefault(at.path[0], {})  # a network may have no statistics
+            result.setdefault(at.path[0], {})  # some networks have no statistics
         if isinstance(at, ParamMapping) and at.collection == collection and network in (None, at.path[0]):
             path = at.path if network is None else at.path[1:]
             tree = result
@@ -150,7 +164,7 @@ def tree_of(layout: Layout, collection: str, value: Callable[[str], np.ndarray],
 
 
 def leaf_of(tree: PyTree, path: Sequence[str]) -> Any:
-    """What is at a path."""
+    """The value at a path."""
     for key in path:
         tree = tree[key]
     return tree
@@ -164,11 +178,13 @@ def file_tree(
     epoch: int,
     groups: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """What a file holds, for `write_tensors`; `groups` has each module's Adam settings (lr, betas, ...), by module."""
+    """The dict of a file, for `write_tensors`; `groups` has the Adam settings (lr, betas, ...) by
+    module.
+    """
     ours = from_variables(variables, layout)
     adam = {}
     for which in ("first", "second"):
-        # Networks without updates have no state there; their parameters stand in to keep the tree whole.
+        # Networks without updates have no Adam state; their parameters fill the tree and are dropped below.
         trees = {
             name: getattr(moments[name], which) if name in moments else tree for name, tree in variables.params.items()
         }

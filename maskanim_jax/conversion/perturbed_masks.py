@@ -1,6 +1,6 @@
-"""What are our tensors called in a checkpoint of the released code?
+"""Which names do Perturbed Masks' tensors have in a checkpoint of the released code?
 
-A file of the released Perturbed Masks code holds the state of two modules, `generator` (r, l and h) and `mask_generator` (m).
+A file holds the state of two modules, `generator` (r, l and h) and `mask_generator` (m).
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from maskanim_jax.conversion.recognition import Found, Recognized, assumption
 from maskanim_jax.systems.interface import Variables
 
 OPTIONAL_MODULES = ()
-"""Modules that a file may be without: every file has both."""
+"""Modules that a file may lack: none, since every file has both."""
 _CONFIGS = {"taichi": taichi, "bair": bair, "vox": voxceleb}
 
 
 def recognize(found: Found) -> Recognized | None:
-    """The config of a file with Perturbed Masks' tensors, which are the same for all three data sets."""
+    """The config of a file with Perturbed Masks' tensors, which are the same for all three data
+    sets.
+    """
     given = found.shapes
     if not any(name.startswith("mask_generator.") for name in given):
         return None
@@ -42,7 +44,7 @@ def recognize(found: Found) -> Recognized | None:
 
 
 def _set_sizes(config: ConfigDict, given: Shapes) -> None:
-    """Sizes, as far as the file tells them."""
+    """The sizes that can be determined from the file."""
     for section, prefix in (
         (config.mask, "mask_generator.predictor"),
         (config.refine, "generator.mask_fix_net"),
@@ -87,13 +89,17 @@ def _rows(config: ConfigDict) -> Rows:
 
 
 def layout(config: ConfigDict, given: Shapes | None = None) -> dict[str, ParamMapping | UnmappedTensor]:
-    """Every tensor of a file by full name (`generator.first.conv.weight`), in the file's order, which Adam's state follows."""
-    del given  # all files of a size have the same tensors
+    """Every tensor of a file by full name (`generator.first.conv.weight`), in the file's order,
+    which is also the order of Adam's state.
+    """
+    del given  # all files of one size have the same tensors
     return dict(_rows(config))
 
 
 def unsupported_settings(config: ConfigDict) -> list[str]:
-    """The settings by which the released code would compute something else from the same tensors."""
+    """The settings with which the released code would compute something
+    else from the same tensors.
+    """
     wanted = {
         "mask.border": "zero",
         "mask.normalise_logits": False,
@@ -104,25 +110,25 @@ def unsupported_settings(config: ConfigDict) -> list[str]:
         "refine.temperature_steps": 0,
     }
     found = {key: config[key.split(".")[0]][key.split(".")[1]] for key in wanted}
-    return [f"{key}={found[key]} (there {value})" for key, value in wanted.items() if found[key] != value]
+    return [f"{key}={found[key]} (released: {value})" for key, value in wanted.items() if found[key] != value]
 
 
 def as_published(config: ConfigDict) -> list[str]:
-    """No file was ever published, so nothing is known to differ from the config."""
+    """Changes nothing: no file was published, so no difference from the config is known."""
     del config
     return []
 
 
 def tensors(config: ConfigDict) -> dict[str, ParamMapping]:
-    """Their full name to our place, for every tensor that both sides have."""
+    """(full PyTorch name, location here) of every tensor that both sides have."""
     return {name: place for name, place in layout(config).items() if isinstance(place, ParamMapping)}
 
 
 def to_variables(theirs: Mapping[str, np.ndarray], config: ConfigDict) -> Variables:
-    """Their tensors by full name to our variables; raises KeyError for one that is missing."""
+    """Converts a file's tensors, by full name, to variables; raises KeyError for a missing one."""
     return released_format.to_variables(theirs, layout(config))
 
 
 def from_variables(variables: Variables, config: ConfigDict) -> dict[str, np.ndarray]:
-    """Our variables (or a tree like the parameters) to their tensors by full name."""
+    """Converts variables (or a tree like the parameters) to a file's tensors, by full name."""
     return released_format.from_variables(variables, layout(config))

@@ -1,4 +1,7 @@
-"""Which system and config does a checkpoint file belong to? Each system's conversion module answers for itself."""
+"""Which system and config does a checkpoint file belong to?
+
+Each system's conversion module decides for itself.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +18,23 @@ from maskanim_jax.systems import SYSTEMS
 
 
 class Found(NamedTuple):
-    """What a system may look at to recognise a checkpoint as its own."""
+    """What a system may use to recognise a checkpoint as its own."""
 
     shapes: Shapes
-    """Of every tensor of every module, by full name."""
+    """The shape of every tensor of every module, by full name."""
     updated: frozenset[str]
-    """Modules whose optimiser has made updates."""
+    """Modules whose optimiser has been updated."""
     epoch: int | None
     name: str
-    """The file's name and its folder's in lower case: a hint at the data set, never at the networks."""
+    """Name and parent folder of the file in lower case: a hint at the data set, never at the
+    networks.
+    """
 
 
 class Recognized(NamedTuple):
-    """A system's answer: `method` for people, the config, and a sentence for each thing that was assumed."""
+    """A system's answer: the method's name for messages, the config, and a message for each
+    assumption.
+    """
 
     method: str
     config: ConfigDict
@@ -37,7 +44,7 @@ class Recognized(NamedTuple):
 def recognize(path: Path, tree: Mapping[Any, Any]) -> Recognized:
     """The system and config of what `read_tensors` found in the file at `path`.
 
-    Raises UserError, in one short sentence, for the checkpoint of another method and for one that is not whole.
+    Raises UserError for a checkpoint of another method and for an incomplete one.
     """
     found = Found(shapes(tree), _updated(tree), _epoch(tree), f"{path.absolute().parent.name}/{path.name}".lower())
     for system in SYSTEMS:
@@ -51,7 +58,7 @@ def recognize(path: Path, tree: Mapping[Any, Any]) -> Recognized:
 
 
 def refuse_other_methods(path: Path, tree: Mapping[Any, Any]) -> None:
-    """Raises UserError when the file is known to be another method's, whatever config was given."""
+    """Raises UserError when the file is known to belong to another method, whatever the config."""
     found = Found(shapes(tree), frozenset(), None, "")
     modules = [module for module in map(released_of, SYSTEMS) if module is not None]
     if not any(module.recognize(found) for module in modules) and (what := method_of(names_of(tree))):
@@ -59,13 +66,13 @@ def refuse_other_methods(path: Path, tree: Mapping[Any, Any]) -> None:
 
 
 def names_of(tree: Mapping[Any, Any]) -> frozenset[str]:
-    """The keys of the file's dict and those one level below."""
+    """The keys of the file's dict and of the dicts one level below."""
     inner = (key for value in tree.values() if isinstance(value, dict) for key in value)
     return frozenset(str(key) for key in (*tree, *inner))
 
 
 def _check_whole(path: Path, answer: Recognized, layout: Layout, given: Shapes) -> None:
-    """Raises UserError when so much is missing that a list of names would say less than this."""
+    """Raises UserError when so many tensors are missing that a list of names would not help."""
     there = {name.split(".", 1)[0] for name in given}
     wanted = [name for name, at in layout.items() if isinstance(at, ParamMapping) and name.split(".", 1)[0] in there]
     missing = [name for name in wanted if name not in given]
@@ -79,14 +86,14 @@ def _check_whole(path: Path, answer: Recognized, layout: Layout, given: Shapes) 
 def _unknown(tree: Mapping[Any, Any]) -> str:
     listed = _listed([str(key) for key in tree if not str(key).startswith("optimizer")])
     return (
-        f"holds {listed or 'nothing'}, which is a checkpoint of none of the systems here ({', '.join(SYSTEMS)}): "
-        "give a checkpoint file of their released code"
+        f"holds {listed or 'nothing'}, so it is not a checkpoint of one of the systems here ({', '.join(SYSTEMS)}): "
+        "give a checkpoint of their released code"
     )
 
 
-def _listed(names: Sequence[str], most: int = 4) -> str:
-    shown = ", ".join(f"'{ascii(name)[1:-1][:60]}'" for name in names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+def _listed(names: Sequence[str], max_names: int = 4) -> str:
+    shown = ", ".join(f"'{ascii(name)[1:-1][:60]}'" for name in names[:max_names])
+    return shown + (f" and {len(names) - max_names} more" if len(names) > max_names else "")
 
 
 def _updated(tree: Mapping[Any, Any]) -> frozenset[str]:
@@ -100,11 +107,13 @@ def _epoch(tree: Mapping[Any, Any]) -> int | None:
 
 
 def assumption(chosen: str, others: Sequence[str], by_name: bool, matters: str) -> list[str]:
-    """A sentence on a data set that the tensors do not tell, for configs named like `configs/fomm_taichi.py`; none without `others`."""
+    """A message about a data set that the tensors do not determine, for configs named like
+    `configs/fomm_taichi.py`; none without `others`.
+    """
     if not others:
         return []
     why = "by the file's name" if by_name else "assumed"
     return [
-        f"the tensors don't tell the data set: {chosen} ({why}); it matters only {matters}, "
+        f"the tensors do not determine the data set: {chosen} ({why}); it matters only {matters}, "
         f"otherwise give --config={' or '.join(others)}"
     ]

@@ -1,8 +1,10 @@
-"""How does a process notice that another one of the run has died? Each sends heartbeats to process 0.
+"""How does a process notice that another one of the run has died? Each sends
+heartbeats to process 0.
 
-Otherwise the others would hang in a collective: on an accelerator forever, elsewhere until jaxlib
-aborts them. Process 0 forwards failures. If a process is lost (killed, preempted, machine or network
-down), all others exit with status 75, "start me again"; if it ended with an error, with its status.
+Otherwise the others would hang in a collective: on an accelerator forever, elsewhere until
+jaxlib aborts them. Process 0 forwards failures. If a process is lost (killed, preempted,
+machine or network down), all others exit with status 75, "start me again"; if it ended with
+an error, with its status.
 """
 
 from __future__ import annotations
@@ -28,9 +30,13 @@ from maskanim_jax.errors import RESTART, UserError, printable
 HEARTBEAT_INTERVAL_S = 3.0
 """Seconds between heartbeats."""
 HEARTBEAT_TIMEOUT_S = 40.0
-"""Seconds without a heartbeat after which a process counts as lost, even if its connection is open."""
+"""Seconds without a heartbeat after which a process counts as lost, even
+if its connection is open.
+"""
 SHUTDOWN_GRACE_S = 15.0
-"""Seconds that a process has to exit by itself after another one failed: usually it has the same error."""
+"""Seconds that a process has to exit by itself after another one failed:
+usually it has the same error.
+"""
 BARRIER_TIMEOUT_S = 900.0
 """Seconds that the other processes may take to reach the same point of the program."""
 
@@ -46,7 +52,10 @@ def current() -> Peers | None:
 
 
 def start_watchdog(index: int, count: int, connections: Mapping[int, socket.socket]) -> Peers:
-    """From now on this process ends when another one does. `connections`: from process 0 to all, from others to 0."""
+    """From now on this process ends if another one fails.
+
+    `connections`: from process 0 to all others, from the others to process 0.
+    """
     global _current
     _current = Peers(index, count, connections)
     _current.start()
@@ -54,7 +63,7 @@ def start_watchdog(index: int, count: int, connections: Mapping[int, socket.sock
 
 
 class Peers:
-    """The other processes of the run, as one of `count` sees them."""
+    """The other processes of a run with `count` processes, from one process's view."""
 
     def __init__(self, index: int, count: int, connections: Mapping[int, socket.socket]) -> None:
         self.index, self.count = index, count
@@ -64,16 +73,18 @@ class Peers:
         self._unread = dict.fromkeys(self._open, b"")
         self._changed = threading.Condition()
         self._sending = threading.Lock()
-        self._given: dict[int, dict[int, Any]] = {}  # round: process: value
+        self._given: dict[int, dict[int, Any]] = {}  # values by round and process
         self._answers: dict[int, list[Any]] = {}
         self._round = 0
         self._left = self._ending = self._crashed = False
-        self._failure: tuple[int, str, float] | None = None  # status, sentence, when to end at the latest
+        self._failure: tuple[int, str, float] | None = None  # status, message, latest time to end
 
     def start(self) -> None:
-        """Begins to listen, in a thread, and to look out for this process' own end."""
+        """Starts to listen in a thread, and to watch for this process's own end."""
         for connection in self._open.values():
-            connection.settimeout(HEARTBEAT_TIMEOUT_S)  # for sending: a process that reads nothing for so long is lost
+            connection.settimeout(
+                HEARTBEAT_TIMEOUT_S
+            )  # for sending: a process that reads nothing for this long is lost
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _delay_abort()
         threading.Thread(target=self._listen, name="hosts", daemon=True).start()
@@ -85,14 +96,16 @@ class Peers:
             before(kind, error, trace)
 
         sys.excepthook = crashed
-        atexit.register(self._leave)  # before JAX's handler, which waits for the others for minutes
+        atexit.register(self._leave)  # before JAX's handler, which would wait for the others for minutes
 
-    # -- what the main thread asks for ------------------------------------------------------------------------------------------------
+    # -- called by the main thread ------------------------------------------------------------------------------------------------
 
     def gather(self, value: Any) -> list[Any]:
-        """The value (JSON) of each process, by index; all processes must call it, in the same order.
+        """Gathers the value (JSON) of each process, by index; all processes must
+        call it, in the same order.
 
-        Raises UserError when one does not get here within BARRIER_TIMEOUT_S seconds; one that ends meanwhile ends this one.
+        Raises UserError if one does not arrive within BARRIER_TIMEOUT_S seconds; if one fails
+        meanwhile, this one ends.
         """
         number = self._round
         self._round += 1
@@ -105,21 +118,23 @@ class Peers:
                 )
             return self._answers.pop(number)
 
-    def failed(self, status: int, sentence: str) -> NoReturn:
-        """Exits with this process's error after telling the others; if a lost process caused it, with that message."""
+    def failed(self, status: int, message: str) -> NoReturn:
+        """Exits with this process's error after telling the others; if a lost process
+        caused it, with that message.
+        """
         stopped = status == RESTART  # all processes were told to stop
         with self._changed:  # the connection shows a lost process slightly before a collective does
             self._changed.wait_for(lambda: stopped or self._failure is not None, 2.0)
             self._ending, failure = True, self._failure
         if failure is None or status != 1:
-            _say(sentence)
+            _say(message)
         if stopped:
             self._tell({"failed": self.index, "status": status, "sentence": "it was told to stop"})
         elif failure is not None:
             _print_final(failure[1])
             status = failure[0] if status == 1 else status
         else:
-            first = sentence.strip().splitlines()[-1] if sentence.strip() else f"status {status}"
+            first = message.strip().splitlines()[-1] if message.strip() else f"status {status}"
             self._tell({"failed": self.index, "status": status, "sentence": first})
         self._exit(status, SHUTDOWN_GRACE_S + 5)
 
@@ -135,9 +150,9 @@ class Peers:
         if self.index:
             self._tell({"round": number, "value": value})
         else:
-            self._collect(number, 0, json.loads(json.dumps(value)))  # as the others' values come
+            self._collect(number, 0, json.loads(json.dumps(value)))  # wakes up when other values arrive
 
-    # -- what the thread hears --------------------------------------------------------------------------------------------------------
+    # -- called by the listening thread --------------------------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
         selector, beaten = selectors.DefaultSelector(), 0.0
@@ -154,7 +169,7 @@ class Peers:
                 self._tell({})
             for number in [number for number in self._open if now - self._last_seen[number] > HEARTBEAT_TIMEOUT_S]:
                 selector.unregister(self._open[number])
-                self._closed(number, f"nothing was heard of it for {HEARTBEAT_TIMEOUT_S:.0f} s")
+                self._closed(number, f"it sent no heartbeat for {HEARTBEAT_TIMEOUT_S:.0f} s")
             if self._failure is not None and now > self._failure[2] and not self._ending:
                 self._ending = True
                 _print_final(self._failure[1])
@@ -221,17 +236,17 @@ class Peers:
             )
             self._record_failure(RESTART, lost, 0.0, {"lost": lost})
 
-    def _record_failure(self, status: int, sentence: str, grace: float, said: dict[str, Any]) -> None:
+    def _record_failure(self, status: int, message: str, grace: float, said: dict[str, Any]) -> None:
         """Records the first failure; later ones are its consequences."""
         with self._changed:
             if self._failure is not None or self._left:
                 return
-            self._failure = status, f"error: {sentence}", time.monotonic() + grace
+            self._failure = status, f"error: {message}", time.monotonic() + grace
             self._changed.notify_all()
         if self.index == 0:
             self._tell(said)
 
-    # -- saying and ending ------------------------------------------------------------------------------------------------------------
+    # -- sending and exiting ------------------------------------------------------------------------------------------------------------
 
     def _tell(self, said: dict[str, Any]) -> None:
         """Sends to all connections; the thread detects broken ones."""
@@ -242,7 +257,10 @@ class Peers:
                     connection.sendall(line)
 
     def _exit(self, status: int, longest: float) -> NoReturn:
-        """Exits at once, whatever other threads do. Process 0 exits last: jaxlib aborts the others when it is gone."""
+        """Exits at once, whatever other threads do.
+
+        Process 0 exits last: jaxlib aborts the others when it is gone.
+        """
         end = time.monotonic() + (longest if self.index == 0 else 0)
         while self._open and time.monotonic() < end:
             if threading.current_thread().name == "hosts":
@@ -293,9 +311,11 @@ def _address(connection: socket.socket) -> str:
 
 
 def _delay_abort() -> None:
-    """Delays jaxlib's abort, from C++, of a process that has lost process 0, so that it can exit with a message.
+    """Delays jaxlib's abort, from C++, of a process that has lost process 0, so that it
+    can exit with a message.
 
-    C's `sleep` becomes the handler of SIGABRT: called with the signal's number, it sleeps for 6 seconds.
+    C's `sleep` becomes the handler of SIGABRT: called with the signal's number,
+    it sleeps for 6 seconds.
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)

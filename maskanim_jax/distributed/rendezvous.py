@@ -1,12 +1,16 @@
-"""How do the processes of a run find each other? All connect to process 0 first, so missing ones can be named.
+"""How do the processes of a run find each other?
+
+All connect to process 0 first, so missing ones can be named.
 
 JAX itself waits in C++ and aborts without naming the missing process. Process 0 listens on the port
 that JAX uses afterwards, only on its own address. The connections stay open for peers.py. Only
 processes that know the run's secret (secret.py) are accepted:
 
     process 0  {"maskanim": 2, "question": Q0}
-    another    {"index": I, "count": N, "question": Q1, "answer": HMAC(secret, "process", Q0, Q1, N, I)}
-    process 0  {"welcome": true, "answer": HMAC(secret, "welcome", Q1, Q0)}   when all are there, or {"refused": ..., "answer": ...}
+    another    {"index": I, "count": N, "question": Q1,
+                "answer": HMAC(secret, "process", Q0, Q1, N, I)}
+    process 0  {"welcome": true, "answer": HMAC(secret, "welcome", Q1, Q0)} when all have joined,
+               or {"refused": ..., "answer": ...}
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from maskanim_jax.errors import UserError
 VERSION = 2
 """Version of the protocol."""
 MAX_LINE = 1 << 14
-"""Size limit of a line in bytes; longer ones from strangers are not read."""
+"""Size limit of a line in bytes; longer lines from unknown processes are not read."""
 MAX_GUESTS = 256
 """Limit on unauthenticated connections; beyond it, the oldest is closed."""
 ANSWER_S = 5.0
@@ -35,10 +39,11 @@ ANSWER_S = 5.0
 def connect(
     host: str, port: int, count: int, index: int, timeout_s: float, secret: str | None = None
 ) -> dict[int, socket.socket]:
-    """Connects all `count` processes: returns connections to all others in process 0, to process 0 elsewhere.
+    """Connects all `count` processes: returns connections to all others in process
+    0, to process 0 elsewhere.
 
-    `secret` is the run's, by default `run_secret()`. Raises UserError after `timeout_s` seconds, naming
-    the missing processes.
+    `secret` is the run's, by default `run_secret()`. Raises UserError after `timeout_s` seconds,
+    naming the missing processes.
     """
     secret = run_secret() if secret is None else secret
     if index == 0:
@@ -47,15 +52,17 @@ def connect(
 
 
 def listen(host: str, port: int, timeout_s: float = 0.0) -> list[socket.socket]:
-    """Listens on all addresses of `host` on this machine, and no others; port 0: a free port, the same for all.
+    """Listens on all addresses of `host` on this machine, and no others; port 0: a
+    free port, the same for all.
 
-    Raises UserError for an address of another machine, or when the port is in use for `timeout_s` seconds.
+    Raises UserError for an address of another machine, or when the port is in use
+    for `timeout_s` seconds.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise UserError(
-            f"{host} is not known ({error.strerror}): give process 0's address by which others reach it"
+            f"{host} is unknown ({error.strerror}): give the address at which others reach process 0"
         ) from error
     addresses = list(dict.fromkeys((family, address[0]) for family, _, _, _, address in found))
     until = time.monotonic() + timeout_s
@@ -97,7 +104,8 @@ class _Member(NamedTuple):
 
 
 def receive(servers: list[socket.socket], count: int, timeout_s: float, secret: str) -> dict[int, socket.socket]:
-    """Process 0's side: accepts processes that know the secret until all have joined; closes `servers`.
+    """Process 0's side: accepts processes that know the secret until all have
+    joined; closes `servers`.
 
     Raises UserError after `timeout_s` seconds, naming the missing processes.
     """
@@ -179,7 +187,9 @@ def _answered(guest: _Guest) -> bytes | None:
 
 
 def _known(line: bytes, guest: _Guest, secret: str) -> dict[str, Any] | None:
-    """The message of an authenticated process; None for a stranger, who only learns that the answer is wrong."""
+    """The message of an authenticated process; None for a stranger, who only learns
+    that the answer is wrong.
+    """
     said = _parsed(line)
     parts = () if said is None else (said.get("question"), said.get("count"), said.get("index"))
     if said is not None and right(said.get("answer"), secret, "process", guest.question, *map(str, parts)):
@@ -214,12 +224,12 @@ def _give_up(here: dict[int, _Member], count: int, timeout_s: float, secret: str
         if strangers
         else ""
     )
-    sentence = (
-        f"of {count} processes these did not come to process 0 within {timeout_s:.0f} s: {missing}{others}; "
-        "start all of them, with the same address, and look at their own errors"
+    message = (
+        f"of {count} processes, these did not connect to process 0 within {timeout_s:.0f} s: {missing}{others}; "
+        "start all of them, with the same address, and check their own errors"
     )
-    _refuse(list(here.values()), sentence, secret)
-    raise UserError(sentence)
+    _refuse(list(here.values()), message, secret)
+    raise UserError(message)
 
 
 def _go_to(host: str, port: int, count: int, index: int, timeout_s: float, secret: str) -> socket.socket:
@@ -260,7 +270,9 @@ def _go_to(host: str, port: int, count: int, index: int, timeout_s: float, secre
 
 
 def _line(connection: socket.socket, timeout_s: float) -> dict[str, Any] | None:
-    """One JSON object, read byte by byte so that later data stays in the socket; None for anything else."""
+    """One JSON object, read byte by byte so that later data stays in the
+    socket; None for anything else.
+    """
     until, line = time.monotonic() + timeout_s, b""
     while len(line) < MAX_LINE and not line.endswith(b"\n"):
         connection.settimeout(max(0.01, until - time.monotonic()))
@@ -287,9 +299,9 @@ def _say(connection: socket.socket, said: dict[str, Any]) -> None:
         connection.sendall(json.dumps(said).encode() + b"\n")
 
 
-def _refuse(members: list[_Member], sentence: str, secret: str) -> None:
+def _refuse(members: list[_Member], message: str, secret: str) -> None:
     for member in members:
-        _say(member.connection, {"refused": sentence, "answer": answer(secret, "refused", member.asked, sentence)})
+        _say(member.connection, {"refused": message, "answer": answer(secret, "refused", member.asked, message)})
         member.connection.close()
 
 

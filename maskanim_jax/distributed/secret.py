@@ -1,8 +1,9 @@
-"""Which processes may join a run? Those that answer a random challenge with the run's secret, which is never sent.
+"""Which processes may join a run? Those that answer a random challenge with the run's
+secret, which is never sent.
 
-Both sides are challenged: process 0 must know the secret too. If JAX finds the processes, process 0
-draws a secret and JAX's key-value store passes it on. Otherwise it comes from an environment variable
-or from a file in the user's cache that only the user can read.
+Both sides are challenged: process 0 must also know the secret. If JAX finds the processes, process
+0 draws a secret and JAX's key-value store passes it on. Otherwise it comes from an environment
+variable or from a file in the user's cache that only the user can read.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.utils.cache import default_cache
 
 SECRET = "MASKANIM_DISTRIBUTED_SECRET"
-"""Environment variable: the same value in all processes of a run, if they do not share a home folder."""
+"""Environment variable: the same value in all processes of a run, if they do
+not share a home folder.
+"""
 SHORTEST = 16
 """Minimum length of a secret."""
 
@@ -30,12 +33,14 @@ def drawn() -> str:
 
 
 def run_secret() -> str:
-    """MASKANIM_DISTRIBUTED_SECRET, else the secret in the user's cache, created at first use; raises UserError."""
+    """MASKANIM_DISTRIBUTED_SECRET, else the secret in the user's cache, created at
+    first use; raises UserError.
+    """
     given = os.environ.get(SECRET)
     if given is None:
         return _of_user(default_cache() / "distributed_secret")
     if len(given) < SHORTEST:
-        raise UserError(f"{SECRET} must have at least {SHORTEST} characters: `openssl rand -hex 32` makes one")
+        raise UserError(f"{SECRET} must have at least {SHORTEST} characters: create one with `openssl rand -hex 32`")
     return given
 
 
@@ -47,14 +52,16 @@ def _of_user(path: Path) -> str:
         about = path.stat()
         text = path.read_text(encoding="ascii", errors="replace").strip()
     except OSError as error:
-        raise UserError(f"{path} can't be read or made ({error.strerror}): {hint}") from error
+        raise UserError(f"{path} can't be read or created ({error.strerror}): {hint}") from error
     if about.st_mode & (stat.S_IRWXG | stat.S_IRWXO) or about.st_uid != os.getuid() or len(text) < SHORTEST:
         raise UserError(f"{path} is not a secret that only this user can read: delete it, or {hint}")
     return text
 
 
 def _write(path: Path) -> None:
-    """Writes a new secret atomically, unreadable for others; among several processes, the first one wins."""
+    """Writes a new secret atomically, unreadable for others; among several
+    processes, the first one wins.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:

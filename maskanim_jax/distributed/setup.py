@@ -1,4 +1,7 @@
-"""What must be configured before JAX is used? The compilation cache, CPU devices, and the other processes."""
+"""What must be configured before JAX is used?
+
+The compilation cache, CPU devices, and the other processes.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,12 @@ from maskanim_jax.distributed.secret import drawn
 from maskanim_jax.errors import UserError
 from maskanim_jax.nn.kernels.native import build
 from maskanim_jax.utils.cache import default_cache
+from maskanim_jax.utils.environment import seconds_of
 
 OTHERS = "MASKANIM_DISTRIBUTED"
-"""Environment variable: "1" if JAX finds the processes itself (Slurm, TPU, Open MPI), else ADDRESS:PORT,COUNT,INDEX."""
+"""Environment variable: "1" if JAX finds the processes itself (Slurm, TPU, Open MPI), else
+ADDRESS:PORT,COUNT,INDEX.
+"""
 TIMEOUT_VARIABLE = "MASKANIM_DISTRIBUTED_WAIT"
 """Environment variable: seconds to wait for the other processes at the start; default 300."""
 HEARTBEAT = 60
@@ -27,18 +33,19 @@ _KEY = "maskanim_jax/watch"
 
 
 def configure_jax(config: ConfigDict) -> None:
-    """Enables the compilation cache, creates CPU devices, and joins the processes of MASKANIM_DISTRIBUTED.
+    """Enables the compilation cache, creates CPU devices, and joins the processes
+    of MASKANIM_DISTRIBUTED.
 
-    Without a GPU or TPU, two CPU devices help if convs are XLA's, which runs a narrow one on one core.
-    The compiled convs (nn/kernels/native) use all cores on one device, which is faster.
-    `config.num_cpu_devices` 0 chooses accordingly. Raises UserError when MASKANIM_DISTRIBUTED is invalid
-    or other processes do not join.
+    Without a GPU or TPU, two CPU devices are faster if XLA's convolutions are used, which run
+    narrow ones on one core. The native convolutions (nn/kernels/native) use all cores of one
+    device, which is faster still. `config.num_cpu_devices` 0 chooses accordingly. Raises UserError
+    when MASKANIM_DISTRIBUTED is invalid or other processes do not join.
     """
     if others := os.environ.get(OTHERS):
         _join(others)
     devices = config.num_cpu_devices or _fastest()
     if devices > 1 and "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
-        with contextlib.suppress(RuntimeError):  # JAX is already initialised: its devices stay as they are
+        with contextlib.suppress(RuntimeError):  # JAX is already initialised, so its devices stay unchanged
             jax.config.update("jax_num_cpu_devices", devices)
     jax.config.update(
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache() / "xla")
@@ -55,11 +62,13 @@ def _fastest() -> int:
 
 
 def _join(others: str) -> None:
-    """Connects to the other processes, then initialises JAX; from then on they all end together (see peers.py)."""
+    """Connects to the other processes, then initialises JAX; from then on they all end
+    together (see peers.py).
+    """
     if jax.distributed.is_initialized():
-        return  # a notebook trains twice
-    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # between processes without accelerators
-    timeout_s = _timeout_s()
+        return  # a notebook may train twice
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # for processes without accelerators
+    timeout_s = seconds_of(TIMEOUT_VARIABLE, 300.0, least=1.0)
     if "," not in others:
         jax.distributed.initialize(initialization_timeout=round(timeout_s), heartbeat_timeout_seconds=HEARTBEAT)
         _watch_found(timeout_s)
@@ -82,7 +91,9 @@ def _join(others: str) -> None:
 
 
 def _watch_found(timeout_s: float) -> None:
-    """The same if JAX found the processes: process 0 announces its port and a secret in JAX's key-value store."""
+    """The same if JAX finds the processes: process 0 announces its port and a secret
+    in JAX's key-value store.
+    """
     try:
         from jax._src.distributed import global_state
 
@@ -106,14 +117,3 @@ def _watch_found(timeout_s: float) -> None:
         print(f"the processes are not watched: {error}", file=sys.stderr)
         return
     peers.start_watchdog(index, count, connections)
-
-
-def _timeout_s() -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE, "300")
-    try:
-        seconds = float(text)
-        if not 1 <= seconds <= 86400:
-            raise ValueError
-    except ValueError as error:
-        raise UserError(f"{TIMEOUT_VARIABLE}={text} must be seconds, from 1 to 86400") from error
-    return seconds

@@ -1,4 +1,7 @@
-"""How are arrays sharded? On a mesh with one axis, "data": variables are replicated, batches are split."""
+"""How are arrays sharded?
+
+On a mesh with one axis, "data": variables are replicated, batches are split.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def to_microbatches(mesh: Mesh, batch: jax.Array, parts: int) -> jax.Array:
-    """(N, ...) to (parts, N / parts, ...), under jit: part i has rows i, i + parts, ..., so no row changes device."""
+    """(N, ...) to (parts, N / parts, ...), under jit: part i has rows i, i + parts, ...,
+    so no row changes device.
+    """
     rows = batch.reshape(batch.shape[0] // parts, parts, *batch.shape[1:]).swapaxes(0, 1)
     return jax.lax.with_sharding_constraint(rows, NamedSharding(mesh, PartitionSpec(None, "data")))
 
@@ -57,7 +62,9 @@ def replicate(mesh: Mesh, tree: Any) -> Any:
 
 
 def local_replica(tree: Any) -> Any:
-    """This process's copy of replicated arrays, on one device, for evaluation independent of other processes."""
+    """This process's copy of replicated arrays, on one device, for evaluation
+    independent of other processes.
+    """
     return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 

@@ -2,7 +2,7 @@
 
 Puppets are drawn, so the ground truth of one identity in the poses of another is known; for real
 clips it is not. Held-out puppets are animated by other held-out puppets with every variant of the
-system (`System.variants`), and compared with the true rendering.
+system (`System.variants`), and compared with the ground truth.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ if TYPE_CHECKING:
 REFERENCES = ("copying the source", "the driver itself")
 
 OF_ANY_FRAME = ("l1", "l1_figure", "ssim", "leak", "leak_background")
-"""Measures that are valid for frames that do not show the source's background."""
+"""Metrics that are valid for frames without the source's background."""
 
 DEFINITIONS = {
-    "l1": "mean absolute difference to the true rendering, all pixels and channels, in [0, 1]",
-    "l1_figure": "the same over the pixels that the figure covers in the true rendering or in the source frame",
-    "ssim": "structural similarity to the true rendering",
+    "l1": "mean absolute difference to the ground truth over all pixels and channels, in [0, 1]",
+    "l1_figure": "the same over the pixels that the figure covers in the ground truth or in the source frame",
+    "ssim": "structural similarity to the ground truth",
     "iou": "intersection over union of the silhouettes",
-    "joint_error": "mean distance in pixels of a frame of 64, whatever the frame's size, between joints and where their surroundings are found "
-    "again; one that is missing counts as a quarter of the frame's side",
-    "joint_missing": "share of joints that are not found",
-    "leak": "how much of the driver's appearance is on the figure, beyond that of an unrelated identity: 0 none, 1 the driver itself",
+    "joint_error": "mean distance between the true joints and their positions found by template matching, in pixels of a 64-pixel frame "
+    "whatever the frame size; a missing joint counts as a quarter of the frame's side",
+    "joint_missing": "share of joints that were not found",
+    "leak": "how much of the driver's appearance is on the figure, minus that of an unrelated identity: 0 none, 1 the driver itself",
     "leak_background": "the same of the driver's background, outside the figures",
-    "shape_leak": "of the pixels that only one of the two figures covers in this pose, the share in which the result sides with the driver's",
-    "known_joint_error": "of copying the source and of the driver itself: the drawn joints' true distance in pixels of a frame of 64",
+    "shape_leak": "share of the pixels that only one of the two figures covers in this pose in which the result agrees with the driver's figure",
+    "known_joint_error": "for copying the source and the driver itself: the true distance of the drawn joints in pixels of a 64-pixel frame",
 }
 
 
 def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
-    """Means over the frames of one pair of what DEFINITIONS names; `results` (T, S, S, 3) float32
-    in [0, 1].
+    """The metrics of DEFINITIONS, averaged over the frames of one pair; `results` is
+    (T, S, S, 3) float32 in [0, 1].
     """
     rows: list[dict[str, float]] = []
     source_silhouette, similarity = scene.starts[start][1], _similarity()
@@ -66,7 +66,7 @@ def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
         if similar is not None:
             row["ssim"] = float(similar[i])
         for name, where in (("leak", figure), ("leak_background", outside)):
-            beyond = [measures.leak(frame, truth.frame, driver, other[i], where) for other in scene.bystanders]
+            beyond = [measures.leak(frame, truth.frame, driver, other[i], where) for other in scene.distractors]
             if beyond:
                 row[name] = float(np.mean(beyond))
         rows.append(row)
@@ -79,13 +79,13 @@ def measure(scene: Scene, start: str, results: np.ndarray) -> dict[str, float]:
 
 @functools.cache
 def _similarity() -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
-    """SSIM of (T, S, S, 3) frames, (T,); None where scikit-image isn't installed."""
+    """SSIM of (T, S, S, 3) frames, (T,); None if scikit-image is not installed."""
     from maskanim_jax.metrics.ssim import Ssim
 
     try:
         return Ssim().values
     except UserError as error:
-        tqdm.write(f"SSIM is left out: {error}")
+        tqdm.write(f"SSIM is omitted: {error}")
         return None
 
 
@@ -102,12 +102,13 @@ def measure_cross_identity(
     variants: Sequence[str] | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """The content of `truth.json`: the measures of DEFINITIONS for every start and variant.
+    """The content of `truth.json`: the metrics of DEFINITIONS for every start and variant.
 
-    Reference values are included, and values are given overall and per pair. `more` adds variants,
-    name to options. `split` is "test" or "validation". `world` replaces the run's puppets by those of
-    another world and also measures their reconstruction. `starts` and `variants` restrict what is
-    measured (default: all); the content then has "restricted". Raises UserError for a run on real clips, whose ground truth is unknown.
+    It includes reference values, overall and per pair. `more` adds variants (options by name).
+    `split` is "test" or "validation". `world` replaces the run's puppets by those of another world
+    and also measures their reconstruction. `starts` and `variants` restrict the measurement
+    (default: all); the content then has "restricted". Raises UserError for a run on real clips,
+    whose ground truth is unknown.
     """
     from input_pipeline.puppets.dataset import clips_of
     from maskanim_jax.evaluation import puppet_worlds
@@ -115,7 +116,7 @@ def measure_cross_identity(
     puppets = run.config.data.puppets
     if not puppets.test_identities:
         raise UserError(
-            f"the run '{run.config.name}' has real clips, for which no ground truth of animation by another identity is known: "
+            f"the run '{run.config.name}' has real clips, for which the ground truth of animation by another identity is unknown: "
             "only runs on puppets (configs/puppets.py, configs/fomm_puppets.py) have one"
         )
     if split == "validation" and world is None and not puppets.validation_identities:
@@ -156,7 +157,9 @@ def measure_cross_identity(
 def _measure_scene(
     run: LoadedRun, scene: Scene, start: str, options: Mapping[str, Any]
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """(variant or reference, measures) of one pair from one start; `options` are each variant's."""
+    """(variant or reference, metrics) of one pair from one start; `options`
+    has each variant's options.
+    """
     still, _, joints = scene.starts[start]
     yield (
         REFERENCES[0],
@@ -169,7 +172,7 @@ def _measure_scene(
     yield (
         REFERENCES[1],
         {
-            # With another background and appearance there is no figure and no joint to find.
+            # With another background and appearance, neither figure nor joints can be found.
             **{name: value for name, value in driver.items() if name in OF_ANY_FRAME},
             "known_joint_error": _known_joint_error(scene, list(scene.driver_joints)),
         },
@@ -179,10 +182,10 @@ def _measure_scene(
 
 
 def _animated(run: LoadedRun, scene: Scene, still: np.ndarray, options: Any) -> np.ndarray:
-    """The scene's frames as the run animates `still`, (T, S, S, 3) float32 in [0, 1]."""
+    """The frames of `still`, animated by the scene's driver, (T, S, S, 3) float32 in [0, 1]."""
     from maskanim_jax.animation.generate import animate
 
-    # Relative motion starts from the driver's first frame, wherever the measured frames lie.
+    # Relative motion starts from the driver's first frame, even if that is not measured.
     rendered = animate(
         run.system,
         run.variables,
@@ -196,7 +199,9 @@ def _animated(run: LoadedRun, scene: Scene, still: np.ndarray, options: Any) -> 
 
 
 def _known_joint_error(scene: Scene, joints: Sequence[np.ndarray]) -> float:
-    """Mean distance of drawn joints, one (J, 2) array a frame, from the true ones in pixels of 64."""
+    """The mean distance of drawn joints, a (J, 2) array per frame, from the true ones, in
+    pixels of a 64-pixel frame.
+    """
     side = scene.truths[0].frame.shape[0]
     apart = [
         np.linalg.norm(a - truth.joints, axis=1).mean() * measures.UNIT_SIDE / side
@@ -206,7 +211,7 @@ def _known_joint_error(scene: Scene, joints: Sequence[np.ndarray]) -> float:
 
 
 def _row(start: str, variant: str, members: list[dict[str, Any]]) -> dict[str, Any]:
-    """A variant's means over pairs, their intervals, and the values of each pair."""
+    """The means of a variant over pairs, with intervals, and the values of each pair."""
     names = [name for name in DEFINITIONS if any(name in member for member in members)]
     found = {name: interval([member[name] for member in members if name in member]) for name in names}
     about = {"start": start, "variant": variant, "reference": variant in REFERENCES}

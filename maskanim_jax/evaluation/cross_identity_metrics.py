@@ -33,7 +33,7 @@ class GroundTruth(NamedTuple):
     """The ground truth of one animated frame."""
 
     frame: np.ndarray  # (S, S, 3), the true rendering
-    background: np.ndarray  # (S, S, 3), the source's, without a figure
+    background: np.ndarray  # (S, S, 3), the source's background without the figure
     silhouette: np.ndarray  # (S, S) bool, where the figure covers more than half of a pixel
     joints: np.ndarray  # (J, 2) float32 pixels
 
@@ -44,7 +44,7 @@ def l1(frame: np.ndarray, truth: GroundTruth) -> float:
 
 
 def l1_where(frame: np.ndarray, truth: GroundTruth, where: np.ndarray) -> float:
-    """The same over the pixels of `where` (S, S) bool alone; NaN when there are none."""
+    """The same over the pixels of `where` (S, S) bool only; NaN if there are none."""
     return float(np.abs(frame - truth.frame)[where].mean()) if where.any() else float("nan")
 
 
@@ -58,8 +58,8 @@ def silhouette_iou(frame: np.ndarray, truth: GroundTruth) -> float:
 
 
 class Joints(NamedTuple):
-    """`error`: mean distance in pixels between where joints are found and where they should be, a
-    missing one counting as the reach; `missing`: share of joints that are not found.
+    """`error`: mean distance in pixels between found and true joints; a missing one counts as the
+    reach. `missing`: share of joints that were not found.
     """
 
     error: float
@@ -119,17 +119,17 @@ def shape_leak(frame: np.ndarray, truth: GroundTruth, driver_silhouette: np.ndar
     return float((found == driver_silhouette)[where].mean()) if where.any() else float("nan")
 
 
-def leak(frame: np.ndarray, own: np.ndarray, driver: np.ndarray, bystander: np.ndarray, where: np.ndarray) -> float:
+def leak(frame: np.ndarray, own: np.ndarray, driver: np.ndarray, distractor: np.ndarray, where: np.ndarray) -> float:
     """Leakage of the driver's appearance into `frame`: 0 for `own`, 1 for `driver`.
 
-    `own`, `driver` and `bystander` (S, S, 3) show the same pose with the appearance of the source,
-    of the driver and of an unrelated identity (a distractor). Over the pixels of `where`, frame =
-    own + a (driver - own) + b (bystander - own) is solved for a and b by least squares. Returns a -
-    b, since a grey blur resembles every identity. NaN when `where` has fewer than 8 pixels.
+    `own`, `driver` and `distractor` (S, S, 3) show the same pose with the appearance of the source,
+    of the driver and of an unrelated identity, the distractor. Over the pixels of `where`, frame =
+    own + a (driver - own) + b (distractor - own) is solved for a and b by least squares. Returns a
+    - b, since a grey blur resembles every identity. NaN when `where` has fewer than 8 pixels.
     """
     if where.sum() < 8:
         return float("nan")
-    towards = np.stack([(other - own)[where].ravel() for other in (driver, bystander)], axis=1).astype(np.float64)
+    towards = np.stack([(other - own)[where].ravel() for other in (driver, distractor)], axis=1).astype(np.float64)
     solved = np.linalg.lstsq(towards, (frame - own)[where].ravel().astype(np.float64), rcond=None)[0]
     return float(solved[0] - solved[1])
 
@@ -143,7 +143,9 @@ def _gaussian(half: int) -> np.ndarray:
 
 
 def _costs(area: np.ndarray, template: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(P, P): the weighted sum of squared differences of the template at every place of `area`."""
+    """(P, P): the weighted sum of squared differences of the template at
+    every position of `area`.
+    """
     windows = np.lib.stride_tricks.sliding_window_view(area, template.shape)[:, :, 0]
     flat = windows.reshape(*windows.shape[:2], -1)
     spread = np.broadcast_to(weights, template.shape).ravel()

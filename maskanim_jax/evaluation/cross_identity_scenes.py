@@ -1,4 +1,6 @@
-"""Which pairs of puppets does the cross-identity evaluation animate, and what is their ground truth?"""
+"""Which pairs of puppets does the cross-identity evaluation animate, and
+what is their ground truth?
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,11 @@ if TYPE_CHECKING:
     from input_pipeline.puppets.dataset import Clip
 
 STARTS = ("own", "driver")
-"""The source frame's pose: the source's own first pose, or the driver's, as relative motion assumes.
+"""The source frame's pose: the source's own first pose, or the driver's, as
+relative motion assumes.
 """
 DISTRACTORS = 2
-"""Number of unrelated identities that leakage is compared with."""
+"""The number of unrelated identities that leakage is compared with."""
 
 
 class Scene(NamedTuple):
@@ -32,15 +35,15 @@ class Scene(NamedTuple):
     finders: list[measures.JointFinder]
     driver_silhouettes: np.ndarray  # (T, S, S) bool
     driver_joints: np.ndarray  # (T, J, 2)
-    bystanders: list[np.ndarray]  # each (T, S, S, 3) float32: somebody else in the driver's poses
+    distractors: list[np.ndarray]  # each (T, S, S, 3) float32: an unrelated identity in the driver's poses
     starts: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]  # frame (S, S, 3) uint8, silhouette, joints
 
 
 def choose_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[int, int]]:
     """Draws `count` distinct pairs (source, driver) of clip indices with different identities.
 
-    Clips are sources equally often. Deterministic for the same clips, count and seed. Raises
-    UserError when there are fewer than two identities.
+    All clips are sources equally often. Deterministic for the same clips, count and seed. Raises
+    UserError if there are fewer than two identities.
     """
     number = len(clips)
     rng = np.random.default_rng(np.random.SeedSequence([seed, 17]))
@@ -61,7 +64,7 @@ def choose_pairs(clips: Sequence[Clip], count: int, seed: int) -> list[tuple[int
 
 
 def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: int) -> Scene:
-    """Draws a pair: `frames` evenly spread frames of the driver's clip, S = `size`."""
+    """Draws a pair with `frames` evenly spaced frames of the driver's clip, S = `size`."""
     from input_pipeline.puppets.dataset import identity_of
     from input_pipeline.puppets.draw import background, render
     from input_pipeline.puppets.pose import trajectory
@@ -79,7 +82,7 @@ def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: 
         drivings.append(theirs.frame)
         silhouettes.append(theirs.silhouette > 127)
         joints.append(theirs.joints)
-    bystanders = [
+    distractors = [
         np.stack([render(one, poses[number], size).frame for number in numbers]).astype(np.float32) / 255
         for one in rest
     ]
@@ -97,6 +100,6 @@ def draw_scene(clips: Sequence[Clip], pair: tuple[int, int], frames: int, size: 
         [measures.JointFinder(truth) for truth in truths],
         np.stack(silhouettes),
         np.stack(joints),
-        bystanders,
+        distractors,
         starts,
     )

@@ -46,7 +46,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     """The paper's reconstruction protocol on the test split; writes `reconstruction.json` and
     side-by-side videos into the workdir.
 
-    With `config.reconstruct.split` "validation" that split is measured, into
+    With `config.reconstruct.split` "validation", that split is measured, and the result is
     `reconstruction_validation.json`.
     """
     name = config.reconstruct.split
@@ -69,11 +69,13 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         progress=True,
     )
     if not figures["frames"]:
-        raise UserError(f"{split.shards} has no {name} clip with two frames or more: prepare it with a `{name}` folder")
+        raise UserError(
+            f"{split.shards} has no {name} clip with at least two frames: prepare it with a `{name}` folder"
+        )
     about = {"system": run.system.name, "checkpoint_step": run.step, "split": name}
     figures = {**about, "data_fingerprint": split.fingerprint, **figures}
     described = {"l1": L1().descriptions["l1"], **chosen.descriptions}
-    unseen = {key: "its network found nothing that it could compare" for key in described if key not in figures}
+    unseen = {key: "its network found nothing to compare" for key in described if key not in figures}
     not_measured = chosen.not_measured | unseen
     figures |= {
         "measured": {key: text for key, text in described.items() if key in figures},
@@ -86,12 +88,14 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     )
     print("; ".join(f"{key} {figures[key]:.4f}" for key in chosen.descriptions if key in figures))
     for key, reason in not_measured.items():
-        print(f"not measured: {key}, since {reason}")
+        print(f"not measured: {key}, because {reason}")
     return figures
 
 
 def test_pairs(split: Split, count: int) -> Iterator[tuple[int, int]]:
-    """Numbers of (source clip, driving clip), each source driven by the next clip of another identity."""
+    """Indices (source clip, driving clip); each source is driven by the next
+    clip of another identity.
+    """
     found = 0
     for source, clip in enumerate(split.clips):
         others = [*range(source + 1, len(split.clips)), *range(source)]
@@ -117,10 +121,10 @@ def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
     pairs, absent = read_clip_pairs(path, [clip.name for clip in split.clips])
     if late := [pair for pair in pairs if pair.frame >= split.clips[pair.driving].count]:
         name = split.clips[late[0].driving].name
-        raise UserError(f"{path} begins {name} at frame {late[0].frame}, which it does not have: correct the list")
+        raise UserError(f"{path} starts {name} at frame {late[0].frame}, which does not exist: correct the list")
     tqdm.write(
         f"{len(pairs)} of the {len(pairs) + absent} pairs of {path} are in the test split"
-        + (": clips of the others are missing" if absent else "")
+        + ("; clips of the other pairs are missing" if absent else "")
     )
     return pairs
 
@@ -129,8 +133,8 @@ def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
 def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     """Animates first frames of test clips by clips of other identities.
 
-    Writes mp4, gif and a strip of intermediate outputs to `animation/`. The source and the driver
-    of each are written to `animation/inputs/`, for the report and the demo's examples.
+    Writes mp4, gif and a strip of intermediate outputs to `animation/`, and each source and driver
+    to `animation/inputs/`, for the report and the demo's examples.
     """
     run = _load(config, workdir)
     split = open_data(config, "test", jax.process_index())
@@ -164,6 +168,6 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
             path.name: f"{split.clips[source].name} in the pose of {split.clips[driving].name}" for path in paths
         }
     if warnings:
-        tqdm.write(f"warning, of {len(warnings)} of {len(pairs)} pairs: {warnings[0]}")
+        tqdm.write(f"warning for {len(warnings)} of {len(pairs)} pairs: {warnings[0]}")
     (folder / "captions.json").write_text(json.dumps(captions, indent=2))
     return made

@@ -1,5 +1,6 @@
-"""Was the driver followed? A run on puppets is compared with the known ground truth, in figures and
-in one sentence.
+"""Was the driver followed?
+
+A run on puppets is compared with the known ground truth, in numbers and one sentence.
 """
 
 from __future__ import annotations
@@ -20,15 +21,14 @@ from maskanim_jax.workdir.results import BEFORE, TRUTH
 START = "own"
 """The source frame shows the source's own first pose, as a user's photo does."""
 NEARER = 0.75
-"""The driver is followed when joints are at most so far from their true places as those of the
-copied source.
+"""The driver counts as followed if the joints' error is at most this share of the copied source's.
 """
 PAIRS, FRAMES = 8, 6
-"""Pairs and frames of each that are measured at the end of a run."""
+"""The number of pairs, and of frames of each, that are measured at the end of a run."""
 
 
 class Verdict(NamedTuple):
-    """The answer, and the sentence that says it with its figures."""
+    """The answer, and a sentence with its numbers."""
 
     followed: bool
     sentence: str
@@ -55,8 +55,8 @@ def measure_before(config: ConfigDict, workdir: Path) -> None:
 
 
 def measure_followed(config: ConfigDict, workdir: Path) -> Verdict | None:
-    """Animates test puppets by others, writes `truth.json` and gives the verdict; None for real
-    clips, whose truth is unknown.
+    """Animates test puppets by others, writes `truth.json` and returns the verdict; None for real
+    clips, whose ground truth is unknown.
     """
     if not config.data.puppets.test_identities:
         return None
@@ -70,8 +70,8 @@ def measure_followed(config: ConfigDict, workdir: Path) -> Verdict | None:
 
 
 def verdict(figures: Mapping[str, Any]) -> Verdict:
-    """Judges the content of truth.json by its first variant that is no reference, from the source's
-    own pose.
+    """Judges the content of truth.json by its first variant that is not a reference, starting
+    from the source's own pose.
     """
     rows = [row for row in figures["rows"] if row["start"] == START]
     result = next(row for row in rows if not row["reference"])
@@ -81,6 +81,6 @@ def verdict(figures: Mapping[str, Any]) -> Verdict:
     return Verdict(
         followed,
         f"The driver was {'followed' if followed else 'NOT followed'}: in {len(result['pairs'])} animations of puppets by other puppets "
-        f"joints are {error:.1f} pixels of 64 from their true places (the copied source: {still:.1f}), "
-        f"and the silhouettes' IoU with the truth is {result['iou']:.2f} (the copied source: {copied['iou']:.2f}).",
+        f"joints are {error:.1f} pixels of 64 from their true positions (the copied source: {still:.1f}), "
+        f"and the silhouettes' IoU with the ground truth is {result['iou']:.2f} (the copied source: {copied['iou']:.2f}).",
     )

@@ -26,7 +26,9 @@ def eval_scalars(measured: Mapping[str, Any]) -> dict[str, float]:
 
 
 def eval_images(system: System, variables: Variables, split: Split, seed: int) -> dict[str, np.ndarray]:
-    """A grid (H, W, 3) uint8 of held-out pairs, each clip's first frame with its middle one: every intermediate picture side by side."""
+    """A grid (H, W, 3) uint8 of held-out pairs (each clip's first and middle frame), with all
+    intermediate pictures side by side.
+    """
     numbers = list(
         itertools.islice(itertools.cycle(range(len(split.clips))), min(SHOWN_PAIRS, max(2, len(split.clips))))
     )
@@ -48,7 +50,7 @@ def eval_images(system: System, variables: Variables, split: Split, seed: int) -
 
 
 def held_out_probe(system: System, variables: Variables, split: Split) -> tuple[dict[str, float], list[str]]:
-    """(metrics of `probe`, warnings) for the log; empty when there are fewer than two identities."""
+    """(metrics of `probe`, warnings) for the log; empty if there are fewer than two identities."""
     batch = probe_pairs(split)
     if batch is None:
         return {}, []

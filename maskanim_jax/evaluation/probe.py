@@ -26,18 +26,18 @@ SAME_MASK = 0.005
 SAME_RESULT = 0.002
 """Below this deviation, results of different drivers count as independent of the driver."""
 LEAKS = 0.3
-"""Share of a change of the driver's colours that reaches the result, from which on identity leaks.
+"""Identity leaks if at least this share of a change of the driver's colours reaches the result.
 """
 NEARER = 0.5
-"""Share of the pairs whose result is nearer the driver's colours than the source's, above which
-identity leaks; with LEAKING_AT_LEAST.
+"""Identity leaks if more than this share of the results are nearer to the driver's colours than to
+the source's; see LEAKING_AT_LEAST.
 """
 LEAKING_AT_LEAST = 0.1
-"""A blur is near to all colours, so nearness counts as a leak only with at least this `probe_leak`.
+"""A blur is near to all colours, so nearness only counts as a leak with at least this `probe_leak`.
 """
 LITTLE_COLOUR = 1e-3
-"""Mean squared change below which rotating the colours has no effect: grey clips have no measurable
-leak.
+"""If rotating the colours changes less than this (mean squared), no leak can be
+measured: the clips are grey.
 """
 
 
@@ -52,7 +52,7 @@ def probe_pairs(split: Split) -> Probe | None:
     """The first frame of the split's first SOURCES clips, and for each the middle frames of the
     DRIVERS next clips of other identities.
 
-    Drivers are repeated where there are too few; None when the split has no two identities.
+    Drivers are repeated if there are too few. None if the split does not have two identities.
     """
     sources, drivings = [], []
     for number, clip in enumerate(split.clips[:SOURCES]):
@@ -67,18 +67,18 @@ def probe_pairs(split: Split) -> Probe | None:
 
 
 def probe(system: System, variables: Variables, batch: Probe) -> dict[str, float]:
-    """Figures for the log, of `batch`:
+    """The metrics of `batch` for the log:
 
-    - `probe_result_drivers`: deviation of the result over the drivers of a source, root of the mean
-      square over pixels; 0: the driver is ignored.
-    - `probe_mask_drivers`: the same of the mask that should carry the pose, where the system has
-      one.
-    - `probe_leak`: how much of a change of the driver's colours comes through. With g, g' the
-      results and d, d' the drivers before and after their colours are rotated: sum of (g' - g)(d' -
-      d) over the sum of (d' - d) squared. 0: the driver's colours do not matter; 1: the driver
-      itself. Left out for drivers without colour.
-    - `probe_nearer_driver`: share of the pairs whose colours, sorted in each channel, are nearer
-      the driver's than the source's in mean absolute difference.
+    - `probe_result_drivers`: standard deviation of the result over the drivers of a source (root
+      mean square over pixels); 0: the driver is ignored.
+    - `probe_mask_drivers`: the same for the mask that should encode the
+      pose, if the system has one.
+    - `probe_leak`: how much of a change of the driver's colours reaches the result. With g, g' the
+      results and d, d' the drivers before and after their colours are rotated: the sum of
+      (g' - g)(d' - d) divided by the sum of (d' - d) squared. 0: the driver's colours do not
+      matter; 1: the result is the driver itself. Omitted for drivers without colour.
+    - `probe_nearer_driver`: share of the results whose colours, sorted in each channel, are nearer
+      to the driver's than to the source's in mean absolute difference.
     """
     options = system.animation_options({})
     run = _compiled(IdentityKey(system), options)
@@ -115,15 +115,15 @@ def probe_warnings(figures: Mapping[str, float]) -> list[str]:
         )
     elif nearer > NEARER and leak > LEAKING_AT_LEAST:
         collapse_warnings.append(
-            f"identity leaks: {100 * nearer:.0f} % of the probe's animations are nearer the driver's colours than the source's"
+            f"identity leaks: {100 * nearer:.0f} % of the probe's animations are nearer to the driver's colours than to the source's"
         )
     return collapse_warnings
 
 
 @lru_cache(maxsize=2)
 def _compiled(same: IdentityKey, options: Any) -> Any:
-    """Jitted once for each system: one source (1, S, S, 3) and its drivers (N, S, S, 3), uint8, to
-    sums.
+    """Maps one source (1, S, S, 3) and its drivers (N, S, S, 3), uint8, to
+    sums; jitted once per system.
     """
     system = same.system
 
@@ -149,11 +149,11 @@ def _compiled(same: IdentityKey, options: Any) -> Any:
 
 
 def _deviation(frames: jax.Array) -> jax.Array:
-    """Over the first axis, root of the mean square over everything else."""
+    """The standard deviation over the first axis, as root mean square over all other axes."""
     return jnp.sqrt(frames.var(0).mean())
 
 
 def _apart(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Of the sorted values of each channel, the mean absolute difference: (N, S, S, 3) to (N,)."""
+    """The mean absolute difference of each channel's sorted values: (N, S, S, 3) to (N,)."""
     first, second = (jnp.sort(frames.reshape(frames.shape[0], -1, frames.shape[-1]), axis=1) for frames in (a, b))
     return jnp.abs(first - second).mean((1, 2))

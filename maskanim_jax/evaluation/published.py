@@ -2,9 +2,9 @@
 same clips.
 
 Source and driver are different people, so there is no ground truth. Three things are measured for
-every animation: its pose against the driver's (AKD, MKR), its identity against the source's (AED,
-CSIM), and whether the source's background is preserved. All networks are stand-ins for those of the
-papers: the values rank the methods but are not comparable with the papers' tables.
+every animation: its pose against the driver's (AKD, MKR), its identity against the source's
+(AED, CSIM), and whether the source's background is preserved. All networks are stand-ins for the
+papers' networks: the values rank the methods but are not comparable with the papers' tables.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ FRAMES = 3
 """Default number of frames per clip."""
 
 COMMON = 0.5
-"""A network is used for a set when it finds at least this share of its keypoints (or faces) in one
+"""A network is used for a set if it finds at least this share of its keypoints (or faces) in one
 frame of each clip's driver (or source).
 """
 
 
 class SetFigures(NamedTuple):
-    """One set: for each clip, method and key the figure, and what comes of them."""
+    """The results of one set: a value per clip, method and key, and what follows from them."""
 
     name: str
     clips: dict[str, dict[str, Figures]]
-    """Clip to method to figures."""
+    """The metrics by clip and method."""
     descriptions: dict[str, str]
     unused: list[str]
-    """Networks that don't find their subject in this set."""
+    """Networks that do not find their subject in this set."""
 
     def values(self, key: str) -> dict[str, list[float]]:
-        """Method to one value for each clip that has the figure for every method."""
+        """By method, one value for each clip that has the metric for every method."""
         whole = [figures for figures in self.clips.values() if all(key in figures[method] for method in METHODS)]
         return {method: [figures[method][key] for figures in whole] for method in METHODS}
 
     def table(self) -> dict[str, dict[str, Interval]]:
-        """Key to method to the mean over clips with its interval."""
+        """The mean over clips with its interval, by key and method."""
         rows = {key: self.values(key) for key in self.descriptions}
         return {
             key: {method: interval(values[method]) for method in METHODS}
@@ -62,7 +62,7 @@ class SetFigures(NamedTuple):
         }
 
     def sentences(self) -> list[str]:
-        """What comes of the published order, by key."""
+        """Whether the published order is reproduced, by key."""
         return [
             published_order.sentence(self.name, key, self.values(key), "higher is better" in self.descriptions[key])
             for key in self.table()
@@ -72,7 +72,9 @@ class SetFigures(NamedTuple):
 def evaluate_set(
     name: str, paths: Sequence[Path], networks: Sequence[Any], frames: int = FRAMES, progress: bool = False
 ) -> SetFigures:
-    """Measures `frames` frames of each video with the networks that find something in this set."""
+    """Measures `frames` frames of each video with the networks that find
+    their subject in this set.
+    """
     probes = [next(read_panels(path, 1)) for path in paths]
     used = [network for network in networks if _finds(network, probes)]
     unused = [network.name for network in networks if network not in used]
@@ -86,7 +88,7 @@ def evaluate_set(
 
 
 def _finds(network: Any, probes: Sequence[Panels]) -> bool:
-    """Whether the network's subject is in this set at all."""
+    """Whether the network finds its subject in this set."""
     found = []
     for panels in probes:
         if hasattr(network, "points"):
@@ -115,7 +117,7 @@ class _Measures:
 
 
 def _add(measures: dict[str, _Measures], panels: Panels, networks: Sequence[Any]) -> None:
-    """Measures a few frames of all methods; driver and source are looked at once."""
+    """Measures a few frames of all methods; driver and source are processed once."""
     masks = zip(panels["source mask"][..., 0], panels["driving mask"][..., 0], strict=True)
     where = np.stack([background(*pair) for pair in masks])
     for method, measure in measures.items():
@@ -141,12 +143,12 @@ def as_text(figures: SetFigures) -> str:
         cells = (f"{one.mean:.3f} ({one.low:.3f}-{one.high:.3f})" for one in row.values())
         lines.append(f"{key:<{wide}}" + "".join(f"{cell:>26}" for cell in cells))
     if figures.unused:
-        lines.append(f"not used, since they find too little in this set: {', '.join(figures.unused)}")
+        lines.append(f"not used, because they find too little in this set: {', '.join(figures.unused)}")
     return "\n".join([*lines, *figures.sentences()])
 
 
 def as_json(sets: Sequence[SetFigures]) -> dict[str, Any]:
-    """Everything that was measured, with what each key means."""
+    """All measurements, with the meaning of each key."""
     return {
         figures.name: {
             "table": {
@@ -162,7 +164,10 @@ def as_json(sets: Sequence[SetFigures]) -> dict[str, Any]:
 
 
 def write(folder: Path, sets: Sequence[SetFigures], facts: dict[str, Any]) -> None:
-    """`published.json` and `published.csv` in `folder`. Raises UserError when it can't be written."""
+    """Writes `published.json` and `published.csv` to `folder`.
+
+    Raises UserError if they can't be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(folder / "published.json") as temporary:

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from maskanim_jax.metrics.bootstrap import interval
 
 PUBLISHED = ("fine", "FOMM", "Monkey-Net", "X2Face")
-"""Best first: the order of Table 1 and of the user study (Table 3), but for VoxCeleb's AKD, where
-FOMM leads Table 1.
+"""Best first: the order of Table 1 and of the user study (Table 3), except VoxCeleb's AKD,
+where FOMM leads Table 1.
 """
-VOX_AKD = "Table 1 too has FOMM ahead of Perturbed Masks in VoxCeleb's AKD, 1.294 against 1.329"
+VOX_AKD = "Table 1 also has FOMM ahead of Perturbed Masks in VoxCeleb's AKD, 1.294 against 1.329"
 NAMES = {"fine": "Perturbed Masks"}
 
 Clips = Mapping[str, Sequence[float]]
-"""Method to one value a clip, the same clips in the same order."""
+"""One value per clip by method, for the same clips in the same order."""
 
 
 def sentence(set_name: str, key: str, clips: Clips, higher_is_better: bool = False) -> str:
@@ -32,14 +32,14 @@ def sentence(set_name: str, key: str, clips: Clips, higher_is_better: bool = Fal
         why = "; ".join(
             f"{_name(better)} and {_name(worse)} are level at {means[worse]:.3g}"
             if means[better] == means[worse]
-            else f"{_name(better)} isn't ahead of {_name(worse)}: {means[better]:.3g} against {means[worse]:.3g}"
+            else f"{_name(better)} is not ahead of {_name(worse)}: {means[better]:.3g} against {means[worse]:.3g}"
             for better, worse in turned
         )
-        text += f"does not come out: {why}"
+        text += f"is not reproduced: {why}"
         if ("fine", "FOMM") in turned and key.startswith("akd") and "vox" in set_name.lower():
             text += f" ({VOX_AKD})"
     else:
-        text += "comes out"
+        text += "is reproduced"
     lead = interval([sign * (b - a) for a, b in zip(clips["fine"], clips["FOMM"], strict=True)])
     side = "for" if lead.low > 0 else "against" if lead.high < 0 else "neither for nor against"
     return (

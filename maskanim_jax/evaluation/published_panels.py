@@ -24,28 +24,30 @@ PANELS = (
     "FOMM",
     "fine",
 )
-"""From left to right."""
+"""The panels from left to right."""
 METHODS = ("X2Face", "Monkey-Net", "FOMM", "coarse", "fine")
-"""Panels that are animations; "coarse" and "fine" are those of Perturbed Masks."""
+"""The panels with animations; "coarse" and "fine" are outputs of Perturbed Masks."""
 EDGE = 2
-"""Pixels at each side of a panel that a white frame line touches; they are cut off on all four sides.
+"""White lines between panels touch this many pixels at each side; they are
+cropped on all four sides.
 """
 CHUNK = 8
-"""Frames that are held at a time."""
+"""The number of frames in memory at a time."""
 
 _VIDEOS = frozenset({".mp4", ".gif", ".avi", ".mov", ".mkv", ".webm"})
 
 Panels = dict[str, np.ndarray]
-"""Name to (N, S, S, 3) uint8 RGB, S the panel's side without its edges."""
+"""(N, S, S, 3) uint8 RGB by name; S is the panel's side without its edges."""
 
 
 def find_sets(folder: Path) -> dict[str, list[Path]]:
-    """Name of each set (the folder that a video lies in, relative to `folder`) to its videos.
-    Raises UserError when there is none.
+    """The videos by set; a set's name is the videos' folder relative to `folder`.
+
+    Raises UserError if there are none.
     """
     if not folder.is_dir():
         raise UserError(
-            f"{folder} isn't a folder: give one with videos of {len(PANELS)} panels, or with folders of such videos"
+            f"{folder} is not a folder: give one with videos of {len(PANELS)} panels, or with folders of such videos"
         )
     found: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.rglob("*")):
@@ -53,12 +55,12 @@ def find_sets(folder: Path) -> dict[str, list[Path]]:
             place = path.parent.relative_to(folder)
             found[folder.resolve().name if place == Path() else place.as_posix()].append(path)
     if not found:
-        raise UserError(f"{folder} holds no videos: give a folder with videos of {len(PANELS)} panels")
+        raise UserError(f"{folder} has no videos: give a folder with videos of {len(PANELS)} panels")
     return dict(found)
 
 
 def read_panels(path: Path, frames: int) -> Iterator[Panels]:
-    """`frames` evenly spread frames of a video (or all, if it has fewer), at most `CHUNK` at a
+    """Yields `frames` evenly spaced frames of a video (all if it has fewer), at most `CHUNK` at a
     time. Raises UserError for another layout.
     """
     with open_frames(path) as source:

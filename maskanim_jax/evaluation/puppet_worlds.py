@@ -21,23 +21,24 @@ if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
 
 IDENTITIES = 20
-"""Puppets of a world, one clip each."""
+"""The number of puppets in a world, with one clip each."""
 
 SHOWN = ("l1", "iou", "joint_error", "leak", "shape_leak")
-"""Measures of the console's table that has intervals."""
+"""Metrics in the console's table with intervals."""
 
 
 def world_clips(puppets: ConfigDict, world: int) -> list[Clip]:
-    """The clips of the world, drawn as `config.data.puppets` says. Raises UserError for the world
-    of the training.
+    """The clips of the world, drawn with `config.data.puppets`.
+
+    Raises UserError for the training's world.
     """
     if world == puppets.seed:
-        raise UserError(f"--world={world} is the world that the run was trained in: give another number")
+        raise UserError(f"--world={world} is the world that the run was trained on: give another number")
     return clips("test", IDENTITIES, 1, puppets.frames, world, puppets.version)
 
 
 class DrawnSplit:
-    """Clips as a split of shards gives them, drawn when they are asked for."""
+    """Clips with the interface of a split of shards, drawn on demand."""
 
     def __init__(self, drawn: Sequence[Clip], size: int) -> None:
         self.size = size
@@ -54,10 +55,10 @@ class DrawnSplit:
 
 
 def world_reconstruction(run: LoadedRun, world: int, progress: bool = False) -> dict[str, Any]:
-    """What `reconstruction.json` holds, of the world's puppets; `l1_interval` and `ratio_interval`
-    are over clips.
+    """The content of `reconstruction.json` for the world's puppets; `l1_interval` and
+    `ratio_interval` are intervals over clips.
 
-    Raises UserError for the world of the training.
+    Raises UserError for the training's world.
     """
     from maskanim_jax.evaluation.reconstruction import reconstruct
 
@@ -71,7 +72,7 @@ def world_reconstruction(run: LoadedRun, world: int, progress: bool = False) -> 
 
 
 def table(figures: Mapping[str, Any]) -> str:
-    """The figures of a world for the console: means with their intervals."""
+    """The results for a world, for the console: means with their intervals."""
     width = max(len(row["variant"]) for row in figures["rows"])
     lines = [f"{'start':7} {'variant':{width}} " + " ".join(f"{name:>24}" for name in SHOWN)]
     for row in figures["rows"]:
@@ -88,4 +89,4 @@ def table(figures: Mapping[str, Any]) -> str:
         f"reconstruction of {len(made['clips'])} clips: L1 {made['l1']:.4f} [{low:.4f}, {high:.4f}], copying the source "
         f"{made['l1_copy_source']:.4f}, ratio {made['ratio']:.3f} [{least:.3f}, {most:.3f}]"
     )
-    return "\n".join([*lines, f"joint_error is in pixels of a frame of {UNIT_SIDE}; in brackets 95 % intervals"])
+    return "\n".join([*lines, f"joint_error is in pixels of a {UNIT_SIDE}-pixel frame; 95 % intervals in brackets"])

@@ -33,7 +33,9 @@ BATCH = 8
 
 
 class FrameSource(Protocol):
-    """Clips that can be reconstructed: a `Split` of shards, or puppets that are drawn on the fly."""
+    """Clips that can be reconstructed: a `Split` of shards, or puppets
+    that are drawn on the fly.
+    """
 
     clips: list[ClipInfo]
 
@@ -43,14 +45,14 @@ class FrameSource(Protocol):
 
 
 Silhouettes = Callable[[str], np.ndarray]
-"""Clip name to its true silhouettes (T, S, S) in [0, 1]; only drawn data has them."""
+"""Maps a clip's name to its true silhouettes (T, S, S) in [0, 1]; only drawn data has them."""
 
 
 def _run(system: System, variables: Variables, source: jax.Array, driving: jax.Array) -> Outputs:
     return system.reconstruct(variables, source, driving)
 
 
-_compiled = jax.jit(_run, static_argnums=0)  # compiled once for each system
+_compiled = jax.jit(_run, static_argnums=0)  # compiled once per system
 
 
 def reconstruct_clip(
@@ -70,11 +72,11 @@ def reconstruct_clip(
             yield {name: picture[i] for name, picture in outputs.items()}
 
 
-def _chosen(count: int, most: int | None) -> np.ndarray:
-    """Frame 0 and at most `most` others, evenly spread."""
-    if most is None or count - 1 <= most:
+def _chosen(count: int, max_frames: int | None) -> np.ndarray:
+    """Frame 0 and at most `max_frames` others, evenly spaced."""
+    if max_frames is None or count - 1 <= max_frames:
         return np.arange(count)
-    return np.concatenate([[0], np.linspace(1, count - 1, most).round().astype(int)])
+    return np.concatenate([[0], np.linspace(1, count - 1, max_frames).round().astype(int)])
 
 
 def reconstruct(
@@ -89,12 +91,13 @@ def reconstruct(
     metrics: Sequence[Metric] = (),
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Figures of `split`, or of its first `clips` clips and `frames` evenly spread frames of each.
+    """The metrics of `split`, or of its first `clips` clips and `frames`
+    evenly spaced frames of each.
 
     `videos` is a folder for a side-by-side video of every clip. Returns the content of
     `reconstruction.json`: L1 and the L1 of the copy-source baseline, overall and per clip, the
-    values of `metrics`, measures of mask collapse, and the masks' IoU with true silhouettes where
-    those are known. Frames are measured as floats, not rounded to 8 bits.
+    values of `metrics`, measures of mask collapse, and the masks' IoU with the true silhouettes if
+    known. Frames are measured as floats, not rounded to 8 bits.
     """
     rows: list[dict[str, Any]] = []
     overlap = MaskIoU()
@@ -144,20 +147,20 @@ def reconstruct(
 
 
 class _Pairs:
-    """Passes the frames of one clip to metrics in batches."""
+    """Passes the frames of one clip to the metrics in batches."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self._metrics = metrics
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, generated: np.ndarray, true: np.ndarray) -> None:
-        """One frame each, (S, S, 3) in [0, 1]."""
+        """Adds one frame of each, (S, S, 3) in [0, 1]."""
         self._waiting.append((generated, true))
         if len(self._waiting) == BATCH:
             self._flush()
 
     def finish_clip(self) -> dict[str, float]:
-        """The clip's figures of all metrics."""
+        """The clip's values of all metrics."""
         self._flush()
         return {key: value for metric in self._metrics for key, value in metric.finish_clip().items()}
 
@@ -170,7 +173,7 @@ class _Pairs:
 
 
 def _figures(rows: list[dict[str, Any]], overlap: MaskIoU, metrics: Sequence[Metric]) -> dict[str, Any]:
-    """Overall figures: L1 and `metrics` over all frames, masks as the mean over clips."""
+    """The overall values: L1 and `metrics` over all frames, masks as the mean over clips."""
     frames = sum(row["frames"] for row in rows)
     if not frames:
         return {"l1": None, "l1_copy_source": None, "ratio": None, "frames": 0, "clips": rows}

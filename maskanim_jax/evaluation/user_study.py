@@ -27,7 +27,8 @@ from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.utils.templates import rendered
 
 QUESTIONS = {"Quality": "realistic", "Motion": "faithful"}
-"""The two questions (rows of the paper's table) and their keys in the answers: realism, faithfulness.
+"""The two questions (rows of the paper's table) and their keys in the answers:
+realism and faithfulness.
 """
 
 _KINDS = {
@@ -51,7 +52,7 @@ _Z = 1.959964  # 95%
 
 
 class Trial(NamedTuple):
-    """One question: files, and the result of each system by its name."""
+    """One question: its files, and each system's result by name."""
 
     dataset: str
     source: Path
@@ -60,7 +61,8 @@ class Trial(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """How often a system was chosen: `chosen` of `asked`, and 95% intervals of the share, in [0, 1].
+    """How often a system was chosen, `chosen` of `asked`, with 95% intervals
+    of the share, in [0, 1].
 
     The Wilson interval assumes independent answers; the bootstrap resamples participants with all
     their answers.
@@ -79,11 +81,11 @@ class Cell(NamedTuple):
 
 
 def read_trials(table: Path, data: Path | None = None) -> list[Trial]:
-    """The rows of a CSV file with the columns dataset, source, driving and one for each system,
-    headed by its name.
+    """The rows of a CSV file with the columns dataset, source, driving and one column
+    per system, with its name.
 
-    Paths are relative to `data` (default: the table's folder). Raises UserError, with its line, for
-    an incomplete row.
+    Paths are relative to `data` (default: the table's folder). Raises UserError with the
+    line of an incomplete row.
     """
     data = data or table.parent
     try:
@@ -93,7 +95,7 @@ def read_trials(table: Path, data: Path | None = None) -> list[Trial]:
             systems = [name for name in header if name not in ("dataset", "source", "driving")]
             if not {"dataset", "source", "driving"} <= set(header) or len(set(systems)) < 2 or "" in systems:
                 raise UserError(
-                    f"{table} needs the columns dataset,source,driving and one for each of two or more systems"
+                    f"{table} must have the columns dataset,source,driving and one per system, for at least two systems"
                 )
             if len(set(header)) < len(header):
                 raise UserError(f"{table} has two columns of the same name; rename one")
@@ -112,7 +114,7 @@ def read_trials(table: Path, data: Path | None = None) -> list[Trial]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{table} cannot be read as a table ({error}); give a CSV file in UTF-8") from error
     if not trials:
-        raise UserError(f"{table} has no rows; write one for each question")
+        raise UserError(f"{table} has no rows; write one per question")
     return trials
 
 
@@ -122,10 +124,10 @@ def write_study(
     """Writes the page to `output` and its key to `key`; deterministic for the same seed and files.
 
     Each participant gets `per_dataset` random questions per data set (None: all). Raises UserError
-    for missing, unsupported or too many files, and when `key` holds the key of another page.
+    for missing, unsupported or too many files, and if `key` is the key of another page.
     """
     if output.absolute() == key.absolute():
-        raise UserError(f"{key} cannot be the page and its key; give another --key")
+        raise UserError(f"{key} cannot be both the page and its key; give another --key")
     check_at_least("--per_dataset", per_dataset)
     files = {path for trial in trials for path in (trial.source, trial.driving, *trial.results.values())}
     contents = _embed(sorted(files))
@@ -137,7 +139,7 @@ def write_study(
     for trial in trials:
         token = f"{rng.getrandbits(48):012x}"
         options = {f"{rng.getrandbits(48):012x}": system for system in trial.results}
-        # sorted by the random token: the order in the page does not reveal the order in the table
+        # sorted by the random token, so that the page's order does not reveal the table's
         choices = [{"id": option, "media": contents[trial.results[options[option]]]} for option in sorted(options)]
         question: dict[str, Any] = {"id": token, "group": groups[trial.dataset], "options": choices}
         shown.append(question | {"source": contents[trial.source], "driving": contents[trial.driving]})
@@ -149,31 +151,32 @@ def write_study(
     if key.exists() and _read(key, "key")["study"] != study:
         raise UserError(f"{key} is the key of another page, whose answers need it; move it away or give another --key")
     held = {"format": f"{_FORMAT} key", "study": study, "seed": seed, "systems": systems, "trials": secret}
-    _write(key, json.dumps(held, indent=2) + "\n")  # first: a page without its key would be worthless
+    _write(key, json.dumps(held, indent=2) + "\n")  # written first, since a page without its key would be worthless
     _write(output, text)
 
 
 def tally(key: Path, answers: Sequence[Path], seed: int = 0) -> list[Cell]:
-    """Table 3 of the answers: a cell for each question, data set (and "all", of several) and system.
+    """Tallies the answers like Table 3: a cell per question, data set (and "all" if there
+    are several) and system.
 
-    Raises UserError for a corrupt file, one of another study, or a participant who is present
-    twice.
+    Raises UserError for a corrupt file, a file of another study, or a
+    participant who appears twice.
     """
     held = _read(key, "key")
     people: dict[str, Path] = {}
-    counts: list[dict[tuple[str, str, str], int]] = []  # of each participant
+    counts: list[dict[tuple[str, str, str], int]] = []  # file of each participant
     for path in answers:
         given = _read(path, "answers")
         try:
             if given["study"] != held["study"]:
-                raise UserError(f"{path} answers another study than that of {key}; leave it out or give its key")
+                raise UserError(f"{path} has answers to another study than {key}; omit it or give its key")
             person = str(given["participant"]).strip().casefold()
             if person in people:
-                raise UserError(f"{path} and {people[person]} are of the same participant; leave one of them out")
+                raise UserError(f"{path} and {people[person]} are from the same participant; omit one of them")
             people[person] = path
             counts.append(_count(given["answers"], held["trials"]))
         except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} does not fit {key}; take the file as the page saved it") from error
+            raise UserError(f"{path} does not fit {key}; give the file as the page saved it") from error
     if not any(counts):
         raise UserError("no answers; give the JSON files that the page saved with --tally")
     datasets = list(dict.fromkeys(trial["dataset"] for trial in held["trials"].values()))
@@ -183,7 +186,7 @@ def tally(key: Path, answers: Sequence[Path], seed: int = 0) -> list[Cell]:
     cells = []
     for question in QUESTIONS:
         for label, members in rows:
-            # (participants, systems): how often each chose each
+            # (participants, systems): number of choices
             chosen = np.array(
                 [[sum(c.get((question, m, s), 0) for m in members) for s in held["systems"]] for c in counts]
             )
@@ -191,7 +194,7 @@ def tally(key: Path, answers: Sequence[Path], seed: int = 0) -> list[Cell]:
             if not asked:
                 continue
             sums = chosen[picks].sum(axis=1)
-            sums = sums[sums.sum(axis=1) > 0]  # a resample without an answer to this row says nothing
+            sums = sums[sums.sum(axis=1) > 0]  # resamples without an answer to this row are ignored
             low, high = np.quantile(sums / sums.sum(axis=1, keepdims=True), [0.025, 0.975], axis=0)
             for i, system in enumerate(held["systems"]):
                 hits = int(chosen[:, i].sum())
@@ -220,8 +223,8 @@ def wilson(hits: int, asked: int) -> tuple[float, float]:
 
 
 def table(cells: Sequence[Cell]) -> str:
-    """The cells as the paper prints them, in Markdown: rows are questions and data sets, columns
-    systems.
+    """The cells as a Markdown table like the paper's: rows are questions and data
+    sets, columns are systems.
     """
     systems = list(dict.fromkeys(cell.system.replace("|", "\\|") for cell in cells))
     lines = ["| question | data set | answers | " + " | ".join(systems) + " |", "| --- " * (3 + len(systems)) + "|"]
@@ -251,15 +254,13 @@ def _embed(paths: Sequence[Path]) -> dict[Path, str]:
     for path in paths:
         kind = _KINDS.get(path.suffix.lower())
         if kind is None:
-            raise UserError(f"{path} is of a kind that browsers may not play; give {', '.join(_KINDS)}")
+            raise UserError(f"{path} has a format that some browsers do not play; give {', '.join(_KINDS)}")
         try:
             if not path.is_file():
-                raise FileNotFoundError(None, "it is no file")
+                raise FileNotFoundError(None, "it is not a file")
             total += path.stat().st_size
             if total > _LARGEST:
-                raise UserError(
-                    f"the files have more than {_LARGEST >> 20} MiB up to {path}; give fewer or smaller ones"
-                )
+                raise UserError(f"the files up to {path} exceed {_LARGEST >> 20} MiB; give fewer or smaller ones")
             result[path] = f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error.strerror}); correct the table of questions") from error
@@ -272,7 +273,7 @@ def _read(path: Path, what: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}); give the {what} file as it was saved") from error
     if not isinstance(content, dict) or content.get("format") != f"{_FORMAT} {what}":
-        raise UserError(f"{path} is no {what} file of a user study; give the {what} as it was saved")
+        raise UserError(f"{path} is not the {what} file of a user study; give the {what} file as it was saved")
     return content
 
 

@@ -1,4 +1,7 @@
-"""Which files does an export contain? Functions, weights, metadata and a README, written atomically."""
+"""Which files does an export contain?
+
+Functions, weights, metadata and a README, written atomically.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ RUNNER = "run_exported.py"
 
 README = """# An exported animation
 
-{system}, step {step}, frames of {size} x {size}, options {options}. Nothing of the project that made it is needed.
+{system}, step {step}, frames of {size} x {size}, options {options}. The project that made it is not needed.
 
 ```python
 # {install}
@@ -44,7 +47,7 @@ Or `python run_exported.py source.png driving_frames/ result_frames/` (with Pill
 
 {details}"""
 
-JAX_DETAILS = """Without that file, in plain JAX (float32 in [0, 1]):
+JAX_DETAILS = """Without `run_exported.py`, in plain JAX (float32 in [0, 1]):
 
 ```python
 import numpy as np
@@ -56,12 +59,12 @@ source_state = begin.call(weights, source[None] / np.float32(255), driving[:1] /
 frames = animate.call(weights, source_state, driving[:8] / np.float32(255))["{result}"]
 ```
 
-Lowered for {platforms}; {batch}. Written by jax {jax}, calling convention {calling_convention}. JAX promises to run such files with releases of up
-to six months later and three weeks earlier than the one that wrote them; export again from the checkpoint after that.
+Lowered for {platforms}; {batch}. Written by jax {jax}, calling convention {calling_convention}. JAX guarantees that releases up to six
+months newer and three weeks older than the one that wrote these files can run them; after that, export again from the checkpoint.
 """
 
-ONNX_DETAILS = """`begin.onnx` takes `source` and `first`, the first driving frame, (1, {size}, {size}, 3) float32 in [0, 1]; `animate.onnx` takes its
-outputs (without "_out") and `driving`, ({batch}, {size}, {size}, 3). Written by {converter}.
+ONNX_DETAILS = """`begin.onnx` takes `source` and `first`, the first driving frame, (1, {size}, {size}, 3) float32 in [0, 1].
+`animate.onnx` takes the outputs of `begin.onnx` (without "_out") and `driving`, ({batch}, {size}, {size}, 3). Written by {converter}.
 """
 
 
@@ -77,57 +80,37 @@ def export(
 ) -> dict[str, Any]:
     """Writes the folder `output` atomically and returns its metadata, which is also in export.json.
 
-    Before the folder is renamed into place, its files are run and three frames compared with the
-    project's own (`compared` in the metadata). `options` is the result of
-    `system.animation_options`. `batch` None leaves the number of frames open where possible. Raises
-    UserError.
+    Before the folder is renamed into place, its files are run and three frames are compared
+    with the project's frames (`compared` in the metadata). `options` is the result of
+    `system.animation_options`. With `batch` None, any number of frames is allowed if
+    possible. Raises UserError.
     """
     check_export(output, format, platforms, batch)
     if getattr(options, "smooth", 0):
         raise UserError("--smooth keeps state between batches, which an exported function cannot do: omit it")
-    import jax
-
     from maskanim_jax.exporting import functions, jax_files, onnx_files, verification
     from maskanim_jax.nn.kernels.native.build import disable_native
 
     system = run.system
+    names = system.output_names if pictures else (system.result,)
     (jax_files if format == "jax" else onnx_files).check_ready()
     with disable_native():
-        made = functions.functions_of(
-            system, run.variables, options, system.output_names if pictures else (system.result,)
-        )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = hidden_beside(output, uuid.uuid4().hex[:12])
-        folder.mkdir()
-    except OSError as error:
-        raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
+        made = functions.functions_of(system, run.variables, options, names)
+    folder = _temporary_folder(output)
     try:
         with disable_native():
             if format == "jax":
                 about = jax_files.write_jax(folder, made, system.frame_size, platforms, batch)
             else:
                 about = onnx_files.write_onnx(folder, made, system.frame_size, batch or 1)
-        info: dict[str, Any] = {
-            "format": format,
-            "system": system.name,
-            "config": run.config.name,
-            "step": run.step,
-            "options": {name: str(value) for name, value in sorted(vars(options).items())},
-            "frame_size": system.frame_size,
-            "result": system.result,
-            "pictures": list(system.output_names) if pictures else [system.result],
-            "jax": jax.__version__,
-            "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            **about,
-            "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
-        }
-        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
+        info = _metadata(run, options, format, names, about, folder)
+        # The files are run before the folder is visible; verification needs runner and metadata.
+        _write_metadata(folder, info)
         shutil.copy(Path(functions.__file__).with_name(RUNNER), folder / RUNNER)
         (folder / "README.md").write_text(_readme(info))
         with disable_native():
             info["compared"] = verification.verify(folder, run, options)
-        (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
+        _write_metadata(folder, info)
         folder.chmod(0o755)
         os.rename(folder, output)
     except OSError as error:
@@ -135,6 +118,45 @@ def export(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return info
+
+
+def _temporary_folder(output: Path) -> Path:
+    """Creates a hidden folder beside `output`. Raises UserError."""
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = hidden_beside(output, uuid.uuid4().hex[:12])
+        folder.mkdir()
+    except OSError as error:
+        raise UserError(f"{output} can't be written ({error.strerror}): give another --output or free it") from error
+    return folder
+
+
+def _metadata(
+    run: LoadedRun, options: Any, format: str, names: Sequence[str], about: dict[str, Any], folder: Path
+) -> dict[str, Any]:
+    """The content of export.json. `about` is the metadata of the format's writer; all files in
+    `folder` are hashed.
+    """
+    import jax
+
+    return {
+        "format": format,
+        "system": run.system.name,
+        "config": run.config.name,
+        "step": run.step,
+        "options": {name: str(value) for name, value in sorted(vars(options).items())},
+        "frame_size": run.system.frame_size,
+        "result": run.system.result,
+        "pictures": list(names),
+        "jax": jax.__version__,
+        "written": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **about,
+        "files": {path.name: sha256_of(path) for path in sorted(folder.iterdir())},
+    }
+
+
+def _write_metadata(folder: Path, info: dict[str, Any]) -> None:
+    (folder / "export.json").write_text(json.dumps(info, indent=2) + "\n")
 
 
 def check_export(output: Path, format: str, platforms: Sequence[str], batch: int | None) -> None:
@@ -150,14 +172,14 @@ def check_export(output: Path, format: str, platforms: Sequence[str], batch: int
 
 
 def _readme(info: dict[str, Any]) -> str:
-    """What the folder says to whoever finds it."""
+    """The text of the folder's README."""
     size, batch = info["frame_size"], info["batch"]
     if info["format"] == "jax":
         install = "pip install jax flatbuffers   (jax[cuda12] or jax[tpu] for an accelerator)"
         details = JAX_DETAILS.format(
             result=info["result"],
             platforms=", ".join(info["platforms"]),
-            batch="any number of frames at once" if batch is None else f"{batch} frames at once",
+            batch="any number of frames per call" if batch is None else f"{batch} frames per call",
             jax=info["jax"],
             calling_convention=info["calling_convention"],
         )

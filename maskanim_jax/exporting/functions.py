@@ -1,9 +1,9 @@
 """Which functions does an export contain? `begin`, called once per video, and `animate`, once per
 batch.
 
-They wrap the system's methods with plain dicts of named arrays, so that callers need no classes of
-this project. Arrays that neither needs (a discriminator's weights, values for a warning) are left
-out.
+They wrap the system's methods with plain dicts of named arrays, so that callers need no
+classes of this project. Arrays that neither needs (a discriminator's weights, values
+for a warning) are omitted.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from maskanim_jax.systems.interface import System, Variables
 
 Arrays = dict[str, Any]
 SEEN = 2
-"""Frames of the batch for which shapes are found; any number would do."""
+"""The batch size for which shapes are determined; any number works."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,9 +31,11 @@ class Functions:
     weights: dict[str, np.ndarray]
     source_state: dict[str, jax.ShapeDtypeStruct]
     begin: Callable[[Arrays, jax.Array, jax.Array], Arrays]
-    """(weights, source, first driving frame), one frame each, to what `source_state` describes."""
+    """Maps (weights, source, first driving frame), one frame each, to the
+    structure of `source_state`.
+    """
     animate: Callable[[Arrays, Arrays, jax.Array], Arrays]
-    """(weights, source_state, driving) to outputs by name."""
+    """Maps (weights, source_state, driving) to outputs by name."""
 
 
 def named(tree: Any) -> Arrays:
@@ -50,7 +52,9 @@ def frames_of(size: int, count: Any) -> jax.ShapeDtypeStruct:
 
 
 def functions_of(system: System, variables: Variables, options: Any, names: Sequence[str]) -> Functions:
-    """The functions of `system` with these options and folded batch norms, for the named outputs."""
+    """The functions of `system` with these options and folded batch
+    norms, for the named outputs.
+    """
     folded = jax.device_get(jax.jit(system.for_inference)(variables))
     one, some = frames_of(system.frame_size, 1), frames_of(system.frame_size, SEEN)
     source_state = jax.eval_shape(system.encode_source, folded, one, one)
@@ -58,7 +62,7 @@ def functions_of(system: System, variables: Variables, options: Any, names: Sequ
     weights_shape, state_shape = jax.tree.structure(folded), jax.tree.structure(source_state)
 
     def whole(given: Arrays, every: Arrays, shape: Any) -> Any:
-        # Arrays that were left out are unused; zeros replace them while tracing and are eliminated.
+        # Omitted arrays are unused; zeros replace them while tracing and are eliminated.
         leaves = [given[name] if name in given else jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in every.items()]
         return jax.tree.unflatten(shape, leaves)
 
@@ -79,6 +83,6 @@ def functions_of(system: System, variables: Variables, options: Any, names: Sequ
 
 
 def _used(function: Callable[..., Any], place: int, *inputs: Any) -> Arrays:
-    """Of the dict that is the `place`th input, what the function needs."""
+    """The entries that the function needs of its `place`-th input, a dict."""
     flags = jax.tree.unflatten(jax.tree.structure(inputs), used_inputs(function, *inputs))
     return {name: leaf for name, leaf in inputs[place].items() if flags[place][name]}

@@ -1,4 +1,7 @@
-"""What does an export for JAX contain? The two functions as `jax.export` artefacts, and the weights."""
+"""What does an export for JAX contain?
+
+The two functions as `jax.export` artefacts, and the weights.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,11 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.exporting.functions import Functions, frames_of
 
 FIXED = 8
-"""Frames of a batch where a system's operations need to know their number."""
+"""The batch size for systems whose operations need a fixed one."""
 
 
 def check_ready() -> None:
-    """Raises UserError when what `jax.export` needs to write is not installed."""
+    """Raises UserError if the package that `jax.export` needs for writing is not installed."""
     if importlib.util.find_spec("flatbuffers") is None:
         raise UserError(
             "JAX needs the package flatbuffers to write exported functions: pip install 'maskanim_jax[export]'"
@@ -26,10 +29,9 @@ def check_ready() -> None:
 
 
 def write_jax(folder: Path, made: Functions, size: int, platforms: Sequence[str], batch: int | None) -> dict[str, Any]:
-    """Writes begin.jax_export, animate.jax_export and weights.npz; returns what the metadata says
-    of them.
+    """Writes begin.jax_export, animate.jax_export and weights.npz; returns their metadata.
 
-    `batch` None: any number of frames at once, if the system's operations allow it, else FIXED.
+    `batch` None: any number of frames per call if the system's operations allow it, else FIXED.
     """
     one = frames_of(size, 1)
     export = jax.export.export

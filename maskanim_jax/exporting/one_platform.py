@@ -1,4 +1,4 @@
-"""How is a function reduced to the operations of one platform, as converters need it?
+"""How is a function reduced to the operations of one platform, for converters?
 
 Converters support JAX's operations, but not platform-dependent branches and custom gradients.
 """
@@ -29,7 +29,7 @@ def used_inputs(function: Callable[..., Any], *shapes: Any) -> list[bool]:
 
 
 def for_platform(function: Callable[..., Any], platform: str, *shapes: Any) -> Callable[..., list[Any]]:
-    """`function`, traced for inputs of these shapes, as a function of flat arrays that gives the
+    """`function`, traced for inputs of these shapes, as a function of flat arrays that returns the
     flat outputs on `platform`.
     """
     traced = jax.make_jaxpr(function)(*shapes)

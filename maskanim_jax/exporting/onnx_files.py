@@ -1,7 +1,7 @@
 """What does an export for ONNX contain? The two functions as models that include the weights.
 
-The converter is jax2onnx; its input are plain operations on arrays of fixed shapes, see
-`one_platform`.
+The converter is jax2onnx. Its inputs are plain operations on arrays with fixed
+shapes, see `one_platform`.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from maskanim_jax.exporting.functions import Functions, frames_of
 from maskanim_jax.exporting.one_platform import for_platform
 
 AS_ON = "cpu"
-"""Where operations differ by platform, ONNX gets those of a CPU."""
+"""The platform whose operations are exported, where they differ by platform."""
 
 
 def check_ready() -> None:
-    """Raises UserError when the converter, or what runs its files afterwards, is not installed."""
+    """Raises UserError if the converter or the runtime for its files is not installed."""
     for package in ("jax2onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"--format=onnx needs the package {package}: pip install 'maskanim_jax[onnx]'")
 
 
 def write_onnx(folder: Path, made: Functions, size: int, batch: int) -> dict[str, Any]:
-    """Writes begin.onnx and animate.onnx; returns what the metadata says of them. Raises UserError
-    for what cannot be converted.
+    """Writes begin.onnx and animate.onnx; returns their metadata.
+
+    Raises UserError if something cannot be converted.
     """
     one, names = frames_of(size, 1), list(made.source_state)
 
@@ -42,15 +43,15 @@ def write_onnx(folder: Path, made: Functions, size: int, batch: int) -> dict[str
         return made.animate(made.weights, dict(zip(names, source_state, strict=True)), driving)
 
     frames = frames_of(size, batch)
-    outputs = sorted(jax.eval_shape(animate, frames, *made.source_state.values()))  # a dict's leaves come by name
+    outputs = sorted(jax.eval_shape(animate, frames, *made.source_state.values()))  # a dict's leaves are sorted by name
     _convert(folder / "begin.onnx", begin, {"source": one, "first": one}, sorted(names))
     _convert(folder / "animate.onnx", animate, {"driving": frames, **made.source_state}, outputs)
     return {"batch": batch, "converter": f"jax2onnx {importlib.metadata.version('jax2onnx')}"}
 
 
 def _distinct(outputs: Sequence[Any], inputs: Sequence[Any]) -> tuple[Any, ...]:
-    """The outputs, each a value of its own: in ONNX an input, or another output, that is handed on
-    could not have a second name.
+    """The outputs, each as its own value: in ONNX, a value that is passed on unchanged
+    cannot have a second name.
     """
     seen, found = {id(each) for each in inputs}, []
     for each in outputs:

@@ -1,9 +1,9 @@
-"""How is an exported animation run? By this file alone, with NumPy and JAX (or, of an ONNX export,
-onnxruntime).
+"""How is an exported animation run? With this file, NumPy, and JAX (for an ONNX
+export onnxruntime instead).
 
-python run_exported.py SOURCE DRIVING OUTPUT animates a picture by frames: .npy arrays of uint8, or,
-with Pillow, a picture file and folders of pictures. From Python: `animation = load(folder)`, then
-`for frame in animation(source, frames): ...`.
+python run_exported.py SOURCE DRIVING OUTPUT animates a picture with driving frames: .npy arrays of
+uint8, or, with Pillow, a picture file and folders of pictures. From Python: `animation =
+load(folder)`, then `for frame in animation(source, frames): ...`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 ANY = 8
-"""Frames at once where the export leaves their number open."""
+"""Frames per call, if the export allows any number."""
 Step = Callable[..., Any]
 
 
@@ -32,8 +32,8 @@ class Animation:
         self._begin, self._animate = (_onnx if info["format"] == "onnx" else _jax)(folder)
 
     def __call__(self, source: np.ndarray, driving: Iterable[np.ndarray], batch: int = ANY) -> Iterator[np.ndarray]:
-        """Yields an (S, S, 3) uint8 frame for each of `driving`; they and `source` are (S, S, 3)
-        uint8.
+        """Yields an (S, S, 3) uint8 frame for each frame of `driving`; these and
+        `source` are (S, S, 3) uint8.
         """
         for outputs in self.outputs(source, driving, batch):
             yield np.clip(np.rint(outputs[self.info["result"]] * 255), 0, 255).astype(np.uint8)
@@ -41,7 +41,9 @@ class Animation:
     def outputs(
         self, source: np.ndarray, driving: Iterable[np.ndarray], batch: int = ANY
     ) -> Iterator[dict[str, np.ndarray]]:
-        """The same, but yields every exported output by name, (H, W, 1 or 3) float32 in [0, 1]."""
+        """Like `__call__`, but yields every exported output by name,
+        (H, W, 1 or 3) float32 in [0, 1].
+        """
         batch = self.info["batch"] or batch
         frames, source_state = (self._to_float_square(frame) for frame in driving), None
         while chunk := list(itertools.islice(frames, batch)):
@@ -58,7 +60,7 @@ class Animation:
 
 
 def load(folder: str | Path) -> Animation:
-    """The animation that lies in `folder`; raises ValueError when a file of it is damaged."""
+    """The animation in `folder`; raises ValueError if one of its files is damaged."""
     folder = Path(folder)
     info = json.loads((folder / "export.json").read_text())
     for name, expected in info["files"].items():
@@ -95,7 +97,9 @@ def _onnx(folder: Path) -> tuple[Step, Step]:
     )
 
     def run(session: Any, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        taken = {each.name: inputs[each.name] for each in session.get_inputs()}  # what is not needed is no input
+        taken = {
+            each.name: inputs[each.name] for each in session.get_inputs()
+        }  # arrays that are not needed are not inputs
         found = zip(session.get_outputs(), session.run(None, taken), strict=True)
         return {each.name.removesuffix("_out"): values for each, values in found}
 
@@ -105,8 +109,8 @@ def _onnx(folder: Path) -> tuple[Step, Step]:
 
 
 def _read(path: Path, size: int) -> np.ndarray:
-    """A .npy array as it is, a picture cut square and scaled, a folder of pictures as (N, size,
-    size, 3).
+    """Reads a .npy array unchanged, a picture cropped square and scaled, or a folder of
+    pictures as (N, size, size, 3).
     """
     if path.suffix == ".npy":
         return np.load(path, allow_pickle=False)
@@ -119,7 +123,7 @@ def _read(path: Path, size: int) -> np.ndarray:
 
 
 def _write(path: Path, frames: Iterator[np.ndarray]) -> int:
-    """A .npy of all frames, or a folder of PNGs that are written one by one; returns how many."""
+    """Writes a .npy of all frames, or a folder of PNGs one by one; returns the number of frames."""
     if path.suffix == ".npy":
         every = np.stack(list(frames))
         np.save(path, every)
@@ -139,8 +143,10 @@ def main() -> int:
     flags.add_argument("source", type=Path, help=".npy (S, S, 3) uint8, or a picture")
     flags.add_argument("driving", type=Path, help=".npy (N, S, S, 3) uint8, or a folder of pictures")
     flags.add_argument("output", type=Path, help=".npy, or a new folder of pictures")
-    flags.add_argument("--folder", type=Path, default=Path(__file__).parent, help="the export (default: beside this)")
-    flags.add_argument("--batch", type=int, default=ANY, help="frames at once, where the export leaves it open")
+    flags.add_argument(
+        "--folder", type=Path, default=Path(__file__).parent, help="folder of the export (default: this file's folder)"
+    )
+    flags.add_argument("--batch", type=int, default=ANY, help="frames per call, if the export allows any number")
     args = flags.parse_args()
     try:
         animation = load(args.folder)

@@ -1,4 +1,7 @@
-"""Do exported files run, and do their results match this project's? Checked before an export is kept."""
+"""Do exported files run, and do their results match this project's?
+
+Checked before an export is kept.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +21,17 @@ FRAMES = 3
 LARGEST_MEAN = 1 / 255
 """Largest accepted mean difference of the results, in [0, 1].
 
-Single pixels may differ by more where a mask is at its threshold.
+Single pixels may differ by more if a mask is at its threshold.
 """
 
 
 def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
-    """Loads the export in `folder` as its users do, animates three frames and compares them with
-    the project's own.
+    """Loads the export in `folder` like its users, animates three frames and compares them
+    with the project's frames.
 
-    Returns the number of frames with the mean and largest difference, in [0, 1]; None when the
-    export is for platforms that are not here. Raises UserError when it does not run or gives
-    something else.
+    Returns the number of frames with the mean and largest difference, in [0, 1]; None if
+    the export is for platforms that this machine lacks. Raises UserError if it does not
+    run or its results differ.
     """
     from maskanim_jax.animation.generate import animate
 
@@ -39,7 +42,7 @@ def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
         if platforms is not None and not {jax.default_backend(), *_alias(jax.default_backend())} & set(platforms):
             return None
         found = [outputs[run.system.result] for outputs in animation.outputs(source, driving)]
-    except Exception as error:  # a third-party runtime: whatever it raises, the files do not run
+    except Exception as error:  # a third-party runtime may raise anything
         reason = (str(error).splitlines() or [""])[0][:300] or type(error).__name__
         raise UserError(
             f"the exported files don't run ({reason}), so nothing was written: use another --format or other options, or report this"
@@ -51,14 +54,14 @@ def verify(folder: Path, run: LoadedRun, options: Any) -> dict[str, Any] | None:
     mean, largest = float(difference.mean()), float(difference.max())
     if not mean <= LARGEST_MEAN:
         raise UserError(
-            f"the exported files give other frames than this project (on average {255 * mean:.2g} of 255 grey levels), so nothing was "
+            f"the exported files' frames differ from this project's (on average {255 * mean:.2g} of 255 grey levels), so nothing was "
             "written: use another --format or other options, or report this"
         )
     return {"frames": FRAMES, "mean_difference": mean, "largest_difference": largest}
 
 
 def _alias(backend: str) -> tuple[str, ...]:
-    """JAX calls its NVIDIA and AMD backends "gpu", and exports name them apart."""
+    """JAX calls both its NVIDIA and AMD backends "gpu"; exports distinguish them."""
     return ("cuda", "rocm") if backend == "gpu" else ()
 
 

@@ -1,4 +1,7 @@
-"""How far is a frame from the target in VGG-19 features at several sizes? L_VGG of Eq. 9 and its sum L_reconstruct."""
+"""How far is a frame from the target in VGG-19 features at several sizes?
+
+L_VGG of Eq. 9 and its sum L_reconstruct.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,12 @@ def perceptual_pyramid(
     dtype: DType = jnp.float32,
     remat: bool = False,
 ) -> list[jax.Array]:
-    """The loss of each of `predictions` (N, S, S, 3) against `target` (N, S, S, 3) at its own `pyramid_sizes`, all RGB in [0, 1].
+    """The loss of each of `predictions` (N, S, S, 3) against `target` (N, S, S, 3) at its own
+    `pyramid_sizes`, all RGB in [0, 1].
 
-    It is the sum over sizes and layers of the mean absolute difference of features (Eq. 9 and the sum below it), without the weight
-    lambda_2. Target features are computed once for all predictions, and no gradient flows through them. `remat` recomputes a size's
+    It is the sum over sizes and layers of the mean absolute difference of features (Eq. 9
+    and the sum below it), without the weight lambda_2. Target features are computed once for
+    all predictions, and no gradient flows through them. `remat` recomputes a size's
     activations in the backward pass.
     """
     target = jax.lax.stop_gradient(target)
@@ -49,5 +54,5 @@ def perceptual_pyramid(
 
 
 def _distance(pred: jax.Array, target: jax.Array) -> jax.Array:
-    """Mean absolute difference in float32, whatever the type of the features."""
+    """The mean absolute difference, in float32 for any type of features."""
     return jnp.abs(pred.astype(jnp.float32) - target.astype(jnp.float32)).mean()

@@ -1,7 +1,9 @@
-"""What does VGG-19 see? The feature extractor of the perceptual loss (Simonyan and Zisserman 2014, configuration E).
+"""How are VGG-19's features computed for the perceptual loss (Simonyan and
+Zisserman 2014, configuration E)?
 
-Weights come as one flat dict of arrays, `convB_I/kernel` (3, 3, in, out) and `convB_I/bias`, with `mean` and `std` (3,) of RGB in [0, 1];
-`maskanim_jax.weights` makes it. They are always an ARGUMENT of a jitted function: closed over, XLA would fold constants for minutes.
+Weights come as one flat dict of arrays, `convB_I/kernel` (3, 3, in, out) and `convB_I/bias`, with
+`mean` and `std` (3,) of RGB in [0, 1]; `maskanim_jax.weights` creates it. Pass them to jitted
+functions as an ARGUMENT: if they were closed over, XLA would fold constants for minutes.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from maskanim_jax.nn.types import DType
 Array = TypeVar("Array")
 
 CONVS = (2, 2, 4, 4, 4)
-"""Number of convs in each block; a 2x2 max pool lies between blocks."""
+"""The number of convs in each block; blocks are separated by a 2x2 max pool."""
 
 LAYERS = tuple(f"relu{block + 1}_{i + 1}" for block, count in enumerate(CONVS) for i in range(count))
 """Names of all ReLU layers in order: relu1_1 ... relu5_4."""
@@ -38,7 +40,9 @@ def check_layers(layers: Sequence[str]) -> None:
 def features(
     weights: Mapping[str, jax.Array], frames: jax.Array, layers: Sequence[str], dtype: DType = jnp.float32
 ) -> list[jax.Array]:
-    """Activations N_j of Eq. 9 at the named ReLU layers, for (N, H, W, 3) RGB in [0, 1]; deeper layers are not computed."""
+    """Activations N_j of Eq. 9 at the named ReLU layers, for (N, H, W, 3) RGB in [0, 1]; deeper
+    layers are not computed.
+    """
     x = ((frames - weights["mean"]) / weights["std"]).astype(dtype)
     found: dict[str, jax.Array] = {}
     for block, count in enumerate(CONVS):

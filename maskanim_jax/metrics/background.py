@@ -2,8 +2,8 @@
 
 Subjects are segmented from soft masks (panels 2 and 4 of the authors' videos: the masks of
 Perturbed Masks, which may favour that method). A pixel belongs to the subject if its mask is above
-Otsu's threshold or within `MARGIN` pixels of such a pixel. The background is what belongs to
-neither subject.
+Otsu's threshold or within `MARGIN` pixels of such a pixel. The background is all pixels that
+belong to neither subject.
 """
 
 from __future__ import annotations

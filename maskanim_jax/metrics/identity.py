@@ -35,7 +35,7 @@ def cosines(generated: Embedded, true: Embedded) -> np.ndarray:
 
 
 class Identity:
-    """AED, CSIM (of faces) and the share of missing faces by one back-end: `aed[NAME]`,
+    """AED, CSIM (for faces) and the share of missing faces by one back-end: `aed[NAME]`,
     `csim[NAME]`, `missing[NAME]`.
     """
 
@@ -67,4 +67,4 @@ class Identity:
         return self._named(self._aed.overall(), self._csim.overall(), self._missing.overall())
 
     def _named(self, *values: float | None) -> Figures:
-        return named(dict(zip(self.descriptions, values, strict=False)))  # bodies: AED alone
+        return named(dict(zip(self.descriptions, values, strict=False)))  # bodies: AED only

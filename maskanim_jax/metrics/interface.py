@@ -1,4 +1,7 @@
-"""What must a metric implement? It takes batches of frames and returns values per clip and overall."""
+"""What must a metric implement?
+
+It takes batches of frames and returns values per clip and overall.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,20 @@ from typing import Protocol
 import numpy as np
 
 Figures = dict[str, float]
-"""Key to value. A key that could not be measured (no face in any frame) is absent: it is never 0 or
-NaN.
+"""Values by key. A key that could not be measured (no face in any frame) is absent, never 0 or NaN.
 """
 
 
 class Metric(Protocol):
-    """Accumulates sums, never frames: memory does not grow with the number of clips."""
+    """Accumulates sums, never frames, so memory does not grow with the number of clips."""
 
     descriptions: dict[str, str]
     """Description of each key: what it is, by which network, and which direction is better."""
 
     def add(self, generated: np.ndarray, true: np.ndarray) -> None:
-        """Adds frames of the current clip, (N, H, W, 3) RGB floats in [0, 1] each, in the same order."""
+        """Adds frames of the current clip, (N, H, W, 3) RGB floats in [0, 1]
+        each, in the same order.
+        """
         ...
 
     def finish_clip(self) -> Figures:
@@ -44,7 +48,7 @@ class Mean:
         self._clip_count += int(count)
 
     def finish_clip(self) -> float | None:
-        """The clip's mean; None when it had no values."""
+        """The clip's mean; None if it has no values."""
         mean = self._clip / self._clip_count if self._clip_count else None
         self._all += self._clip
         self._all_count += self._clip_count
@@ -57,7 +61,9 @@ class Mean:
 
 
 class PerFrame:
-    """A metric with one value a frame: the clip's figure and the overall figure are means over frames."""
+    """A metric with one value per frame; the clip's value and the overall
+    value are means over frames.
+    """
 
     def __init__(self, key: str, description: str) -> None:
         self.key = key
@@ -65,7 +71,7 @@ class PerFrame:
         self._mean = Mean()
 
     def values(self, generated: np.ndarray, true: np.ndarray) -> np.ndarray:
-        """(N, H, W, 3) twice to the value of each frame, (N,) float64."""
+        """Two batches (N, H, W, 3) to the value of each frame, (N,) float64."""
         raise NotImplementedError
 
     def add(self, generated: np.ndarray, true: np.ndarray) -> None:

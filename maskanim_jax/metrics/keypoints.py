@@ -30,7 +30,9 @@ class Counts(NamedTuple):
 
 
 def compare(generated: Points, true: Points) -> Counts:
-    """The sums for frames with keypoints `generated` (N, K) and `true` (N, K), in the same order."""
+    """The sums for frames with keypoints `generated` (N, K) and `true`
+    (N, K), in the same order.
+    """
     both = generated.found & true.found
     distance = np.linalg.norm(generated.where.astype(np.float64) - true.where.astype(np.float64), axis=-1)
     return Counts(

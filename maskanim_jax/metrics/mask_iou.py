@@ -1,4 +1,7 @@
-"""Do masks match the true silhouettes of puppets? IoU at the best threshold and sign of the mask."""
+"""Do masks match the true silhouettes of puppets?
+
+IoU at the best threshold and sign of the mask.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ THRESHOLDS = np.arange(1, 50) / 50
 
 
 class MaskIoU:
-    """Accumulates intersections and unions over clips, with one threshold and sign for all of them."""
+    """Accumulates intersections and unions over clips, with one threshold
+    and sign for all of them.
+    """
 
     def __init__(self) -> None:
         self.count = 0

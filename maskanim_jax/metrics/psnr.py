@@ -11,8 +11,8 @@ LEAST_ERROR = 1e-10
 
 
 class Psnr(PerFrame):
-    """10 log10(1 / MSE) dB, MSE over all pixels and channels of one frame, RGB in [0, 1]; then the
-    mean of the decibels over frames.
+    """10 log10(1 / MSE) dB, with the MSE over all pixels and channels of one frame, RGB in [0, 1];
+    averaged over frames in dB.
     """
 
     def __init__(self) -> None:

@@ -16,9 +16,9 @@ class Ssim(PerFrame):
     RGB in [0, 1], then frames.
 
     Gaussian window of sigma 1.5, cut at 11 x 11; K1 = 0.01, K2 = 0.03; population (not sample)
-    covariances; a border of 5 pixels, where the window does not fit, is left out of the mean. From
-    -1 to 1, 1 for equal frames. No conversion to grey. Raises UserError when scikit-image is
-    missing.
+    covariances; a border of 5 pixels, where the window does not fit, is excluded from the
+    mean. From -1 to 1, 1 for equal frames. No conversion to grey. Raises UserError when
+    scikit-image is missing.
     """
 
     def __init__(self) -> None:

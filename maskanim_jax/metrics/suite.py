@@ -27,7 +27,7 @@ class Chosen(NamedTuple):
 
     @property
     def descriptions(self) -> dict[str, str]:
-        """Key of each figure to what it is."""
+        """The description of each metric, by key."""
         return {key: text for metric in self.metrics for key, text in metric.descriptions.items()}
 
 

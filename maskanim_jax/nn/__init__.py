@@ -1,1 +1,3 @@
-"""Building blocks that all systems share: layers, blocks, resizing, and networks as pure functions."""
+"""Building blocks that all systems share: layers, blocks, resizing, and
+networks as pure functions.
+"""

@@ -1,6 +1,7 @@
 """What are the blocks that all networks are made of?
 
-The order of layers is that of the released code; the paper's text puts ReLU before batch norm in the encoding block (section 3, Architecture).
+The order of layers is that of the released code; the paper's text puts ReLU before batch norm in
+the encoding block (section 3, Architecture).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ class Identity(nnx.Module):
 
 
 def _fold_batch_norm(conv: Conv, norm: BatchNorm) -> None:
-    """Scales kernel and bias so that the conv alone gives the output of conv and batch norm in evaluation mode."""
+    """Scales kernel and bias so that the conv alone gives the output of conv and batch
+    norm in evaluation mode.
+    """
     factor, shift = norm.as_affine()
     conv.kernel.set_value(conv.kernel[...] * factor)
     conv.bias.set_value(conv.bias[...] * factor + shift)
@@ -79,7 +82,9 @@ class ResidualBlock(nnx.Module):
         self.conv2 = Conv(channels, channels, 3, dtype=dtype, rngs=rngs)
 
     def fold(self) -> None:
-        """Folds the second batch norm into the preceding conv, for evaluation; the first one has none before it."""
+        """Folds the second batch norm into the preceding conv, for evaluation; the
+        first one has none before it.
+        """
         if isinstance(self.norm2, BatchNorm):
             _fold_batch_norm(self.conv1, self.norm2)
             self.norm2 = Identity()
@@ -98,8 +103,9 @@ def encoder_widths(width: int, blocks: int, max_width: int) -> list[int]:
 class EncoderDecoder(nnx.Module):
     """n down blocks, then n up blocks; with `skips` a U-Net.
 
-    Down block i ends with min(M, e 2^(i+1)) channels, up block i (from n - 1 to 0) with min(M, e 2^i). With skips, the encoder's output of
-    the same resolution (at the end: the raw input) is concatenated behind each up block's output.
+    Down block i ends with min(M, e 2^(i+1)) channels, up block i (from n - 1 to 0) with
+    min(M, e 2^i). With skips, the encoder's output of the same resolution (at the end: the raw
+    input) is concatenated behind each up block's output.
     """
 
     def __init__(
@@ -131,7 +137,9 @@ class EncoderDecoder(nnx.Module):
         return jnp.concatenate(self.parts(x, train), -1)
 
     def parts(self, x: jax.Array, train: bool) -> list[jax.Array]:
-        """The output before concatenation: the last up block's channels and, with skips, the raw input."""
+        """The output before concatenation: the last up block's channels and,
+        with skips, the raw input.
+        """
         encoded = [x]
         for i in range(self.blocks):
             with jax.named_scope(f"down{i}"):

@@ -15,7 +15,7 @@ PyTree = Any
 
 def _split(module: nnx.Module) -> tuple[Any, Any, Any]:
     """(structure, parameters, batch statistics)."""
-    split: Any = nnx.split  # its own type is too general to unpack
+    split: Any = nnx.split  # the declared type is too general to unpack
     return split(module, nnx.Param, nnx.BatchStat)
 
 
@@ -28,9 +28,11 @@ def _folded(module: nnx.Module) -> nnx.Module:
 
 
 class FunctionalModule:
-    """A module as pure functions over plain dicts of arrays, so that jit, sharding and checkpoints only see arrays.
+    """A module as pure functions over plain dicts of arrays, so that jit, sharding and
+    checkpoints only see arrays.
 
-    `remat`: in training, activations are recomputed in the backward pass. `name` labels the operations in profiles.
+    `remat`: in training, activations are recomputed in the backward pass. `name` labels
+    the operations in profiles.
     """
 
     def __init__(self, make: Callable[[nnx.Rngs], nnx.Module], remat: bool = False, name: str = "") -> None:
@@ -46,17 +48,21 @@ class FunctionalModule:
         self._folded_params: Any = jax.tree.structure(nnx.to_pure_dict(params))
 
     def init(self, key: jax.Array) -> tuple[PyTree, PyTree]:
-        """Fresh (parameters, batch statistics)."""
+        """Newly initialised (parameters, batch statistics)."""
         _, params, stats = _split(self._make(BatchedInit(key, draw_all(key, self._wanted)).as_rngs()))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def fold(self, params: PyTree, stats: PyTree) -> tuple[PyTree, PyTree]:
-        """Folds batch norms in evaluation mode into the preceding convs: (parameters, statistics) for calls with `train=False`."""
+        """Folds batch norms in evaluation mode into the preceding convs: (parameters, statistics)
+        for calls with `train=False`.
+        """
         _, params, stats = _split(_folded(nnx.merge(self._graph, params, stats)))
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def __call__(self, params: PyTree, stats: PyTree, *inputs: jax.Array, train: bool) -> tuple[jax.Array, PyTree]:
-        """(output, batch statistics after the call, unchanged when not training); the parameters may be folded."""
+        """(output, batch statistics after the call, unchanged when not training); the
+        parameters may be folded.
+        """
         folded = jax.tree.structure(params) == self._folded_params
         graph = self._folded_graph if folded else self._graph
 

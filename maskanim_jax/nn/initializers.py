@@ -1,6 +1,8 @@
-"""How do networks get their initial values? Arrays of one shape are drawn together, bit for bit as if drawn alone.
+"""How are networks initialised? Arrays of one shape are drawn together, bit for
+bit as if drawn one by one.
 
-Drawn one by one, the random numbers are a large program: for the small recipe it took 5.5 s to compile, instead of 3.3 s.
+Drawn one by one, the random numbers are a large program: for the small recipe it took 5.5 s to
+compile instead of 3.3 s.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class InitRequest(NamedTuple):
 
 
 class BatchedInit:
-    """Replaces `nnx.Rngs(params=key)` in modules: it gives the same keys, and values of `uniform` that were drawn beforehand.
+    """Replaces `nnx.Rngs(params=key)` in modules: it gives the same keys, and values of `uniform`
+    that were drawn beforehand.
 
     Without values it gives zeros and records the requests in `wanted`.
     """
@@ -35,7 +38,7 @@ class BatchedInit:
         self.wanted: list[InitRequest] = []
 
     def as_rngs(self) -> nnx.Rngs:
-        """Itself, with the type that the modules' signatures expect."""
+        """Returns itself, with the type that the modules' signatures expect."""
         rngs: Any = self
         return rngs
 

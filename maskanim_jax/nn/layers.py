@@ -1,7 +1,8 @@
-"""What are the two layers with parameters: convolution and batch norm?
+"""How are the two layers with parameters, convolution and batch norm, defined?
 
-They are not Flax's because equality with the released implementations needs PyTorch's initial values, its unbiased running variance,
-and a compute type that leaves parameters and statistics in float32.
+Flax's layers are not used because matching the released implementations needs PyTorch's
+initial values, its unbiased running variance, and a compute type that keeps parameters
+and statistics in float32.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ MOMENTUM = 0.1
 
 
 class Conv(nnx.Module):
-    """k x k convolution with bias, stride 1, NHWC x HWIO. Initial values as PyTorch's: U(-a, a) with a = 1 / sqrt(fan in)."""
+    """k x k convolution with bias, stride 1, NHWC x HWIO.
+
+    Initial values as PyTorch's: U(-a, a) with a = 1 / sqrt(fan in).
+    """
 
     def __init__(
         self, inputs: int, outputs: int, size: int, *, padding: str = "SAME", dtype: DType = jnp.float32, rngs: nnx.Rngs
@@ -35,12 +39,16 @@ class Conv(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(N, H, W, inputs) to (N, H', W', outputs) in the compute type; H' = H, or H - k + 1 without padding."""
+        """(N, H, W, inputs) to (N, H', W', outputs) in the compute type; H' = H, or H
+        - k + 1 without padding.
+        """
         y = conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype), self.padding)
         return y + self.bias[...].astype(self.dtype)
 
     def apply_concat(self, parts: Sequence[jax.Array]) -> jax.Array:
-        """As calling it with `parts` concatenated along channels, as a sum of convs that avoids copying a large array."""
+        """Like calling it with `parts` concatenated along channels, but as a sum of convs, which
+        avoids copying a large array.
+        """
         kernel, first = self.kernel[...].astype(self.dtype), 0
         y = self.bias[...].astype(self.dtype)
         for part in parts:
@@ -50,15 +58,18 @@ class Conv(nnx.Module):
         return y
 
     def apply_upsampled(self, x: jax.Array) -> jax.Array:
-        """As calling it with `x` upsampled 2x by nearest neighbour: (N, H, W, inputs) to (N, 2H, 2W, outputs)."""
+        """Like calling it with `x` upsampled 2x by nearest neighbour: (N, H, W, inputs)
+        to (N, 2H, 2W, outputs).
+        """
         y = upsampled_conv2d(x.astype(self.dtype), self.kernel[...].astype(self.dtype))
         return y + self.bias[...].astype(self.dtype)
 
 
 class BatchNorm(nnx.Module):
-    """Batch norm over N, H, W. Statistics are float32; under jit with a sharded batch they are those of the GLOBAL batch.
+    """Batch norm over N, H, W. Statistics are float32; under jit with a sharded batch they are
+    those of the GLOBAL batch.
 
-    `affine=False` leaves out scale and bias.
+    `affine=False` omits scale and bias.
     """
 
     def __init__(self, channels: int, *, affine: bool = True) -> None:
@@ -70,7 +81,7 @@ class BatchNorm(nnx.Module):
         self.affine = affine
 
     def as_affine(self) -> tuple[jax.Array, jax.Array]:
-        """Evaluation mode as (factor, shift), each (C,): x * factor + shift."""
+        """(factor, shift), each (C,), so that x * factor + shift is the evaluation mode."""
         return self._affine(self.mean[...], self.var[...])
 
     def _affine(self, mean: jax.Array, var: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -80,7 +91,10 @@ class BatchNorm(nnx.Module):
         return factor * self.scale[...], self.bias[...] - mean * factor * self.scale[...]
 
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Normalises (N, H, W, C). In training the batch's own statistics are used and the running ones updated."""
+        """Normalises (N, H, W, C).
+
+        In training the batch's own statistics are used and the running ones updated.
+        """
         if train:
             # One pass and one reduction over devices; centred on the running mean to avoid cancellation.
             around = self.mean[...]

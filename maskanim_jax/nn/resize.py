@@ -1,4 +1,7 @@
-"""How are images resized? D, U, and the anti-aliased downscale of m's input and of the loss pyramid."""
+"""How are images resized?
+
+D, U, and the anti-aliased downscale of m's input and of the loss pyramid.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 
 
 def bilinear(x: jax.Array, size: int) -> jax.Array:
-    """D and U of Eq. 2 to 4: plain bilinear resize of (N, H, W, C) to (N, size, size, C).
+    """D and U of Eq. 2 to 4: bilinear resize of (N, H, W, C) to (N, size, size, C).
 
     Half-pixel centres and no anti-aliasing: a 4x D reads the centre 2x2 of each 4x4 patch.
     """
@@ -23,7 +26,9 @@ def bilinear(x: jax.Array, size: int) -> jax.Array:
 
 @functools.cache
 def _blur_and_step(side: int, step: int) -> np.ndarray:
-    """The (side / step, side) matrix that blurs one axis with a Gaussian and keeps every `step`-th pixel from index 0."""
+    """The (side / step, side) matrix that blurs one axis with a Gaussian and keeps every
+    `step`-th pixel from index 0.
+    """
     sigma = (step - 1) / 2
     reach = round(4 * sigma)
     offsets = np.arange(-reach, reach + 1)
@@ -38,9 +43,11 @@ def _blur_and_step(side: int, step: int) -> np.ndarray:
 
 
 def antialiased_downscale(x: jax.Array, size: int) -> jax.Array:
-    """Gaussian blur, then every k-th pixel from index 0, k = H / size: (N, H, H, C) to (N, size, size, C).
+    """Gaussian blur, then every k-th pixel from index 0, k = H / size:
+    (N, H, H, C) to (N, size, size, C).
 
-    sigma = (k - 1) / 2, kernel of 2 round(4 sigma) + 1, zero padding. The Gaussian is separable: one small matrix for each axis.
+    sigma = (k - 1) / 2, kernel of 2 round(4 sigma) + 1, zero padding. The Gaussian is separable:
+    one small matrix per axis.
     """
     side = x.shape[1]
     if side == size:

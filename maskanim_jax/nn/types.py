@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 
 DType = Any
-"""A floating-point type as JAX takes it, such as `jnp.bfloat16`."""
+"""A floating-point type that JAX accepts, such as `jnp.bfloat16`."""
 
 PRECISIONS: dict[str, DType] = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 """Values of `config.precision`."""

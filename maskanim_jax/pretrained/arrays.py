@@ -15,18 +15,19 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def find_arrays(name: str, read: Callable[[Path], Arrays], shapes: Shapes, cache: Path | None = None) -> Arrays:
-    """The float32 arrays of an installed network, read by its own `read`, named and shaped like
-    `shapes`.
+    """The float32 arrays of an installed network, read with its `read`, with the
+    names and shapes of `shapes`.
 
-    Raises UserError when the network isn't in the cache or its file has other arrays.
+    Raises UserError if the network is not in the cache or its file has other arrays.
     """
     (path,) = find(name, cache)
     return checked(read(path), shapes, path)
 
 
 def checked(arrays: Mapping[str, np.ndarray], shapes: Shapes, path: Path) -> Arrays:
-    """The arrays as contiguous float32; UserError for one that is missing, of another shape or not
-    finite.
+    """The arrays as contiguous float32.
+
+    Raises UserError for one that is missing, misshapen or not finite.
     """
     result = {}
     for key, shape in shapes.items():

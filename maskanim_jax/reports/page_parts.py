@@ -1,4 +1,7 @@
-"""Which parts do report pages consist of? SVG curves, embedded images, linked videos, optional JSON."""
+"""Which parts do report pages consist of?
+
+SVG curves, embedded images, linked videos, optional JSON.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
 from maskanim_jax.workdir.logs import PICTURES
 
-_TIMELINE = 6  # pictures of one name in the time line
-_VIDEOS = 24  # of one folder
-_POINTS = 300  # of one curve
+_TIMELINE = 6  # pictures per name in the time line
+_VIDEOS = 24  # per folder
+_POINTS = 300  # per curve
 _CHART = (300.0, 120.0)  # width and height of a curve's plot, in SVG units
 _EMBED = 4 << 20  # bytes; larger pictures are linked
-# A scalar belongs to the first group with one of its words in the name; the rest group by what they are figures of.
+# A scalar belongs to the first group with a word that its name contains; the others are grouped by their prefix.
 _GROUPS = {
     "Held-out clips": ("eval", "held_out", "test_", "test/"),
     "Losses": ("loss",),
@@ -30,7 +33,9 @@ _GROUPS = {
 
 
 class Curve(NamedTuple):
-    """One scalar over the steps, ready to draw: `lines` are SVG point lists, broken where it isn't finite."""
+    """One scalar over the steps, ready to draw: `lines` are SVG point lists, interrupted where
+    the value is not finite.
+    """
 
     name: str
     lines: list[str]
@@ -60,7 +65,10 @@ class Video(NamedTuple):
 
 
 def read_json(path: Path, kind: type, notes: list[str]) -> Any:
-    """A JSON file's content; an empty `kind` when there is none, with a note when it is damaged."""
+    """A JSON file's content; an empty `kind` if it is missing or damaged.
+
+    A damaged one adds a note.
+    """
     if not path.exists():
         return kind()
     try:
@@ -68,7 +76,7 @@ def read_json(path: Path, kind: type, notes: list[str]) -> Any:
     except (ValueError, OSError, UserError):
         content = None
     if not isinstance(content, kind):
-        notes.append(f"{path.name} is there but can't be read, so what it says is missing here.")
+        notes.append(f"{path.name} can't be read, so its contents are missing here.")
         return kind()
     return content
 
@@ -91,7 +99,7 @@ def curves(records: list[dict[str, Any]]) -> list[Curve]:
 
 
 def curve(name: str, series: list[tuple[int, float]]) -> Curve:
-    """Averages neighbours down to `_POINTS` and scales to the plot."""
+    """Averages neighbouring values down to `_POINTS` points and scales them to the plot."""
     size = math.ceil(len(series) / _POINTS)
     chunks = [series[i : i + size] for i in range(0, len(series), size)]
     thin = [(sum(s for s, _ in chunk) / len(chunk), sum(v for _, v in chunk) / len(chunk)) for chunk in chunks]
@@ -112,7 +120,11 @@ def curve(name: str, series: list[tuple[int, float]]) -> Curve:
 
 
 def groups(curves: list[Curve]) -> dict[str, list[Curve]]:
-    """Curves by heading, losses first; `mask_mean` and `mask_time` are "Masks", an error or a name alone counts as a loss."""
+    """Curves by heading, losses first.
+
+    `mask_mean` and `mask_time` are under "Masks"; `NAME_l1` and single-word
+    names are under the losses.
+    """
     result: dict[str, list[Curve]] = {"Losses": []}
     others: dict[str, list[Curve]] = {title: [] for title in _GROUPS if title != "Losses"}
     for curve in curves:
@@ -128,7 +140,7 @@ def groups(curves: list[Curve]) -> dict[str, list[Curve]]:
 
 
 def pictures(workdir: Path, page_folder: Path) -> dict[str, list[Picture]]:
-    """By name, oldest first: the first, the last, and some evenly between."""
+    """Pictures by name, oldest first: the first, the last, and some at even intervals between."""
     found: dict[str, list[tuple[int, Path]]] = defaultdict(list)
     for path in sorted((workdir / PICTURES).glob("*.png")):
         if match := re.fullmatch(r"([^.].*)_(\d{7,})\.png", path.name):
@@ -149,7 +161,7 @@ def _embedded(picture: tuple[int, Path], page_folder: Path) -> tuple[int, str]:
 
 
 def embedded(path: Path, page_folder: Path) -> str:
-    """The address of a png for the page: the picture itself, or a link to a large one."""
+    """The address of a PNG for the page: a data URI, or a link if the file is large."""
     if path.stat().st_size > _EMBED:
         return link(path, page_folder)
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
@@ -161,7 +173,7 @@ def videos(folder: Path, page_folder: Path, notes: list[str]) -> list[Video]:
     found = sorted(path for path in folder.glob("*") if path.suffix.lower() in (".mp4", ".gif"))
     shown = [p for p in found if p.suffix.lower() == ".mp4" or p.with_suffix(".mp4") not in found]
     if len(shown) > _VIDEOS:
-        notes.append(f"{folder.name}/ holds {len(shown)} results, of which the first {_VIDEOS} are shown.")
+        notes.append(f"{folder.name}/ has {len(shown)} results; the first {_VIDEOS} are shown.")
     return [
         Video(
             str(captions.get(path.name, path.stem)), link(path, page_folder), path.suffix.lower() == ".gif", path.name
@@ -175,7 +187,7 @@ def link(path: Path, page_folder: Path) -> str:
 
 
 def number(value: object) -> str:
-    """Four significant digits, "not finite", a dash for what isn't a number."""
+    """Four significant digits, "not finite", or a dash if it is not a number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "\u2013"
     return f"{value:.4g}" if math.isfinite(value) else "not finite"

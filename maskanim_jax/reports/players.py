@@ -15,7 +15,11 @@ _NOT_COMPARED = ("frames", "checkpoint_step", "l1_copy_source")
 
 
 class Player(NamedTuple):
-    """One animation; `source` (a picture's address), `driving` and `strip` (videos' addresses) are empty where they are not known."""
+    """One animation.
+
+    `source` is the address of a picture, `driving` and `strip` are addresses of videos;
+    each is empty if unknown.
+    """
 
     caption: str
     source: str
@@ -25,7 +29,7 @@ class Player(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One figure before and after; `verdict` is "better", "worse" or empty where neither can be said."""
+    """One metric before and after; `verdict` is "better", "worse" or empty if undecided."""
 
     name: str
     before: float
@@ -34,7 +38,9 @@ class Change(NamedTuple):
 
 
 def animations(folder: Path, page_folder: Path, notes: list[str]) -> list[Player]:
-    """The results of `folder` by name: mp4, or gif where there is no mp4; NAME-strip.mp4 belongs to NAME."""
+    """The results in `folder` by name: the mp4, or the gif if there is no mp4;
+    NAME-strip.mp4 belongs to NAME.
+    """
     found = {Path(video.name).stem: video for video in videos(folder, page_folder, notes)}
     players = []
     for stem, video in found.items():
@@ -55,10 +61,10 @@ def animations(folder: Path, page_folder: Path, notes: list[str]) -> list[Player
 
 
 def first_minute(workdir: Path, page_folder: Path, notes: list[str]) -> Player | None:
-    """The animation in the workdir's folder `first_minute`, None without one.
+    """The animation in the workdir's folder `first_minute`; None if there is none.
 
-    `out.mp4` is the result; `source.png`, `driving.mp4` and `strip.mp4` are shown where they are there. `captions.json` may hold a
-    sentence for "out.mp4".
+    `out.mp4` is the result; `source.png`, `driving.mp4` and `strip.mp4` are shown if they exist.
+    `captions.json` may hold a caption for "out.mp4".
     """
     folder = workdir / FIRST_MINUTE
     result, source, driving, strip = (folder / name for name in ("out.mp4", "source.png", "driving.mp4", "strip.mp4"))
@@ -75,19 +81,20 @@ def first_minute(workdir: Path, page_folder: Path, notes: list[str]) -> Player |
 
 
 def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any], notes: list[str]) -> list[Change]:
-    """The figures that both have, in the order of `after`; those of "mask" as mask_mean, mask_space, mask_time, mask_iou.
+    """The metrics that both have, in the order of `after`; those under "mask" are called mask_mean,
+    mask_space, mask_time, mask_iou.
 
     Args:
-        before: the content of before.json; its "label" is not a figure.
+        before: the content of before.json; its "label" is not a metric.
         after: the content of reconstruction.json.
-        notes: gets a sentence when the two were measured on different data.
+        notes: a note is appended if the two were measured on different data.
     """
     from maskanim_jax.reports.comparison import better
 
     first, second = _numbers(before), _numbers(after)
     fingerprints = before.get("data_fingerprint"), after.get("data_fingerprint")
     if all(fingerprints) and fingerprints[0] != fingerprints[1] and first:
-        notes.append(f"{BEFORE} was measured on other data than reconstruction.json, so the two can't be compared.")
+        notes.append(f"{BEFORE} was measured on different data than reconstruction.json, so they can't be compared.")
     changes = []
     for name, value in second.items():
         if name in first and name not in _NOT_COMPARED:

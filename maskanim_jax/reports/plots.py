@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from maskanim_jax.reports.page_parts import number
 
 COLOURS = ("#2f6fdf", "#d9622b", "#2c9a62", "#a23fb5", "#b8860b", "#d0417e", "#5d6675", "#17a2b8")
-"""Of the runs, in their order; then again from the first."""
+"""Colours of the runs, in order; they repeat after the last."""
 SHOWN = ("test_l1", "test_ratio", "test_mask_iou", "test_mask_std_time", "probe_result_drivers", "probe_leak")
-"""Curves that are drawn where at least one run has them; then all losses."""
+"""Curves that are drawn if at least one run has them; all losses follow."""
 WIDTH, HEIGHT = 300.0, 120.0
 _POINTS = 200
 
@@ -38,7 +38,7 @@ class Plot(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """A figure and its interval: places along x, from 0 to WIDTH."""
+    """A value and its interval as x positions, from 0 to WIDTH."""
 
     label: str
     colour: str
@@ -54,7 +54,7 @@ def colours(labels: Sequence[str]) -> dict[str, str]:
 
 
 def plots(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[Plot]:
-    """Curves of the logs of runs by label: SHOWN, then the losses."""
+    """Curves from the runs' logs, by label: SHOWN, then the losses."""
     names = [name for log in records.values() for record in log for name in record]
     losses = [name for name in dict.fromkeys(names) if name.startswith("loss")]
     found = (_plot(name, records) for name in (*SHOWN, *losses))
@@ -92,7 +92,9 @@ def _plot(name: str, records: Mapping[str, Sequence[Mapping[str, Any]]]) -> Plot
 
 
 def bars(rows: Sequence[tuple[str, str, Mapping[str, float]]]) -> list[Bar]:
-    """(label, colour, figure with value, low and high) of one metric to places in one scale that begins at 0 where all are positive."""
+    """Converts (label, colour, metric with value, low and high) to positions on one scale, which
+    begins at 0 if all values are positive.
+    """
     if not rows:
         return []
     low = min(0.0, *(figure["low"] for _, _, figure in rows), *(figure["value"] for _, _, figure in rows))
@@ -112,7 +114,7 @@ def bars(rows: Sequence[tuple[str, str, Mapping[str, float]]]) -> list[Bar]:
 
 
 def svg(plots_: Sequence[Plot], columns: int = 3) -> str:
-    """A file of its own with some plots side by side, white behind, and a legend."""
+    """A complete SVG file with plots side by side on a white background, and a legend."""
     if not plots_:
         return '<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"/>\n'
     wide, tall = WIDTH + 40, HEIGHT + 70

@@ -10,7 +10,9 @@ from typing import NamedTuple
 
 
 class Table(NamedTuple):
-    """One published table: a heading for each column, a name and texts for each row; a dash where the paper has none."""
+    """One published table: a heading per column, a name and cell texts per row; a dash if
+    the paper has no number.
+    """
 
     title: str
     paper: str

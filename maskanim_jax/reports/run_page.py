@@ -1,7 +1,8 @@
-"""What does a run's report show? On one page, results first: animations, strips, curves, metrics, settings.
+"""What does a run's report show? On one page, results first: animations, strips,
+curves, metrics, settings.
 
 Curves are SVG and images are embedded; videos are linked, so send the page with its folder.
-Everything is optional: the page says what is missing.
+Every part is optional: the page says what is missing.
 """
 
 from __future__ import annotations
@@ -38,11 +39,13 @@ _SUMMARY = {
 
 @in_working_copy()
 def write_report(workdir: Path, output: Path | None = None) -> Path:
-    """Writes the page of a workdir to `output` (default: `workdir/report.html`) and returns its path.
+    """Writes the page of a workdir to `output`
+    (default: `workdir/report.html`) and returns its path.
 
-    Reads config.json, log.jsonl, pictures/, reconstruction.json, before.json, departures.json, summary.json,
-    first_minute/, reconstruction/ and animation/ where they are (`workdir.results` says what is in them).
-    Raises UserError when the workdir isn't a folder or the output can't be written.
+    Reads config.json, log.jsonl, pictures/, reconstruction.json, before.json, departures.json,
+    summary.json, first_minute/, reconstruction/ and animation/ if they exist
+    (`workdir.results` describes them). Raises UserError when the workdir isn't a folder or the
+    output can't be written.
     """
     workdir = Path(workdir)
     if not workdir.is_dir():
@@ -52,14 +55,14 @@ def write_report(workdir: Path, output: Path | None = None) -> Path:
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(output) as temporary:
-            temporary.write_text(page, encoding="utf-8", errors="replace")  # names of files may be no text
+            temporary.write_text(page, encoding="utf-8", errors="replace")  # file names may not be valid text
     except OSError as error:
         raise UserError(f"{output} can't be written ({error.strerror}): give another --output") from error
     return output
 
 
 def summary(workdir: Path) -> str:
-    """What the run reached, in a few lines for the console; what is missing is left out."""
+    """The run's results in a few lines for the console; missing ones are omitted."""
     workdir = fetched(workdir)
     lines = []
     records = read_log(workdir)
@@ -67,7 +70,7 @@ def summary(workdir: Path) -> str:
     for name in (key for key in (log[-1] if log else ()) if key.startswith("loss_")):
         counted = [
             record for record in log if isinstance(record.get(name), int | float) and record[name]
-        ]  # a loss that is counted from a later epoch is 0 before
+        ]  # a loss with a delayed start is 0 before it
         if len(counted) > 1:
             first, last = counted[0], counted[-1]
             lines.append(f"{name} {first[name]:.4g} at step {first['step']}, {last[name]:.4g} at step {last['step']}")
@@ -76,14 +79,14 @@ def summary(workdir: Path) -> str:
         if figures:
             lines += _reached(figures, health(workdir, records, _dict(figures.get("mask"))))
     except (KeyError, TypeError, ValueError):
-        lines.append(
-            f"{workdir / 'reconstruction.json'} is there but lacks figures: make it again with --mode=reconstruct"
-        )
+        lines.append(f"{workdir / 'reconstruction.json'} lacks metrics: regenerate it with --mode=reconstruct")
     return "\n".join(lines)
 
 
 def _reached(figures: dict[str, Any], found: Health) -> list[str]:
-    """Lines on the held-out figures; raises KeyError, TypeError or ValueError when one is missing or no number."""
+    """Lines on the held-out metrics; raises KeyError, TypeError or ValueError if one is
+    missing or not a number.
+    """
     lines = [
         f"held-out L1 {figures['l1']:.4f}; copying the source {figures['l1_copy_source']:.4f}; "
         f"ratio {figures['ratio']:.3f} over {figures['frames']} frames (checkpoint of step {figures['checkpoint_step']})"
@@ -91,14 +94,20 @@ def _reached(figures: dict[str, Any], found: Health) -> list[str]:
     if mask := figures.get("mask"):
         lines.append(
             f"masks: mean {mask['mean']:.3f}, deviation over space {mask['std_space']:.3f}, over time {mask['std_time']:.3f}"
-            + ("" if found.collapse_warnings is None else " (NOT alive)" if found.collapse_warnings else " (alive)")
+            + (
+                ""
+                if found.collapse_warnings is None
+                else " (collapsed)"
+                if found.collapse_warnings
+                else " (not collapsed)"
+            )
             + (f", IoU with the true silhouettes {mask['iou']:.3f}" if "iou" in mask else "")
         )
     return lines
 
 
 def _content(workdir: Path, page_folder: Path) -> dict[str, Any]:
-    """The template's context."""
+    """The variables of the template."""
     notes: list[str] = []
     config = upgrade_config(page_parts.read_json(workdir / "config.json", dict, notes))
     figures = upgrade_figures(page_parts.read_json(workdir / "reconstruction.json", dict, notes))

@@ -1,4 +1,4 @@
-"""What is read from the runs of a comparison? Settings, metrics, log and cost."""
+"""What does a comparison read from each run? Settings, metrics, log and cost."""
 
 from __future__ import annotations
 
@@ -31,8 +31,10 @@ class Run(NamedTuple):
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Reads workdirs; raises UserError for one that is none, or that was not reconstructed yet."""
-    names = [folder.absolute().name or str(folder) for folder in folders]  # a link's own name, not what it points to
+    """Reads workdirs; raises UserError for a folder that is not a workdir or
+    was not reconstructed yet.
+    """
+    names = [folder.absolute().name or str(folder) for folder in folders]  # a link's own name, not its target's
     folders = [fetched(folder) for folder in folders]
     runs = []
     for folder, name in zip(folders, names, strict=True):
@@ -46,7 +48,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         config, figures, truth = (read_json(folder / f"{file}.json", kind, notes) for file, kind in kinds.items())
         if not figures:
             raise UserError(
-                f"{folder} has no figures: run `python -m maskanim_jax.main --workdir={folder} --mode=reconstruct` first"
+                f"{folder} has no metrics: run `python -m maskanim_jax.main --workdir={folder} --mode=reconstruct` first"
             )
         runs.append(
             Run(folder, label, upgrade_config(config), upgrade_figures(figures), truth, read_log(folder), notes)
@@ -55,7 +57,7 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def describe(run: Run) -> dict[str, Any]:
-    """What a run is, and what it cost: steps, hours of training, parameters."""
+    """A run's description and cost: steps, hours of training, parameters."""
     texts = [str(record["text"]) for record in run.records if "text" in record]
     parameters = next((m[1] for text in texts if (m := re.search(r"together ([\d,]+)$", text))), None)
     return {
@@ -74,7 +76,9 @@ def describe(run: Run) -> dict[str, Any]:
 
 
 def training_hours(records: Iterable[Mapping[str, Any]]) -> float | None:
-    """Hours of the steps themselves, from the logged speed: without starts, evaluations, and times in which the run lay still."""
+    """Hours spent in training steps, from the logged speed: start-up, evaluations
+    and pauses are excluded.
+    """
     seconds, before = 0.0, 0
     for record in records:
         speed = record.get("steps_per_second")

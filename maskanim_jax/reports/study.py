@@ -1,4 +1,5 @@
-"""How do I reproduce the study? Each run is trained, reconstructed and measured, then all are compared.
+"""How do I reproduce the study? Each run is trained, reconstructed and
+measured, then all are compared.
 
 A set is a data set with one config per system: the same pairs, steps and batch size. Runs are in
 FOLDER/SET-SYSTEM; finished runs are reused, interrupted ones resume.
@@ -37,7 +38,7 @@ class Planned(NamedTuple):
     config: str  # FILE.py or FILE.py:ARGUMENT
     workdir: Path
     shards: Path
-    drawn: bool  # puppets: their shards are drawn when they are missing, and the truth is known
+    drawn: bool  # puppets: missing shards are drawn, and the ground truth is known
     steps: int
     overrides: tuple[str, ...]  # --config.* flags of main
 
@@ -51,7 +52,10 @@ def plan(
     seeds: Sequence[int] = (0,),
     overrides: Sequence[str] = (),
 ) -> list[Planned]:
-    """All runs, set by set. Raises UserError for a config that is none, and where real clips' shards are missing."""
+    """All runs, set by set.
+
+    Raises UserError for an invalid config, and if the shards of real clips are missing.
+    """
     planned = []
     for name, configs in sets.items():
         for config_name in configs:
@@ -60,7 +64,7 @@ def plan(
             drawn = bool(config.data.puppets.test_identities)
             if not drawn and address_of(shards) is None and not shards.exists():
                 raise UserError(
-                    f"{shards}, the shards of the set '{name}', isn't there: prepare it with `python -m input_pipeline.prepare "
+                    f"{shards}, the shards of the set '{name}', does not exist: prepare it with `python -m input_pipeline.prepare "
                     f"--input=ROOT --output={shards} --size={config.frame_size}`, give --data=FOLDER, or omit the set with --sets"
                 )
             for seed in seeds:
@@ -79,12 +83,14 @@ def plan(
                 )
     labels = [run.name for run in planned]
     if twice := {label for label in labels if labels.count(label) > 1}:
-        raise UserError(f"two configs of a set would both be the run {min(twice)}: give each system one config a set")
+        raise UserError(
+            f"two configs of one set have the same system, so both would be the run {min(twice)}: give one config per system"
+        )
     return planned
 
 
 def _shorter(steps: int | None) -> list[str]:
-    """Flags for a run of so many steps that logs and saves on the way."""
+    """Flags for a run of `steps` steps, with logging and saving at intervals that fit."""
     if steps is None:
         return []
     every = max(1, steps // 5)
@@ -94,7 +100,10 @@ def _shorter(steps: int | None) -> list[str]:
 
 
 def run_study(runs: Sequence[Planned], *, pairs: int = 20, frames: int = 8) -> list[Path]:
-    """Does what is missing of each run, one after the other, and returns their folders. Raises UserError when a command fails."""
+    """Completes each run in order: trains, reconstructs, measures.
+
+    Returns their folders. Raises UserError when a command fails.
+    """
     for number, run in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {run.name}: {shown(run.workdir)}", flush=True)
         moved = f"--config.data.shards={run.shards}"
@@ -107,23 +116,25 @@ def run_study(runs: Sequence[Planned], *, pairs: int = 20, frames: int = 8) -> l
         else:
             print("  trained and reconstructed already", flush=True)
         if run.drawn and not is_up_to_date(run.workdir, "truth.json"):
-            call(run, "the cross-identity truth", "maskanim_jax.truth", f"--pairs={pairs}", f"--frames={frames}")
+            call(run, "the cross-identity evaluation", "maskanim_jax.truth", f"--pairs={pairs}", f"--frames={frames}")
     return [run.workdir for run in runs]
 
 
 def call(run: Planned, what: str, module: str, *arguments: str) -> None:
-    """Runs one of the package's commands on a run's workdir, its output shown; raises UserError when it fails."""
+    """Runs a command of the package on a run's workdir and shows its output;
+    raises UserError if it fails.
+    """
     command = [sys.executable, "-m", module, f"--workdir={run.workdir}", *arguments]
     status = subprocess.run(command, check=False).returncode
     if status:
         raise UserError(
-            f"{what} of {run.name} ended with status {status}, its own message stands above: mend it and give the same command "
-            "again, which goes on from there"
+            f"{what} of {run.name} ended with status {status}; its own message is printed above: fix the problem and run the "
+            "same command again, which resumes from there"
         )
 
 
 def is_finished(run: Planned) -> bool:
-    """Whether the run was trained to the end of these steps, or of its time, and has a checkpoint."""
+    """Whether the run reached its number of steps or its time limit, and has a checkpoint."""
     workdir = fetched(run.workdir, may_lack=True)
     try:
         saved = json_files.read(workdir / "config.json")["optim"]["max_steps"]
@@ -135,7 +146,9 @@ def is_finished(run: Planned) -> bool:
 
 
 def is_up_to_date(workdir: Path, file: str) -> bool:
-    """Whether the figures of `file` are of a checkpoint that is still there, younger than every checkpoint, and unrestricted."""
+    """Whether the metrics in `file` are complete, newer than every checkpoint, and of a
+    checkpoint that still exists.
+    """
     workdir = fetched(workdir, may_lack=True)
     try:
         figures = json_files.read(workdir / file)
@@ -152,7 +165,7 @@ def is_up_to_date(workdir: Path, file: str) -> bool:
 
 
 def chosen_sets(args: argparse.Namespace) -> dict[str, Sequence[str]]:
-    """The sets that the flags name; raises UserError for one that there isn't."""
+    """The sets that the flags name; raises UserError for an unknown one."""
     if args.config:
         if not args.name.replace("-", "_").isidentifier():
             raise UserError(f"--name={args.name} must be letters, digits, - and _")
@@ -160,7 +173,7 @@ def chosen_sets(args: argparse.Namespace) -> dict[str, Sequence[str]]:
     names = [name for name in args.sets.split(",") if name]
     for name in names:
         if name not in SETS:
-            raise UserError(f"--sets={args.sets} cannot be: '{name}' is none of {', '.join(SETS)}")
+            raise UserError(f"--sets={args.sets}: '{name}' is not a set; give some of {', '.join(SETS)}")
     if not names:
         raise UserError(f"--sets is empty: give some of {','.join(SETS)}")
     return {name: SETS[name] for name in names}

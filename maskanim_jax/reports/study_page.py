@@ -1,4 +1,7 @@
-"""How are the tables, curves and strips of docs/study.md regenerated? Only the text between its two marks is replaced."""
+"""How are the tables, curves and strips of docs/study.md regenerated?
+
+Only the text between the two markers is replaced.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,16 @@ _SHOWN_SIZE = 96  # pixels of one picture in the strips
 
 
 def regenerate(page: Path, folders: Sequence[Path], figures: Mapping[str, Any]) -> None:
-    """Replaces the generated part of `page` (made when it is missing) and writes its pictures beside it, into a folder of the page's name.
+    """Replaces the generated part of `page` (created if missing). Its pictures go into a folder
+    beside it that has the page's name.
 
-    Raises UserError when the marks are missing from a page that is there, or when it can't be written.
+    Raises UserError if an existing page lacks the markers, or if it can't be written.
     """
     text = page.read_text(encoding="utf-8") if page.exists() else f"# The study\n\n{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise UserError(f"{page} lacks the lines {BEGIN} and {END}, between which the tables go: add them")
+        raise UserError(f"{page} lacks the lines {BEGIN} and {END}: add them where the tables belong")
     runs = read_runs(folders)
     folder = page.with_suffix("")
     parts = [markdown(figures)]
@@ -47,18 +51,20 @@ def regenerate(page: Path, folders: Sequence[Path], figures: Mapping[str, Any]) 
             for label, picture in strips.items():
                 with atomic_write(folder / f"{label}.png") as temporary:
                     _image(picture).save(temporary, format="PNG", optimize=True)
-                parts.append(f"{label}: source, driver, the true rendering, then what each variant makes of them.\n")
+                parts.append(f"{label}: source, driver, ground truth, then the result of each variant.\n")
                 parts.append(f"![source, driver, truth, results of {label}]({folder.name}/{label}.png)\n")
         with atomic_write(page) as temporary:
             temporary.write_text(f"{before}{BEGIN}\n\n" + "\n".join(parts) + f"\n{END}{after}", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{page} can't be renewed ({error.strerror}): give another --page") from error
+        raise UserError(f"{page} can't be written ({error.strerror}): give another --page") from error
 
 
 def puppet_strips(runs: Sequence[Run]) -> dict[str, np.ndarray]:
-    """Of each run on puppets a picture (H, W, 3) uint8: a row a pair: source in its own pose, driver, truth, results of all variants.
+    """A picture (H, W, 3) uint8 of each run on puppets. Each row is one pair: source in its own
+    pose, driver, ground truth, results of all variants.
 
-    The pairs are the first of its truth.json, each with the frame in the middle of the driver's clip.
+    The pairs are the first ones in its truth.json; the frame is the middle
+    one of the driver's clip.
     """
     from input_pipeline.puppets.dataset import clips_of
     from maskanim_jax.animation.generate import animate

@@ -19,7 +19,7 @@ import numpy as np
 from maskanim_jax.errors import UserError, check_regular
 
 MAX_BYTES = 4 << 30
-# All that a damaged file makes zipfile and NumPy raise; the parser of a header runs out of memory or depth at deeply nested text.
+# Everything that zipfile and NumPy raise for damaged files; deeply nested headers exhaust the parser's memory or depth.
 _DAMAGE = (
     *(OSError, ValueError, EOFError, LookupError, TypeError, SyntaxError, OverflowError, MemoryError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, tokenize.TokenError),
@@ -29,7 +29,7 @@ _DAMAGE = (
 def read_npz(
     path: Path, hint: str, max_bytes: int = MAX_BYTES, only: Container[str] | None = None
 ) -> dict[str, np.ndarray]:
-    """All arrays of the file by name, or `only` some, of at most `most` bytes together.
+    """All arrays of the file by name, or `only` some, with at most `max_bytes` bytes together.
 
     Raises UserError that ends with `hint`; FileNotFoundError.
     """
@@ -61,7 +61,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
         count = 1
         for side in shape:
             count *= side
-        # Before memory is taken: a shape is only a few digits. What an entry of the zip can't hold is not there.
+        # Checked before allocating memory: a shape is only a few digits, and its data must fit into the zip entry.
         if min((0, *shape)) < 0 or count * dtype.itemsize > info.file_size:
             raise ValueError(f"{info.filename} has a shape of {shape}, more than its {info.file_size:,} bytes")
         data = file.read()

@@ -1,7 +1,7 @@
 """How is a pickle of nested dicts of NumPy arrays read without executing it?
 
 Only three global names are allowed, each replaced by a stub defined here; all others are refused.
-The only file read this way is first compared with its published hash.
+The only file that is read this way is first compared with its published hash.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_DEPTH = 8
 
 
 class _Type:
-    """Stands for numpy.dtype: little-endian float32 and nothing else."""
+    """Stands for numpy.dtype, restricted to little-endian float32."""
 
     def __init__(self, kind: object, *_: object) -> None:
         if kind != "f4":
@@ -46,7 +46,7 @@ class _Array:
 
 
 class _Marker:
-    """Stands for numpy.ndarray, which is named and never called."""
+    """Stands for numpy.ndarray, which is named but never called."""
 
 
 def _reconstruct(kind: object, *_: object) -> _Array:
@@ -70,8 +70,9 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_numpy_pickle(path: Path) -> dict[str, np.ndarray]:
-    """Arrays (float32) by their path of keys, "AlexNet_0/Conv_0/kernel". Raises UserError for
-    anything but nested dicts of arrays.
+    """Arrays (float32) by their path of keys, such as "AlexNet_0/Conv_0/kernel".
+
+    Raises UserError for anything but nested dicts of arrays.
     """
     try:
         check_size(path, _MAX_BYTES)

@@ -25,14 +25,14 @@ from maskanim_jax.errors import UserError, check_regular
 from maskanim_jax.serialization.torch_unpickler import DTYPES, MAX_NODES, Refused, Storage, Stored, Tensor, unpickle
 
 MAX_BYTES = 4 << 30
-_MAX_PICKLE = 8 << 20  # of the pickles themselves, which hold names and shapes but no numbers
+_MAX_PICKLE = 8 << 20  # size of the pickles, which have names and shapes but no tensor data
 _MAX_DEPTH = 64
-_MAX_SKIPPED = 16 << 30  # bytes that are passed over in storages, which takes seconds for each GiB
-# What the older format begins with: the pickle of its magic number.
+_MAX_SKIPPED = 16 << 30  # bytes that may be skipped in storages, which takes seconds per GiB
+# The start of the older format: the pickle of its magic number.
 _OLD_START = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
 
 
-# All that a damaged file can make the readers raise; none of it comes from code in the file.
+# Everything that the readers raise for damaged files; none of it comes from code in the file.
 _DAMAGE = (
     *(
         zipfile.BadZipFile,
@@ -62,8 +62,8 @@ def read_tensors(path: Path, max_bytes: int = MAX_BYTES) -> dict[Any, Any]:
     and None.
 
     Keys are str or int. Arrays are contiguous copies with torch's axes and dtype; bfloat16 becomes
-    float32 (exactly). Together they may take `max_bytes`. Raises UserError for what isn't a
-    checkpoint of plain data, naming a forbidden global.
+    float32 (exactly). Together they may take `max_bytes`. Raises UserError, which names a forbidden
+    global, for a file that is not a checkpoint of plain data.
     """
     try:
         check_regular(path)
@@ -141,7 +141,7 @@ def _read_zip(archive: zipfile.ZipFile) -> tuple[object, _Reader]:
         size = np.dtype(DTYPES[of.kind]).itemsize
         info = archive.getinfo(f"{folder}data/{of.key}")
         if info.file_size < (of.start + of.length) * size:
-            raise Refused(f"storage {of.key} is shorter than it says")
+            raise Refused(f"storage {of.key} is shorter than declared")
         with archive.open(info) as file:
             skipped_left -= of.start * size
             if skipped_left < 0:
@@ -161,7 +161,7 @@ def _read_old(file: BinaryIO) -> tuple[object, _Reader]:
     system = unpickle(_next_pickle(file))
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise Refused("it was written by a big-endian machine")
-    sizes: dict[str, int] = {}  # bytes of one element, by the key of the storage
+    sizes: dict[str, int] = {}  # bytes per element, by storage key
     tree = unpickle(_next_pickle(file), sizes)
     keys = unpickle(_next_pickle(file))
     if not isinstance(keys, list):
@@ -175,12 +175,12 @@ def _read_old(file: BinaryIO) -> tuple[object, _Reader]:
         at[str(key)] = end + 8, count
         end += 8 + count * sizes[str(key)]
         if count < 0 or end > length:
-            raise Refused(f"it ends before the numbers of storage {key}")
+            raise Refused(f"it ends before the data of storage {key}")
 
     def storage(of: Storage) -> bytes:
         start, count = at[of.key]
         if of.start + of.length > count:
-            raise Refused(f"storage {of.key} is shorter than it says")
+            raise Refused(f"storage {of.key} is shorter than declared")
         file.seek(start + of.start * sizes[of.key])
         return file.read(of.length * sizes[of.key])
 
@@ -188,8 +188,8 @@ def _read_old(file: BinaryIO) -> tuple[object, _Reader]:
 
 
 def _next_pickle(file: BinaryIO) -> bytes:
-    """The bytes of the pickle that begins here, found without running it; leaves the file behind
-    its end.
+    """The bytes of the pickle at this position, found without running it; the file is
+    then at the pickle's end.
     """
     begin = file.tell()
     data = file.read(_MAX_PICKLE)
@@ -247,13 +247,13 @@ class _Plain:
         last = offset + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
         if last >= storage.length:
             raise Refused(f"a tensor of shape {shape} reaches beyond its storage")
-        # Only the tensor's own part of the storage is read: a checkpoint may keep many tensors in one.
+        # Only the tensor's part of the storage is read, since many tensors may share one.
         part = storage._replace(start=storage.start + offset, length=last - offset + 1)
         if part.length * dtype.itemsize > max(1 << 20, 8 * count * dtype.itemsize):
             raise Refused(f"a tensor of shape {shape} is spread too thinly over its storage")
         elements = np.frombuffer(self.storage(part), dtype)
         if elements.size != part.length:
-            raise Refused(f"storage {storage.key} is shorter than it says")
+            raise Refused(f"storage {storage.key} is shorter than declared")
         steps = tuple(step * dtype.itemsize for step in strides)
         result = np.lib.stride_tricks.as_strided(elements, shape, steps, writeable=False)
         if storage.kind == "BFloat16Storage":

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAX_NODES = 1_000_000
-_MAX_TUPLE = 1000  # values in a tuple and in the tuples inside it
+_MAX_TUPLE = 1000  # values in a tuple, nested tuples included
 DTYPES = {
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
@@ -29,24 +29,26 @@ DTYPES = {
     "ByteStorage": "u1",
     "BoolStorage": "?",
 }
-"""Names of storages to numpy's types."""
+"""NumPy's types by storage name."""
 
 
 class Refused(Exception):
-    """The file contains something other than plain data; the text completes "PATH can't be read: ..."."""
+    """The file contains something other than plain data; the text completes
+    "PATH can't be read: ...".
+    """
 
 
 class Storage(NamedTuple):
-    """A range of numbers in the file that has not been read yet."""
+    """A range of a storage that has not been read yet."""
 
     key: str
     kind: str
-    start: int  # in elements of the whole storage `key`
+    start: int  # in elements of storage `key`
     length: int
 
 
 class Tensor(NamedTuple):
-    """How a storage is looked at."""
+    """A view of a storage."""
 
     storage: Storage
     offset: int
@@ -55,8 +57,8 @@ class Tensor(NamedTuple):
 
 
 class Stored(dict):
-    """Stands for an ordered dict; drops the attributes (`_metadata`) that torch hangs onto state
-    dicts.
+    """Stands for an ordered dict; drops the attributes (`_metadata`) that
+    PyTorch adds to state dicts.
     """
 
     __slots__ = ()
@@ -66,7 +68,9 @@ class Stored(dict):
 
 
 class _Name:
-    """Stub for an allowed global: callable if the real one is, otherwise inaccessible to the pickle."""
+    """Stub for an allowed global: callable if the real one is, otherwise
+    inaccessible to the pickle.
+    """
 
     __slots__ = ("call", "name")
 
@@ -84,7 +88,9 @@ class _Name:
 
 
 def unpickle(data: bytes, sizes: dict[str, int] | None = None) -> object:
-    """Runs a pickle with stubs for the allowed globals; `sizes` collects each storage's element size."""
+    """Runs a pickle with stubs for the allowed globals; `sizes` collects
+    each storage's element size.
+    """
     _check_pickle(data)
     allowed = _Allowed()
 
@@ -108,7 +114,7 @@ def _check_pickle(data: bytes) -> None:
     repeatedly contain the same tuple twice take exponential time, and deep ones overflow the stack.
     Integers from 2^60 can be chosen to collide.
     """
-    stack: list[int | None] = []  # how many values each tuple visits; None is a mark
+    stack: list[int | None] = []  # how many values each tuple contains; None is a mark
     memo: dict[int, int] = {}
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         name = opcode.name
@@ -118,7 +124,7 @@ def _check_pickle(data: bytes) -> None:
             raise Refused("it holds a huge integer")
         if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             index = len(memo) if name == "MEMOIZE" else int(argument or 0)
-            # A memo index beyond the pickle's own length only serves to make the unpickler allocate.
+            # A memo index beyond the pickle's length could only make the unpickler allocate memory.
             if index > len(data) or stack[-1] is None:
                 raise Refused("its memo is damaged")
             memo[index] = stack[-1]
@@ -139,7 +145,7 @@ def _check_pickle(data: bytes) -> None:
                     taken.append(top)
                 elif name != "POP":
                     raise Refused("its stack is damaged")
-            # What comes from a call may be a tuple of the arguments; other containers can't be hashed.
+            # The result of a call may be a tuple of its arguments; other containers can't be hashed.
             visited = 1 + sum(taken) if "TUPLE" in name or name in ("REDUCE", "BINPERSID", "BUILD") else 1
             if visited > _MAX_TUPLE:
                 raise Refused("it is nested too deeply or has too many entries")
@@ -148,7 +154,7 @@ def _check_pickle(data: bytes) -> None:
 
 
 class _Allowed:
-    """The global names that a checkpoint may use, and a budget for what calls to them copy."""
+    """The global names that a checkpoint may use, with a budget for what their calls copy."""
 
     def __init__(self) -> None:
         self.items_left = MAX_NODES
@@ -181,8 +187,8 @@ def _size(items: object = ()) -> tuple[int, ...]:
 
 
 def _storage(pid: object) -> Storage:
-    """("storage", type, key, device, elements[, view]) as torch writes it; view: (key, first,
-    elements).
+    """Resolves ("storage", type, key, device, elements[, view]), as PyTorch writes it;
+    view: (key, first, elements).
     """
     if not isinstance(pid, tuple) or len(pid) not in (5, 6) or not isinstance(pid[1], _Name):
         raise Refused("it refers to something that isn't a storage")
@@ -199,7 +205,9 @@ def _naturals(values: object) -> bool:
 
 
 def _rebuild(storage: object, offset: object, shape: object, strides: object, *_: object) -> Tensor:
-    """Describes the result of torch's function of this name; nothing is read or allocated yet."""
+    """Describes the result of the PyTorch function of this name; nothing
+    is read or allocated yet.
+    """
     ok = isinstance(storage, Storage) and _naturals((offset,)) and _naturals(shape) and _naturals(strides)
     if not ok or len(shape) != len(strides) or len(shape) > 16:  # type: ignore[arg-type]
         raise Refused("a tensor in it is damaged")

@@ -1,8 +1,8 @@
 """How is a checkpoint written that `torch.load(weights_only=True)` reads, without PyTorch?
 
-The zip format of `torch.save`: `data.pkl` describes the tree, and every tensor's numbers lie beside
-it in a file of their own. The few pickle opcodes that the tree needs are written out here, because
-Python's pickler only names what it can import.
+It uses the zip format of `torch.save`: `data.pkl` describes the tree, and every tensor's data is in
+its own file beside it. The few required pickle opcodes are written directly, because Python's
+pickler can only name importable objects.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _write_tuple(out: io.BytesIO, value: tuple[Any, ...], arrays: list[np.ndarra
 
 
 def _write_array(out: io.BytesIO, array: np.ndarray, arrays: list[np.ndarray]) -> None:
-    """A call of `torch._utils._rebuild_tensor_v2` on a storage of the array's own."""
+    """A call of `torch._utils._rebuild_tensor_v2` on the array's own storage."""
     kind = _STORAGES.get(array.dtype.str[1:])
     if kind is None:
         raise TypeError(f"a checkpoint can't hold numbers of type {array.dtype}")
@@ -127,7 +127,7 @@ def _write_array(out: io.BytesIO, array: np.ndarray, arrays: list[np.ndarray]) -
         strides.append(step)
         step *= side
     out.write(_name("torch._utils", "_rebuild_tensor_v2") + pickle.MARK)
-    out.write(pickle.MARK)  # the storage: how it's found
+    out.write(pickle.MARK)  # reference to the storage
     _write(out, "storage", arrays)
     out.write(_name("torch", kind))
     for part in (str(len(arrays)), "cpu", array.size):

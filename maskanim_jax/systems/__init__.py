@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from maskanim_jax.errors import UserError
 
-if TYPE_CHECKING:  # so that a command's --help need not import jax
+if TYPE_CHECKING:  # so that a command's --help does not import jax
     from maskanim_jax.systems.interface import System
 
 SYSTEMS = {"perturbed_masks": "configs.perturbed_masks", "fomm": "configs.fomm_base"}

@@ -1,4 +1,5 @@
-"""How are training frames augmented? Colour jitter A, swap, flip, random resize and crop, inside jit.
+"""How are training frames augmented? Colour jitter A, swap, flip, random
+resize and crop, inside jit.
 
 Paper, section 3.1 (the augmentation A) and the released code's data set. Frames are (N, H, W, 3)
 float32 RGB in [0, 1].
@@ -140,7 +141,7 @@ def resize_pairs(
     factor_key, left_key, top_key = jax.random.split(key, 3)
     count, side = source.shape[:2]
     factor = jax.random.uniform(factor_key, (count,), minval=settings.resize_low, maxval=settings.resize_high)
-    spare = side * factor - side  # negative: so much is missing
+    spare = side * factor - side  # negative if the frame is smaller
 
     def place(key: jax.Array) -> jax.Array:
         share = jax.random.uniform(key, (count,)) if settings.random_crop else 0.5

@@ -1,4 +1,7 @@
-"""How are weights averaged? An exponential moving average (EMA), used for evaluation and animation."""
+"""How are weights averaged?
+
+An exponential moving average (EMA), used for evaluation and animation.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where does a config deviate from the paper? Each system has a table of rows; this module compares it with a config."""
+"""Where does a config deviate from the paper?
+
+Each system has a table of rows; this module compares it with a config.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from ml_collections import ConfigDict
 class Deviation(NamedTuple):
     """A row: a setting, its value in the paper, and the sentence for another value.
 
-    `field` is a dotted path, or several separated by blanks, whose values are then compared as a tuple. `paper` is a value, or a
-    function of the config. `sentence` is a format string with `value` and the config `c`. `when` limits the row to some configs.
+    `field` is a dotted path, or several separated by blanks, whose values are then compared as a
+    tuple. `paper` is a value, or a function of the config. `sentence` is a format string with
+    `value` and the config `c`. `when` limits the row to some configs.
     """
 
     field: str

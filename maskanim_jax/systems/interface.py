@@ -131,7 +131,9 @@ class System(Protocol):
         ...
 
     def warnings(self, source_state: PyTree, options: Any) -> list[str]:
-        """Warnings about this source and first driving frame, one sentence each; runs on the host."""
+        """Warnings about this source and first driving frame, one
+        sentence each; runs on the host.
+        """
         ...
 
     def pose_distance(self, variables: Variables, source: jax.Array, driving: jax.Array) -> jax.Array:
@@ -150,7 +152,9 @@ class System(Protocol):
         ...
 
     def collapse_warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Warnings about mask or keypoint collapse from a step's metrics; empty when there is none."""
+        """Warnings about mask or keypoint collapse from a step's metrics;
+        empty when there is none.
+        """
         ...
 
     def shape_settings(self) -> dict[str, Any]:
@@ -160,5 +164,7 @@ class System(Protocol):
         ...
 
     def paper_deviations(self) -> list[str]:
-        """Deviations of the config from the paper, one sentence each, for the log and the report."""
+        """Deviations of the config from the paper, one sentence each,
+        for the log and the report.
+        """
         ...

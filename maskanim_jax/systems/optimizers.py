@@ -1,4 +1,7 @@
-"""How are the networks of a system optimised? One Adam per network, a common schedule, delayed starts."""
+"""How are the networks of a system optimised?
+
+One Adam per network, a common schedule, delayed starts.
+"""
 
 from __future__ import annotations
 

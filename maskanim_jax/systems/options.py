@@ -26,6 +26,6 @@ def system_flags() -> dict[str, str]:
     """The options of all systems by name, with their help texts."""
     found: dict[str, list[str]] = {}
     for system in SYSTEMS:
-        for name, sentence in importlib.import_module(f"maskanim_jax.systems.{system}.options").FLAGS.items():
-            found.setdefault(name, []).append(f"({system}) {sentence}")
+        for name, help_text in importlib.import_module(f"maskanim_jax.systems.{system}.options").FLAGS.items():
+            found.setdefault(name, []).append(f"({system}) {help_text}")
     return {name: "; ".join(sentences) for name, sentences in found.items()}

@@ -1,4 +1,5 @@
-"""Do all processes of a run agree? Config, data, code and workdir are compared before the first step.
+"""Do all processes of a run agree? Config, data, code and workdir are
+compared before the first step.
 
 Each process has its own command line and disks. If these differ, the run would train something
 undefined.
@@ -27,12 +28,16 @@ from maskanim_jax.workdir.config import flat_config
 from maskanim_jax.workdir.provenance import git_revision, versions
 
 OWN = ("data.shards", "data.num_threads", "data.prefetch", "num_cpu_devices")
-"""Config fields that may differ between processes: the data's path (its fingerprint is compared) and how it is read."""
+"""Config fields that may differ between processes: the data's path (its fingerprint is
+compared) and how it is read.
+"""
 _SHOWN = 8
 
 
 def check_processes_agree(config: ConfigDict, data: Mapping[str, Any], **more: Any) -> None:
-    """Raises UserError in all processes if config, `data` (its identity), versions or `more` differ between them."""
+    """Raises UserError in all processes if config, `data` (its identity), versions or
+    `more` differ between them.
+    """
     peers = hosts.current()
     if peers is None and jax.process_count() == 1:
         return
@@ -40,7 +45,7 @@ def check_processes_agree(config: ConfigDict, data: Mapping[str, Any], **more: A
     mine |= {f"the data's {key}": value for key, value in data.items()} | more
     mine |= {f"the version of {name}": version for name, version in versions().items()}
     mine |= {"the git revision": git_revision(), "devices of each process": jax.local_device_count()}
-    mine |= {"whether convolutions are compiled": bool(build.prefix())}  # communicating programs must match
+    mine |= {"whether convolutions are compiled": bool(build.prefix())}  # programs that communicate must match
     if peers is not None:
         refuse_differences(peers.gather(mine))
     else:  # the processes were connected by other means
@@ -56,13 +61,15 @@ def _same_digest(mine: dict[str, Any]) -> None:
     others = [index for index, each in enumerate(found) if (each != found[0]).any()]
     if others:
         raise UserError(
-            f"config, data, package versions, git revision, devices or workdir of process {', '.join(map(str, others))} are not those of "
+            f"config, data, package versions, git revision, devices or workdir of process {', '.join(map(str, others))} differ from those of "
             "process 0: start all of them with the same command, code and data"
         )
 
 
 def refuse_differences(offers: list[dict[str, Any]]) -> None:
-    """Raises UserError for the first process that differs from process 0, naming the differences."""
+    """Raises UserError for the first process that differs from process
+    0, naming the differences.
+    """
     first = offers[0]
     for index, offer in enumerate(offers):
         differ = [key for key in first.keys() | offer.keys() if first.get(key) != offer.get(key)]
@@ -78,11 +85,13 @@ def refuse_differences(offers: list[dict[str, Any]]) -> None:
 
 
 def check_shared(workdir: Path) -> None:
-    """Raises UserError in all processes if `workdir`, which must exist, is not the same folder for all of them."""
+    """Raises UserError in all processes if `workdir`, which must exist, is not the
+    same folder for all of them.
+    """
     peers = hosts.current()
     if peers is None:
         return
-    if copy_of(workdir) is not None:  # each process has a copy of its own of the same address, see `agree`
+    if copy_of(workdir) is not None:  # each process has its own copy of the same address, see `agree`
         _refuse_other_folders(workdir, peers.gather([True, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))]))
         return
     mark = workdir / f".shared.{uuid.uuid4().hex}"
@@ -105,7 +114,9 @@ def check_shared(workdir: Path) -> None:
 
 
 def _refuse_other_folders(workdir: Path, found: list[list[Any]]) -> None:
-    """`found`: for each process, whether it sees process 0's marker, and its list of checkpoints."""
+    """`found`: for each process, whether it sees process 0's marker, and
+    its list of checkpoints.
+    """
     for index, (here, steps) in enumerate(found):
         if not here or steps != found[0][1]:
             raise UserError(

@@ -1,4 +1,7 @@
-"""What does a config describe? Data, system, frozen networks and initial state, checked before the first step."""
+"""What does a config describe?
+
+Data, system, frozen networks and initial state, checked before the first step.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +95,7 @@ def vgg_weights(config: ConfigDict) -> dict[str, np.ndarray]:
         return untrained_vgg19(config.seed)
     if config.loss.vgg != "imagenet":
         raise UserError(f"config.loss.vgg={config.loss.vgg} must be 'imagenet' or 'untrained'")
-    return load_vgg19(only=used_names(config.loss.vgg_layers))  # the rest is nine tenths of it
+    return load_vgg19(only=used_names(config.loss.vgg_layers))  # the other layers are nine tenths of the network
 
 
 def batches(experiment: Experiment, start_step: int) -> Generator[Pair]:
@@ -123,7 +126,8 @@ def restore_or_init(
     allow_config_change: bool = False,
     initial: Initial | None = None,
 ) -> TrainState:
-    """Restores the newest checkpoint (or `restore_step`), or initialises, with the networks of `initial` if given.
+    """Restores the newest checkpoint (or `restore_step`), or initialises, with the
+    networks of `initial` if given.
 
     Raises UserError for a checkpoint that was trained on other data.
     """
@@ -131,9 +135,7 @@ def restore_or_init(
     step = checkpoints.latest_step() if restore_step is None else restore_step
     if restore_step is not None and restore_step not in checkpoints.all_steps():
         there = ", ".join(map(str, checkpoints.all_steps())) or "none"
-        raise UserError(
-            f"{checkpoints.folder} has no checkpoint of step {restore_step}: give one of those there ({there})"
-        )
+        raise UserError(f"{checkpoints.folder} has no checkpoint of step {restore_step}: give one of {there}")
     if step is None:
         state = init_state(experiment)
         return (
@@ -144,16 +146,16 @@ def restore_or_init(
     saved = checkpoints.info(step)
     if saved.get("converted") and step > 0 and saved.get("steps_per_epoch") != info["steps_per_epoch"]:
         raise UserError(
-            f"{checkpoints.folder / str(step)} was converted for other steps of an epoch: "
+            f"{checkpoints.folder / str(step)} was converted for another number of steps per epoch: "
             f"convert it again with --steps_per_epoch={info['steps_per_epoch']}"
         )
-    for key, what in (("data_fingerprint", "data"), ("steps_per_epoch", "steps of an epoch")):
+    for key, what in (("data_fingerprint", "data"), ("steps_per_epoch", "steps per epoch")):
         if (
             key in saved and saved[key] != info[key] and not allow_config_change
-        ):  # a converted one does not know its data
+        ):  # converted checkpoints do not record their data
             raise UserError(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
-                "restore them, give another --workdir, or --allow_config_change to train on with these"
+                "restore them, give another --workdir, or --allow_config_change to continue with these"
             )
     like = abstract_state(experiment.system, config.seed, info["steps_per_epoch"], saved.get(EMA, 0.0))
     return with_averages(checkpoints.restore(step, like, experiment.mesh), config.optim.ema, experiment.mesh)
@@ -183,27 +185,27 @@ def startup_messages(
     config, system = experiment.config, experiment.system
     counted = {name: count_parameters(params) for name, params in state.params.items()}
     lines = [
-        f"{system.name}, the {config.reference}'s reading, {config.precision}, seed {config.seed}, "
+        f"{system.name} as in the {config.reference}, {config.precision}, seed {config.seed}, "
         f"on {jax.device_count()} {jax.devices()[0].platform} device(s); convolutions: {building.describe_backend()}",
         f"parameters: {', '.join(f'{name} {count:,}' for name, count in counted.items())}; together {sum(counted.values()):,}",
         experiment.stream.describe(config.optim.epochs),
-        f"held-out figures (test_*), pictures and the best checkpoint are of the {experiment.held_out.name} split",
+        f"held-out metrics (test_*), pictures and the best checkpoint use the {experiment.held_out.name} split",
         f"step {start_step} of {experiment.num_steps}" + (", resumed" if start_step else ""),
     ]
     if config.loss.vgg == "untrained":
         lines.append(
-            "the perceptual loss uses UNTRAINED features of VGG-19: figures cannot be compared with the paper's"
+            "the perceptual loss uses UNTRAINED features of VGG-19: metrics cannot be compared with the paper's"
         )
     if config.optim.ema:
         lines.append(
-            f"evaluation, pictures and animation use averages of the weights and statistics, with decay {config.optim.ema:g}"
+            f"evaluation, pictures and animation use averaged weights and statistics, with decay {config.optim.ema:g}"
         )
     if config.optim.cosine_steps and experiment.num_steps > config.optim.cosine_steps:
         lines.append(
             f"the learning rate is zero after step {config.optim.cosine_steps} (optim.cosine_steps): later steps change nothing"
         )
     if start_step in checkpoints.all_steps() and "data_fingerprint" not in checkpoints.info(start_step):
-        lines.append("resumes from a converted checkpoint: it is unknown whether it was trained on this data")
+        lines.append("resumes from a converted checkpoint, which may have been trained on other data")
     if checkpoints.unchecked is not None:
         lines.append(checkpoints.unchecked)
-    return lines + [f"departs from the paper: {message}" for message in system.paper_deviations()]
+    return lines + [f"deviates from the paper: {message}" for message in system.paper_deviations()]

@@ -22,10 +22,12 @@ def _events() -> Counter[str]:
 
 
 class CompileTimer:
-    """Times the first step, which compiles: a context manager around the call and the wait for its results."""
+    """Times the first step, which compiles: a context manager around the call and
+    the wait for its results.
+    """
 
     def __init__(self, start_time: float) -> None:
-        self._began = start_time  # time.perf_counter() when the training began
+        self._began = start_time  # time.perf_counter() at the start of training
 
     def __enter__(self) -> CompileTimer:
         self._hits, self._since = _events()[HIT], time.perf_counter()
@@ -41,5 +43,7 @@ class CompileTimer:
         self.cache = "off" if not cached else "warm" if _events()[HIT] > self._hits else "cold"
 
     def message(self) -> str:
-        """For the log: seconds since training started, and those of the first step including compilation."""
+        """A line for the log: seconds since training started, and seconds of the first
+        step including compilation.
+        """
         return f"first step after {self.after:.1f} s (compile cache {self.cache}, compiled and done in {self.seconds:.1f} s)"

@@ -1,9 +1,10 @@
-"""What happens in a training run? It opens the data, claims the workdir, restores or initialises, then loops.
+"""What happens in a training run? It opens the data, claims the workdir, restores or
+initialises, then loops.
 
-Each iteration steps, logs, evaluates and saves, in this order. Nothing is saved before all steps since
-the last checkpoint were found finite. A run is a pure function of config, seed and data: a killed run
-that is restarted resumes from its newest checkpoint to the same parameters and the same log,
-bit-for-bit on a CPU.
+Each iteration steps, logs, evaluates and saves, in this order. Nothing is saved before all steps
+since the last checkpoint were found finite. A run is a pure function of config, seed and data: a
+killed run that is restarted resumes from its newest checkpoint to the same parameters and the same
+log, bit-for-bit on a CPU.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def train(
 
     Resumes from the workdir's newest checkpoint, or from `restore_step`; later checkpoints are then
     archived. Raises UserError for a workdir with another config or other data, unless
-    `allow_config_change`. Each start is recorded in `run.json`. On SIGTERM or SIGINT (see preemption.py)
-    it saves and raises SystemExit or KeyboardInterrupt.
+    `allow_config_change`. Each start is recorded in `run.json`. On SIGTERM or SIGINT
+    (see preemption.py) it saves and raises SystemExit or KeyboardInterrupt.
     """
     with (
         PreemptionHandler() as stop,
@@ -110,7 +111,9 @@ def train(
 
 
 def _read_initial(experiment: Experiment, workdir: Path) -> Initial | None:
-    """Reads the networks of `config.init_from`, unless the run already has a checkpoint: they may no longer exist."""
+    """Reads the networks of `config.init_from`, unless the run already has a checkpoint
+    (they may no longer exist).
+    """
     source_state = bool(CheckpointManager(workdir, read_only=True).all_steps())
     return None if source_state else read_initial(experiment.config, experiment.system)
 
@@ -135,7 +138,9 @@ def _say_start(
 
 
 def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: float) -> TrainState:
-    """Runs the steps from `state` to the end of the config or its time limit; returns the last state."""
+    """Runs the steps from `state` to the end of the config or its time
+    limit; returns the last state.
+    """
     experiment, folder, checkpoints, clock, window = run
     config, start_step = experiment.config, int(state.step)
     steps = start_step if clock.exceeded() else experiment.num_steps
@@ -168,7 +173,7 @@ def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: floa
                     folder.text(step, watched.message())
                 else:
                     state = train_step(step_function, state, experiment.frozen, pairs, window)
-            except UserError:  # the data failed before the step began: the state is consistent
+            except UserError:  # the data failed before the step started, so the state is consistent
                 window.check(step - 1)
                 if jax.process_count() == 1:  # checkpoints are collective, and other processes are still training
                     _save_at_once(run, state)
@@ -226,9 +231,11 @@ def _write_figures(run: Run, step: int) -> None:
 
 
 def _save_at_once(run: Run, state: TrainState) -> None:
-    """Saves without evaluating, because there is no time or no data. All processes must be at the same step.
+    """Saves without evaluating, because there is no time or no data. All processes
+    must be at the same step.
 
-    Metrics since the last log line are saved too, so that the next line is that of an uninterrupted run.
+    Metrics since the last log line are saved, too, so that the next line
+    equals an uninterrupted run's.
     """
     run.folder.sync()
     info = run.experiment.info | {"minutes": run.clock.minutes(), "window": run.window.pending()}
@@ -236,11 +243,13 @@ def _save_at_once(run: Run, state: TrainState) -> None:
     run.checkpoints.wait_until_finished()
     broadcast_from_process_0(
         True
-    )  # process 0 verifies: no process may exit, which would end the others, before it is done
+    )  # process 0 verifies; until then no process may exit, since that would end the others
 
 
 def _evaluate_and_save(run: Run, state: TrainState, step: int) -> None:
-    """Evaluates held-out clips, then saves; every process does both, since checkpoints are collective."""
+    """Evaluates held-out clips, then saves; every process does both, since
+    checkpoints are collective.
+    """
     experiment, folder = run.experiment, run.folder
     settings = experiment.config.train
     measured = reconstruct(

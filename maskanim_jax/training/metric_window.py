@@ -16,7 +16,9 @@ from maskanim_jax.systems.interface import System
 from maskanim_jax.training.step import FINITE
 
 MAX_INFLIGHT_STEPS = 2
-"""How many steps the devices may lag behind the loop: enough to stay busy, few enough to time data waits."""
+"""How many steps the devices may lag behind the loop: enough to stay busy, few
+enough to measure data waits.
+"""
 
 
 class NonFiniteStep(Exception):
@@ -41,7 +43,10 @@ class TimeBudget:
         return self._before + (time.monotonic() - self._since) / 60
 
     def exceeded(self) -> bool:
-        """Whether `config.optim.max_minutes` is used up by process 0's clock: all must stop at the same step."""
+        """Whether `config.optim.max_minutes` is exceeded.
+
+        Process 0's clock decides, since all must stop at the same step.
+        """
         return self._limit < float("inf") and broadcast_from_process_0(self.minutes() >= self._limit)
 
 
@@ -67,7 +72,9 @@ class MetricAccumulator:
         self.data_wait_s, self._since = 0.0, time.perf_counter()
 
     def add(self, metrics: dict[str, jax.Array]) -> None:
-        """Adds the metrics of a step; blocks until at most MAX_INFLIGHT_STEPS steps are unfinished."""
+        """Adds the metrics of a step; blocks until at most
+        MAX_INFLIGHT_STEPS steps are unfinished.
+        """
         self._metrics.append(metrics)
         if len(self._metrics) > MAX_INFLIGHT_STEPS:
             jax.block_until_ready(self._metrics[-1 - MAX_INFLIGHT_STEPS])
@@ -85,12 +92,15 @@ class MetricAccumulator:
         }
 
     def pending(self) -> dict[str, list[float]]:
-        """Each metric (float32) of each step since the last log line, for a checkpoint between two log lines."""
+        """The metrics (float32) of each step since the last log line, for a
+        checkpoint between two log lines.
+        """
         values = self._values(jax.device_get(self._metrics))
         return {name: [float(value) for value in each] for name, each in values.items()}
 
     def flush(self, step: int) -> dict[str, float]:
-        """Returns the means, learning rates and speed since the last log line, then resets. Fetches from the devices.
+        """Returns the means, learning rates and speed since the last log line, then resets.
+        Fetches from the devices.
 
         Raises NonFiniteStep for the first bad step; nothing is saved before this check.
         """

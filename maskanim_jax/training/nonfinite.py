@@ -1,4 +1,7 @@
-"""What happens when a loss or gradient is not finite? The last good checkpoint is kept and the step is described."""
+"""What happens when a loss or gradient is not finite?
+
+The last good checkpoint is kept and the step is described.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.workdir.logs import MetricWriter
 
 SHOWN = 4
-"""Clips named in the error; the file lists all."""
+"""The most clips that the error names; the file lists all."""
 PREFIX = "gradient_norm_"
 
 
@@ -28,7 +31,9 @@ def record_path(workdir: Path, step: int) -> Path:
 
 
 def pairs_of_step(stream: PairStream, clips: Sequence[str], step: int) -> list[dict[str, Any]]:
-    """Clip name and the two frame numbers of each pair in this process's part of a step's batch, read again."""
+    """Clip name and both frame numbers of each pair in this process's part of a step's batch;
+    the batch is read again.
+    """
     with contextlib.closing(stream.batches(step - 1)) as batches:
         batch = next(batches)
     return [
@@ -38,7 +43,7 @@ def pairs_of_step(stream: PairStream, clips: Sequence[str], step: int) -> list[d
 
 
 def words(figures: Mapping[str, float]) -> str:
-    """Which of a step's metrics are not finite: losses by name, gradients by network."""
+    """The non-finite metrics of a step, in words: losses by name, gradients by network."""
     bad = [name for name, value in figures.items() if not math.isfinite(value)]
     parts = [name for name in bad if not name.startswith(PREFIX)]
     networks = [name.removeprefix(PREFIX) for name in bad if name.startswith(PREFIX)]
@@ -48,7 +53,7 @@ def words(figures: Mapping[str, float]) -> str:
 
 
 def finite_or_word(value: float) -> float | str:
-    """JSON has no infinity and no NaN: they become "inf", "-inf" and "nan"."""
+    """Converts infinity and NaN, which JSON lacks, to "inf", "-inf" and "nan"."""
     return value if math.isfinite(value) else str(value)
 
 
@@ -61,9 +66,11 @@ def report_nonfinite(
     checkpoints: CheckpointManager,
     log: MetricWriter | None,
 ) -> Iterator[None]:
-    """Turns NonFiniteStep into a UserError with the step, losses, networks, clips and the replay command.
+    """Turns NonFiniteStep into a UserError with the step, losses, networks,
+    clips and the replay command.
 
-    The process with the log also writes `not_finite_STEP.json`, with all clips of its part of the batch.
+    The process with the log also writes `not_finite_STEP.json`, with all clips
+    of its part of the batch.
     """
     try:
         yield
@@ -86,10 +93,10 @@ def report_nonfinite(
                 temporary.write_text(json.dumps(record, indent=2))
         names = list(dict.fromkeys(pair["clip"] for pair in pairs))
         more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-        left = f"the checkpoint of step {good[-1]} is as it was" if good else "there is no checkpoint yet"
+        left = f"the checkpoint of step {good[-1]} is unchanged" if good else "there is no checkpoint yet"
         message = (
-            f"{workdir}: step {error.step} is not finite ({words(error.figures)}), so nothing of it was saved and {left}; "
-            f"seed {seed}, clips {', '.join(names[:SHOWN])}{more}; look at that step with `{command}`"
+            f"{workdir}: step {error.step} is not finite ({words(error.figures)}), so it was not saved, and {left}; "
+            f"seed {seed}, clips {', '.join(names[:SHOWN])}{more}; inspect that step with `{command}`"
         )
         if log is not None:
             log.text(error.step, message)

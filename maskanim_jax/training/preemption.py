@@ -1,8 +1,9 @@
-"""What happens on SIGTERM (preemption) or Ctrl-C? The run finishes the step, saves, logs it and exits.
+"""What happens on SIGTERM (preemption) or Ctrl-C? The run finishes the step,
+saves, logs it and exits.
 
-The exit status is 75 after SIGTERM (EX_TEMPFAIL of sysexits.h: "restart me") and 130 after SIGINT, as in
-shells. A second signal ends the process at once. Before the first step is done there is nothing to
-save, so the first signal ends the process at once, even during compilation.
+The exit status is 75 after SIGTERM (EX_TEMPFAIL of sysexits.h: "restart me") and 130 after SIGINT,
+as in shells. A second signal ends the process at once. Before the first step is done there is
+nothing to save, so the first signal ends the process at once, even during compilation.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ _STATUS = {signal.SIGTERM: RESTART, signal.SIGINT: INTERRUPTED}
 
 
 class PreemptionHandler:
-    """Tells whether this run was asked to stop. A context manager; outside the main thread it does nothing.
+    """Tells whether this run was asked to stop. A context manager; outside the
+    main thread it does nothing.
 
-    With several processes, JAX's preemption service announces the SIGTERM of one of them to all, and
-    the step at which all stop.
+    With several processes, JAX's preemption service announces the SIGTERM of one of them to all,
+    and the step at which all stop.
     """
 
     def __init__(self) -> None:
@@ -60,7 +62,9 @@ class PreemptionHandler:
             os.kill(os.getpid(), signal.SIGTERM)  # handled by JAX, which tells the others
 
     def _watch(self) -> None:
-        """Python's handler waits for the main thread, which may be compiling; this thread sees a signal at once."""
+        """Python's handler waits for the main thread, which may be compiling; this
+        thread sees a signal at once.
+        """
         with open(self._read, "rb", buffering=0) as pipe:
             while byte := pipe.read(1):
                 status = {int(number): status for number, status in _STATUS.items()}.get(byte[0])
@@ -77,7 +81,9 @@ class PreemptionHandler:
         self._nothing_to_save = False
 
     def should_stop(self, step: int) -> bool:
-        """Whether to stop after this step; all processes must call it at every step and get the same answer."""
+        """Whether to stop after this step; all processes must call it at every step
+        and get the same answer.
+        """
         if self._distributed:
             from jax.experimental import multihost_utils
 
@@ -88,7 +94,7 @@ class PreemptionHandler:
         return self._number is not None
 
     def message(self, step: int) -> str:
-        """For the log."""
+        """A message for the log."""
         name = self._number.name if self._number is not None else "SIGTERM to one of the processes"
         return f"stopped by {name} after step {step}, which is saved: repeat the command to resume"
 

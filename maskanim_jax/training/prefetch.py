@@ -1,4 +1,7 @@
-"""How does the next batch reach the devices while a step runs? A thread places it there, a few batches ahead."""
+"""How does the next batch reach the devices while a step runs?
+
+A thread places it there, a few batches ahead.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,10 @@ Placed = TypeVar("Placed")
 
 
 def prefetch(batches: Iterator[Read], place: Callable[[Read], Placed], depth: int) -> Generator[Placed]:
-    """Yields `place(batch)` of each batch in order; one thread prepares `depth` of them ahead, 0: no thread.
+    """Yields `place(batch)` of each batch in order. One thread prepares `depth`
+    batches ahead; 0: no thread.
 
-    An error of the reader is raised in place of the batch that failed, not earlier. Close the generator
+    An error of the reader is raised in place of the failed batch, not earlier. Close the generator
     before `batches`, which ends the thread.
     """
     if depth < 1:
@@ -44,7 +48,7 @@ def prefetch(batches: Iterator[Read], place: Callable[[Read], Placed], depth: in
                 return
             if error is not None:
                 raise error
-            yield placed  # type: ignore[misc]  # None stands beside an error only
+            yield placed  # type: ignore[misc]  # None only occurs with an error
     finally:
         stopped.set()
         while thread.is_alive():  # unblock a thread that waits for space

@@ -1,7 +1,8 @@
-"""What happened in one step of a run? The step is repeated from the checkpoint before it and inspected.
+"""What happened in one step of a run? The step is repeated from the checkpoint
+before it and inspected.
 
-Data order, noise and arithmetic are functions of seed and step: on the same devices the metrics equal
-those of the run bit-for-bit.
+Data order, noise and arithmetic are functions of seed and step: on the same devices the metrics
+equal those of the run bit-for-bit.
 """
 
 from __future__ import annotations
@@ -43,24 +44,24 @@ SHOWN_PAIRS = 16
 def replay(config: ConfigDict, workdir: Path, step: int) -> str:
     """Repeats the steps from the checkpoint before `step` to `step`; writes only `replay/STEP/`.
 
-    Returns a table of metrics by network. Stops early at a step that is not finite. Raises UserError when
-    the workdir holds no run or no checkpoint to start from.
+    Returns a table of metrics by network. Stops early at a step that is not finite. Raises
+    UserError when the workdir holds no run or no checkpoint to start from.
     """
     if jax.process_count() > 1:
-        raise UserError(f"--mode=replay of {workdir} needs all of a batch: start it in one process")
+        raise UserError(f"--mode=replay of {workdir} needs the whole batch: start it in one process")
     if not (workdir / FOLDER).is_dir():
         raise UserError(f"{workdir} has no {FOLDER} to replay from: give the --workdir of a training")
     check_config_unchanged(workdir, diff_config(workdir, config)[0])
     experiment = build_experiment(config)
     if step > experiment.num_steps:
         raise UserError(
-            f"--step={step} is none of {workdir}, whose config ends at step {experiment.num_steps}: give an earlier one"
+            f"--step={step} is not a step of {workdir}, whose config ends at step {experiment.num_steps}: give an earlier one"
         )
     with CheckpointManager(workdir, read_only=True) as checkpoints:
         starts = read_starts(workdir)
         checkpoint = max((saved for saved in checkpoints.all_steps() if saved < step), default=None)
         if checkpoint is None and starts and starts[0].get("from_checkpoint"):
-            raise UserError(f"{workdir} has no checkpoint before step {step} any more: restore one to replay from")
+            raise UserError(f"{workdir} has no checkpoint before step {step}: restore one to replay from")
         state = init_state(experiment) if checkpoint is None else restore_or_init(experiment, checkpoints, checkpoint)
     start_step = int(state.step)
     run = make_train_step(
@@ -74,7 +75,7 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
     with contextlib.closing(batches(experiment, start_step)) as pairs:
         for _ in tqdm(range(start_step + 1, step + 1), desc="replay", unit="step"):
             source, driving = next(pairs)
-            before = jax.tree.map(np.array, state)  # the step donates its memory
+            before = jax.tree.map(np.array, state)  # copied, since the step donates the state's memory
             state, metrics = run(state, experiment.frozen, source, driving)
             figures = {name: float(value) for name, value in jax.device_get(metrics).items()}
             if not figures[FINITE]:
@@ -95,7 +96,9 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
 
 
 def networks(before: TrainState, after: TrainState, figures: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """By network: norms of gradient, parameters and update, and the number of non-finite values after the step."""
+    """For each network: norms of gradient, parameters and update, and the number of
+    non-finite values after the step.
+    """
     found = {}
     for name, params in before.params.items():
         moved = jax.tree.map(lambda new, old: np.asarray(new, np.float64) - old, after.params[name], params)
@@ -120,7 +123,9 @@ def _bad(tree: PyTree) -> int:
 def _write(
     folder: Path, report: Mapping[str, Any], experiment: Experiment, before: TrainState, pairs: tuple[Any, Any]
 ) -> None:
-    """Writes the metrics, the batch's original frames, and the networks' outputs for them before the step."""
+    """Writes the metrics, the batch's original frames, and the networks' outputs
+    for them before the step.
+    """
     source, driving = (np.asarray(frames)[:SHOWN_PAIRS] for frames in pairs)
     frames = (jnp.asarray(raw, jnp.float32) / 255.0 for raw in (source, driving))
     order = experiment.system.output_names
@@ -161,8 +166,9 @@ def _table(
     if recorded is not None:
         equal = recorded == report["figures"]
         lines.append(
-            "its figures are those of the run"
-            + (" to the last bit" if equal else " NO MORE: other devices, versions or data")
+            "its metrics equal the run's bit for bit"
+            if equal
+            else "its metrics DIFFER from the run's: devices, versions or data have changed"
         )
     lines += [f"  {name:<24} {value:.6g}" for name, value in figures.items()]
     columns = list(next(iter(report["networks"].values())))
@@ -171,5 +177,5 @@ def _table(
         cells = (f"{value:>16.6g}" if isinstance(value, float) else f"{value!s:>16}" for value in row.values())
         lines.append("  ".join([f"{name:<12}", *cells]))
     lines.append("clips: " + ", ".join(dict.fromkeys(pair["clip"] for pair in report["pairs"])))
-    lines.append(f"look at {folder}: batch.png, pictures.png, figures.json")
+    lines.append(f"see {folder}: batch.png, pictures.png, figures.json")
     return "\n".join(lines)

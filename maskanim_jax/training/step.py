@@ -1,4 +1,7 @@
-"""What does one training step compute? Gradients, the update of the optimiser, averages and the finite check."""
+"""What does one training step compute?
+
+Gradients, the update of the optimiser, averages and the finite check.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ FINITE = "finite"
 
 
 def finite_check(found: Gradients) -> dict[str, jax.Array]:
-    """`gradient_norm_NETWORK` of each network, float32, and `finite`: whether losses, gradients and statistics all are.
+    """`gradient_norm_NETWORK` of each network, float32, and `finite`: whether losses, gradients and
+    statistics are all finite.
 
     A gradient whose norm overflows counts as non-finite: Adam's second moments would overflow too.
     """
@@ -38,13 +42,15 @@ StepFunction = Callable[[TrainState, PyTree, jax.Array, jax.Array], tuple[TrainS
 def make_train_step(
     system: System, seed: int, steps_per_epoch: int, mesh: Mesh, accumulate: int = 1, ema: float = 0.0
 ) -> StepFunction:
-    """Returns a jitted training step over the mesh: (state, frozen networks, source, driving) to (state, metrics).
+    """Returns a jitted training step over the mesh: (state, frozen networks, source,
+    driving) to (state, metrics).
 
-    `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, sharded over the devices; the state is
-    donated. Means over a batch, including batch norm's, are over the global batch, so the result does not
-    depend on the number of devices, except for rounding. `accumulate` > 1 splits the batch into that many
-    microbatches and applies the mean of their gradients: less memory, but batch statistics are per
-    microbatch. `ema` > 0 is the decay of the averaged weights in the state.
+    `source` and `driving` are the raw pairs, (N, S, S, 3) uint8, sharded over the devices;
+    the state is donated. Means over a batch, including batch norm's, are over the global
+    batch, so the result does not depend on the number of devices, except for rounding.
+    `accumulate` > 1 splits the batch into that many microbatches and applies the mean of
+    their gradients: less memory, but batch statistics are per microbatch. `ema` > 0 is the
+    decay of the averaged weights in the state.
     """
     optimizer = system.optimizer(steps_per_epoch)
 

@@ -1,6 +1,6 @@
 """How do I fine-tune? `config.init_from` initialises a new run from another run's networks.
 
-Parameters and batch statistics are taken, averaged ones if the other run has averages. The optimiser,
+Parameters and batch statistics are copied, averaged ones if the other run has them. The optimiser,
 the step and the data order start from zero.
 """
 
@@ -37,16 +37,18 @@ class Initial(NamedTuple):
     """The networks to start from."""
 
     tensors: dict[str, np.ndarray]
-    """The tensors to take, by name (see `_names`); all others are initialised."""
+    """The tensors to copy, by name (see `_names`); all others are initialised."""
     record: dict[str, Any]
-    """For run.json: path, step, sha256 of everything read, initialised and unused tensors, other settings."""
+    """For run.json: path, step, SHA-256 of everything read, initialised and unused
+    tensors, differing settings.
+    """
 
 
 def read_initial(config: ConfigDict, system: System) -> Initial | None:
     """Reads `config.init_from`; None if it is empty. `system` is the one to train.
 
-    Raises UserError when it can't be read, or when tensors do not fit and `config.init_skip` does not
-    list them.
+    Raises UserError if it can't be read, or if tensors do not fit and
+    `config.init_skip` does not list them.
     """
     if not config.init_from:
         if config.init_skip:
@@ -88,7 +90,9 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
 
 
 def started_from(initial: Initial, state: TrainState, system: System, steps_per_epoch: int, mesh: Mesh) -> TrainState:
-    """`state` with the tensors of `initial`, a new optimiser state, and averages that start from these tensors."""
+    """`state` with the tensors of `initial`, a new optimiser state, and averages that
+    start from these tensors.
+    """
     taken = replicate(mesh, initial.tensors)
     leaves, structure = jax.tree_util.tree_flatten_with_path(state.variables)
     variables: Variables = jax.tree_util.tree_unflatten(
@@ -105,11 +109,11 @@ def started_from(initial: Initial, state: TrainState, system: System, steps_per_
 def messages(record: Mapping[str, Any]) -> list[str]:
     """Log messages for a record."""
     lines = [
-        f"starts from {record['path']}, step {record['step']}: {record['taken']} tensors taken, {len(record['fresh'])} fresh, "
-        f"{len(record['left'])} left (SHA-256 of what was read: {record['sha256'][:16]}...)"
+        f"starts from {record['path']}, step {record['step']}: {record['taken']} tensors copied, {len(record['fresh'])} initialised, "
+        f"{len(record['left'])} unused (SHA-256 of the files: {record['sha256'][:16]}...)"
     ]
     if record["other_settings"]:
-        lines.append(f"where it starts from, {'; '.join(record['other_settings'])}")
+        lines.append(f"settings differ from the source run: {'; '.join(record['other_settings'])}")
     return lines
 
 
@@ -118,7 +122,9 @@ def _name(where: Sequence[Any]) -> str:
 
 
 def _names(variables: Variables) -> dict[str, Any]:
-    """Tensors by name, `params/NETWORK/...` and `stats/NETWORK/...`, without values that a schedule sets."""
+    """Tensors by name, `params/NETWORK/...` and `stats/NETWORK/...`, without
+    values that a schedule sets.
+    """
     named = {_name(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(variables)}
     return {name: leaf for name, leaf in named.items() if name.rpartition("/")[2] not in SCHEDULED}
 
@@ -137,27 +143,29 @@ def _wrong(found: Mapping[str, tuple[int, ...]], like: Mapping[str, tuple[int, .
     """Mismatches by kind."""
     return {
         "missing": [_short(name) for name in like if name not in found],
-        "of another shape": [
+        "misshapen": [
             f"{_short(name)} {found[name]} instead of {shape}"
             for name, shape in like.items()
             if name in found and found[name] != shape
         ],
-        "more than wanted": [_short(name) for name in found if name not in like],
+        "extra": [_short(name) for name in found if name not in like],
     }
 
 
 def _refusal(config: ConfigDict, system: System, run: LoadedRun, wrong: Mapping[str, list[str]]) -> str:
-    """The error message: which tensors, which settings cause it, what to do."""
+    """The error message: the tensors, the settings that cause it, and what to do."""
     kinds = [
         f"{len(names)} tensors are {kind} ({', '.join(names[:_SHOWN])}{', ...' if len(names) > _SHOWN else ''})"
         for kind, names in wrong.items()
         if names
     ]
     if run.system.name != system.name:
-        why = f"it is a run of {run.system.name} and not of {system.name}: give another run"
+        why = f"it is a run of {run.system.name}, not of {system.name}: give another run"
     else:
         before, now = run.system.shape_settings(), system.shape_settings()
-        differ = [f"{key} is {before.get(key)} there and {now[key]} here" for key in now if before.get(key) != now[key]]
+        differ = [
+            f"{key} is {before.get(key)} in that run and {now[key]} here" for key in now if before.get(key) != now[key]
+        ]
         why = (
             f"{', '.join(differ)}: give the same settings"
             if differ
@@ -166,13 +174,15 @@ def _refusal(config: ConfigDict, system: System, run: LoadedRun, wrong: Mapping[
     places = dict.fromkeys("/".join(name.split(" ")[0].split("/")[:2]) for names in wrong.values() for name in names)
     skip = ", ".join(f"'{place}'" for place in places)
     return (
-        f"config.init_from={config.init_from} does not fit ({'; '.join(kinds)}), since {why}, or give fresh values "
-        f'to what does not fit with "--config.init_skip=({skip},)"'
+        f"config.init_from={config.init_from} does not fit ({'; '.join(kinds)}), because {why}, or initialise "
+        f'these tensors with "--config.init_skip=({skip},)"'
     )
 
 
 def _other_settings(before: ConfigDict, now: ConfigDict) -> list[str]:
-    """Network settings that differ from the source run: the same tensors may then mean something else."""
+    """Network settings that differ from the source run, so the same tensors
+    may mean something else.
+    """
     one, other = flat_config(before.to_dict()), flat_config(now.to_dict())
     return [
         f"{key} was {one[key]} and is {other[key]}"
@@ -182,7 +192,7 @@ def _other_settings(before: ConfigDict, now: ConfigDict) -> list[str]:
 
 
 def _digest(tensors: Mapping[str, Any]) -> str:
-    """SHA-256 over names, shapes and numbers."""
+    """SHA-256 over names, shapes and values."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         array = np.ascontiguousarray(jax.device_get(tensors[name]))

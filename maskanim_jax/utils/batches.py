@@ -1,4 +1,6 @@
-"""How is a stream split into batches of a fixed size, so that one compilation serves every length?"""
+"""How is a stream split into batches of a fixed size, so that one
+compilation serves every length?
+"""
 
 from __future__ import annotations
 

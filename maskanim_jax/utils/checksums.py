@@ -1,4 +1,7 @@
-"""How is a folder checked for damage? With `SHA256SUMS` in it, the format of `sha256sum --check`."""
+"""How is a folder checked for damage?
+
+With `SHA256SUMS` in it, the format of `sha256sum --check`.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +40,8 @@ def write_sums(folder: Path) -> None:
 def check_sums(folder: Path, only: str | None = None) -> bool:
     """Compares the files (or only `only`, relative to `folder`) with `SHA256SUMS`.
 
-    Returns False when there is no `SHA256SUMS`. Raises Damaged for the first file that differs.
-    Files that are not listed are ignored.
+    Returns False if there is no `SHA256SUMS`. Raises CorruptFileError for the first file that
+    differs. Files that are not listed are ignored.
     """
     try:
         text = (folder / SUMS).read_bytes().decode()
@@ -63,7 +66,7 @@ def check_sums(folder: Path, only: str | None = None) -> bool:
 
 
 def listed_sums(folder: Path) -> dict[str, str]:
-    """Name to SHA-256 of a folder's `SHA256SUMS`, as far as it can be read."""
+    """The SHA-256 by name from a folder's `SHA256SUMS`, as far as it can be read."""
     try:
         lines = (folder / SUMS).read_bytes().decode().splitlines()
     except (OSError, UnicodeDecodeError):
@@ -81,7 +84,9 @@ def sync(path: Path) -> None:
 
 
 def _digest(path: Path, settle: bool = False) -> str:
-    """SHA-256 of a file; `settle` first syncs it to the disk and then drops it from the page cache."""
+    """SHA-256 of a file; `settle` first syncs it to the disk and then
+    drops it from the page cache.
+    """
     with path.open("rb") as file:
         if settle:
             os.fsync(file.fileno())

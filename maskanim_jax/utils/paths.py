@@ -1,4 +1,5 @@
-"""How are paths given by a user read? `~` is the home folder, and unsupported addresses are refused.
+"""How are paths given by a user read? `~` is the home folder, and
+unsupported addresses are refused.
 
 No other module decides which addresses can be opened.
 """
@@ -37,9 +38,9 @@ def user_path(given: str | os.PathLike[str]) -> Path:
 def user_text(given: str | os.PathLike[str]) -> str:
     """Like `user_path`, but returns text and keeps a trailing slash."""
     text = os.fspath(given)
-    if scheme := _ADDRESS.match(text) or _COLLAPSED.match(text):
-        hint = _HINTS.get(scheme[1].lower(), "copy the files to this machine and give their path")
-        raise UserError(f"{text} is an address and not a path on this machine: {hint}")
+    if scheme := _scheme(text):
+        hint = _HINTS.get(scheme.lower(), "copy the files to this machine and give their path")
+        raise UserError(f"{_with_slashes(text)} is an address, not a path on this machine: {hint}")
     return os.path.expanduser(text)
 
 
@@ -53,7 +54,24 @@ def path_or_bucket(given: str | os.PathLike[str]) -> Path:
 def text_or_bucket(given: str | os.PathLike[str]) -> str:
     """Like `user_text`, but an address in Google Cloud Storage passes."""
     text = os.fspath(given)
-    return text if _BUCKET.match(text) else user_text(text)
+    if _BUCKET.match(text):
+        return text
+    if _scheme(text) in (None, "gs", "file"):
+        return user_text(text)
+    raise UserError(
+        f"{_with_slashes(text)} is an address that cannot be opened: give a path on this machine, or gs://BUCKET/FOLDER"
+    )
+
+
+def _scheme(text: str) -> str | None:
+    """The scheme of an address, such as "s3"; None for a path on this machine."""
+    found = _ADDRESS.match(text) or _COLLAPSED.match(text)
+    return found[1] if found else None
+
+
+def _with_slashes(text: str) -> str:
+    """An address as the user wrote it: `pathlib` takes one of the slashes away."""
+    return re.sub(r"^([A-Za-z0-9+.-]+):/(?!/)", r"\1://", text)
 
 
 def expand_flags(argv: list[str], names: Sequence[str], sections: Sequence[str]) -> None:
@@ -79,6 +97,8 @@ def expand_flags(argv: list[str], names: Sequence[str], sections: Sequence[str])
 
 
 def hidden_beside(path: Path, tag: str) -> Path:
-    """A hidden path beside `path` for work in progress, `.NAME.TAG.part`, truncated to a valid length."""
+    """A hidden path beside `path` for work in progress, `.NAME.TAG.part`,
+    truncated to a valid length.
+    """
     name = os.fsencode(path.name)[:_NAME_BYTES].decode("utf-8", "ignore")
     return path.absolute().with_name(f".{name}.{tag}.part")

@@ -73,14 +73,14 @@ def read_moving(path: Path, count: int, kind: str = "image") -> Iterator[np.ndar
     decoded.
     """
     with readable(path, kind), Image.open(path) as image:
-        first = 1 if image.info.get("default_image") else 0  # a still image for programs without animation support
+        first = 1 if image.info.get("default_image") else 0  # a fallback image for programs without animation support
         for index in range(first, first + count):
             image.seek(index)
             yield to_rgb(ImageOps.exif_transpose(image))
 
 
 def _avif_delays(path: Path) -> Iterator[Fraction]:
-    """In milliseconds; they come with the decoded frames only."""
+    """The delays in milliseconds; Pillow reports them only for decoded frames."""
     with Image.open(path) as image:
         width, height = image.size
         check_pixels(path, width, height)
@@ -105,7 +105,9 @@ def _gif_delays(path: Path) -> Iterator[Fraction]:
 
 
 def _png_delays(file: BinaryIO) -> Iterator[Fraction]:
-    """Of each fcTL chunk: a numerator and a denominator of seconds, 0 standing for 100."""
+    """The delay of each fcTL chunk: numerator and denominator in seconds; a
+    denominator of 0 means 100.
+    """
     file.seek(len(_PNG))
     while len(head := file.read(8)) == 8 and head[4:] != b"IEND":
         length = int.from_bytes(head[:4], "big")
@@ -114,11 +116,11 @@ def _png_delays(file: BinaryIO) -> Iterator[Fraction]:
             above, below = int.from_bytes(chunk[20:22], "big"), int.from_bytes(chunk[22:24], "big")
             yield Fraction(above, below or 100)
             length = 0
-        file.seek(length + 4, 1)  # and its check sum
+        file.seek(length + 4, 1)  # and its checksum
 
 
 def _webp_delays(file: BinaryIO) -> Iterator[Fraction]:
-    """Of each ANMF chunk: milliseconds in the bytes 12 to 14."""
+    """The delay of each ANMF chunk: milliseconds in bytes 12 to 14."""
     while len(head := file.read(8)) == 8:
         length = int.from_bytes(head[4:], "little")
         begin = file.read(min(length, 16)) if head[:4] == b"ANMF" else b""

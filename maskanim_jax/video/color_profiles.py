@@ -42,8 +42,8 @@ def to_srgb(image: Image.Image) -> Image.Image:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes) -> tuple[str, ImageCms.ImageCmsTransform] | None:
-    """The profile's colour space and what takes it to sRGB; None if it is broken, unknown or
-    changes nothing.
+    """The profile's colour space and its transform to sRGB; None if it is broken,
+    unknown or changes nothing.
     """
     try:
         opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))

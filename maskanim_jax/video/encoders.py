@@ -17,15 +17,16 @@ from maskanim_jax.video.sound import Sound
 from maskanim_jax.video.timing import FINEST_BASE, Timing
 
 CRF = "17"  # x264's constant quality; visually lossless
-BT601 = 6  # AVCOL_SPC_SMPTE170M: what players assume for small frames, stated all the same
+BT601 = 6  # AVCOL_SPC_SMPTE170M: players assume it for small frames; stated explicitly
 LIMITED_RANGE = 1
 
 
 class H264Sink:
-    """H.264 in yuv420p; an odd side is made even by repeating its last row or column.
+    """H.264 in yuv420p; an odd side becomes even by repeating the last row or column.
 
-    Frames of a variable rate are written without B-frames: then the container holds the duration of
-    each frame, the last one's too. `cut`: the sound ends with the picture, not with its own file.
+    Variable frame rates are written without B-frames, so that the container stores
+    every frame's duration, including the last. With `cut`, the sound ends with the
+    picture, not with its own file.
     """
 
     note = ""
@@ -84,7 +85,7 @@ class H264Sink:
         self._close_sound()
 
     def abort(self) -> None:
-        with suppress(av.error.FFmpegError, OSError):  # the file is thrown away
+        with suppress(av.error.FFmpegError, OSError):  # the file is discarded
             self.output.close()
         self._close_sound()
 
@@ -100,7 +101,7 @@ class H264Sink:
     def _describe(self, height: int, width: int) -> None:
         if self.sound is not None:
             self.lead = self.sound.begin(self.timing.origin)
-        if self.lead:  # ticks of which a whole number are a frame, fine enough for the start, too
+        if self.lead:  # a frame is a whole number of ticks, which are also fine enough for the start
             self.base /= max(1, -(-self.base // FINEST_BASE))
         self.video.height, self.video.width, self.video.pix_fmt = height, width, "yuv420p"
         context = self.video.codec_context

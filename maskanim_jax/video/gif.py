@@ -1,4 +1,7 @@
-"""How is a GIF written? With the best 256 colours of each frame, and times in hundredths of a second."""
+"""How is a GIF written?
+
+With the best 256 colours of each frame, and times in hundredths of a second.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from av.filter import Graph
 from maskanim_jax.video.timing import Timing
 
 SHORTEST = 2
-"""Hundredths of a second that a frame is shown at least: browsers play shorter delays as 10."""
+"""The shortest frame duration in hundredths of a second: browsers play shorter delays as 10."""
 HEAD = 13
 """Bytes before the palette."""
 _TICK = Fraction(1, 100)
@@ -41,7 +44,7 @@ class GifSink:
         start = self.timing.seconds(self.timing.start(self.count)) / _TICK
         self.count += 1
         if self.waiting is not None:
-            if start <= self.at:  # the waiting frame would be shown for no time
+            if start <= self.at:  # the waiting frame would have no duration
                 self.left_out += 1
             else:
                 self._emit()
@@ -62,7 +65,7 @@ class GifSink:
             _comment(self.path, self.comment)
 
     def abort(self) -> None:
-        with suppress(av.error.FFmpegError, OSError):  # the file is thrown away
+        with suppress(av.error.FFmpegError, OSError):  # the file is discarded
             self.output.close()
 
     @property
@@ -116,8 +119,8 @@ def _set_last_delay(path: Path, hundredths: int) -> None:
         while (kind := file.read(1)) and kind != b"\x3b":
             if kind == b"\x21":
                 if file.read(1) == b"\xf9":
-                    last = file.tell() + 2  # behind the block's length and its flags
-            else:  # a picture: its place and size, its palette, the width of its codes
+                    last = file.tell() + 2  # after the block's length and flags
+            else:  # a picture: position and size, palette, code width
                 _skip_palette(file, file.read(9)[8])
                 file.seek(1, 1)
             while length := file.read(1)[0]:
@@ -141,7 +144,7 @@ def _comment(path: Path, comment: str) -> None:
     try:
         with path.open("rb") as plain, beside.open("wb") as marked:
             head = plain.read(HEAD)
-            colours = 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0  # bytes of the palette of the whole file
+            colours = 3 << (head[10] & 7) + 1 if head[10] & 0x80 else 0  # bytes of the global palette
             marked.write(head + plain.read(colours) + b"\x21\xfe" + bytes([len(text)]) + text + b"\x00")
             shutil.copyfileobj(plain, marked)
         beside.replace(path)

@@ -34,7 +34,7 @@ def is_hdr(frame: av.VideoFrame) -> bool:
 
 
 class ToneMapper:
-    """Frames of one clip, all of one size and format, from PQ or HLG to sRGB."""
+    """Converts the frames of one clip, all of one size and format, from PQ or HLG to sRGB."""
 
     def __init__(self) -> None:
         self._built: tuple[object, ...] = ()
@@ -60,8 +60,8 @@ def pq_light(signal: np.ndarray) -> np.ndarray:
 
 
 def hlg_light(signal: np.ndarray) -> np.ndarray:
-    """HLG signal in [0, 1] to the light of the scene (ITU-R BT.2100), in units of white on a
-    display of 1000 cd/m^2.
+    """HLG signal in [0, 1] to scene light (ITU-R BT.2100), in units of white on
+    a display of 1000 cd/m^2.
     """
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     signal = np.asarray(signal, np.float64)
@@ -93,7 +93,7 @@ def _graph(frame: av.VideoFrame) -> Graph:
             ("format", "gbrpf32le"),
             ("lut1d", f"file={to_light}"),
         )
-        if hlg:  # a display's gamma of 1.2 is that of the luminance: each channel is multiplied by its 0.2nd power
+        if hlg:  # the display gamma of 1.2 applies to luminance: each channel is multiplied by luminance^0.2
             split, product = graph.add("split"), graph.add("blend", "all_mode=multiply")
             last.link_to(split)
             luma = graph.add("colorchannelmixer", _mixing(np.outer(np.ones(3), _LUMA) * _WHITE / _PEAK))

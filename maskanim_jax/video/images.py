@@ -51,8 +51,9 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """The picture, not decoded yet. Raises UserError for a HEIC picture where pillow-heif, the
-    extra `heic`, is not installed.
+    """Opens the picture without decoding it.
+
+    Raises UserError for a HEIC picture if pillow-heif (the extra `heic`) is not installed.
     """
     if _brands(path) & _HEIF and not _brands(path) & _AVIF:
         try:
@@ -71,12 +72,12 @@ def is_still(path: Path) -> bool:
 
 
 def moves(path: Path) -> bool:
-    """Whether the file is an AVIF that says it holds a sequence."""
+    """Whether the file is an AVIF that declares a sequence."""
     return b"avis" in _brands(path)
 
 
 def _brands(path: str | Path) -> set[bytes]:
-    """What the head of an ISO media file says it is."""
+    """The brands in the header of an ISO media file."""
     with open(path, "rb") as file:
         head = file.read(12)
         if head[4:8] != b"ftyp":
@@ -86,8 +87,8 @@ def _brands(path: str | Path) -> set[bytes]:
 
 
 def to_rgb(image: Image.Image) -> np.ndarray:
-    """(H, W, 3) uint8 sRGB of any mode: by its ICC profile, transparency laid over white, 16 bits
-    scaled to 8.
+    """(H, W, 3) uint8 sRGB from an image of any mode: its ICC profile is applied, transparency is
+    laid over white, 16 bits are scaled to 8.
     """
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion clips instead of scaling
         return _from_deep_grey(np.asarray(image))
@@ -111,7 +112,7 @@ def square(frame: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
         return frame
     if fit == "crop":
         side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2  # whole pixels, so that no pixel is blurred in vain
+        top, left = (height - side) // 2, (width - side) // 2  # whole pixels, to avoid needless resampling
         picture = Image.fromarray(np.ascontiguousarray(frame[top : top + side, left : left + side]))
         return np.array(picture.resize((size, size), Image.Resampling.LANCZOS))
     scale = size / max(height, width)
@@ -122,7 +123,7 @@ def square(frame: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
 
 
 def is_image(path: Path) -> bool:
-    """Whether the name is that of a still image; hidden files are excluded."""
+    """Whether the name has a still image's suffix; hidden files are excluded."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 

@@ -1,9 +1,8 @@
 """Is a video file complete, or truncated (an aborted download, a full disk)?
 
-FFmpeg decodes what is left of a cut file and often says nothing. So before any work the size that
-the container states is compared with the size of the file, which reads only a few bytes; and after
-decoding what came is compared with the number of frames, or the seconds, that the container
-promised.
+FFmpeg decodes the rest of a truncated file and often reports nothing. So the size that the
+container declares is compared with the file's size before any work, which reads only a few bytes.
+After decoding, the number of frames or seconds is compared with the declared one.
 """
 
 from __future__ import annotations
@@ -22,12 +21,13 @@ CONTAINERS = (
     "wav,mp3,aac,flac"
 )
 READ_ONLY_THIS_FILE = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-"""Options of FFmpeg: playlists and file lists are refused, since they could include other local files.
+"""Options of FFmpeg: playlists and file lists are refused, since they could
+include other local files.
 """
 _MOST_BOXES = 100_000
 _MOST_ELEMENTS = 10_000_000
 _MATROSKA_PARENTS = {b"\x18\x53\x80\x67", b"\x1f\x43\xb6\x75"}
-"""Segment and cluster, whose sizes live recordings don't state."""
+"""Segment and cluster; live recordings do not declare their sizes."""
 _NESTED = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
 
 MP4_BOXES = set(b"ftyp moov mdat free skip wide moof sidx styp uuid pnot meta".split())
@@ -76,7 +76,9 @@ def declared_frame_count(stream: av.VideoStream) -> int:
 
 
 def declared_seconds(container: av.container.InputContainer, stream: av.VideoStream) -> float:
-    """End time of the video as declared by Matroska and WebM, which declare no frame count; else 0."""
+    """End time of the video as declared by Matroska and WebM, which
+    declare no frame count; else 0.
+    """
     if "matroska" not in container.format.name:
         return 0.0
     stamp = stream.metadata.get("DURATION", "")
@@ -92,8 +94,8 @@ def declared_seconds(container: av.container.InputContainer, stream: av.VideoStr
 
 
 def ends_whole(path: Path) -> bool:
-    """Whether a Matroska or WebM file ends where one of its elements does, as a file that was cut
-    short does not.
+    """Whether a Matroska or WebM file ends at the end of one of its elements; a
+    truncated file does not.
     """
     actual = path.stat().st_size
     with path.open("rb") as file:
@@ -123,7 +125,7 @@ def _mp4_end(file: BinaryIO, actual: int) -> int:
             return position  # trailing bytes after the last box are accepted
         if size == 1:
             size = int.from_bytes(file.read(8), "big")
-        if size < 8:  # 0: the box goes on to the end of the file
+        if size < 8:  # 0: the box extends to the end of the file
             return actual
         position += size
     return position
@@ -163,14 +165,14 @@ def _riff_end(file: BinaryIO, actual: int) -> int:
             break
         file.seek(position)
         kind, size = struct.unpack("<4sI", file.read(8))
-        if kind != b"RIFF" or size == 0:  # 0: the writer never came back to fill it in
+        if kind != b"RIFF" or size == 0:  # 0: the writer never filled it in
             return min(position, actual)
         position += 8 + size
     return position
 
 
 def _matroska_end(file: BinaryIO) -> int:
-    """Where the segment ends, 0 if it does not say (all bits set)."""
+    """Where the segment ends; 0 if it is not declared (all bits set)."""
     file.seek(4)
     header, _ = _ebml_size(file)
     file.seek(header, 1)

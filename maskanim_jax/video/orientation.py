@@ -1,4 +1,4 @@
-"""How is a frame turned and mirrored as its container's display matrix says?"""
+"""How are frames rotated and mirrored according to their container's display matrix?"""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ COLLECT_AFTER = 64 * 2**20
 class OrientationReader:
     """Display matrices of a video's frames, read in order, one reader per video.
 
-    PyAV's `frame.side_data` puts the frame into a reference cycle: the picture stays in memory until
-    Python's garbage collector runs, and the collector doesn't know how large pictures are. A matrix
-    can only change at a key frame, so few frames are asked, and the collector runs after
+    PyAV's `frame.side_data` puts the frame into a reference cycle: the picture stays in memory
+    until Python's garbage collector runs, and the collector doesn't know how large pictures are. A
+    matrix can only change at a key frame, so few frames are asked, and the collector runs after
     `COLLECT_AFTER` bytes of them.
     """
 
@@ -48,7 +48,7 @@ class OrientationReader:
 
 
 def display_matrix(frame: av.VideoFrame) -> Matrix | None:
-    """The frame's display matrix; None where it has none, and is shown as it is stored."""
+    """The frame's display matrix; None if there is none, so the frame is shown as stored."""
     entry = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(entry, Buffer) or len(values := bytes(entry)) < 36:
         return None
@@ -57,8 +57,8 @@ def display_matrix(frame: av.VideoFrame) -> Matrix | None:
 
 
 def upright(picture: np.ndarray, matrix: Matrix | None) -> np.ndarray:
-    """The (H, W, C) picture as it is to be shown: one of the eight orientations, the nearest one to
-    the matrix.
+    """The (H, W, C) picture in display orientation: the one of the eight orientations that
+    is nearest to the matrix.
     """
     if matrix is None:
         return picture

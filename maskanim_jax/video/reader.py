@@ -46,9 +46,9 @@ from maskanim_jax.video.timestamps import measure
 from maskanim_jax.video.timing import RATES, Timing
 
 FOLDER_FPS = Fraction(25)
-"""Frames per second of what states no rate: an image, a folder without clip.json."""
+"""Frames per second of inputs without a rate: an image, or a folder without clip.json."""
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
-"""FFmpeg's own decoders of these codecs ignore transparency."""
+"""FFmpeg's native decoders of these codecs ignore transparency, so others are used."""
 _LONGEST_NOTE = 1 << 20
 
 Frames = Generator[np.ndarray, None, None]
@@ -142,11 +142,11 @@ def _folder_rate(note: Path) -> Fraction:
             raise ValueError("no rate")  # 1e999999999 as a fraction would fill the memory with zeros
         rate = Fraction(text)
     except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f'{note} does not say a frame rate; write {{"fps": "25/1"}} or remove it') from error
+        raise UserError(f'{note} has no frame rate; write {{"fps": "25/1"}} or remove it') from error
     if rate <= 0:
-        raise UserError(f"{note} says a frame rate of {rate}; write one above zero or remove it")
+        raise UserError(f"{note} has the frame rate {rate}; write one above zero or remove it")
     if not RATES[0] <= rate <= RATES[1]:
-        raise UserError(f"{note} says a frame rate of {float(rate):g}; write one from 0.001 to 10000 or remove it")
+        raise UserError(f"{note} has the frame rate {float(rate):g}; write one from 0.001 to 10000 or remove it")
     return rate
 
 
@@ -156,8 +156,8 @@ def _read_images(images: list[Path]) -> Frames:
 
 
 def _open_moving(path: Path, kind: str) -> FrameSource:
-    """A gif, or an image of one frame or more, by Pillow: of several, FFmpeg's rate is not the mean
-    over all frames.
+    """A gif or an image with one or more frames, read by Pillow: for several frames, FFmpeg's rate
+    is not the mean over all.
     """
     found = moving(path, kind)
     if found is None:
@@ -207,7 +207,7 @@ def _read_video(path: Path, timing: Timing | None) -> Frames:
         raise UserError(f"{path} holds no frames; copy or download the video again")
     if seen < declared:
         raise UserError(f"{path} is truncated: {seen} of its {declared} frames could be decoded; copy it again")
-    if seconds - last > 2.5 * step and not ends_whole(path):  # a last picture may stand for long
+    if seconds - last > 2.5 * step and not ends_whole(path):  # a last picture may be shown for long
         raise UserError(f"{path} is truncated: its video ends at {last:.2f} of {seconds:.2f} s; copy it again")
 
 
@@ -222,7 +222,7 @@ def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
     decoder.options = {
         **decoder.options,
         "max_pixels": str(MAX_PIXELS),
-    }  # a size that changes on the way is in no header
+    }  # headers do not show a size that changes within the clip
     return decoder
 
 

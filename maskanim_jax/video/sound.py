@@ -1,4 +1,7 @@
-"""How is the driving video's sound added to the result? Copied where players support it, else as AAC."""
+"""How is the driving video's sound added to the result?
+
+It is copied if players support it, otherwise encoded as AAC.
+"""
 
 from __future__ import annotations
 
@@ -19,26 +22,31 @@ COPIED = {
     "mp4": {"aac", "mp3", "opus", "flac"},
     "mov": {"aac", "mp3", "alac", "pcm_s16le", "pcm_s16be", "pcm_s24le", "pcm_s24be", "pcm_s32le", "pcm_f32le"},
 }
-"""Codecs by container whose packets are copied: what the container holds and its usual players play.
+"""Codecs, by container, whose packets are copied: the container supports them, and
+common players play them.
 """
 AAC_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)
-"""Sample rates that are written as AAC; the encoder supports a few more, which phones do not play.
+"""Sample rates for AAC; the encoder supports a few more, but phones do not play them.
 """
 LOWEST_MP3_RATE = 16000
-"""Samples per second; MP3 of fewer is no part of the MPEG-4 standard, and the muxers refuse it."""
+"""The lowest sample rate of copied MP3; lower ones are not in the MPEG-4
+standard, and muxers refuse them.
+"""
 LIP_SYNC = Fraction(1, 50)
-"""Seconds of sound before the first frame that may be lost, rather than delaying the video."""
+"""At most this many seconds of sound before the first frame are dropped rather
+than delaying the video.
+"""
 _PREROLL = Fraction(1, 10)
-"""Seconds of preceding packets that decoders may need before the first audible one."""
+"""Seconds of packets before the first audible one that decoders may need."""
 _SET_BACK = Fraction(1)
 
 Packets = Iterator[tuple[Fraction, av.Packet]]
-"""Each with the time at which it begins, in seconds of the result."""
+"""Packets with their start times, in seconds of the result."""
 
 
 class Sound:
-    """The first audio stream of a file, muxed bit by bit into `output`. A file without sound gives
-    none.
+    """Muxes the first audio stream of a file into `output`, part by part. A file
+    without sound adds none.
 
     `container` is mp4 or mov. Call `begin` before the first packet is muxed.
     """
@@ -53,12 +61,14 @@ class Sound:
         try:
             self.input = av.open(f"file:{path}", options=READ_ONLY_THIS_FILE)
         except (av.error.FFmpegError, OSError):
-            return  # an image as the driving; that it can be read at all is the reader's to say
+            return  # the driver may be an image; the reader reports unreadable files
         streams = [stream for stream in self.input.streams.audio if stream.codec_context is not None]
         best = self.input.streams.best("audio")
         if not streams:
             return
-        self.stream = best if best in streams else streams[0]  # of a phone's several streams not all can be decoded
+        self.stream = (
+            best if best in streams else streams[0]
+        )  # phones write several streams, and not all can be decoded
         context = self.stream.codec_context
         codec = context.codec.canonical_name
         self.copied = codec in COPIED[container] and (codec != "mp3" or context.sample_rate >= LOWEST_MP3_RATE)
@@ -74,11 +84,11 @@ class Sound:
         self.packets: Packets = iter(())
 
     def begin(self, origin: Fraction | None) -> Fraction:
-        """Starts the sound of a picture whose first frame is shown at `origin` (seconds on the
-        file's clock; None: as the container says).
+        """Starts the sound of a video whose first frame is shown at `origin` (seconds on the file's
+        clock; None: as in the container).
 
-        Returns at what second of the result the picture starts, so that no sound before it is lost:
-        0 but for sound that begins clearly earlier.
+        Returns the second of the result at which the picture starts, so that earlier sound is kept.
+        It is 0 unless the sound starts clearly earlier.
         """
         if self.input is None or self.stream is None:
             return Fraction(0)
@@ -93,8 +103,8 @@ class Sound:
         return lead
 
     def mux_until(self, time: Fraction | None) -> None:
-        """Muxes the packets that begin before `time` (seconds of the result), all that are left
-        with None.
+        """Muxes the packets that start before `time` (seconds of the result); with
+        None, all remaining ones.
         """
         if self.stream is None:
             return
@@ -112,7 +122,7 @@ class Sound:
             self.waiting = None
 
     def close(self) -> None:
-        """Closes the file that the sound is read from."""
+        """Closes the file with the sound."""
         if self.input is not None:
             self.input.close()
 
@@ -129,14 +139,14 @@ class Sound:
         shift, last = round(zero / base), None
         for packet in self.input.demux(self.stream):
             if packet.size == 0 or packet.dts is None or packet.time_base is None:
-                continue  # the flush at the end
+                continue  # the decoder's flush at the end
             at = packet.dts - shift
             if (at + (packet.duration or 0)) * base <= -_PREROLL:
                 continue
             if last is not None and at <= last:
                 if (last - at) * base < _SET_BACK:
-                    continue  # heard already
-                shift -= last + 1 - at  # the clock was set back, as where recordings were joined
+                    continue  # already played
+                shift -= last + 1 - at  # timestamps jump back, as in concatenated recordings
                 at = last + 1
             packet.pts = at if packet.pts is None else packet.pts - packet.dts + at
             packet.dts = last = at
@@ -144,8 +154,8 @@ class Sound:
             yield at * base, packet
 
     def _encode(self, zero: Fraction) -> Packets:
-        """AAC in step with the timestamps: `aresample` fills gaps with silence and cuts what lies
-        before 0.
+        """Encodes AAC that follows the timestamps: `aresample` fills gaps with silence
+        and drops what is before 0.
         """
         assert self.input is not None
         assert self.stream is not None
@@ -162,7 +172,7 @@ class Sound:
         for frame in self.input.decode(self.stream):
             assert isinstance(frame, av.AudioFrame)
             described = (frame.format.name, frame.layout.name, frame.layout.nb_channels, frame.sample_rate)
-            if described != like:  # some files change on the way
+            if described != like:  # the format changes within some files
                 if graph is not None:
                     yield from _pulled(graph, None)
                 graph = _aresample(frame, target, first=not like)

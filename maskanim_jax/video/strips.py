@@ -1,4 +1,4 @@
-"""How are arrays turned into images to look at: single images, strips, and grids of strips?"""
+"""How are arrays shown as images: single ones, strips, and grids of strips?"""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ def strip(pictures: Mapping[str, np.ndarray], order: Sequence[str], size: int, c
 
 
 def grid(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """(H_i, W_i, 3) uint8 rows, one below the other: (sum of H, largest W, 3); shorter rows end in
-    white.
+    """Stacks (H_i, W_i, 3) uint8 rows vertically: (sum of H, largest W, 3).
+
+    Shorter rows are padded with white.
     """
     width = max(row.shape[1] for row in rows)
     padded = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
@@ -54,7 +55,7 @@ def _resized(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def _captions(names: Sequence[str], size: int) -> np.ndarray:
-    """Black names on white, all in one font size that fits the columns."""
+    """Black names on white, in one font size that fits the columns."""
     longest = max(ImageFont.load_default(FONT_SIZE).getlength(name) for name in names)
     font = ImageFont.load_default(max(1.0, min(FONT_SIZE, FONT_SIZE * (size - 2) / longest)))
     line = Image.new("RGB", (size * len(names), CAPTION_HEIGHT), "white")

@@ -20,37 +20,36 @@ STANDARD_RATES = tuple(
     for rate in ("24000/1001", "24", "25", "30000/1001", "30", "48", "50", "60000/1001", "60", "120000/1001", "120")
 )
 FINEST_BASE = Fraction(1, 90_000)
-"""Duration of a tick in seconds if the file's own time base is unusable."""
+"""Duration of a tick in seconds, used if the file's time base is unusable."""
 _STEADY = Fraction(25), Fraction(120)
 _JITTER_S = 0.001
 
 
 @dataclass
 class Timing:
-    """Start of each frame in whole ticks of `base` seconds, counted from the first frame.
+    """The start of each frame in whole ticks of `base` seconds, counted from the first frame.
 
-    A reader records the starts while it decodes, so at any moment those of the frames read so far
-    are known.
+    A reader records the starts while it decodes, so the starts of all frames read so far are known.
     """
 
     base: Fraction
-    """Seconds a tick lasts. Of a constant rate exactly one frame."""
+    """Seconds per tick. With a constant rate, a tick is one frame."""
     rate: Fraction
     """Frames per second: exact if `constant`, else the mean over the clip."""
     constant: bool = True
     steady: Fraction = Fraction(0)
-    """Frames per second to resample to where a constant rate is needed."""
+    """The frames per second for resampling to a constant rate."""
     end: int | None = None
-    """Tick at which the last frame of the clip ends; None: after a usual step."""
+    """The tick at which the clip's last frame ends; None: after a usual step."""
     recorded: bool = False
-    """Whether the reader records starts; else frame i starts at tick i."""
+    """Whether the reader records starts; otherwise frame i starts at tick i."""
     starts: list[int] = field(default_factory=list)
     clock: list[Fraction] = field(default_factory=list)
     """The first frame's time on the file's own clock in seconds, once it is known."""
     first: int = 0
     """The frame of the clip that is frame 0 here; see `cut`."""
     set_back: int = 0
-    """Ticks by which the file's clock was set back on the way."""
+    """Ticks by which the file's timestamps have jumped back so far."""
 
     def __post_init__(self) -> None:
         self.steady = self.steady or self.rate
@@ -61,11 +60,12 @@ class Timing:
         return Timing(1 / Fraction(rate), Fraction(rate))
 
     def cut(self, first: int, whole: bool = True) -> Timing:
-        """The timing of the frames from `first` on, to the clip's end or (`whole` False) not; the
-        first of them starts at tick 0.
+        """The timing of the frames from `first` on; `first` starts at tick 0.
+
+        With `whole` False, the frames end before the clip does.
         """
         end = self.end if whole else None
-        return replace(self, first=self.first + first, end=end)  # shares the list that the reader fills
+        return replace(self, first=self.first + first, end=end)  # shares the list, which the reader fills
 
     @property
     def origin(self) -> Fraction | None:
@@ -74,7 +74,7 @@ class Timing:
 
     @property
     def step(self) -> int:
-        """Ticks that a frame usually lasts, at least 1."""
+        """The usual duration of a frame in ticks, at least 1."""
         return max(1, round(1 / (self.rate * self.base)))
 
     def start(self, index: int) -> int:
@@ -93,7 +93,7 @@ class Timing:
         return end - self._tick(self.first)
 
     def slot(self, tick: int) -> int:
-        """How many frames at the `steady` rate start before a tick, to the nearest."""
+        """How many frames at the `steady` rate start before a tick, rounded."""
         return round(tick * self.base * self.steady)
 
     def seconds(self, ticks: int) -> Fraction:
@@ -101,7 +101,7 @@ class Timing:
         return ticks * self.base
 
     def record(self, index: int, time: Fraction | None) -> None:
-        """Notes that frame `index` of the clip is shown at `time` (seconds on the file's clock;
+        """Records that frame `index` of the clip is shown at `time` (seconds on the file's clock;
         None: after a usual step).
         """
         if not self.recorded or index != len(self.starts):
@@ -114,7 +114,7 @@ class Timing:
         last, tick = self.starts[-1], None
         if time is not None and self.clock:
             tick = round((time - self.clock[0]) / self.base) + self.set_back
-            if tick < last - self.step:  # the clock was set back, as where recordings were joined
+            if tick < last - self.step:  # timestamps jump back, as in concatenated recordings
                 self.set_back += last + self.step - tick
                 tick = last + self.step
         self.starts.append(last + self.step if tick is None else max(tick, last + 1))
@@ -128,7 +128,7 @@ class Timing:
 
 
 def from_durations(durations: Sequence[Fraction]) -> Timing:
-    """The timing of frames that last so many seconds each, as a gif's."""
+    """The timing of frames with these durations in seconds, as in a gif."""
     total = sum(durations, Fraction(0))
     rate = Fraction(len(durations)) / total
     if len(set(durations)) == 1:
@@ -145,12 +145,12 @@ def from_durations(durations: Sequence[Fraction]) -> Timing:
 def from_ticks(
     ticks: Sequence[int], base: Fraction, last: Fraction, stated: Sequence[Fraction], ends: Fraction | None = None
 ) -> Timing | None:
-    """The timing of frames shown at `ticks` of `base` seconds (in order), which the reader is to
-    record.
+    """The timing of frames shown at `ticks` of `base` seconds (in order); the
+    reader will record them.
 
-    `last`: seconds for which the last frame is shown by the container's word, 0 if it says nothing.
-    `stated`: rates that the container states, the likeliest first. `ends`: when the picture ends on
-    the file's clock, in seconds. None if the ticks are no times.
+    `last`: the last frame's declared duration in seconds, 0 if there is none. `stated`: the
+    container's declared rates, the likeliest first. `ends`: the end of the picture on the file's
+    clock, in seconds. Returns None if the ticks are not valid timestamps.
     """
     if len(ticks) < 2 or ticks[-1] <= ticks[0]:
         return None
@@ -171,23 +171,23 @@ def from_ticks(
     if not believed(mean):
         return None
     if base < Fraction(1, 1_000_000):
-        base = FINEST_BASE  # not every container can hold a finer one
+        base = FINEST_BASE  # some containers do not support a finer one
     end = round((span + shown) / base)
     steady = next((rate for rate in stated if rate <= _STEADY[1] and _on_grid(times, rate)), None) or steady_rate(steps)
     return Timing(base, mean, constant=False, steady=steady, end=end, recorded=True)
 
 
 def believed(rate: Fraction | None) -> bool:
-    """Whether the frame rate is plausible for a camera or a program."""
+    """Whether a camera or program plausibly has this frame rate."""
     return rate is not None and RATES[0] <= rate <= RATES[1]
 
 
 def steady_rate(steps: Sequence[float] | np.ndarray) -> Fraction:
-    """A constant rate (frames per second) at which frames with these steps (seconds) lose little:
-    that of their densest stretch, 25 to 120.
+    """A constant rate (frames per second) that preserves frames with these steps (seconds) well:
+    the rate of their densest stretch, from 25 to 120.
     """
     steps = np.asarray(steps, np.float64)
-    width = min(2, len(steps))  # recorders alternate between short and long steps
+    width = min(2, len(steps))  # screen recorders alternate between short and long steps
     means = np.convolve(steps, np.full(width, 1 / width), "valid")
     rate = min(max(1 / max(float(np.quantile(means, 0.1)), 1e-9), float(_STEADY[0])), float(_STEADY[1]))
     whole = (standard for standard in STANDARD_RATES if standard.denominator == 1)
@@ -200,14 +200,14 @@ def _near(rate: Fraction, other: Fraction, share: float) -> bool:
 
 
 def _on_grid(times: np.ndarray, rate: Fraction) -> bool:
-    """Whether frames stand for whole numbers of frames of a constant rate."""
+    """Whether all durations are whole numbers of frames of a constant rate."""
     slots = times * float(rate)
     return bool(np.abs(slots - np.rint(slots)).max() < 0.1)
 
 
 def _fits(times: np.ndarray, rate: Fraction, tick: float) -> bool:
-    """Whether times (seconds) are those of a constant rate, but for the rounding to ticks (seconds)
-    and a millisecond's jitter.
+    """Whether times (seconds) have a constant rate, up to rounding to ticks (seconds) and a
+    jitter of a millisecond.
     """
     off = times - np.arange(len(times)) / float(rate)
     return bool(off.max() - off.min() <= min(max(tick, _JITTER_S) + 1e-6, 0.3 / float(rate)))

@@ -32,7 +32,7 @@ PROVENANCE_COMMENT = "made with maskanim_jax: a still image animated by a drivin
 It does not name the system, since user studies are blind.
 """
 CLIP = "clip.json"
-"""In a folder of frames: their rate, {"fps": "30000/1001"}."""
+"""File in a folder of frames with their rate, {"fps": "30000/1001"}."""
 NUMBERED = re.compile(r"\d{6}\.png")
 
 
@@ -53,13 +53,14 @@ class Sink(Protocol):
 class VideoWriter:
     """Writes (H, W, 3) uint8 frames of one size to `path`; a context manager.
 
-    `path`: *.mp4, *.m4v, *.mov, *.gif, or a folder (it exists, or ends with "/") for 000000.png,
-    000001.png `fps` is a frame rate, kept as an exact fraction, or a `Timing`. mp4 and mov keep the
-    exact timestamps, a GIF keeps them to a hundredth of a second, and a folder has a constant rate,
-    for which frames are repeated or dropped; `note` then says so. `audio_from` is a file whose
-    sound is added to mp4 and mov. Its packets are copied if browsers and phones play them, else
-    re-encoded as AAC. `cut`: the frames are only the first part of that file, so the sound ends
-    with them. `comment` is written to the file's metadata, or to that of each image in a folder.
+    `path`: *.mp4, *.m4v, *.mov, *.gif, or a folder (it exists, or ends with "/") for
+    000000.png, 000001.png. `fps` is a frame rate, kept as an exact fraction, or a `Timing`. mp4
+    and mov keep the exact timestamps, a GIF keeps them to a hundredth of a second, and a folder
+    has a constant rate, for which frames are repeated or dropped; `note` then says so.
+    `audio_from` is a file whose sound is added to mp4 and mov. Its packets are copied if
+    browsers and phones play them, else re-encoded as AAC. `cut`: the frames are only the first
+    part of that file, so the sound ends with them. `comment` is written to the file's metadata,
+    or to that of each image in a folder.
 
     The target appears when the block ends without an exception; otherwise it stays unchanged.
     Raises UserError at once if the target cannot be written, and at the end if there was no frame.
@@ -157,7 +158,7 @@ class PngSink:
     def finish(self) -> None:
         if not self.timing.constant:
             self._repeat(self.timing.stop(self.count))
-        # As a driver the folder then has the rate that it was made with.
+        # so that the folder has the right rate when used as a driver
         rate = self.timing.rate if self.timing.constant else self.timing.steady
         (self.folder / CLIP).write_text(json.dumps({"fps": f"{rate.numerator}/{rate.denominator}"}) + "\n")
 
@@ -170,10 +171,12 @@ class PngSink:
         if self.timing.constant:
             return ""
         rate = float(self.timing.steady)
-        return f"{self.count} frames of a variable rate became {self.written} at a constant {rate:g} frames a second"
+        return (
+            f"{self.count} frames with a variable rate became {self.written} at a constant {rate:g} frames per second"
+        )
 
     def _repeat(self, tick: int) -> None:
-        """Saves the waiting frame as often as it is shown before a tick, at a constant rate."""
+        """Saves the waiting frame as often as it is shown before a tick at the constant rate."""
         end = self.timing.slot(tick)
         while self.waiting is not None and self.written < end:
             self._save(self.waiting)
@@ -194,7 +197,9 @@ def check_writable(path: str | Path) -> None:
 
 
 def _reserve(path: str | Path) -> Path:
-    """Makes an empty file or folder beside the target, which shows that the target can be written."""
+    """Creates an empty temporary file or folder beside the target, to test that it can be
+    written; returns its path.
+    """
     target = Path(path)
     folder = is_folder(path)
     if not folder and target.suffix.lower() not in {*CONTAINERS, ".gif"}:
@@ -208,7 +213,7 @@ def _reserve(path: str | Path) -> Path:
     temporary = hidden_beside(target, str(os.getpid()))
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)  # left by a dead process with the same id
+        _remove(temporary)  # left behind by a dead process with the same id
         if folder:
             if target.exists() and not target.is_dir():
                 raise NotADirectoryError(None, "a file has that name")
@@ -229,7 +234,7 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _replace(temporary: Path, target: Path) -> None:
-    """Renames; an earlier folder of results goes only after the new one has its place."""
+    """Renames; an earlier folder of results is removed only after the new one is in place."""
     if not target.is_dir():
         os.replace(temporary, target)
         return

@@ -31,14 +31,18 @@ class ModelCache:
         self._lock, self._load = Lock(), lru_cache(LOADED)(load)
 
     def animator(self, label: object) -> Animator:
-        """The checkpoint behind a label, loaded; raises UserError when there is none or it cannot be read."""
+        """The loaded checkpoint of a label; raises UserError if there is
+        none or it cannot be read.
+        """
         if not isinstance(label, str) or label not in self.paths:
-            raise UserError("there is no such checkpoint: choose one of the list")
+            raise UserError("this checkpoint does not exist: choose one from the list")
         with self._lock:
             return self._load(self.paths[label])
 
     def examples(self, label: str) -> list[InputPair]:
-        """Pairs to try: those that come with a bundled checkpoint, or those that `--mode=animate` left in a run's folder."""
+        """Example pairs: those of a bundled checkpoint, or those that `--mode=animate`
+        wrote into a run's folder.
+        """
         path = Path(self.paths.get(label, ""))
         if bundled.is_bundled(path):
             return [InputPair(*pair) for pair in bundled.examples(str(path))][:EXAMPLES]
@@ -49,12 +53,15 @@ class ModelCache:
 
 
 def preview(pair: InputPair, size: int = 128) -> np.ndarray:
-    """Source and first driving frame beside each other, (size, 2 * size, 3) uint8. Raises UserError when a file can't be read."""
+    """Source and first driving frame side by side, (size, 2 * size, 3) uint8.
+
+    Raises UserError if a file can't be read.
+    """
     return np.concatenate([square(first_frame(path), size) for path in pair], axis=1)
 
 
 def _labels(checkpoints: Sequence[str | Path]) -> dict[str, str]:
-    """Paths by a label each: the last name, or the whole path where two have the same last name."""
+    """Paths by label: the last name, or the whole path if two have the same last name."""
     paths = list(dict.fromkeys(os.fspath(path) for path in checkpoints))
     names = [Path(path).name or path for path in paths]
     return {name if names.count(name) == 1 else path: path for name, path in zip(names, paths, strict=True)}

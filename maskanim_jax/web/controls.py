@@ -1,4 +1,4 @@
-"""Which controls does the demo page show? Those of the options of the chosen checkpoint's system."""
+"""Which controls does the demo page show? One for each option of the chosen checkpoint's system."""
 
 from __future__ import annotations
 
@@ -17,22 +17,28 @@ if TYPE_CHECKING:
 SLIDERS = {"threshold": (0.0, 255.0, 1.0), "mask_scale": (0.25, 2.0, 0.05), "smooth": (0.0, 0.95, 0.05)}
 """(low, high, step) of numeric options."""
 WORDS = {"threshold": "median"}
-"""A word that can replace the number: a checkbox beside the slider."""
+"""A word that can replace the number; shown as a checkbox beside the slider."""
 CHOICES = {"motion": "MOTIONS", "ablation": "ABLATIONS"}
-"""The name in the system's `options.py` under which the values that there are stand."""
+"""The name, in the system's `options.py`, of the list of possible values."""
 MEASURED_FROM_A_FRAME = "motion"
-"""A system with this option may be given another first frame."""
+"""Systems with this option support another first frame."""
 
 
 @dataclass(frozen=True)
 class Control:
-    """One option: `parts` are its Gradio components, the slider (or box, or field) and perhaps the box for its word."""
+    """One option.
+
+    `parts` are its Gradio components: the slider (or box, or field), and perhaps
+    the checkbox for its word.
+    """
 
     name: str
     parts: tuple[Any, ...]
 
     def text(self, values: Sequence[Any]) -> str | None:
-        """The option as the command line writes it, from the values of `parts`; None for an empty field, which leaves it to its default."""
+        """The option as on the command line, from the values of `parts`; None for an empty field,
+        which means the default.
+        """
         value = values[0]
         if len(values) > 1 and values[1]:
             return WORDS[self.name]
@@ -41,7 +47,9 @@ class Control:
         return None if value is None or str(value).strip() == "" else str(value).strip()
 
     def shown(self, value: Any, visible: bool) -> list[Any]:
-        """Updates of `parts` that show `value`, as `animation_options` has it, or hide them."""
+        """Updates of `parts` that show `value`
+        (in the form of `animation_options`) or hide them.
+        """
         word = value == WORDS.get(self.name, ...)
         if self.name in SLIDERS:
             updates = [gr.update(visible=visible, **({} if word or value is None else {"value": value}))]
@@ -51,22 +59,27 @@ class Control:
 
 
 def flags(system: str) -> Mapping[str, str]:
-    """The options of a system by name, with what --help says of them."""
+    """The options of a system by name, with their help texts."""
     return _module(system).FLAGS
 
 
 def controls() -> dict[str, Control]:
-    """A control for every option of every system, hidden; call it inside `gr.Blocks`. What is unknown here is a field of text."""
+    """A hidden control for every option of every system; call it inside `gr.Blocks`.
+
+    Options of unknown kinds are text fields.
+    """
     made: dict[str, Control] = {}
     for system in SYSTEMS:
-        for name, sentence in flags(system).items():
+        for name, help_text in flags(system).items():
             if name not in made:
-                made[name] = Control(name, _parts(name, sentence, _module(system)))
+                made[name] = Control(name, _parts(name, help_text, _module(system)))
     return made
 
 
 def for_animator(animator: Animator, known: Mapping[str, Control]) -> list[Any]:
-    """Updates of the parts of all controls, in order: the animator's options with their defaults, the others hidden."""
+    """Updates of the parts of all controls, in order: the animator's options show their
+    defaults, the others are hidden.
+    """
     names = flags(animator.run.config.system)
     defaults = animator.run.system.animation_options({})
     return [
@@ -80,9 +93,9 @@ def _module(system: str) -> Any:
     return importlib.import_module(f"maskanim_jax.systems.{system}.options")
 
 
-def _parts(name: str, sentence: str, module: Any) -> tuple[Any, ...]:
+def _parts(name: str, help_text: str, module: Any) -> tuple[Any, ...]:
     label = name.replace("_", " ")
-    common: dict[str, Any] = {"info": sentence, "visible": False, "elem_id": f"option-{name}"}
+    common: dict[str, Any] = {"info": help_text, "visible": False, "elem_id": f"option-{name}"}
     if name in SLIDERS:
         low, high, step = SLIDERS[name]
         slider = gr.Slider(low, high, step=step, label=label, **common)

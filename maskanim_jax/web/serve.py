@@ -12,7 +12,7 @@ from pathlib import Path
 from maskanim_jax.errors import UserError
 
 DEFAULT_CHECKPOINT = "puppets"
-"""What is offered first when no checkpoint is given; the other bundled ones follow."""
+"""The checkpoint that is offered first if none is given; the other bundled ones follow."""
 
 NEEDS_GRADIO = "the demo needs Gradio, which is not installed here: run `pip install 'maskanim_jax[demo]'`"
 
@@ -24,7 +24,7 @@ def workdirs(folder: Path) -> list[str]:
     except OSError as error:
         raise UserError(f"{folder} cannot be read ({error.strerror}): give a folder of workdirs") from error
     if not found:
-        raise UserError(f"{folder} holds no workdir with checkpoints: give the folder that the workdirs are in")
+        raise UserError(f"{folder} has no workdir with checkpoints: give the folder that contains the workdirs")
     return found
 
 
@@ -36,7 +36,7 @@ def bundled_checkpoints() -> list[str]:
 
 
 def serve(checkpoints: Sequence[str], root: Path, args: argparse.Namespace) -> None:
-    """Builds the page and serves it until the process is told to end. Raises UserError."""
+    """Builds the page and serves it until the process is stopped. Raises UserError."""
     try:
         from maskanim_jax.web import page as demo_page
         from maskanim_jax.web.checkpoints import ModelCache
@@ -49,7 +49,10 @@ def serve(checkpoints: Sequence[str], root: Path, args: argparse.Namespace) -> N
         demo_page.launch(page, args.host, args.port, args.share, args.max_upload)
         print(f"open {page.local_url} in a browser; Ctrl-C ends", flush=True)
         if args.share or not _is_local(args.host):
-            print("warning: others can open this page, too, and what they upload is computed here", file=sys.stderr)
+            print(
+                "warning: others can open this page, too, and their uploads are processed on this machine",
+                file=sys.stderr,
+            )
         threading.Event().wait()
     finally:
         page.close(verbose=False)
@@ -63,4 +66,4 @@ def _is_local(host: str) -> bool:
 
 
 def _end(*_: object) -> None:
-    sys.exit(0)  # not the signal's own way, so that the folder is removed
+    sys.exit(0)  # instead of the signal's default action, so that the folder is removed

@@ -1,4 +1,7 @@
-"""Which files on the server belong to which visitor? They are deleted when the page is closed. (No Gradio.)"""
+"""Which files on the server belong to which visitor?
+
+They are deleted when the page is closed. (No Gradio.)
+"""
 
 from __future__ import annotations
 
@@ -22,12 +25,14 @@ class Sessions:
         self._folders: dict[str, Path] = {}
 
     def uploaded(self, session: str, given: object) -> Path | None:
-        """The path of what was uploaded, noted as the session's; raises UserError for what did not come by an upload."""
+        """The path of an upload, recorded as the session's; raises UserError for a
+        file that was not uploaded.
+        """
         if given is None:
             return None
         path = Path(str(given.get("path", ""))) if isinstance(given, Mapping) else Path(str(given))
         if self.root not in path.resolve().parents:
-            raise UserError("what was given is no upload: choose the file again")
+            raise UserError("this file was not uploaded: choose it again")
         if not path.exists():
             raise UserError(f"{path.name} was removed after a while: choose the file again")
         self._files[session].add(path)
@@ -40,17 +45,19 @@ class Sessions:
         return self._folders[session]
 
     def copy_example(self, session: str, pair: InputPair) -> InputPair:
-        """Copies an example into the session's folder; the server's own files are never handed out."""
+        """Copies an example into the session's folder; the server's own
+        files are never handed out.
+        """
         folder = self.folder(session)
         return InputPair(*(Path(shutil.copy(path, folder / f"{_EXAMPLE}{path.name}")) for path in pair))
 
     def may_replace(self, given: object) -> bool:
-        """Whether nothing was given, or what was given is an example: a visitor's own file is never replaced."""
+        """Whether the input is empty or an example; a visitor's own file is never replaced."""
         path = given.get("path") if isinstance(given, Mapping) else given
         return not path or Path(str(path)).name.startswith(_EXAMPLE)
 
     def close(self, session: str) -> None:
-        """Removes the session's results, and its uploads but for those that another session uses, too."""
+        """Removes the session's results, and its uploads unless another session also uses them."""
         shutil.rmtree(self._folders.pop(session, self.root / "none"), ignore_errors=True)
         for path in self._files.pop(session, set()).difference(*self._files.values()):
             path.unlink(missing_ok=True)

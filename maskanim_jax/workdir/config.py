@@ -49,7 +49,9 @@ def flat_config(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def diff_config(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]]:
-    """Clauses on fields that differ from the workdir's config: those that affect a step, and the others."""
+    """Clauses on fields that differ from the workdir's config: those that
+    affect a step, and the others.
+    """
     if not (workdir / CONFIG).exists():
         return [], []
     before, now = flat_config(read_config(workdir).to_dict()), flat_config(config.to_dict())
@@ -61,7 +63,9 @@ def diff_config(workdir: Path, config: ConfigDict) -> tuple[list[str], list[str]
 
 
 def write_config(workdir: Path, config: ConfigDict, allow_config_change: bool = False) -> None:
-    """Writes the config to the workdir; raises UserError if it belongs to another, unless changes are allowed."""
+    """Writes the config to the workdir; raises UserError if it belongs to another,
+    unless changes are allowed.
+    """
     check_config_unchanged(workdir, [] if allow_config_change else diff_config(workdir, config)[0])
     path = workdir / CONFIG
     try:
@@ -93,7 +97,7 @@ def read_config(workdir: Path) -> ConfigDict:
         return ConfigDict(_with_added(_completed(saved, common.get_config().to_dict())), convert_dict=True)
     except FileNotFoundError as error:
         raise UserError(
-            f"{workdir} is not the folder of a run: it has no {CONFIG}; give the --workdir of a training"
+            f"{workdir} is not the folder of a run: it has no {CONFIG}; give the --workdir of a run"
         ) from error
     except (OSError, ValueError) as error:
         raise UserError(
@@ -102,7 +106,9 @@ def read_config(workdir: Path) -> ConfigDict:
 
 
 def _with_added(saved: dict[str, Any]) -> dict[str, Any]:
-    """`saved` with the fields of its system that older versions did not have (ADDED of its base config)."""
+    """`saved` with the fields of its system that older versions did not have
+    (ADDED of its base config).
+    """
     base = importlib.import_module(SYSTEMS.get(str(saved.get("system")), "configs.common"))
     for field in getattr(base, "ADDED", ()):
         section, name = field.split(".")

@@ -1,6 +1,6 @@
-"""Which config does `FILE.py[:ARGUMENT]` name, and is what a workdir's config.json says a config?
+"""How is a config loaded from `FILE.py[:ARGUMENT]`, and from a workdir's config.json?
 
-For commands beside `main`, which has a flag of ml_collections for files.
+For all commands except `main`, which uses a flag of ml_collections for config files.
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ _LIMITS = (
     ("num_cpu_devices|data[.](num_threads|prefetch)|perturb[.]strips", 1024),
 )
 _MOST = 1 << 40
-"""Of any number; what is as large as that only serves to make a loop or an array endless."""
+"""The largest number in a config; larger ones could only make a loop or an array endless."""
 
 
 def find_config(text: str) -> str:
-    """`FILE.py[:ARGUMENT]` with the path where the file is: the user's own, or the package's of the name `[configs/]NAME[.py]`.
+    """`FILE.py[:ARGUMENT]` with the file's path: the user's file, or the package's
+    config `[configs/]NAME[.py]`.
 
-    Raises UserError when there is none, so that every command says the same.
+    Raises UserError if neither exists, so that all commands have the same message.
     """
     path, argument = _located(text)
     return f"{path}:{argument}" if argument else str(path)
 
 
 def find_config_flag(argv: list[str]) -> None:
-    """`find_config` for the value of --config in `argv`, in place."""
+    """Applies `find_config` to the value of --config in `argv`, in place."""
     for at, argument in enumerate(argv):
         name, given, value = argument.partition("=")
         if argument.startswith("-") and name.lstrip("-") == "config":
@@ -60,21 +61,24 @@ def _located(text: str) -> tuple[Path, str]:
         own = Path(str(configs.__file__)).parent / f"{path.stem}.py"
         if path.parent not in (Path("."), Path("configs")) or not own.is_file() or path.stem in ("__init__", ""):
             raise UserError(
-                f"--config={text} is no config: there is no file {path}, and the package has {', '.join(package_configs())}"
+                f"--config={text} is not a config: there is no file {path}, and the package has {', '.join(package_configs())}"
             )
         path = own
     return path, argument
 
 
 def package_configs() -> list[str]:
-    """The names of the configs that come with the package and can be run."""
+    """The names of the package's configs that can be run."""
     bases = ("__init__", "common", "small", "perturbed_masks", "fomm_base")
     folder = Path(str(configs.__file__)).parent
     return [f"configs/{path.name}" for path in sorted(folder.glob("*.py")) if path.stem not in bases]
 
 
 def load_config(text: str) -> ConfigDict:
-    """`FILE.py[:ARGUMENT]` as --config of `main` takes it; raises UserError. The package's own configs are found from everywhere."""
+    """Loads the config of `FILE.py[:ARGUMENT]`, like --config of `main`; raises UserError.
+
+    The package's configs are found from any working directory.
+    """
     path, argument = _located(text)
     try:
         spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
@@ -84,23 +88,26 @@ def load_config(text: str) -> ConfigDict:
         spec.loader.exec_module(module)
         config = module.get_config(argument) if argument else module.get_config()
         if not hasattr(config, "to_dict"):
-            raise TypeError(f"its get_config gives a {type(config).__name__}")
+            raise TypeError(f"its get_config returns a {type(config).__name__}")
         return config
     except UserError:
         raise
-    except Exception as error:  # a config is a program: whatever it raises, it is none
+    except Exception as error:  # a config is a program, which may raise anything
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise UserError(
-            f"--config={text} is no config ({reason}): give a file such as configs/taichi.py:released"
+            f"--config={text} is not a config ({reason}): give a file such as configs/taichi.py:released"
         ) from error
 
 
 def read_config_json(path: Path) -> dict[str, Any]:
-    """What a run's config.json says. Raises FileNotFoundError, OSError; ValueError with a reason for what can't be a config."""
+    """The contents of a run's config.json.
+
+    Raises FileNotFoundError or OSError, and ValueError with a reason if it is not a valid config.
+    """
     check_size(path, MAX_BYTES)
     saved = json_files.loads(path.read_text(encoding="utf-8"), json_files.refuse_constant)
     if not isinstance(saved, dict):
-        raise ValueError(f"it holds a {type(saved).__name__} and no config")
+        raise ValueError(f"it holds a {type(saved).__name__}, not a config")
     saved = upgrade_config(saved)
     base = SYSTEMS.get(str(saved.get("system")), "configs.common")
     for reason in _objections(saved, importlib.import_module(base).get_config().to_dict(), "", 0):
@@ -109,7 +116,9 @@ def read_config_json(path: Path) -> dict[str, Any]:
 
 
 def _objections(saved: Mapping[str, Any], like: Mapping[str, Any], prefix: str, depth: int) -> Iterator[str]:
-    """What keeps `saved` from being a config: another kind of value than `like` has in its place, or one beyond all sense."""
+    """Yields the reasons why `saved` is not a valid config: values of another type than in `like`,
+    and absurdly large ones.
+    """
     if depth > 8:
         yield f"{prefix[:200]} is nested too deeply"
         return
@@ -125,14 +134,14 @@ def _objections(saved: Mapping[str, Any], like: Mapping[str, Any], prefix: str, 
 
 def _bad_value(name: str, value: object) -> Iterator[str]:
     values = value if isinstance(value, list) else [value]
-    most = next((limit for pattern, limit in _LIMITS if re.fullmatch(pattern, name)), _MOST)
+    limit = next((limit for pattern, limit in _LIMITS if re.fullmatch(pattern, name)), _MOST)
     if len(values) > 1000:
         yield f"{name} has {len(values):,} entries"
     for each in values:
         if isinstance(each, list | dict):
             yield f"{name} is a list of lists or sections"
-        elif isinstance(each, int | float) and not (math.isfinite(each) and abs(each) <= most):
-            yield f"{name} is {each:.6g}, more than {most:,}" if math.isfinite(each) else f"{name} is not finite"
+        elif isinstance(each, int | float) and not (math.isfinite(each) and abs(each) <= limit):
+            yield f"{name} is {each:.6g}, more than {limit:,}" if math.isfinite(each) else f"{name} is not finite"
 
 
 def _same_kind(value: object, default: object) -> bool:

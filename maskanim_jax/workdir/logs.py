@@ -33,8 +33,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 class MetricWriter:
     """Writes the log of a run. A context manager.
 
-    A run that resumes at `start_step` continues the files; entries of later steps are dropped first, so
-    that every step is logged once. With `start_step` 0 the log starts from scratch.
+    A run that resumes at `start_step` continues the files; entries of later steps are dropped
+    first, so that every step is logged once. With `start_step` 0 the log starts from scratch.
     """
 
     def __init__(self, workdir: Path, start_step: int = 0) -> None:
@@ -70,7 +70,7 @@ class MetricWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.ExitStack() as ends:  # in reverse order, whichever fails
+        with contextlib.ExitStack() as ends:  # in reverse order, even if one fails
             ends.callback(setattr, threading, "excepthook", self._hook)
             ends.enter_context(self._written(LOG) if kind is None else contextlib.suppress(OSError))
             ends.callback(self._lines.close)
@@ -86,8 +86,8 @@ class MetricWriter:
             yield
         except OSError as error:
             raise UserError(
-                f"{self.workdir / name} can't be written ({error.strerror or error}): free space or mend the disk, then start the "
-                "same command again; the checkpoints are as they were"
+                f"{self.workdir / name} can't be written ({error.strerror or error}): free space or repair the disk, then run the "
+                "same command again; the checkpoints are unchanged"
             ) from error
 
     def _board_writes(self) -> bool:
@@ -96,7 +96,9 @@ class MetricWriter:
         return worker is None or worker.is_alive()
 
     def _let_go_of_board(self) -> None:
-        """After a failure, prevents the process's exit from blocking on a queue that nobody reads."""
+        """After a failure, prevents the process's exit from blocking on a
+        queue that nobody reads.
+        """
         events = getattr(self._board.file_writer, "event_writer", None)
         if events is not None and not getattr(events, "_closed", True):
             events._closed = True
@@ -106,14 +108,14 @@ class MetricWriter:
     def _on_board(self) -> SummaryWriter:
         if not self._board_writes():
             raise UserError(
-                f"{self.workdir / TENSORBOARD} can't be written ({self._board_error}): free space or mend the disk, then start the "
-                "same command again; the checkpoints are as they were"
+                f"{self.workdir / TENSORBOARD} can't be written ({self._board_error}): free space or repair the disk, then run the "
+                "same command again; the checkpoints are unchanged"
             )
         return self._board
 
     def _thread_failed(self, told: threading.ExceptHookArgs) -> None:
         if type(told.thread).__name__ == "_EventLoggerThread" and isinstance(told.exc_value, OSError):
-            self._board_error = told.exc_value.strerror or str(told.exc_value)  # said by the next to write there
+            self._board_error = told.exc_value.strerror or str(told.exc_value)  # reported by the next write
         else:
             self._hook(told)
 
@@ -146,13 +148,13 @@ class MetricWriter:
                 Image.fromarray(picture).save(temporary, format="PNG")
             self._on_board().add_image(name, picture, step, dataformats="HWC")
 
-    def text(self, step: int, sentence: str) -> None:
-        """Logs a sentence, as `text` in log.jsonl."""
+    def text(self, step: int, message: str) -> None:
+        """Logs a message, as `text` in log.jsonl."""
         if self._copy is not None:
-            sentence = self._copy.in_words(sentence)
-        self._line(step, {"text": sentence})
-        self._on_board().add_text("log", sentence, step)
-        _say(f"step {step:>7}  {sentence}")
+            message = self._copy.in_words(message)
+        self._line(step, {"text": message})
+        self._on_board().add_text("log", message, step)
+        _say(f"step {step:>7}  {message}")
 
     def _line(self, step: int, record: Mapping[str, Any]) -> None:
         with self._written(LOG):
@@ -166,9 +168,11 @@ class MetricWriter:
 
 
 def read_log(workdir: Path) -> list[dict[str, Any]]:
-    """The records of `workdir/log.jsonl`, oldest first: `step`, `time` (seconds since 1970), what was logged.
+    """The records of `workdir/log.jsonl`, oldest first: `step`, `time`
+    (seconds since 1970), and the logged values.
 
-    Empty without a log. A half-written last line (of a killed run) is left out; another bad line: UserError.
+    Empty without a log. An incomplete last line (of a killed run) is ignored; another
+    bad line raises UserError.
     """
     path = Path(workdir) / LOG
     if not path.exists():
@@ -179,11 +183,11 @@ def read_log(workdir: Path) -> list[dict[str, Any]]:
         try:
             record = json_files.loads(line) if line.strip() else None
         except ValueError:
-            record = line  # no object: judged below
+            record = line  # not an object: handled below
         if isinstance(record, dict) and type(record.get("step")) is int:
             records.append(record)
         elif record is not None and number < len(lines):
-            raise UserError(f"line {number} of {path} isn't a record of the log: delete that line")
+            raise UserError(f"line {number} of {path} is not a record of the log: delete that line")
     return records
 
 

@@ -1,4 +1,7 @@
-"""How was a run made? `run.json` records config, package versions, data and git revision of each start."""
+"""How was a run made?
+
+`run.json` records config, package versions, data and git revision of each start.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +30,13 @@ PACKAGES = (
     "numpy",
     "maskanim_jax",
 )
-_PATIENCE = 10.0  # seconds for git
+_PATIENCE = 10.0  # time limit of git in seconds
 
 
 def versions() -> dict[str, str | None]:
-    """Versions of Python and of the packages that a result may depend on; None for one that was not installed as a package."""
+    """Versions of Python and of the packages that results may depend on; None for one that is
+    not installed as a package.
+    """
     from platform import python_version
 
     found: dict[str, str | None] = {"python": python_version()}
@@ -44,7 +49,9 @@ def versions() -> dict[str, str | None]:
 
 
 def git_revision(folder: Path | None = None) -> str | None:
-    """The commit of the checkout `folder` (default: this package), "+" if modified; None if it is not a checkout."""
+    """The commit of the checkout `folder` (default: this package), "+" if modified; None
+    if it is not a checkout.
+    """
     root = Path(__file__).parents[2] if folder is None else folder
     if not (root / ".git").exists():  # otherwise git would use an enclosing checkout
         return None
@@ -61,7 +68,10 @@ def git_revision(folder: Path | None = None) -> str | None:
 
 
 def read_starts(workdir: Path) -> list[dict[str, Any]]:
-    """All starts recorded in `run.json`, oldest first; empty without the file. Raises UserError if unreadable."""
+    """All starts recorded in `run.json`, oldest first; empty without the file.
+
+    Raises UserError if unreadable.
+    """
     path = Path(workdir) / RUN
     try:
         starts = json_files.read(path)["starts"]
@@ -75,7 +85,9 @@ def read_starts(workdir: Path) -> list[dict[str, Any]]:
 
 
 def make_run_record(config: Mapping[str, Any], data: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    """The record of the current start: config, data fingerprint, versions, git revision, and `more`."""
+    """The record of the current start: config, data fingerprint, versions,
+    git revision, and `more`.
+    """
     when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return {
         "time": when,
@@ -88,7 +100,8 @@ def make_run_record(config: Mapping[str, Any], data: Mapping[str, Any], **more: 
 
 
 def append_run_record(workdir: Path, start: Mapping[str, Any]) -> list[str]:
-    """Appends to `run.json`; returns clauses on versions and git revision that changed since the last start.
+    """Appends to `run.json`; returns clauses on versions and git revision that
+    changed since the last start.
 
     Raises UserError when the file can't be read or written.
     """
@@ -106,13 +119,17 @@ def append_run_record(workdir: Path, start: Mapping[str, Any]) -> list[str]:
 
 
 def write_paper_deviations(workdir: Path, paper_deviations: Sequence[str]) -> None:
-    """Writes departures.json: what the run departs from the paper, a sentence each, for the report."""
+    """Writes departures.json: the run's deviations from the paper, one
+    sentence each, for the report.
+    """
     _write(workdir / PAPER_DEVIATIONS, json.dumps(list(paper_deviations), indent=2))
 
 
 def write_parameters(workdir: Path, params: Mapping[str, Any]) -> None:
-    """Writes parameters.txt: name, shape, type and size of every array of the networks, as a table."""
-    from clu import parameter_overview  # imports much
+    """Writes parameters.txt: name, shape, type and size of every array of
+    the networks, as a table.
+    """
+    from clu import parameter_overview  # slow to import
 
     _write(workdir / PARAMETERS, parameter_overview.get_parameter_overview(params, include_stats=False) + "\n")
 

@@ -1,4 +1,7 @@
-"""Which config fields and flags were renamed? Old files are still read; the command line takes the new names."""
+"""Which config fields and flags were renamed?
+
+Old files are still read; the command line takes the new names.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ FIELDS = {
     "motion.blocks": "motion.num_blocks",
     "discriminator.blocks": "discriminator.num_blocks",
 }
-"""Old path of a config field: its path now."""
+"""New path of a config field, by old path."""
 
 FLAGS = {
     "accept_changes": "allow_config_change",
@@ -44,15 +47,15 @@ FLAGS = {
     "strip": "save_intermediates",
     "best_frame": "find_best_frame",
 }
-"""Old name of a flag: its name now."""
+"""New name of a flag, by old name."""
 
 
 FIGURES = {"l1_repeat_source": "l1_copy_source"}
-"""Old key of reconstruction.json: its key now."""
+"""New key in reconstruction.json, by old key."""
 
 
 def upgrade_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """reconstruction.json with today's keys, in the figures of all clips together and of each clip."""
+    """The content of reconstruction.json with today's keys, both overall and per clip."""
     upgraded = {FIGURES.get(key, key): value for key, value in figures.items()}
     clips = upgraded.get("clips")
     if isinstance(clips, list):
@@ -61,7 +64,7 @@ def upgrade_figures(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_config(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a file with today's names; fields that already have them are kept."""
+    """A saved config with today's field names; fields that already have them are kept."""
     upgraded = {key: dict(value) if isinstance(value, Mapping) else value for key, value in saved.items()}
     for old, new in FIELDS.items():
         section, _, name = old.rpartition(".")
@@ -83,4 +86,4 @@ def refuse_old_names(argv: Sequence[str]) -> None:
             field = FIELDS.get(name.removeprefix("config."))
             new = f"config.{field}" if field else None
         if new:
-            raise UserError(f"--{name} is now called --{new}: give that")
+            raise UserError(f"--{name} was renamed: give --{new}")

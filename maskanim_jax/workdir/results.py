@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 ANIMATION = "animation"
-"""Folder of what `--mode=animate` makes: NAME.mp4, NAME.gif, NAME-strip.mp4."""
+"""Folder with the results of `--mode=animate`: NAME.mp4, NAME.gif, NAME-strip.mp4."""
 INPUTS = "inputs"
 """Folder in `ANIMATION`: NAME-source.png and NAME-driving.mp4 of the result NAME.mp4."""
 FIRST_MINUTE = "first_minute"
-"""Optional folder with source.png, driving.mp4 and out.mp4: an animation that the report shows before all others."""
+"""Optional folder with source.png, driving.mp4 and out.mp4: an animation
+that the report shows first.
+"""
 BEFORE = "before.json"
-"""Optional file, of the form of reconstruction.json: figures from before the training, set beside those of the run."""
+"""Optional file in the form of reconstruction.json: metrics from before training, shown
+next to the run's metrics.
+"""
 
 
 TRUTH = "truth.json"
@@ -28,12 +32,12 @@ class InputPair(NamedTuple):
 
 
 def inputs_of(folder: Path, name: str) -> InputPair:
-    """Where source and driver of the result NAME in `folder` lie; they need not be there."""
+    """The paths of source and driver of the result NAME in `folder`; they may not exist."""
     return InputPair(folder / INPUTS / f"{name}-source.png", folder / INPUTS / f"{name}-driving.mp4")
 
 
 def input_pairs(workdir: Path) -> Iterator[InputPair]:
-    """The pairs that a run's `--mode=animate` used, by name, where both files are there."""
+    """The pairs that a run's `--mode=animate` used, by name, if both files exist."""
     folder = workdir / ANIMATION
     for path in sorted((folder / INPUTS).glob("*-source.png")):
         pair = inputs_of(folder, path.name.removesuffix("-source.png"))

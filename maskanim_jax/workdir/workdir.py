@@ -1,4 +1,7 @@
-"""What does training write besides checkpoints? Config, log, records of starts and deviations, in one object."""
+"""What does training write besides checkpoints?
+
+Config, log, records of starts and deviations from the paper.
+"""
 
 from __future__ import annotations
 
@@ -18,23 +21,26 @@ from maskanim_jax.workdir.provenance import append_run_record, write_paper_devia
 class Workdir:
     """The folder of a run that trains.
 
-    Every process has one, but only process 0, the leader, writes. Every method raises UserError when
-    the folder can't be written.
+    Every process has one, but only process 0, the leader, writes. Every method raises UserError
+    when the folder can't be written.
     """
 
     def __init__(self, path: Path, leader: bool = True) -> None:
         self.path, self.leader = path, leader
         self.log: MetricWriter | None = None
-        """The leader's, while it is `opened`."""
+        """The leader's log, while it is `opened`."""
         self.changed: list[str] = []
-        """Clauses on what is otherwise than at the last start: fields of the config, later versions and git revision."""
+        """Changes since the last start, one clause each: config fields,
+        versions and git revision.
+        """
         self._unsettled = False
 
     def claim(self, config: ConfigDict, allow_config_change: bool = False) -> None:
-        """Claims the folder for this config; raises UserError for another run's, unless `allow_config_change`.
+        """Claims the folder for this config; raises UserError for another run's,
+        unless `allow_config_change`.
 
-        A changed config is written only by `settle`: until then the folder keeps the one that matches its
-        checkpoints.
+        A changed config is written only by `settle`: until then the folder keeps the one that
+        matches its checkpoints.
         """
         differ, harmless = diff_config(self.path, config)
         check_config_unchanged(self.path, [] if allow_config_change else differ)
@@ -48,7 +54,7 @@ class Workdir:
             write_config(self.path, config, allow_config_change=True)
 
     def describe(self, paper_deviations: Sequence[str]) -> None:
-        """Writes in what the run departs from the paper, for the report."""
+        """Writes the run's deviations from the paper, for the report."""
         if self.leader:
             write_paper_deviations(self.path, paper_deviations)
 
@@ -59,7 +65,9 @@ class Workdir:
             yield
 
     def begin(self, start: Mapping[str, Any], params: Mapping[str, Any]) -> None:
-        """Adds this start to run.json, and lists the parameters of all networks in parameters.txt."""
+        """Adds this start to run.json, and lists the parameters of all
+        networks in parameters.txt.
+        """
         if self.leader:
             self.changed += append_run_record(self.path, start)
             write_parameters(self.path, params)

@@ -1,4 +1,4 @@
-"""Does animating pass every frame, keep bounds and options, and end in files or a sentence?"""
+"""Does animation process every frame, keep bounds and options, and end with files or a one-sentence error?"""
 
 import sys
 import types

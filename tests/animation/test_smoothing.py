@@ -1,4 +1,4 @@
-"""Is smoothing over time an exponential average that does not care how frames come in batches, and off unless it is asked for?"""
+"""Is smoothing over time an exponential average, independent of the batch size, and off by default?"""
 
 import jax
 import jax.monitoring
@@ -106,7 +106,7 @@ def test_a_strength_that_cannot_be_is_a_sentence(runs, name, value):
 
 @pytest.mark.slow
 def test_it_needs_no_longer_compilation_for_later_batches(runs, frames):
-    """What is carried from batch to batch has one shape and place: two compilations would stall a camera."""
+    """The state between batches has a fixed shape and device: a second compilation would stall a camera."""
     run = runs["perturbed_masks"]
     step = make_video_step(compiled(run.system, run.variables, 2), run.system.animation_options({"smooth": "0.3"}))
     options = run.system.animation_options({"smooth": "0.3"})

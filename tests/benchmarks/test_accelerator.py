@@ -1,4 +1,4 @@
-"""Does the ready check for an accelerator keep what it found, stay within its time, and need only what such a machine has?"""
+"""Does the accelerator benchmark keep its results, stay within its time, and need only what such a machine has?"""
 
 import json
 import os
@@ -73,14 +73,14 @@ def test_a_part_that_takes_too_long_or_breaks_costs_no_other(tmp_path, handlers,
     assert found["about"] == {"device": "a toy"}
     assert {part: rows[0]["system"] for part, rows in found["rows"].items()} == {
         part: part for part in ("slow", "broken", "training")
-    }  # what they had is kept
+    }  # their rows so far are kept
     how = {part: each["how"] for part, each in found["parts"].items()}
     assert how["training"] == "finished"
     assert "its time was over" in how["slow"]
     assert "status 3" in how["broken"]
     supervisor.deadline = time.monotonic()
     supervisor.run(["late"])
-    assert report.found["parts"]["late"]["how"].startswith("not begun")
+    assert report.found["parts"]["late"]["how"].startswith("not started")
     assert "| training |" in (tmp_path / "a.md").read_text()
 
 
@@ -112,7 +112,7 @@ def test_it_runs_where_only_jax_and_its_friends_are_installed(tmp_path, monkeypa
     assert main([*SMALL, f"--output={path}", f"--parity={tmp_path}", "--minutes=9"]) == 0, capfd.readouterr().err
     found = json.loads(path.read_text())
     assert found["about"]["platform"] == "cpu"
-    assert found["parts"]["parity-pm"]["how"].startswith(f"skipped: {tmp_path} does not have the recorded numbers")
+    assert found["parts"]["parity-pm"]["how"].startswith(f"skipped: {tmp_path} lacks the recorded numbers")
     one, three = found["rows"]["animation-pm-float32"]
     assert (one["batch"], three["batch"]) == (1, 3)
     assert all(row[name] > 0 for row in (one, three) for name in ("frames_per_s", "frames_per_s_fetched"))

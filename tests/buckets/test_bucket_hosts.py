@@ -1,4 +1,4 @@
-"""Do two processes without a shared disk train on one bucket as one process does on a disk, when one is killed on the way?"""
+"""Do two processes without a shared disk train on one bucket like one process on a disk, even if one is killed?"""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def test_two_processes_one_of_them_killed_both_started_again_come_to_the_result_
     found, expected = losses(workdir), losses(alone)
     assert list(found) == list(expected) == list(range(1, 9))
     close(list(found.values()), list(expected.values()))
-    # Each process and this test had a copy of its own, and one of the shards was enough for all.
+    # Each process and this test had its own copy of the run; one copy of the shards served all.
     cache = tmp_path / "bucket-cache"
     assert sorted(path.name for path in next((cache / "runs").iterdir()).iterdir() if path.is_dir()) == list("012")
     assert len(os.listdir(cache / "shards")) == 1

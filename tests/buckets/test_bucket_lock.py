@@ -63,7 +63,7 @@ def test_that_of_a_process_that_was_killed_here_is_taken_at_once(locks, monkeypa
     killed = locks()
     killed._record |= {"pid": process.pid, "started": lock._start_of(process.pid)}
     killed.acquire()
-    killed._stop.set()  # no sign of life any more
+    killed._stop.set()  # no heartbeat any more
     monkeypatch.setattr(lock, "EXPIRY_S", 1e6)
     waiting = threading.Thread(target=lambda: process.communicate(b"\n"))
     waiting.start()
@@ -79,7 +79,7 @@ def test_that_of_a_machine_that_is_lost_expires(locks):
     taker = locks()
     taker.acquire()
     taker.check()
-    with pytest.raises(UserError, match=r"is not this process's any more: process \d+ on .* trains there"):
+    with pytest.raises(UserError, match=r"no longer belongs to this process: process \d+ on .* trains there"):
         lost.check()
 
 

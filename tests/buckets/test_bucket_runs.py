@@ -1,4 +1,4 @@
-"""Is a run with its workdir in a bucket the run that it is on a disk, whatever happens to the process and the server?"""
+"""Is a run with its workdir in a bucket the same as on a disk, whatever happens to the process and the server?"""
 
 import json
 import random
@@ -84,13 +84,13 @@ def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, 
     assert any(name.startswith("tensorboard/") for name in names)
     assert not [name for name in names if name.split("/")[-1].startswith(".") or name.endswith(".part")]
     assert figures(fetched(run)) == figures(alone[0])
-    # Its last object is the list of checksums; of what goes it is the first.
+    # The list of checksums is uploaded last and deleted first.
     changes = [(method, path) for method, path in proxy.seen if method != "GET" and "checkpoints" in path]
     written = [path for method, path in changes if method == "POST" and "checkpoints%2F6%2F" in path]
     assert [("SHA256SUMS" in path) for path in written] == [False] * (len(written) - 1) + [True]
     deleted = [path for method, path in changes if method == "DELETE" and "checkpoints%2F3%2F" in path]
     assert [("SHA256SUMS" in path) for path in deleted] == [True] + [False] * (len(deleted) - 1)
-    # What other commands ask for.
+    # What other commands need.
     assert saved_config(run).name == "tiny"
     assert load_run(run, "last").step == load_run(f"{run}/checkpoints/6").step == 6
     with pytest.raises(UserError, match=rf"^{run}/checkpoints/5 is not a folder"):
@@ -128,7 +128,7 @@ def test_what_was_half_written_does_not_count_and_is_swept(gcs, tiny_shards, alo
 
 @pytest.mark.subprocess
 def test_a_local_leftover_of_a_killed_process_does_not_count(gcs, tiny_shards, alone, run):
-    """The bucket decides: another machine may have gone on since."""
+    """The bucket takes precedence: another machine may have continued the run."""
     loop.train(config_of(tiny_shards, 2), run)
     leftover = fetched(run)
     (leftover / "checkpoints" / "9").mkdir()
@@ -149,7 +149,7 @@ def test_a_damaged_object_is_named_by_its_address_with_what_to_do(gcs, tiny_shar
     content = bytearray(server.read(prefix_of(run) + name))
     content[len(content) // 2] ^= 1
     server.write(prefix_of(run) + name, bytes(content))
-    shutil.rmtree(tmp_path / "bucket-cache")  # else the whole copy that is here would be used
+    shutil.rmtree(tmp_path / "bucket-cache")  # otherwise the complete local copy would be used
     with pytest.raises(
         UserError, match=rf"{run}/checkpoints/4 can't be restored: {run}/{name} is not what was saved"
     ) as error:
@@ -166,10 +166,11 @@ def test_a_damaged_object_is_named_by_its_address_with_what_to_do(gcs, tiny_shar
 def test_a_server_that_fails_for_a_while_is_waited_for(gcs, tiny_shards, alone, run, fault):
     _, proxy = gcs
     healed = threading.Timer(1.5, proxy.fail, (None,))
+    first = threading.Lock()  # several uploads begin at once
 
     def matches(method, path):  # from the first checkpoint's first object on
         started = "checkpoints%2F2%2F" in path
-        if started and not healed.is_alive():
+        if started and first.acquire(blocking=False):
             healed.start()
         return started
 
@@ -189,7 +190,7 @@ def test_one_that_does_not_come_back_ends_the_run_with_75_and_the_same_command_r
     monkeypatch.setattr(connection, "_AFTER_FAILURE", 0.2)
     proxy.fail("503", matches=lambda method, path: "checkpoints%2F4" in path)
     with pytest.raises(
-        UserError, match=r"cannot be reached for 1 s \(the server answers 503\): start the same command again"
+        UserError, match=r"could not be reached for 1 s \(the server answers 503\): run the same command again"
     ) as error:
         loop.train(config_of(tiny_shards, 6), run)
     assert error.value.status == 75

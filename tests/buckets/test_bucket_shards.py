@@ -1,4 +1,4 @@
-"""Do shards in a bucket reach the reader whole, once for all processes of a machine, and do `prepare` and `inspect` know buckets?"""
+"""Do shards in a bucket reach the reader intact, once for all processes of a machine, and do `prepare` and `inspect` support buckets?"""
 
 import json
 import os
@@ -52,6 +52,16 @@ def test_frames_batches_and_fingerprint_are_those_of_a_disk(gcs, shards, tiny_sh
     shard_cache.fetching(folder).wait_for_all()
     for name in shard_names(tiny_shards):
         assert (folder / name).read_bytes() == (tiny_shards / name).read_bytes()
+
+
+@pytest.mark.subprocess
+def test_a_sentence_about_them_names_the_bucket_and_not_the_cache(gcs, shards):
+    config = tiny_config(shards)
+    with pytest.raises(UserError, match=rf"^{shards} has no other split"):
+        open_data(config, "other")
+    config.frame_size = 64
+    with pytest.raises(UserError, match=rf"^{shards} has frames of 32 pixels"):
+        open_data(config, "train")
 
 
 @pytest.mark.subprocess
@@ -154,7 +164,7 @@ def test_a_server_that_is_gone_ends_the_reader_with_75(gcs, shards, monkeypatch)
     _, proxy = gcs
     monkeypatch.setenv(connection.WAIT, "0.3")
     proxy.fail("503", matches=lambda method, path: "array_record" in path and "alt=media" in path)
-    with pytest.raises(UserError, match=r"cannot be reached for") as error:
+    with pytest.raises(UserError, match=r"could not be reached for") as error:
         next(
             PairStream(
                 open_split(ensure_shards(tiny_config(shards)), "train"), batch_size=8, seed=0, repeats=4
@@ -204,7 +214,7 @@ def test_prepare_writes_to_a_bucket_and_inspect_reads_there(gcs, videos, tiny_sh
     arguments = [f"--input={videos}", f"--output={output}", "--size=32", "--encoding=png", "--workers=1"]
     proxy.fail("503", matches=lambda method, path: "clips.json" in path)  # killed before the last object
     monkeypatch.setenv(connection.WAIT, "0.2")
-    with pytest.raises(UserError, match="cannot be reached"):
+    with pytest.raises(UserError, match="could not be reached"):
         run_prepare(monkeypatch, *arguments)
     assert "clips.json" not in server.names("prepared/shards/")
     proxy.fail(None)

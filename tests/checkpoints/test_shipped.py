@@ -1,4 +1,4 @@
-"""Does the checkpoint that comes with the package animate right away, is it what its card says, and is damage noticed?"""
+"""Does the bundled checkpoint animate at once, does it match its card, and is damage detected?"""
 
 import hashlib
 import importlib.util
@@ -28,7 +28,7 @@ HERE = bundled.FOLDER / "puppets"
 
 @pytest.fixture
 def copied(tmp_path, monkeypatch):
-    """The shipped folder in a place that a test may damage."""
+    """A copy of the bundled folder that a test may damage."""
     shutil.copytree(HERE, tmp_path / "shipped" / "puppets")
     monkeypatch.setattr(bundled, "FOLDER", tmp_path / "shipped")
     return tmp_path / "shipped" / "puppets"

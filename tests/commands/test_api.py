@@ -1,4 +1,4 @@
-"""Is the project usable from Python: paths or arrays, whole or frame by frame, and a training from a notebook?"""
+"""Is the project usable from Python: with paths or arrays, whole videos or single frames, and for training in a notebook?"""
 
 import re
 import subprocess
@@ -213,7 +213,7 @@ def test_a_config_that_is_loaded_knows_its_fields():
 
 @pytest.mark.subprocess
 def test_a_notebook_trains_and_animates(tiny_shards, tmp_path):
-    """In a process whose flags nobody parsed, with arguments that are not ours, as a notebook's."""
+    """In a process with unparsed flags and foreign arguments, like a notebook's."""
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tests/helpers")!r})

@@ -1,6 +1,6 @@
 """Does every bad input end in one clear sentence with the path, a non-zero exit, and nothing lost?
 
-What each reader says is tested beside it; here the commands are run as a user runs them.
+Each reader's messages have their own tests; here the commands are run as a user runs them.
 """
 
 import subprocess

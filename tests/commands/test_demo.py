@@ -1,4 +1,4 @@
-"""Does the demo's command go the whole way, shrunk to seconds: draw, train, reconstruct, animate, report?"""
+"""Does the demo's command complete all steps, shrunk to seconds: draw, train, reconstruct, animate, report?"""
 
 import json
 import os
@@ -47,7 +47,7 @@ def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
     assert "report.html" in last[-2]
     assert last[-1].startswith(
         "The driver was NOT followed"
-    )  # twenty steps of tiny networks: it must not say otherwise
+    )  # after twenty steps of tiny networks, any other verdict would be wrong
     for figure in ("loss_coarse", "loss_fine", "held-out L1", "copying the source", "over time", "IoU"):
         assert figure in "".join(last)
 

@@ -1,4 +1,4 @@
-"""Is `~` the home folder, an address refused before anything is written, and a job finished whatever its names and its terminal?"""
+"""Is `~` the home folder, is an address refused before anything is written, and does a job finish with any names and any terminal?"""
 
 import os
 import subprocess
@@ -66,8 +66,13 @@ def test_buckets_pass_where_they_can_be_opened():
     expand_flags(argv, ("workdir", "config"), ("config.",))
     assert argv[1:] == ["--workdir=gs://bucket/run", "--config.data.shards=gs://bucket/shards"]
     assert path_or_bucket("gs://bucket/run") == Path("gs:/bucket/run")
-    with pytest.raises(UserError, match="is an address"):
-        path_or_bucket("s3://bucket/run")
+    for given in ("s3://bucket/run", Path("s3://bucket/run")):
+        with pytest.raises(
+            UserError, match=r"^s3://bucket/run is an address that cannot be opened: .* gs://BUCKET/FOLDER"
+        ):
+            path_or_bucket(given)
+    with pytest.raises(UserError, match=r"^gs://bucket/run is an address"):
+        user_path(Path("gs://bucket/run"))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +120,7 @@ def test_configs_are_found_alike_from_every_folder(tmp_path, monkeypatch):
         argv = ["main", f"--config={name}"]
         find_config_flag(argv)
         assert argv[1] == f"--config={ROOT / 'configs' / 'taichi.py'}:released"
-    (tmp_path / "taichi.py").write_text("raise RuntimeError")  # one's own goes first
+    (tmp_path / "taichi.py").write_text("raise RuntimeError")  # the user's own file takes precedence
     assert find_config("taichi.py") == "taichi.py"
     for name in ("none", "configs/none.py", "elsewhere/taichi.py", "configs/__init__.py"):
         with pytest.raises(UserError, match=r"there is no file .*configs/demo\.py"):
@@ -154,7 +159,7 @@ def test_a_folder_of_frames_keeps_its_rate(tmp_path):
 @pytest.mark.subprocess
 @pytest.mark.parametrize("how", ["2>&-", "2> >(exit)", "1>&- 2>&-"])
 def test_a_closed_terminal_ends_no_job(tmp_path, how):
-    """Closed, or a pipe that nobody reads: the job goes on, and what is opened next is not written into by others."""
+    """Closed, or a pipe without a reader: the job continues, and messages do not end up in the next opened file."""
     program = (
         "import os, sys, time\n"
         "from maskanim_jax.errors import run_main\n"

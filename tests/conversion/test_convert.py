@@ -1,4 +1,4 @@
-"""Does a released checkpoint become a run and a run a released checkpoint, unchanged?"""
+"""Is a released checkpoint converted to a run, and a run to a released checkpoint, unchanged?"""
 
 import jax
 import jax.numpy as jnp
@@ -115,11 +115,11 @@ def test_the_optimiser_can_be_left(imported, tmp_path):
     assert state_of(tmp_path / "run", small_config()).step == 0
 
 
-# -- going on ------------------------------------------------------------------------------------------------------------------------------
+# -- resuming ------------------------------------------------------------------------------------------------------------------------------
 
 
 def test_a_run_of_ours_comes_back_from_a_released_file_as_it_was_and_train_goes_on_from_it(tiny_shards, tmp_path):
-    """Two steps into the first of its epochs, where r still waits: state bit for bit, so what follows is the same too."""
+    """Two steps into the first epoch, before r starts: the state is equal bit for bit, so all later steps are, too."""
     config = small_config(tiny_shards)
     rng = np.random.default_rng(0)
 
@@ -136,7 +136,7 @@ def test_a_run_of_ours_comes_back_from_a_released_file_as_it_was_and_train_goes_
     said = export_checkpoint(tmp_path / "ours", tmp_path / "a.pth.tar")
     assert "zeros" in said[1]
     import_checkpoint(tmp_path / "a.pth.tar", tmp_path / "theirs", config, steps_per_epoch=3)
-    config.optim.max_steps = 2  # nothing is left to do, so no step is compiled
+    config.optim.max_steps = 2  # the run is complete, so no step is compiled
     assert_equal_trees(state, train(config, tmp_path / "theirs"))
     assert any("converted" in str(line) for line in read_log(tmp_path / "theirs"))
 
@@ -160,7 +160,7 @@ def test_a_conversion_for_other_steps_of_an_epoch_is_not_trained(tiny_shards, tm
         (["--input=a", "--output=b", "--config=absent.py"], "--config=absent.py"),
         (["--input=a", "--output=b", "--config=configs/taichi.py:other"], "paper or released"),
         (["--input=a", "--output=b", "--steps_per_epoch=0"], "--steps_per_epoch=0"),
-        (["--input=a", "--output=b", "--to=torch", "--without_optimizer"], "leave"),
+        (["--input=a", "--output=b", "--to=torch", "--without_optimizer"], "omit"),
     ],
 )
 def test_wrong_flags_are_a_sentence(tmp_path, monkeypatch, flags, match):

@@ -1,4 +1,4 @@
-"""Does a released FOMM checkpoint become a run and come back unchanged: with and without discriminator, spectral norm, one Jacobian map?"""
+"""Is a released FOMM checkpoint converted to a run and back unchanged: with and without discriminator, spectral norm, one Jacobian map?"""
 
 import json
 
@@ -123,7 +123,7 @@ def test_published_files_are_sampled_corner_aligned_unless_the_config_shall_stay
 
 
 def test_a_discriminator_that_the_config_does_not_train_is_kept_for_the_way_back(tmp_path):
-    """The released code writes one with every file, of whatever form, and its optimiser, which never moved."""
+    """The released code writes a discriminator and its untouched optimiser with every file."""
     path = released_file(
         tmp_path / "a.pth.tar",
         tiny("spectral_norm"),

@@ -1,4 +1,4 @@
-"""Is every wrong or hostile checkpoint file refused by a sentence, with nothing left behind and nothing executed?"""
+"""Is every wrong or hostile checkpoint file refused with one sentence, without leaving files or executing anything?"""
 
 import os
 import pickle
@@ -84,13 +84,13 @@ def test_a_file_of_another_size_is_refused_by_shape(tmp_path):
         ),
         (lambda tree: tree.update(epoch="12"), "epoch"),
         (lambda tree: tree.update(epoch=-1), "epoch"),
-        (lambda tree: tree.update(optimizer_generator=[1]), "no optimiser state"),
-        (lambda tree: tree["optimizer_generator"]["param_groups"][0]["params"].pop(), "parameters that isn't Adam's"),
-        (lambda tree: tree["optimizer_generator"]["state"][0].pop("exp_avg"), "parameters that isn't Adam's"),
+        (lambda tree: tree.update(optimizer_generator=[1]), "not an optimiser state"),
+        (lambda tree: tree["optimizer_generator"]["param_groups"][0]["params"].pop(), "parameters, but not Adam's"),
+        (lambda tree: tree["optimizer_generator"]["state"][0].pop("exp_avg"), "parameters, but not Adam's"),
         (lambda tree: tree["optimizer_generator"]["state"][0].update(step=3), "updated 3 and 12 times"),
         (
             lambda tree: tree["optimizer_generator"]["state"][0].update(step=float("nan")),
-            "parameters that isn't Adam's",
+            "parameters, but not Adam's",
         ),
     ],
 )
@@ -157,7 +157,7 @@ def test_a_hostile_pickle_is_refused_and_nothing_runs(tmp_path, hostile, place):
         archive.writestr("archive/data.pkl", pickle.dumps(tree, protocol=2))
         archive.writestr("archive/version", "3\n")
     refused(tmp_path, "wants to use (posix.system|__builtin__.eval|builtins.eval)", path)
-    path.write_bytes(pickle.dumps(tree, protocol=2))  # a bare pickle is not even looked into
+    path.write_bytes(pickle.dumps(tree, protocol=2))  # a bare pickle is not even opened
     refused(tmp_path, "complete PyTorch checkpoint", path)
     assert not ran.exists()
 

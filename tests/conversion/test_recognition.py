@@ -1,4 +1,4 @@
-"""Does `convert` know what it is given: every released config from names and shapes, other methods' files and things that are no checkpoint?"""
+"""Does `convert` recognise its input: every released config from names and shapes, other methods' files, and other kinds of files?"""
 
 import gzip
 import io
@@ -40,7 +40,7 @@ RELEASED = {
 
 
 def tree_of(config, given=None):
-    """What a file of the config holds; every tensor one zero, so that full sizes cost nothing."""
+    """The contents of a config's file; each tensor is a single broadcast zero, so that full sizes need no memory."""
     tree, like = {}, shapes(config)
     for name, at in released(config).layout(config, given).items():
         module, rest = name.split(".", 1)
@@ -69,7 +69,7 @@ def test_every_released_file_is_recognised_with_its_config(name, tmp_path):
     tree = with_idle_discriminator(config) if name in ("vox-cpk", "taichi-cpk") else tree_of(config)
     found = recognize(tmp_path / f"{name}.pth.tar", tree)
     assert found.config.to_dict() == config.to_dict()
-    found = recognize(tmp_path / "checkpoint.pth.tar", tree)  # without a hint the networks are the same all the same
+    found = recognize(tmp_path / "checkpoint.pth.tar", tree)  # the networks are recognised even without the hint
     assert animation_names(found.config) == animation_names(config)
     assert len(found.assumed) <= 1
     if name == "mgif-cpk":
@@ -133,7 +133,7 @@ def to_half(tree):
 
 
 def to_bfloat16(tree):
-    """As the reader hands them over: float32 of which the lower half is gone."""
+    """As the reader returns them: float32 whose lower half is zero."""
     for state in tree.values():
         if isinstance(state, dict):
             for name, value in state.items():
@@ -169,7 +169,7 @@ OTHERS = {
     "face-vid2vid": {"generator": {"a": ONE}, "kp_detector": {"a": ONE}, "he_estimator": {"a": ONE}},
     "PyTorch Lightning": {"state_dict": {"model.a": ONE}, "pytorch-lightning_version": "2.0", "global_step": 3},
     "maskanim_jax.weights vgg19": {"features.0.weight": ONE},
-    "none of the systems": {"net": {"a": ONE}},
+    "one of the systems": {"net": {"a": ONE}},
     "missing": {"generator": {"dense_motion_network.mask.bias": ONE}, "kp_detector": {"kp.bias": ONE}},
 }
 
@@ -178,13 +178,13 @@ OTHERS = {
 def test_checkpoints_of_others_are_named(tmp_path, what):
     write_tensors(tmp_path / "a.pth.tar", OTHERS[what])
     refused(tmp_path, tmp_path / "a.pth.tar", what)
-    if what not in ("none of the systems", "missing"):  # whatever config is given
+    if what not in ("one of the systems", "missing"):  # whatever config is given
         with pytest.raises(UserError, match=what):
             import_checkpoint(tmp_path / "a.pth.tar", tmp_path / "run", tiny())
 
 
 class Hyper:
-    """As a Lightning file's hyperparameters: a class that only its writer has."""
+    """Like a Lightning file's hyperparameters: a class that only its writer has."""
 
 
 def test_a_lightning_file_with_classes_in_it_is_named_and_not_run(tmp_path):
@@ -212,7 +212,7 @@ def packed_zip(*names):
 
 
 FILES = {
-    "LFS pointer.*1,000 bytes": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1000\n",
+    "LFS pointer to a file of 1,000 bytes": b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1000\n",
     "web page .'Quota exceeded'": b"\n<!DOCTYPE html><html><head><title>Quota\nexceeded</title></head></html>",
     "begins with 'Entry not found'": b"Entry not found",
     "empty": b"",

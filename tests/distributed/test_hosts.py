@@ -1,4 +1,4 @@
-"""Do several processes train as one does, and does the end of one end the others, in words?"""
+"""Do several processes train like one, and if one ends, do the others end with a message?"""
 
 import json
 import signal
@@ -52,7 +52,7 @@ def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
         run.started[victim].send_signal(signal.SIGKILL)
         killed = time.monotonic()
         ends = run.ends()
-        assert time.monotonic() - killed < 60  # what is promised; a hang would be ten minutes
+        assert time.monotonic() - killed < 60  # the promised limit; a hang would take ten minutes
     for index, (status, said) in enumerate(ends):
         if index != victim:
             assert status == 75, said[-3000:]
@@ -148,7 +148,7 @@ def test_processes_that_jax_alone_brought_together_are_compared_by_a_hash(monkey
     monkeypatch.setattr("jax.experimental.multihost_utils.process_allgather", gather)
     consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
     consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "a"}, workdir="run")
-    with pytest.raises(UserError, match=r"of process 1 are not those of process 0"):
+    with pytest.raises(UserError, match=r"of process 1 differ from those of process 0"):
         consistency.check_processes_agree(tiny_config(), {"data_fingerprint": "b"}, workdir="run")
 
 
@@ -170,7 +170,7 @@ def test_a_workdir_that_another_process_does_not_share_is_refused(tmp_path, monk
 
 
 def meeting(port, *arguments):
-    """What `meet` of each (count, index) gives, at the same time: connections or its sentence."""
+    """The concurrent results of the rendezvous of each (count, index): connections or an error message."""
     found = {}
 
     def come(count, index, at):
@@ -196,7 +196,7 @@ def test_all_processes_meet_whoever_comes_first():
 
 def test_who_does_not_come_is_named_to_all():
     found = meeting(free_port(), (4, 0), (4, 2))
-    assert all("of 4 processes these did not come to process 0 within 2 s: 1, 3" in each for each in found)
+    assert all("of 4 processes, these did not connect to process 0 within 2 s: 1, 3" in each for each in found)
 
 
 def test_process_zero_that_does_not_come_is_named_by_its_address():
@@ -209,9 +209,9 @@ def test_process_zero_that_does_not_come_is_named_by_its_address():
 def test_a_second_process_of_the_same_index_and_one_of_another_run_are_turned_away():
     first, same, other = meeting(free_port(), (2, 0), (2, 0), (3, 1))
     assert "process 1 has another number of processes (3) than process 0 (2)" in other
-    assert "these did not come" in first or "these did not come" in same
+    assert "these did not connect" in first or "these did not connect" in same
     found = meeting(free_port(), (3, 0), (3, 1), (3, 1))
-    assert "of 3 processes these did not come" in found[0]
+    assert "of 3 processes, these did not connect" in found[0]
     assert any("process 1 of this run already exists" in each for each in found[1:])
 
 
@@ -234,7 +234,7 @@ def test_a_process_that_died_while_it_waited_may_come_again():
 
 
 def _known(port, count, index):
-    """A connection that has said who it is, as a process of this user's run does."""
+    """An authenticated connection, like that of a process of this user's run."""
     for _ in range(100):
         try:
             connection = socket.create_connection(("localhost", port), timeout=5)
@@ -253,6 +253,14 @@ def test_an_address_that_cannot_be_is_a_sentence(monkeypatch, value):
     monkeypatch.setenv("MASKANIM_DISTRIBUTED", value)
     with pytest.raises(UserError, match=r"give ADDRESS:PORT,COUNT,INDEX"):
         configure_jax(tiny_config())
+
+
+def test_a_time_to_wait_that_cannot_be_is_a_sentence(monkeypatch):
+    monkeypatch.setenv("MASKANIM_DISTRIBUTED", "localhost:1234,2,0")
+    for value in ("0", "soon", "nan"):
+        monkeypatch.setenv("MASKANIM_DISTRIBUTED_WAIT", value)
+        with pytest.raises(UserError, match=f"MASKANIM_DISTRIBUTED_WAIT={value} must be a number of seconds from 1 to"):
+            configure_jax(tiny_config())
 
 
 # -- watching --------------------------------------------------------------------------------------------------------------------------
@@ -346,7 +354,7 @@ def test_processes_that_were_told_to_stop_say_so_by_their_status():
 @pytest.mark.subprocess
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_process_that_stands_still_is_lost(victim):
-    """As when its machine or the network is gone: its connections stay open, but nothing comes."""
+    """As if its machine or the network failed: its connections stay open, but are silent."""
 
     def stop(started):
         started[victim].send_signal(signal.SIGSTOP)
@@ -360,4 +368,4 @@ def test_a_process_that_stands_still_is_lost(victim):
         if index != victim:
             assert status == 75
             assert f"process {victim} of 3" in said
-            assert "is lost: nothing was heard of it for 3 s" in said
+            assert "is lost: it sent no heartbeat for 3 s" in said

@@ -1,4 +1,4 @@
-"""Does a step depend on how many devices, processes and parts share it? Nothing but rounding; and how much do they talk?"""
+"""Does a step depend on the number of devices, processes and microbatches, beyond rounding? And how much do they communicate?"""
 
 import json
 import os
@@ -45,7 +45,7 @@ def frames(seed, count=16, size=32):
 
 
 def losses_on(devices, accumulate=1):
-    """The losses of three steps on so many of this process' devices."""
+    """The losses of three steps on this many of this process's devices."""
     system, mesh = SmallSystem(), make_mesh(16, accumulate, jax.devices()[:devices])
     state, step = init_state(system, 0, 10), make_train_step(system, 0, 10, mesh, accumulate)
     found = []
@@ -98,7 +98,7 @@ def test_a_batch_in_four_parts_moves_parameters_as_a_batch_in_one():
 
 
 def test_statistics_go_through_all_parts_and_each_part_has_its_own_noise():
-    """Four equal parts: statistics move four times, and the loss is not that of one part, whose noise is another."""
+    """Four equal microbatches: statistics are updated four times, and the loss differs from one part's, which has other noise."""
     system, mesh = SmallSystem(), make_mesh(16, 4, jax.devices()[:1])
     same = np.repeat(frames(0, 4), 4, axis=0)
     four, metrics = make_train_step(system, 0, 10, mesh, 4)(init_state(system, 0, 10), {}, same, same)
@@ -145,14 +145,14 @@ def test_a_step_sends_gradients_and_batch_statistics_and_no_activations():
 
     found = [Collective(*each) for each in found]
     kinds = counted(found)
-    # A batch norm needs its mean, then the deviations from it, and both again for its gradient; each waits for the one before. m runs twice.
+    # A batch norm reduces its mean, then the deviations, and both again for its gradient, one after the other. m runs twice.
     statistics = 4 * (sum(norms.values()) + norms["mask"])
-    # Gradients of all networks are combined into a few: not one for each of the tensors.
+    # The gradients of all networks are combined into a few reductions, not one per tensor.
     assert 0 < kinds["all-reduce"] <= statistics + 6, kinds
-    # Two-way traffic of gradients: each number once, m's twice, statistics are small beside them.
+    # Each gradient value is exchanged once, m's twice; statistics are small in comparison.
     assert sum(each.numbers for each in found if each.kind == "all-reduce") < 2.5 * parameters
     others = [each for each in found if each.kind != "all-reduce"]
-    # Frames and masks stay where they are: at most a number for each sample goes around.
+    # Frames and masks stay on their device: at most one number per sample is exchanged.
     assert all(each.largest <= smallest_config().batch_size for each in others), others
     assert len(others) <= 6, kinds
 

@@ -1,4 +1,4 @@
-"""Does the meeting of a run's processes keep strangers out, whatever they say and however long they wait?"""
+"""Does the rendezvous reject connections without the run's secret, whatever they send and however long they wait?"""
 
 import json
 import socket
@@ -17,7 +17,7 @@ SECRET = "the secret of this run"
 
 
 class Meeting:
-    """Process 0 of `count`, listening at localhost in a thread; `found` is what it got in the end, or its sentence."""
+    """Process 0 of `count`, listening on localhost in a thread; `found` is its result or error message."""
 
     def __init__(self, count, patience=10.0):
         self.servers = listen("localhost", 0)
@@ -32,7 +32,7 @@ class Meeting:
             self.found = str(error)
 
     def stranger(self):
-        """A connection that was asked its question."""
+        """A connection that has received its challenge."""
         connection = socket.create_connection(("localhost", self.port), timeout=10)
         return connection, json.loads(connection.makefile().readline())["question"]
 
@@ -102,7 +102,7 @@ def test_strangers_who_say_nothing_or_never_stop_hold_nobody_up(monkeypatch):
     began = time.monotonic()
     other = connect("localhost", meeting.port, 2, 1, 10.0, SECRET)
     assert meeting.end() == [1]
-    assert time.monotonic() - began < 10  # none of the 60 s was waited for
+    assert time.monotonic() - began < 10  # returned without waiting for the 60 s
     for connection in (*silent, endless, other[0]):
         connection.close()
 
@@ -115,7 +115,7 @@ def test_processes_with_other_secrets_hear_what_to_do():
 
 
 def test_nobody_passes_for_process_zero():
-    """An impostor asks and welcomes, or refuses with a sentence, but cannot show that it knows the secret."""
+    """An impostor sends a challenge and welcomes or refuses, but cannot prove that it knows the secret."""
     server = socket.create_server(("127.0.0.1", 0))
     server.settimeout(5)
 
@@ -185,5 +185,5 @@ def test_a_secret_from_the_environment_must_be_long(monkeypatch):
     monkeypatch.setenv(secret.SECRET, SECRET)
     assert secret.run_secret() == SECRET
     monkeypatch.setenv(secret.SECRET, "short")
-    with pytest.raises(UserError, match=r"must have at least 16 characters: `openssl rand -hex 32`"):
+    with pytest.raises(UserError, match=r"must have at least 16 characters: create one with `openssl rand -hex 32`"):
         secret.run_secret()

@@ -1,6 +1,6 @@
-"""Do the documents keep their word: links lead somewhere, commands exist with these flags, and what can be run here runs?
+"""Are the documents correct: do links resolve, do commands and flags exist, and do the examples run?
 
-A fence of bash or Python either stands in RUN below, and is run, or has a comment above it: `<!-- needs: a trained run -->`. The flags
+A fence of bash or Python is either listed in RUN below, and run, or has a comment above it: `<!-- needs: a trained run -->`. The flags
 of all commands, run or not, are given to the command's own parser.
 """
 
@@ -27,7 +27,7 @@ FENCES = [fence for page in PAGES for fence in fences(page) if fence.language in
 COMMANDS = [(fence, words) for fence in FENCES if fence.language == "bash" for words in commands(fence)]
 OURS = ("maskanim_jax", "input_pipeline", "scripts")
 STAND_INS = {"STEP": "4000", "DIR": "runs/mine"}
-"""What a reader puts in place of a word in capitals, where a parser wants a number or a run."""
+"""Replacements for words in capitals, where a parser needs a number or a run."""
 
 RUN = {
     "maskanim_jax.animate": {"--checkpoint=demo": "--checkpoint=puppets"},
@@ -36,14 +36,14 @@ RUN = {
     "input_pipeline.inspect": {},
     "maskanim_jax.user_study": {},
 }
-"""Commands that are run where they need nothing, and what is made smaller for it."""
+"""Commands that are run if they need nothing, and the settings that make them small."""
 ONE_PROCESS = {"input_pipeline.prepare": ["--workers=1"]}
 RUN_PYTHON = {"docs/data.md": 1}  # fences of a page that are run below
 RUN_ELSEWHERE = {"README.md": ("commands/test_api.py", "test_the_readmes_lines_run")}
 
 
 class Parsed(Exception):
-    """Raised in place of the work, when a parser has taken all flags."""
+    """Raised in place of the work, after a parser has accepted all flags."""
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

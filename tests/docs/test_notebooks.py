@@ -1,4 +1,4 @@
-"""Do the notebooks run whole, as a reader would run them, on the small config?"""
+"""Do the notebooks run completely, as a reader would run them, on the small config?"""
 
 import json
 import os

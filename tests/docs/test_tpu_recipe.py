@@ -1,4 +1,4 @@
-"""Can the commands of docs/tpu.md be read, and do hosts start a training again after status 75 and no other? No gcloud and no TPU is used."""
+"""Are the commands of docs/tpu.md valid, and do hosts restart a training only after status 75? Neither gcloud nor a TPU is used."""
 
 import os
 import shlex
@@ -62,7 +62,7 @@ def test_there_are_five_commands_with_flags_that_exist():
 
 
 def host(folder, statuses):
-    """A home with a Python that records what it is asked, and ends with one status after the other."""
+    """A home folder with a fake Python that records its arguments and exits with the given statuses in turn."""
     python = folder / "maskanim" / "bin" / "python"
     for program in (python, folder / "bin" / "python3", folder / "bin" / "sleep"):
         program.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Does the probe notice a mask that ignores its input, a driver that is ignored, and a driver whose looks leak, and say so in words?"""
+"""Does the probe warn of a mask that ignores its input, of an ignored driver, and of a driver whose appearance leaks?"""
 
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ NOTHING = Variables({}, {})
 
 @dataclass(frozen=True)
 class Toy:
-    """A System whose result is source + what of the driver the test lets in, and whose mask is the driver's red, or constant."""
+    """A System whose result is the source plus a chosen part of the driver, and whose mask is the driver's red or constant."""
 
     seen: str = "pose"
     mask: str = "alive"

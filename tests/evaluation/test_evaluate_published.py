@@ -1,4 +1,4 @@
-"""Are the authors' panels cut where they lie, and do the figures and sentences say what is in them?"""
+"""Are the authors' panels cropped correctly, and do numbers and sentences describe their content?"""
 
 import csv
 import json
@@ -90,7 +90,9 @@ def test_figures_measure_pose_against_the_driver_and_the_rest_against_the_source
         assert clip["mkr[blob]"] == 0
         assert clip["background_l1"] == pytest.approx(error / 255, abs=0.02)
         assert "csim[blob]" not in clip
-    assert all("comes out" in text and "not come out" not in text for text in figures.sentences() if "mkr" not in text)
+    assert all(
+        "is reproduced" in text and "not reproduced" not in text for text in figures.sentences() if "mkr" not in text
+    )
     assert published.as_text(figures).count("\n") > 4
 
 
@@ -140,18 +142,18 @@ def test_the_command_writes_what_it_prints(tmp_path, capsys):
 def test_a_turned_order_is_said_with_its_figures():
     right = {"fine": [1.0, 2], "FOMM": [2.0, 3], "Monkey-Net": [3.0, 4], "X2Face": [4.0, 5]}
     said = published_order.sentence("Taichi", "akd[x]", right)
-    assert "X2Face) comes out; of 2 clips" in said
+    assert "X2Face) is reproduced; of 2 clips" in said
     assert "speaks for Perturbed Masks" in said
     turned = {**right, "fine": [2.5, 3.5]}
     said = published_order.sentence("Vox", "akd[x]", turned)
-    assert "does not come out: Perturbed Masks isn't ahead of FOMM: 3 against 2.5" in said
-    assert "Table 1 too" in said
+    assert "is not reproduced: Perturbed Masks is not ahead of FOMM: 3 against 2.5" in said
+    assert "Table 1 also" in said
     assert "speaks against" in said
     assert "FOMM and Monkey-Net are level at 2.5" in published_order.sentence(
         "Taichi", "akd[x]", {**right, "Monkey-Net": [2.0, 3]}
     )
     assert "Table 1" not in published_order.sentence("Taichi", "akd[x]", turned)
-    assert "not come out" in published_order.sentence("Vox", "csim[x]", right, higher_is_better=True)
+    assert "not reproduced" in published_order.sentence("Vox", "csim[x]", right, higher_is_better=True)
 
 
 def test_the_background_is_far_from_both_subjects():

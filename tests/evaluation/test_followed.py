@@ -1,4 +1,4 @@
-"""The demo's last sentence: it must tell a system that ignores the driver from one that follows it."""
+"""Does the demo's verdict distinguish a system that ignores the driver from one that follows it?"""
 
 import pytest
 from tiny import tiny_config

@@ -1,4 +1,4 @@
-"""Is reconstruction the paper's protocol, and are its figures what they say?"""
+"""Does reconstruction follow the paper's protocol, and are its metrics correct?"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Does validation choose and test measure, where the data has both?"""
+"""If the data has both, does validation choose the checkpoint and test measure it?"""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Is an animated puppet measured against the ground truth, and do the measures say what they are said to say?"""
+"""Is an animated puppet compared with the ground truth, and do the metrics have their documented meaning?"""
 
 import json
 
@@ -93,13 +93,13 @@ def test_a_blurred_right_answer_keeps_its_joints_and_the_empty_background_has_no
 
 def test_a_leak_is_0_for_the_own_looks_1_for_the_drivers_and_0_for_a_grey_blur():
     rng = np.random.default_rng(0)
-    own, driver, bystander = rng.random((3, 16, 16, 3)).astype(np.float32)
+    own, driver, distractor = rng.random((3, 16, 16, 3)).astype(np.float32)
     where = np.ones((16, 16), bool)
-    assert leak(own, own, driver, bystander, where) == pytest.approx(0, abs=1e-6)
-    assert leak(driver, own, driver, bystander, where) == pytest.approx(1, abs=1e-5)
-    assert leak(0.7 * own + 0.3 * driver, own, driver, bystander, where) == pytest.approx(0.3, abs=1e-5)
-    assert leak(np.full_like(own, 0.5), own, driver, bystander, where) == pytest.approx(0, abs=0.1)
-    assert np.isnan(leak(own, own, driver, bystander, np.zeros((16, 16), bool)))
+    assert leak(own, own, driver, distractor, where) == pytest.approx(0, abs=1e-6)
+    assert leak(driver, own, driver, distractor, where) == pytest.approx(1, abs=1e-5)
+    assert leak(0.7 * own + 0.3 * driver, own, driver, distractor, where) == pytest.approx(0.3, abs=1e-5)
+    assert leak(np.full_like(own, 0.5), own, driver, distractor, where) == pytest.approx(0, abs=0.1)
+    assert np.isnan(leak(own, own, driver, distractor, np.zeros((16, 16), bool)))
 
 
 def test_a_shape_leak_is_small_for_the_own_figure_and_large_for_the_drivers():
@@ -121,7 +121,7 @@ def test_pairs_are_of_two_identities_and_the_same_for_the_same_seed():
 
 
 class Repeats:
-    """A System that answers with the source, or with the driver where it is asked to leak."""
+    """A System that returns the source, or the driver if it shall leak."""
 
     name, result, frame_size, output_names, mask_output = "repeats", "answer", 32, ("answer",), None
     variants = {"still": {}, "leaking": {"leak": "yes"}}  # noqa: RUF012

@@ -188,7 +188,7 @@ def test_answers_that_cannot_be_counted_are_refused_by_name(trials, tmp_path):
         "another study": [answer(tmp_path, key, "Bob", ours, ours, study="0")],
         "does not fit": [answer(tmp_path, key, "Cid", ours, ours, answers=[{"trial": "0"}])],
         "as JSON": [trials],
-        "no answers file": [tmp_path / "page-key.json"],
+        "not the answers file": [tmp_path / "page-key.json"],
     }
     for words, paths in cases.items():
         with pytest.raises(UserError, match=words) as caught:
@@ -199,10 +199,10 @@ def test_answers_that_cannot_be_counted_are_refused_by_name(trials, tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dataset,source,driving,A\n", "two or more systems"),
+        ("dataset,source,driving,A\n", "at least two systems"),
         ("dataset,source,driving,A,B\n", "no rows"),
         ("dataset,source,driving,A,B\nd,s.png,d.mp4,a.mp4,\n", "line 2"),
-        ("dataset,source,driving,A,A\nd,s.png,d.mp4,a.mp4,b.mp4\n", "two or more"),
+        ("dataset,source,driving,A,A\nd,s.png,d.mp4,a.mp4,b.mp4\n", "at least two"),
     ],
 )
 def test_tables_of_questions_that_cannot_be_meant_are_refused(tmp_path, text, words):

@@ -173,7 +173,7 @@ def test_the_command_writes_what_its_runner_runs(runs, tmp_path, capsys):
     folder = runs[1]
     checkpoint = f"--checkpoint={folder / 'masks'}"
     assert main([checkpoint, f"--output={tmp_path / 'out'}", "--threshold=100", "--platforms=cpu", "--batch=3"]) == 0
-    assert "3 frames at once" in capsys.readouterr().out
+    assert "3 frames per call" in capsys.readouterr().out
     done = subprocess.run(
         [sys.executable, tmp_path / "out" / "run_exported.py", folder / "source.npy", folder / "driving.npy",
          tmp_path / "frames.npy"],
@@ -224,7 +224,7 @@ def test_onnx_gives_the_same_frames(runs, tmp_path, name, given):
     np.testing.assert_allclose(found, own(run, options, folder)[run.system.result], atol=1e-4)
 
 
-# -- run before it is called written -------------------------------------------------------------------------------------------------------
+# -- verified before it is visible -------------------------------------------------------------------------------------------------------
 
 
 def test_an_export_is_compared_with_the_projects_own_result(exported):
@@ -238,10 +238,10 @@ def test_an_export_is_compared_with_the_projects_own_result(exported):
     ("broken", "sentence"),
     [
         (lambda source_state, driving: 1 / 0, "don't run .division by zero"),
-        (lambda source_state, driving: {"fine": np.zeros((len(driving), SIZE, SIZE, 3), np.float32)}, "other frames"),
+        (lambda source_state, driving: {"fine": np.zeros((len(driving), SIZE, SIZE, 3), np.float32)}, "frames differ"),
         (
             lambda source_state, driving: {"fine": np.full((len(driving), SIZE, SIZE, 3), np.nan, np.float32)},
-            "other frames",
+            "frames differ",
         ),
     ],
 )

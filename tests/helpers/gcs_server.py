@@ -1,4 +1,4 @@
-"""A real server of Google Cloud Storage's API on this machine, and a proxy before it that fails when told to."""
+"""A local server with Google Cloud Storage's API, and a proxy in front of it that fails on request."""
 
 import contextlib
 import http.client

@@ -1,4 +1,4 @@
-"""Which files would a stranger send to do harm? Made by code, small on disk; each is to be refused in one sentence."""
+"""Which files would an attacker send? Generated, small on disk; each must be refused with one sentence."""
 
 import os
 import struct
@@ -42,7 +42,7 @@ def playlist(path, kind, of):
 
 
 def pipe(path):
-    """A named pipe that nobody writes to: who opens it waits for ever."""
+    """A named pipe without a writer: opening it would block forever."""
     os.mkfifo(path)
     return path
 

@@ -26,7 +26,7 @@ def free_port():
 
 
 class Processes:
-    """So many processes of one training; ends them all when the block ends."""
+    """This many processes of one training; ends them all when the block ends."""
 
     def __init__(self, count, shards, workdir, *fields, of_last=()):
         port, self.started = free_port(), []

@@ -1,4 +1,4 @@
-"""Can somebody who knows tensorflow-datasets, and not this project, prepare and read the sets?"""
+"""Can a user of tensorflow-datasets prepare and read the sets without knowing this project?"""
 
 from __future__ import annotations
 

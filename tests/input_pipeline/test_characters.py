@@ -1,4 +1,4 @@
-"""Do puppets of version 2 differ in build, stay readable, and keep what version 1 promised?"""
+"""Do puppets of version 2 differ in body shape, stay recognisable, and keep the guarantees of version 1?"""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Does the crop hold the subject, and is what it cannot know said instead of guessed?"""
+"""Does the crop contain the subject, and are uncertain cases reported rather than guessed?"""
 
 import os
 import subprocess
@@ -172,7 +172,7 @@ def test_nothing_is_guessed_of_a_still_clip_and_the_old_output_stays(tmp_path):
 
 def test_what_fails_among_several_is_named_and_the_rest_written(puppet, tmp_path):
     still = save(tmp_path / "still.mp4", np.full((10, 48, 64, 3), 99, np.uint8))
-    with pytest.raises(UserError, match=r"1 of 2 inputs were left out.*still.mp4"):
+    with pytest.raises(UserError, match=r"1 of 2 inputs were skipped.*still.mp4"):
         main(["--input", str(still), str(puppet[0]), f"--csv={tmp_path / 'b.csv'}", f"--output={tmp_path / 'cut'}"])
     assert list(read_boxes(tmp_path / "b.csv")) == ["p1.mp4"]
     assert os.listdir(tmp_path / "cut") == ["p1.mp4"]

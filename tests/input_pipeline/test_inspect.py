@@ -1,4 +1,4 @@
-"""What does `inspect` say of a folder of shards?"""
+"""How does `inspect` describe a folder of shards?"""
 
 from __future__ import annotations
 

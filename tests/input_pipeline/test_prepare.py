@@ -1,4 +1,4 @@
-"""What does `prepare` make of the clips that people have?"""
+"""How does `prepare` handle users' clips?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Are strange clips handled, or refused by name? Rotation, transparency, grey, odd sizes, uneven rates, names; and boxes."""
+"""Are unusual clips handled, or refused by name? Rotation, transparency, grey, odd sizes, variable rates, names, boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is a set the same, however it was made: at once, after a kill, by many processes, by many machines, on Beam?"""
+"""Is a set the same however it was made: in one go, after a kill, by many processes, by many machines, on Beam?"""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def trapped(tmp_path) -> tuple[str, ...]:
-    """A preparation in which whoever reads a clip zz... does so for ever; so it is killed in its middle, however fast the machine is."""
+    """A preparation in which reading a clip zz... never ends, so that it is killed midway on any machine."""
     (tmp_path / "trapped.py").write_text(TRAPPED.format(repository=str(REPOSITORY)))
     return (str(tmp_path / "trapped.py"),)
 

@@ -1,4 +1,4 @@
-"""Do the authors' tables of Tai-Chi-HD and VoxCeleb become shards: the right frames, boxes, names and splits, and what is missing counted?"""
+"""Are the authors' tables of Tai-Chi-HD and VoxCeleb converted correctly: frames, boxes, names, splits, and missing clips?"""
 
 import json
 import os
@@ -89,7 +89,7 @@ def test_names_and_identities_are_those_of_the_authors_tool(tmp_path):
         ("abc,1,10,0-0-4,25,8,8,train", "line 2 .*box '0-0-4'"),
         ("abc,1,10,4-0-4-4,25,8,8,train", "empty box"),
         ("abc,x,10,0-0-4-4,25,8,8,train", "not a number"),
-        ("abc,1,10,0-0-4-4,0,8,8,train", "at 0 a second"),
+        ("abc,1,10,0-0-4-4,0,8,8,train", "at 0 per second"),
         ("abc,1,10,0-0-4-4,25,8,8,dev", "partition 'dev'"),
         ("a/b,1,10,0-0-4-4,25,8,8,train", "names no video"),
     ],

@@ -1,4 +1,4 @@
-"""Are the puppets what they promise: repeatable, true to their silhouettes and joints, smooth?"""
+"""Are the puppets reproducible, smooth, and consistent with their silhouettes and joints?"""
 
 import json
 import subprocess

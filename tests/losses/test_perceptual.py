@@ -1,4 +1,4 @@
-"""Are VGG-19's taps and the perceptual pyramid what Eq. 9 says? The reference is written with scipy, tap by tap."""
+"""Do VGG-19's layers and the perceptual pyramid match Eq. 9? The reference is written with scipy, layer by layer."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Do layers and resizes have the numbers of their definitions?"""
+"""Do layers and resizes match their definitions?"""
 
 import jax
 import jax.numpy as jnp

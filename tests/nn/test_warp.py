@@ -1,4 +1,4 @@
-"""Does grid sampling read what the two conventions of PyTorch would read?"""
+"""Does grid sampling match both of PyTorch's conventions?"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Do the real networks see what is there? Run where their weights and runtimes are installed, on real clips where those are."""
+"""Do the real networks find their subjects? Runs if weights and runtimes are installed, on real clips if available."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Do metrics' networks come as published, and do ours compute what their definitions say?"""
+"""Are the metrics' networks installed as published, and do the implementations here match their definitions?"""
 
 import base64
 import io
@@ -336,8 +336,8 @@ def test_a_graph_that_is_damaged_or_unknown_is_refused(tmp_path):
         Graph(tmp_path / "graph.json", tmp_path / "graph.bin")
     graph_files(tmp_path)
     (tmp_path / "graph.bin").write_bytes(b"short")
-    with pytest.raises(UserError, match=r"graph\.json isn't a whole"):
+    with pytest.raises(UserError, match=r"graph\.json isn't a complete"):
         Graph(tmp_path / "graph.json", tmp_path / "graph.bin")
     (tmp_path / "graph.json").write_text("[]")
-    with pytest.raises(UserError, match=r"graph\.json isn't a whole"):
+    with pytest.raises(UserError, match=r"graph\.json isn't a complete"):
         Graph(tmp_path / "graph.json", tmp_path / "graph.bin")

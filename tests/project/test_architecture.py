@@ -1,4 +1,4 @@
-"""Does every folder import only what it stands on? The table below is the architecture: a folder may import those in its row, and no others."""
+"""Does every folder import only the folders below it? The table is the architecture: a folder may import those in its row, and no others."""
 
 import ast
 from functools import cache
@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "workdir": "configs systems buckets",
     "checkpoints": "serialization distributed systems workdir buckets",
     # what is done with a run
-    "conversion": "serialization configs nn distributed systems workdir checkpoints",
+    "conversion": "buckets serialization configs nn distributed systems workdir checkpoints",
     "animation": "video distributed systems checkpoints conversion",
     "exporting": "nn systems checkpoints animation",
     "evaluation": "buckets video input_pipeline nn distributed pretrained metrics systems workdir checkpoints animation",

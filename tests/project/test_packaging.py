@@ -1,4 +1,4 @@
-"""Does the wheel build, install into an empty place and run there, and do the papers beside the code agree with it?"""
+"""Does the wheel build, install into an empty environment and run there, and do the metadata files agree with the code?"""
 
 import importlib.metadata
 import os

@@ -1,4 +1,4 @@
-"""Will next year's clone install what this year's did, and does nothing come from the network unasked?"""
+"""Will a later clone install the same versions, and is nothing downloaded without being requested?"""
 
 import ipaddress
 import re

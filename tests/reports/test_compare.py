@@ -1,4 +1,4 @@
-"""Do several runs stand side by side with honest intervals, and does nothing measured get under a paper's heading?"""
+"""Are several runs compared with correct intervals, and do the papers' tables stay free of measured values?"""
 
 import csv
 import json
@@ -223,7 +223,7 @@ def test_plots_share_one_scale_and_bars_begin_at_zero():
 
 def test_what_can_not_be_compared_is_one_sentence(runs, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no figures"):
+    with pytest.raises(UserError, match="no metrics"):
         compare_runs.read_runs([*runs, tmp_path / "empty"])
     with pytest.raises(UserError, match="isn't a folder"):
         compare_runs.read_runs([tmp_path / "absent"])

@@ -1,4 +1,4 @@
-"""Does the page show what is in a workdir, say what isn't, and stay whole with hostile names?"""
+"""Does the page show a workdir's contents, say what is missing, and stay intact with hostile names?"""
 
 import json
 import re
@@ -162,7 +162,7 @@ def test_departures_from_the_paper_are_listed(workdir):
 def test_a_damaged_file_is_named_and_the_rest_is_shown(workdir):
     (workdir / "reconstruction.json").write_text('{"l1": 0.')
     text = page(workdir).text
-    assert "reconstruction.json is there but can't be read" in text
+    assert "reconstruction.json can't be read" in text
     assert "loss/fine" in text
 
 

@@ -1,4 +1,4 @@
-"""What does a browser make of the page of a run: does it fit, do the videos play together, does a strip become larger?"""
+"""How does a browser show a run's page: does it fit, do the videos play together, can a strip be enlarged?"""
 
 import json
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Does the page of a run begin with how it went and what it made: one sentence, then animations beside their inputs?"""
+"""Does a run's page start with its result: one sentence, then animations beside their inputs?"""
 
 import json
 
@@ -57,14 +57,14 @@ def test_the_first_sentence_sets_the_error_against_copying_the_source(tmp_path, 
 def test_the_system_says_whether_masks_are_alive(tmp_path):
     mask = FIGURES["mask"]
     alive = page(run(tmp_path / "alive")).text
-    assert "the masks are alive: they change by 0.05" in alive
+    assert "the masks have not collapsed: they change by 0.05" in alive
     dead = run(tmp_path / "dead", mask=mask | {"std_time": 0.001})
     found = page(dead)
     assert "but the mask hardly changes between frames" in found.text
-    assert "are alive" not in found.text
+    assert "have not collapsed" not in found.text
     assert any("bad" in paragraph.get("class", "") for paragraph in found.all("p"))
-    assert "(NOT alive)" in summary(dead)
-    assert "(alive)" in summary(tmp_path / "alive")
+    assert "(collapsed)" in summary(dead)
+    assert "(not collapsed)" in summary(tmp_path / "alive")
 
 
 def test_a_system_without_masks_is_not_said_to_have_them_and_its_own_alarms_are_heard(tmp_path):
@@ -127,4 +127,4 @@ def test_figures_before_stand_beside_those_after(tmp_path):
     text = page(folder).text
     for words in ("figure untrained this run", "l1 0.06 0.03 better", "ssim 0.95 0.9 worse", "mask_time 0.001 0.05 "):
         assert words in text
-    assert "measured on other data" in text
+    assert "measured on different data" in text

@@ -1,4 +1,4 @@
-"""Does one command make the whole study: train both systems, reconstruct, measure against the truth, set side by side, and go on where it stopped?"""
+"""Does one command run the whole study: train both systems, reconstruct, compare with the ground truth, compare runs, and resume where it stopped?"""
 
 import contextlib
 import io

@@ -1,6 +1,6 @@
 """Is every hostile image, video, table and checkpoint refused in one sentence, within bounded time and memory?
 
-Each is read in a process of its own, which may take no more than so much memory and a minute.
+Each is read in its own process, with limited memory and one minute of time.
 """
 
 import random

@@ -1,4 +1,4 @@
-"""Is a PyTorch checkpoint read whole without PyTorch, and is every hostile or damaged one refused before anything runs?"""
+"""Is a PyTorch checkpoint read completely without PyTorch, and is every hostile or damaged one refused before anything runs?"""
 
 import collections
 import io

@@ -1,4 +1,4 @@
-"""Is what is written as a checkpoint read back, and what has no place in one refused?"""
+"""Are written checkpoints read back unchanged, and are unsupported values refused?"""
 
 import numpy as np
 import pytest

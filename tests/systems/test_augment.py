@@ -1,4 +1,4 @@
-"""Is colour jitter what it says, and are pairs flipped as in the facts?"""
+"""Does colour jitter match its definition, and are pairs flipped as specified?"""
 
 import colorsys
 

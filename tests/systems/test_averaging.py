@@ -1,4 +1,4 @@
-"""Are averaged weights what they should be, kept through a kill, used by all that shows results, and absent when they are off?"""
+"""Are averaged weights correct, kept through a kill, used for all results, and absent when disabled?"""
 
 import jax
 import jax.numpy as jnp

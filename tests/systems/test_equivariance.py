@@ -1,4 +1,4 @@
-"""Is the warp of the equivariance loss what the released code draws, and do the losses vanish for who follows it?"""
+"""Does the warp of the equivariance loss match the released code, and do the losses vanish for keypoints that follow it?"""
 
 import jax
 import jax.numpy as jnp

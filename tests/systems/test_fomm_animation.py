@@ -1,4 +1,4 @@
-"""Does FOMM as a system show, move and warn as the interface promises?"""
+"""Does FOMM implement the system interface: outputs, motion, warnings?"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Do keypoints move points as Eq. 4, 5, 14 and 15 say, and is a pose what is left without place and size?"""
+"""Do keypoints move points as in Eq. 4, 5, 14 and 15, and is a pose independent of position and size?"""
 
 import jax.numpy as jnp
 import numpy as np

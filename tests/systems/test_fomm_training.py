@@ -1,4 +1,4 @@
-"""Does every loss of FOMM move the networks that it should, and no other? Does the discriminator do what it says?"""
+"""Does every loss of FOMM update the right networks, and no others? Does the discriminator match its definition?"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Does the temperature of m and r fall as the config says, in training and in what a checkpoint gives, and is a dying mask told with what helps?"""
+"""Does the temperature of m and r fall as configured, in training and in checkpoints, and is a collapsing mask reported with the remedy?"""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""Does every loss update the networks that the paper says, and no other?"""
+"""Does every loss update the networks that the paper specifies, and no others?"""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What is left of a run whose disk is full, read-only or gone? The last good checkpoint, one sentence, and a status that is not 0."""
+"""What remains of a run whose disk is full, read-only or gone? The last good checkpoint, one sentence, and a non-zero status."""
 
 import errno
 import os
@@ -69,7 +69,7 @@ def test_a_save_that_fails_leaves_the_checkpoint_before_and_the_run_goes_on_from
         train(disk_config(tiny_shards), tmp_path)
     assert f"{folder / '3'} can't be written" in str(caught.value)
     assert words in str(caught.value)
-    assert "step 2 is as it was" in str(caught.value)
+    assert "step 2 is unchanged" in str(caught.value)
     assert names(folder) == ["1", "2"]
     monkeypatch.setattr(manager, "write_sums", write)
     assert int(train(disk_config(tiny_shards), tmp_path).step) == 4
@@ -88,7 +88,7 @@ def test_a_folder_that_is_gone_is_not_made_anew(tiny_shards, tmp_path, monkeypat
         save(checkpoints, state, info, l1)
 
     monkeypatch.setattr(CheckpointManager, "save", saving)
-    with pytest.raises(UserError, match="the folder is gone since the run began"):
+    with pytest.raises(UserError, match="the folder has disappeared since the run started"):
         train(disk_config(tiny_shards), tmp_path / "run")
     assert names(folder) == []
     assert names(away) == ["1", "2"]

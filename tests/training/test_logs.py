@@ -1,4 +1,4 @@
-"""Is every step in the log once, also after a run was killed and resumed?"""
+"""Is every step logged exactly once, even if the run was killed and resumed?"""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Does the step lower for accelerators that are not here? Nothing that exists only on a CPU may be in it."""
+"""Does the step lower for accelerators that this machine lacks? It must not contain CPU-only operations."""
 
 import re
 from functools import cache

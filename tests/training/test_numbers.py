@@ -1,4 +1,4 @@
-"""Does a number that is not finite stop a run before it is saved, and can the step be made again?"""
+"""Does a non-finite number stop a run before it is saved, and can the step be replayed?"""
 
 import json
 import math
@@ -101,7 +101,7 @@ def test_a_run_with_a_bad_step_stops_and_leaves_the_last_good_checkpoint_as_it_w
 def test_the_sentence_has_step_network_clips_seed_and_command(broken):
     config, workdir, _, said = broken
     assert "step 5 is not finite (the gradient of conv)" in said
-    assert "the checkpoint of step 3 is as it was" in said
+    assert "the checkpoint of step 3 is unchanged" in said
     assert f"--workdir={workdir} --mode=replay --step=5" in said
     record = json.loads((workdir / "not_finite_5.json").read_text())
     assert record["not_finite"] == ["gradient_norm_conv"]
@@ -115,7 +115,7 @@ def test_the_step_is_made_again_to_the_last_bit_and_the_run_is_left_alone(broken
     monkeypatch.setattr(experiment, "build", lambda config: Breaking())
     table = replay(config, workdir, 5)
     assert "step 5, replayed from step 3, is not finite: the gradient of conv" in table
-    assert "to the last bit" in table
+    assert "bit for bit" in table
     report = json.loads((workdir / "replay" / "5" / "figures.json").read_text())
     assert report["pairs"] == json.loads((workdir / "not_finite_5.json").read_text())["pairs"]
     assert report["networks"]["conv"]["bad_parameters"] == 81

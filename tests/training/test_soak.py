@@ -1,4 +1,4 @@
-"""Is a run that is killed and told to stop again and again the run that was left alone? A short soak; `make soak` is the long one."""
+"""Does a run that is killed and stopped again and again equal an undisturbed run? A short soak; `make soak` is the long one."""
 
 import random
 import shutil

@@ -1,4 +1,4 @@
-"""Does a run start from another's networks, at another frame size, too, and say what does not fit?"""
+"""Does a run start from another run's networks, also at another frame size, and report tensors that do not fit?"""
 
 import json
 import shutil
@@ -79,7 +79,7 @@ def test_another_ratio_of_frame_and_mask_is_refused_with_the_setting_and_can_be_
     with pytest.raises(UserError) as refused:
         read_initial(config, build(config))
     sentence = str(refused.value)
-    assert "frame_size / mask.size is 2 there and 4 here" in sentence
+    assert "frame_size / mask.size is 2 in that run and 4 here" in sentence
     assert "coarse/up1/" in sentence
     assert "\"--config.init_skip=('coarse/up1', 'coarse/last',)\"" in sentence
     config.init_skip = ("coarse/up1", "coarse/last")
@@ -116,7 +116,7 @@ def test_the_optimiser_begins_anew_and_averages_begin_at_the_networks_that_were_
         ("nowhere", (), "nowhere is not a folder"),
         ("masks", ("coarze",), "init_skip names 'coarze'.*coarse, fine, mask, refine"),
         ("masks", ("coar",), "init_skip names 'coar'"),
-        ("fomm", (), "it is a run of fomm and not of perturbed_masks"),
+        ("fomm", (), "it is a run of fomm, not of perturbed_masks"),
         ("file.pth.tar", (), r"convert a checkpoint of the released code with .*maskanim_jax\.convert"),
         ("", ("coarse",), "no effect without config.init_from"),
     ],

@@ -124,7 +124,7 @@ def test_a_folder_and_a_shard_are_resampled_to_a_constant_rate(tmp_path):
     driving = timed(tmp_path / "a.mp4", UNEVEN, last=500)
     right = [max(i for i, tick in enumerate(UNEVEN) if tick <= slot * 1000 / 30 + 17) for slot in range(45)]
     writer = copied(driving, f"{tmp_path}/out/")
-    assert "10 frames of a variable rate became 45 at a constant 30 frames a second" in writer.note
+    assert "10 frames with a variable rate became 45 at a constant 30 frames per second" in writer.note
     assert [round((int(frame.mean()) - 8) / 8) for frame in open_frames(tmp_path / "out")] == right
     fps, frames, _ = square_frames(raw_clip(driving), 32)
     assert fps == 30

@@ -1,4 +1,4 @@
-"""Pictures in: is every mode read, and does a frame become square without harm?"""
+"""Is every image mode read, and are frames made square without distortion?"""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Do results say of themselves that they were made, and do files that were only cut not?"""
+"""Are results marked as generated, and files that were only cropped not?"""
 
 import types
 from fractions import Fraction

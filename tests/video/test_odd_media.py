@@ -1,4 +1,4 @@
-"""Are pictures and videos that are odd but whole read as a person sees them?"""
+"""Are unusual but intact pictures and videos read as a person sees them?"""
 
 import struct
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Are mirrored videos, AVIF and HEIC stills, pictures with a profile and HDR videos seen as a phone shows them?"""
+"""Are mirrored videos, AVIF and HEIC stills, pictures with a profile and HDR videos read as a phone shows them?"""
 
 import gc
 import io

@@ -1,4 +1,4 @@
-"""Does the sound of any driving video come out so that browsers and phones play it?"""
+"""Is the sound of any driving video written so that browsers and phones play it?"""
 
 from fractions import Fraction
 

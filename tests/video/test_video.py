@@ -1,4 +1,4 @@
-"""Frames in and out: are rate, sound, pixels, transparency and older files kept?"""
+"""Do reading and writing preserve rate, sound, pixels, transparency and existing files?"""
 
 import json
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""Is a clip that was cut short, damaged, or is none at all refused in a sentence, and a whole one never?"""
+"""Is a truncated, damaged or invalid clip refused with one sentence, and an intact one never?"""
 
 import struct
 from fractions import Fraction
@@ -48,7 +48,7 @@ def mdat(data):
 
 @pytest.mark.parametrize("share", [0.5, 0.97])
 def test_frames_that_the_container_promises_must_come(tmp_path, share):
-    """A cut file whose sizes were mended, as some tools do: every byte is where it should be, but frames are missing."""
+    """A truncated file with corrected sizes, as some tools write it: every byte is in its place, but frames are missing."""
     frames = np.random.default_rng(0).integers(0, 255, (40, 64, 64, 3), dtype=np.uint8)
     whole = save_raw(tmp_path / "a.mp4", "libx264", frames, options={"movflags": "+faststart"})
     data = bytearray(cut(tmp_path / "cut.mp4", whole, share).read_bytes())

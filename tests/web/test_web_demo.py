@@ -1,4 +1,4 @@
-"""Does the demo animate what is uploaded to it, and does it keep to itself: local, limited, nothing left behind?"""
+"""Does the demo animate uploads, and is it safe: local, limited, without leftovers?"""
 
 import builtins
 import socket
@@ -71,8 +71,8 @@ def test_what_the_system_has_to_say_is_passed_on(files, tmp_path):
 
 @pytest.mark.parametrize("find_best_frame", [False, True])
 def test_a_video_that_is_too_long_is_refused_by_its_name_alone_and_leaves_nothing(files, tmp_path, find_best_frame):
-    with pytest.raises(UserError, match=r"^driving.mp4 has 11 frames, and this page takes 5: .*--max_frames"):
-        make(ECHO, asked(files, most=5, find_best_frame=find_best_frame), tmp_path, "x", print)
+    with pytest.raises(UserError, match=r"^driving.mp4 has 11 frames, but this page accepts 5: .*--max_frames"):
+        make(ECHO, asked(files, max_frames=5, find_best_frame=find_best_frame), tmp_path, "x", print)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -84,9 +84,9 @@ def test_a_length_that_no_file_states_is_found_out_while_reading(files, tmp_path
 
     monkeypatch.setattr("maskanim_jax.animation.jobs.open_frames", unstated)
     with pytest.raises(UserError, match=r"more frames"):
-        make(ECHO, asked(files, most=FRAMES - 1), tmp_path, "x", lambda *_: None)
+        make(ECHO, asked(files, max_frames=FRAMES - 1), tmp_path, "x", lambda *_: None)
     assert list(tmp_path.iterdir()) == []
-    assert make(ECHO, asked(files, most=FRAMES), tmp_path, "x", lambda *_: None).frames == FRAMES
+    assert make(ECHO, asked(files, max_frames=FRAMES), tmp_path, "x", lambda *_: None).frames == FRAMES
 
 
 def test_a_bundled_checkpoint_has_examples_and_a_run_offers_what_it_animated(tmp_path):
@@ -132,7 +132,7 @@ def test_it_listens_on_this_machine_alone_and_shares_nothing_unless_told():
 
 
 def test_what_cannot_be_served_is_a_sentence(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="holds no workdir"):
+    with pytest.raises(UserError, match="has no workdir"):
         workdirs(tmp_path)
     with pytest.raises(UserError, match=r"cannot be read .*No such file"):
         main([f"--checkpoints={tmp_path / 'none'}"])
@@ -212,7 +212,11 @@ def test_bad_uploads_are_answered_by_a_sentence_without_tags_paths_or_traceback(
         "is not a complete image": {"picture": upload(files / "broken<b>.png"), "driving file": driver},
         "there is no picture yet": {"driving file": driver},
         "there is no driving video yet": {"picture": upload(files / "photo.png")},
-        "no such checkpoint": {"picture": upload(files / "photo.png"), "driving file": driver, "checkpoint": "/etc"},
+        "checkpoint does not exist": {
+            "picture": upload(files / "photo.png"),
+            "driving file": driver,
+            "checkpoint": "/etc",
+        },
         "threshold=900": {"picture": upload(files / "photo.png"), "driving file": driver, "threshold": 900},
     }
     for words, given in cases.items():

@@ -1,4 +1,4 @@
-"""Does the demo work in a real browser: one click for a first result, uploads, options, examples, the camera, and a phone's width?"""
+"""Does the demo work in a real browser: first result with one click, uploads, options, examples, camera, and a phone's width?"""
 
 import time
 

@@ -1,4 +1,4 @@
-"""Does a workdir know with what it was made, go on with it alone, and refuse what is silently different?"""
+"""Does a workdir record its config, resume with it, and refuse silent changes?"""
 
 import json
 import subprocess
@@ -51,7 +51,7 @@ def test_the_workdir_alone_gives_its_config_and_takes_fields_from_the_command_li
     write_config(tmp_path, config)
     code = (
         "import sys; from maskanim_jax import main; main.parse(sys.argv); c = main.CONFIG.value\n"
-        "print(c.name, c.optim.max_steps, c.loss.pyramid_sizes, main.WORKDIR.value, main.ACCEPT.value)"
+        "print(c.name, c.optim.max_steps, c.loss.pyramid_sizes, main.WORKDIR.value, main.ALLOW_CONFIG_CHANGE.value)"
     )
     command = [sys.executable, "-c", code, f"--workdir={tmp_path}", "--config.optim.max_steps=77"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

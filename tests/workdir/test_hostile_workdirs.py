@@ -1,4 +1,4 @@
-"""Is a workdir that a stranger sends, or that a disk damaged, refused in a sentence, and does its page stay a page?"""
+"""Is a hostile or damaged workdir refused with one sentence, and does its page stay valid?"""
 
 import json
 import os
@@ -94,13 +94,13 @@ def test_numbers_that_are_not_finite_are_refused_by_their_array(tmp_path):
         checkpoints.save(state._replace(params=jax.tree.unflatten(tree, leaves)), {"steps_per_epoch": 1}, 1.0)
         checkpoints.wait_until_finished()
     name = jax.tree_util.keystr(jax.tree_util.tree_leaves_with_path(state.params)[0][0], simple=True, separator="/")
-    with pytest.raises(UserError, match=f"checkpoints/0 .*not finite in .*{name}"):
+    with pytest.raises(UserError, match=f"checkpoints/0 .*non-finite numbers in .*{name}"):
         load_run(tmp_path)
 
 
 def test_the_arrays_that_are_not_finite_are_counted():
     trees = {"a": [np.ones(2), np.array([1, np.inf])], "b": np.full((5, 5), np.nan), "whole": np.arange(3)}
-    with pytest.raises(UserError, match=r"not finite in a/1, b: "):
+    with pytest.raises(UserError, match=r"non-finite numbers in a/1, b: "):
         check_params_finite(trees, Path("run"))
     assert check_params_finite({"a": np.ones(2)}, Path("run"))["a"].sum() == 2
 
@@ -152,7 +152,7 @@ def test_names_in_a_workdir_become_text_and_bytes_that_are_no_text_stop_nothing(
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert harmless(text)
     assert sum(tag == "script" for tag, _ in Elements(text).found) == 1  # the page's own, which plays videos together
-    assert "reconstruction.json is there but lacks figures" in summary(tmp_path)
+    assert "reconstruction.json lacks metrics" in summary(tmp_path)
 
 
 def test_names_in_a_user_study_become_text(tmp_path):

@@ -1,4 +1,4 @@
-"""Old files are read under their old names, and the command line names the new ones."""
+"""Are old files read under their old names, and does the command line name the new ones?"""
 
 import json
 
@@ -47,7 +47,7 @@ def test_a_new_name_beside_an_old_one_is_kept():
     ],
 )
 def test_an_old_flag_gets_a_sentence_with_the_new_one(argument, new):
-    with pytest.raises(UserError, match=f"is now called {new}:"):
+    with pytest.raises(UserError, match=f"was renamed: give {new}"):
         refuse_old_names([argument])
 
 

@@ -1,9 +1,10 @@
 """How is a convolution computed? As XLA's plain one up to rounding, with fewer operations.
 
-- CPU with a C++ compiler: our own code (nn/kernels/native).
-- CPU without one: a wide 3x3 conv uses Winograd's algorithm (winograd.py). The gradient with respect to any other kernel is summed over
-  blocks of rows, because XLA computes it as a conv whose kernel is the whole image, which does not fit in the cache. A 7x7 conv with
-  few outputs, which would leave most of a vector register empty, becomes a 1x7 conv with 7 times as many outputs.
+- CPU with a C++ compiler: native code (nn/kernels/native).
+- CPU without one: a wide 3x3 conv uses Winograd's algorithm (winograd.py). The gradient with
+  respect to any other kernel is summed over blocks of rows, because XLA computes it as a conv whose
+  kernel is the whole image, which does not fit in the cache. A 7x7 conv with few outputs, which
+  would leave most of a vector register empty, becomes a 1x7 conv with 7 times as many outputs.
 - Other platforms: XLA's plain conv.
 
 benchmarks/convolution.py prints the ratios.
@@ -30,9 +31,13 @@ BLOCK_BYTES = 2 << 20
 BLOCKING_MIN_PIXELS = 128 * 128
 """Smaller images are one block: for them the plain gradient was as fast or faster."""
 WINOGRAD_MIN_CHANNELS, WINOGRAD_MIN_ROWS = 64, 8
-"""On a CPU, Winograd's transforms pay off for 3x3 kernels with at least so many inputs and outputs and images with so many rows."""
+"""On a CPU, Winograd's transforms pay off for 3x3 kernels with at least this many inputs and
+outputs, and images with at least this many rows.
+"""
 THIN_MAX_OUTPUTS, THIN_MIN_ROWS = 4, 5
-"""On a CPU, kernels with at most so many outputs and at least so many rows are split by rows."""
+"""On a CPU, kernels with at most this many outputs and at least this
+many rows are split by rows.
+"""
 
 
 def _plain(x: jax.Array, kernel: jax.Array, padding: str) -> jax.Array:
@@ -46,7 +51,9 @@ def by_platform(cpu: Callable[..., Any], others: Callable[..., Any]) -> Callable
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
-    """(N, H, W, I) by (K, K, I, O), stride 1: (N, H, W, O), or (N, H - K + 1, W - K + 1, O) with padding "VALID"."""
+    """(N, H, W, I) by (K, K, I, O), stride 1: (N, H, W, O), or (N, H - K + 1, W - K + 1,
+    O) with padding "VALID".
+    """
     plain = functools.partial(_plain, padding=padding)
     if native.usable(x):
         return by_platform(functools.partial(_compiled, padding=padding), plain)(x, kernel)
@@ -108,7 +115,9 @@ def _use_winograd(x: jax.Array, kernel: jax.Array, padding: str) -> bool:
 
 
 def thin_conv2d(x: jax.Array, kernel: jax.Array, padding: str = "SAME") -> jax.Array:
-    """`conv2d` for a CPU and few outputs: each kernel row gives separate outputs, which are shifted and added."""
+    """`conv2d` for a CPU and few outputs: each kernel row gives separate outputs,
+    which are shifted and added.
+    """
     size, _, inputs, outputs = kernel.shape
     before, after = ((size - 1) // 2, size // 2) if padding == "SAME" else (0, 0)
     x = jnp.pad(x, ((0, 0), (before, after), (0, 0), (0, 0)))
@@ -131,7 +140,9 @@ def _kernel_gradient(x: jax.Array, g: jax.Array, *, size: int, padding: str) -> 
 
 
 def summed(gradient: ConvFn, x: jax.Array, g: jax.Array) -> jax.Array:
-    """A kernel's gradient, computed on each device for its part of the batch and summed over the devices once."""
+    """A kernel's gradient, computed on each device for its part of the batch and
+    summed over the devices once.
+    """
     x, g = lax.optimization_barrier((x, g))  # otherwise their producers would be recomputed for every tap
     return apply_per_device(gradient, (BATCH, BATCH), WHOLE, x.shape[0])(x, g)
 

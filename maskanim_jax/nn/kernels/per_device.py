@@ -1,4 +1,7 @@
-"""How does each device process its own part of a batch? For operations that XLA would not split, or would reduce more than once."""
+"""How does each device process its own part of a batch?
+
+For operations that XLA would not split, or would reduce more than once.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ Call = Callable[..., jax.Array]
 
 
 def apply_per_device(call: Call, inputs: tuple[Any, ...], output: PartitionSpec, batch: int) -> Call:
-    """`call` on each device of the current mesh, with its part of the BATCH inputs; a WHOLE result is summed over the devices.
+    """`call` on each device of the current mesh, with its part of the BATCH inputs; a WHOLE result
+    is summed over the devices.
 
-    Without a mesh, or for a batch that the devices cannot share (such as the single source of a video), it returns `call` itself.
+    Without a mesh, or for a batch that the devices cannot share (such as the single source of a
+    video), it returns `call` itself.
     """
     mesh = jax.sharding.get_abstract_mesh()
     devices = 1 if mesh.empty or mesh.are_all_axes_manual else mesh.shape.get("data", 1)

@@ -1,6 +1,8 @@
-"""How are 2 x 2 patches pooled? With windows on accelerators, with strided slices on a CPU, whichever is fast there.
+"""How are 2 x 2 patches pooled? With windows on accelerators, with strided slices on a CPU,
+whichever is fast there.
 
-On a TPU an axis of length 2 fills 1/64 of a tile; on a CPU the gradient of a windowed maximum took a tenth of a training step.
+On a TPU an axis of length 2 fills 1/64 of a tile; on a CPU the gradient of a windowed maximum took
+a tenth of a training step.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ average_pool.defvjp(_forward_means, _backward_means)
 
 
 def patch_means(x: jax.Array) -> jax.Array:
-    """`average_pool` for a CPU. A mean over two axes would be fused with the preceding ReLU, which materialises an extra image."""
+    """`average_pool` for a CPU.
+
+    A mean over two axes would be fused with the preceding ReLU, which materialises an extra image.
+    """
     a, b, c, d = _patches(x)
     return (a + b + (c + d)) * 0.25
 
@@ -49,7 +54,9 @@ def window_means(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
-    """Maximum of 2 x 2 patches, (N, H, W, C) to (N, H/2, W/2, C); its gradient goes to the first of equal ones. H and W are even."""
+    """Maximum of 2 x 2 patches, (N, H, W, C) to (N, H/2, W/2, C); its gradient goes to the first of
+    equal ones. H and W are even.
+    """
     return by_platform(patch_maxima, window_maxima)(x)
 
 

@@ -1,7 +1,8 @@
-"""How is a 3x3 convolution of an upsampled image computed without making that image?
+"""How is a 3x3 convolution of an upsampled image computed without creating that image?
 
-Nearest-neighbour upsampling repeats pixels, so the 36 products of a source pixel are at most 16 different ones: one conv of the small
-image. With differences of neighbouring pixels 9 products suffice; wide kernels on a CPU use that.
+Nearest-neighbour upsampling repeats pixels, so the 36 products of a source pixel are at most 16
+different ones: one conv of the small image. With differences of neighbouring pixels 9 products
+suffice; wide kernels on a CPU use that.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from maskanim_jax.nn.kernels.convolution import LAYOUT, ConvFn, by_platform, con
 from maskanim_jax.nn.kernels.native import ffi as native
 
 FOLDING_MIN_PIXELS = 512
-"""Batches with fewer source pixels are upsampled and convolved: folding a wide kernel would cost more than it saves."""
+"""Batches with fewer source pixels are upsampled and convolved: folding a wide kernel would
+cost more than it saves.
+"""
 DIFFERENCES_MIN_OUTPUTS = 128
-"""Kernels with at least so many outputs use nine products; for narrower ones the extra additions cost what it saves."""
+"""Kernels with at least this many outputs use nine products; for narrower ones the extra additions
+cost as much as it saves.
+"""
 
 
 def upsample(x: jax.Array) -> jax.Array:
@@ -29,7 +34,9 @@ def upsample(x: jax.Array) -> jax.Array:
 
 @jax.custom_vjp
 def upsampled_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3x3 conv, zero padding, of `x` upsampled 2x by nearest neighbour: (N, H, W, I) by (3, 3, I, O) to (N, 2H, 2W, O)."""
+    """3x3 conv, zero padding, of `x` upsampled 2x by nearest neighbour: (N, H, W, I) by
+    (3, 3, I, O) to (N, 2H, 2W, O).
+    """
     return by_platform(_on_cpu(x, kernel), dilated_conv2d)(x, kernel)
 
 
@@ -79,7 +86,9 @@ def _compiled(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _fold(kernel: jax.Array, axis: int) -> jax.Array:
-    """3 taps along an axis to (2 parities x 2 source pixels, ...) in front: even rows see pixels i - 1, i; odd rows i, i + 1."""
+    """3 taps along an axis to (2 parities x 2 source pixels, ...) in front: even rows see pixels i
+    - 1, i; odd rows i, i + 1.
+    """
     first, middle, last = _taps(kernel, axis)
     return jnp.stack([jnp.stack([first, middle + last]), jnp.stack([first + middle, last])])
 
@@ -89,9 +98,11 @@ def _taps(kernel: jax.Array, axis: int) -> Sequence[jax.Array]:
 
 
 def folded_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`upsampled_conv2d` for a CPU: by the parity of its place a pixel's 9 taps fall on the 2 x 2 source pixels in 4 ways.
+    """`upsampled_conv2d` for a CPU: depending on the parity of its position, a pixel's 9 taps fall
+    on 2 x 2 source pixels in 4 ways.
 
-    All four are one 2x2 conv with 4 O outputs over H + 1 x W + 1 places, from which each takes its own H x W.
+    All four are one 2x2 conv with 4 O outputs at (H + 1) x (W + 1) positions; each
+    uses its own H x W of them.
     """
     n, h, w, _ = x.shape
     folded = _fold(_fold(kernel, 1), 2)  # (row parity, row, column parity, column, I, O)
@@ -104,10 +115,12 @@ def folded_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def differences_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`upsampled_conv2d` for a CPU and wide kernels: 9 products of a source pixel, and no more than sums besides.
+    """`upsampled_conv2d` for a CPU and wide kernels: 9 products per source pixel; the rest is sums.
 
-    Along one axis, with taps a, b, c and d[i] = x[i] - x[i-1], zero outside: the even result is a x[i-1] + (b + c) x[i] = (a + b + c) x[i] - a d[i],
-    the odd one (a + b) x[i] + c x[i+1] = (a + b + c) x[i] + c d[i+1]. So x is wanted with one kernel, and d with two; along both axes 3 x 3.
+    Along one axis, with taps a, b, c and d[i] = x[i] - x[i-1], zero outside: the even result
+    is a x[i-1] + (b + c) x[i] = (a + b + c) x[i] - a d[i], the odd one (a + b) x[i] + c
+    x[i+1] = (a + b + c) x[i] + c d[i+1]. So x is convolved with one kernel and d with two;
+    along both axes these are 3 x 3.
     """
     h, w, outputs = *x.shape[1:3], kernel.shape[-1]
     (whole, *all_rows), *ends = (_whole_and_ends(rows) for rows in _whole_and_ends(kernel))
@@ -132,7 +145,7 @@ def differences_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _whole_and_ends(kernel: jax.Array) -> Sequence[jax.Array]:
-    """Along the first axis: a + b + c, -a, c."""
+    """The combinations a + b + c, -a and c along the first axis."""
     first, middle, last = _taps(kernel, 0)
     return [first + middle + last, -first, last]
 
@@ -145,7 +158,7 @@ def _differences(x: jax.Array, axis: int) -> jax.Array:
 
 
 def _product(x: jax.Array, kernels: Sequence[jax.Array]) -> jax.Array:
-    """1x1 convs, their outputs one behind the other."""
+    """1x1 convs; their outputs are concatenated."""
     return jnp.einsum("nhwi,io->nhwo", x, jnp.concatenate(kernels, -1))
 
 
@@ -156,9 +169,11 @@ def _interleaved(parts: Sequence[Sequence[jax.Array]]) -> jax.Array:
 
 
 def dilated_conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """`upsampled_conv2d` for accelerators: the small image with zeros between its pixels, and the kernel spread to 4x4.
+    """`upsampled_conv2d` for accelerators: the small image with zeros between its pixels, and
+    the kernel spread to 4x4.
 
-    No picture is taken apart by parity, which a TPU would do in tiles of mostly nothing (docs/performance.md).
+    Images are not split by parity: on a TPU that would fill tiles mostly with
+    padding (docs/performance.md).
     """
     edge = jnp.pad(kernel, ((1, 1), (1, 1), (0, 0), (0, 0)))
     spread = edge[:-1, :-1] + edge[1:, :-1] + edge[:-1, 1:] + edge[1:, 1:]

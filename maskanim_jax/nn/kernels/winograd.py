@@ -1,10 +1,14 @@
-"""How does a CPU compute a 3x3 convolution with half the multiplications? By Winograd's F(4, 3) along the rows.
+"""How does a CPU compute a 3x3 convolution with half the multiplications? By
+Winograd's F(4, 3) along the rows.
 
-Four output rows need six input rows. Their products with three kernel rows are products of polynomials, which are determined by their
-values at six points (0, 1, -1, 2, -2, infinity: Lavin and Gray 2016). Six 1x3 convolutions of combined rows therefore replace twelve.
-The transposed combinations give the gradients. The result differs from the plain one by rounding, about 1e-5 of its size.
+Four output rows need six input rows. Their products with three kernel rows are products of
+polynomials, which are determined by their values at six points (0, 1, -1, 2, -2, infinity:
+Lavin and Gray 2016). Six 1x3 convolutions of combined rows therefore replace twelve. The
+transposed combinations give the gradients. The result differs from the plain one by
+rounding, about 1e-5 of its size.
 
-Along both axes a quarter of the multiplications would be enough, in 36 small products; the extra copies cost what that saves.
+Along both axes a quarter of the multiplications would be enough, in 36 small products; the extra
+copies cost what that saves.
 """
 
 from __future__ import annotations
@@ -16,7 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 
 EINSUM_MAX_PIXELS = 32 * 32
-"""Images of up to so many pixels use one batched product, which compiles faster; for larger ones six convolutions are faster."""
+"""Images with at most this many pixels use one batched product, which compiles faster; for larger
+ones six convolutions are faster.
+"""
 Matrix = tuple[tuple[float, ...], ...]
 INPUT_TRANSFORM: Matrix = (
     (4, 0, -5, 0, 1, 0),
@@ -75,13 +81,18 @@ def kernel_gradient(x: jax.Array, g: jax.Array) -> jax.Array:
 
 
 def _beside(x: jax.Array) -> jax.Array:
-    """`_picture_at_points` with the pixels that a kernel row reads concatenated: (6, N, ceil(H / 4), W, 3C)."""
+    """`_picture_at_points` with the pixels that a kernel row reads concatenated:
+    (6, N, ceil(H / 4), W, 3C).
+    """
     rows = _picture_at_points(jnp.pad(x, ((0, 0), (0, 0), (1, 1), (0, 0))))
     return lax.optimization_barrier(jnp.concatenate([rows[..., tap : tap + x.shape[2], :] for tap in range(3)], -1))
 
 
 def _picture_at_points(x: jax.Array) -> jax.Array:
-    """(N, H, W, C) to (6, N, ceil(H / 4), W, C). The barrier computes it once; otherwise each conv would recompute it."""
+    """(N, H, W, C) to (6, N, ceil(H / 4), W, C).
+
+    The barrier computes it once; otherwise each conv would recompute it.
+    """
     strips = -(-x.shape[1] // 4)
     x = lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 4 * strips - x.shape[1] + 1), (0, 0), (0, 0))))
     rows = [lax.slice_in_dim(x, row, row + 4 * strips - 3, 4, axis=1) for row in range(6)]
@@ -89,7 +100,9 @@ def _picture_at_points(x: jax.Array) -> jax.Array:
 
 
 def _combined(matrix: Matrix, parts: Sequence[jax.Array] | jax.Array, axis: int = 0) -> jax.Array:
-    """The matrix times the vector of parts, with the result's rows along a new axis; fused into one loop."""
+    """The matrix times the vector of parts, with the result's rows along a new
+    axis; fused into one loop.
+    """
     products = [
         jnp.asarray(column, part.dtype).reshape(-1, *(1,) * (part.ndim - axis)) * jnp.expand_dims(part, axis)
         for column, part in zip(_transposed(matrix), parts, strict=True)

@@ -1,7 +1,7 @@
-"""Which landmark and identity networks can metrics use, and which of them are ready on this machine?
+"""Which landmark and identity networks can metrics use, and which are available on this machine?
 
-`docs/metrics.md` says what each is, where it is from and under which licence. Networks and their
-runtimes are imported when they are made.
+`docs/metrics.md` describes each network, its source and its licence. Networks and their runtimes
+are imported when they are created.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ BUILT_IN = {
     "dlib-face": "dlib_faces:DlibFace",
     "mobilenetv2": "mobilenet:MobileNet",
 }
-"""Name to module of this folder and class."""
+"""The module in this folder and the class, by name."""
 
 
 def make(name: str, cache: Path | None = None) -> Any:
-    """A `PointsBackend` or `EmbeddingBackend` by its name here, or one of the user's as
-    `module:Class`.
+    """A `PointsBackend` or `EmbeddingBackend`, by its name in BUILT_IN or as
+    the user's `module:Class`.
 
-    Raises UserError for a name that there isn't, and when its weights or its runtime aren't
-    installed.
+    Raises UserError for an unknown name, and if its weights or its runtime are not installed.
     """
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)(cache)
     module, colon, attribute = name.partition(":")
     if not colon:
-        raise UserError(f"there is no back-end {name}: use {', '.join(BUILT_IN)}, or one of your own as module:Class")
+        raise UserError(f"back-end {name} is unknown: use {', '.join(BUILT_IN)}, or your own as module:Class")
     try:
         backend = getattr(importlib.import_module(module), attribute)()
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"the back-end {name} can't be made ({error}): correct its module and class") from error
+        raise UserError(f"the back-end {name} can't be loaded ({error}): correct its module and class") from error
     wanted = ("name", "subject", "licence")
     if not all(hasattr(backend, each) for each in wanted) or not (
         hasattr(backend, "points") or hasattr(backend, "embed")
@@ -52,7 +51,7 @@ def make(name: str, cache: Path | None = None) -> Any:
 
 
 def ready(names: Iterable[str] = tuple(BUILT_IN), cache: Path | None = None) -> tuple[list[Any], dict[str, str]]:
-    """The back-ends that can be made, and for each of the others the sentence that says why not."""
+    """The available back-ends, and for each of the others the reason why it is not."""
     backends, reasons = [], {}
     for name in names:
         try:

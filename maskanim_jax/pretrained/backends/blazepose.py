@@ -1,9 +1,10 @@
-"""What does BlazePose (full) see? 33 points of a body, by MediaPipe's two networks.
+"""How does BlazePose (full) find 33 points of a body? With MediaPipe's two networks.
 
-As in MediaPipe's graph for single pictures: the detector names the middle of the hips and a point
-straight above. The square around them, 1.25 times as large and turned upright, goes to the landmark
-network, whose points are drawn to the peaks of its heat maps. Where no body is detected, the whole
-frame is the region and the landmark network's own score decides. Nothing is smoothed over time.
+This follows MediaPipe's graph for single pictures. The detector gives the centre of the hips
+and a point straight above. The square around them, enlarged by 1.25 and turned upright, is the
+input of the landmark network. Its points are moved towards the peaks of its heat maps. If no
+body is detected, the whole frame is the region, and the landmark network's score decides.
+Nothing is smoothed over time.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from maskanim_jax.pretrained.registry import NETWORKS
 KEYPOINTS = 33
 
 _GROW = 1.25
-_REACH = 3  # cells of a heat map around a point that can draw it
-_PEAK = 0.5  # the least that the highest of them must have
+_REACH = 3  # cells of the heat map around a point that can move it
+_PEAK = 0.5  # the smallest peak among them that moves it
 
 
 class BlazePose(TwoStage):
-    """`points`: 33 body points; one is found when the body's score and its own visibility are at
-    least 0.5.
+    """`points`: 33 body points; a point counts as found if the body's score and its own
+    visibility are at least 0.5.
     """
 
     name = "blazepose-full"
@@ -53,8 +54,8 @@ class BlazePose(TwoStage):
 
 
 def _drawn(points: np.ndarray, heat: np.ndarray) -> np.ndarray:
-    """Points (K, 2) in units of the region, moved to the centre of gravity of their heat maps' (L,
-    L, K or more) surroundings.
+    """Points (K, 2) in units of the region, moved to the centre of mass of the heat maps
+    (L, L, K or more) around them.
     """
     moved, (height, width) = points.copy(), heat.shape[:2]
     for number, (x, y) in enumerate(points):

@@ -1,7 +1,7 @@
-"""What does dlib see in a face? 68 points, and a 128-dimensional embedding of whose face it is.
+"""How does dlib describe a face? With 68 points, and a 128-dimensional identity embedding.
 
-Faces are found by dlib's detector of frontal faces, in the frame and, where there is none, in the
-frame at twice the size. The surest one counts.
+dlib's frontal face detector searches the frame and, if it finds none, the frame at twice the size.
+The face with the highest score is used.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ DIMENSIONS = 128
 
 
 class Dlib68:
-    """`points`: the 68 points of iBUG 300-W (jaw, brows, nose, eyes, mouth), all of them found or
-    none.
+    """`points`: the 68 points of iBUG 300-W (jaw, brows, nose, eyes, mouth);
+    either all are found or none.
     """
 
     name = "dlib-68"
@@ -46,8 +46,9 @@ class Dlib68:
 
 
 class DlibFace:
-    """`embed`: dlib's face recognition network. Two pictures of one person are typically less than
-    0.6 apart.
+    """`embed`: dlib's face recognition network.
+
+    The distance of two pictures of one person is typically below 0.6.
     """
 
     name = "dlib-face"
@@ -81,7 +82,7 @@ def _dlib(name: str) -> Any:
 
 
 def _face(finder: FaceFinder, frame: np.ndarray) -> Any:
-    """The surest face as dlib's rectangle, or None."""
+    """The face with the highest score as dlib's rectangle, or None."""
     for doublings in (0, 1):
         if faces := finder.faces(frame, doublings):
             return max(faces, key=lambda face: face[0])[1]

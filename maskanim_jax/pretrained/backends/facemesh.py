@@ -1,8 +1,8 @@
-"""What does FaceMesh see? 468 points of a face, by MediaPipe's two networks.
+"""How does FaceMesh find 468 points of a face? With MediaPipe's two networks.
 
-As in MediaPipe's graph for single pictures: the short-range detector gives a box and the eyes; a
-square 1.5 times the box's longer side, turned so that the eyes are level, goes to the landmark
-network, whose score says whether a face is there.
+This follows MediaPipe's graph for single pictures. The short-range detector gives a box and the
+eyes. A square of 1.5 times the box's longer side, turned so that the eyes are level, is the input
+of the landmark network. Its score decides whether there is a face.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _GROW = 1.5
 
 
 class FaceMesh(TwoStage):
-    """`points`: 468 face points, all of them found or none."""
+    """`points`: 468 face points; either all are found or none."""
 
     name = "facemesh"
     subject: Subject = "face"

@@ -1,8 +1,7 @@
-"""What does MobileNetV2 see? A 1280-dimensional embedding of the whole frame: a stand-in for a
-person re-identification network.
+"""How does MobileNetV2 embed a frame? As 1280 numbers, a stand-in for person re-identification.
 
-The network was trained to classify ImageNet's pictures; that it tells people apart was nobody's
-aim, and the background is in what it sees. Batch norms are folded into the convs before them.
+The network was trained to classify ImageNet's pictures, not to distinguish people, and the
+background affects its embedding. Batch norms are folded into the preceding convolutions.
 """
 
 from __future__ import annotations
@@ -36,7 +35,9 @@ _EPSILON = 1e-5  # of the batch norms
 
 
 class _Conv(NamedTuple):
-    """One conv: where it is in PyTorch's dict (and its batch norm, one further), and what it does."""
+    """One convolution: its position in PyTorch's dict (its batch norm is the next
+    entry), and its settings.
+    """
 
     weight: str
     norm: str
@@ -45,9 +46,9 @@ class _Conv(NamedTuple):
     outside: int
     stride: int = 1
     depthwise: bool = False
-    bent: bool = True  # ReLU6 behind it
-    begins: bool = False  # a block, whose input is kept
-    adds: bool = False  # the block's input to its output
+    bent: bool = True  # followed by ReLU6
+    begins: bool = False  # starts a block, whose input is kept
+    adds: bool = False  # adds the block's input to its output
 
 
 def _convs() -> Iterator[_Conv]:
@@ -72,7 +73,7 @@ CONVS = tuple(_convs())
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
-    """Name to shape of the folded arrays."""
+    """The shapes of the folded arrays, by name."""
     result: dict[str, tuple[int, ...]] = {}
     for number, conv in enumerate(CONVS):
         result[f"{number}/kernel"] = (conv.side, conv.side, 1 if conv.depthwise else conv.inside, conv.outside)
@@ -81,8 +82,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 
 def folded(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
-    """PyTorch's state dict to HWIO kernels and biases, batch norms folded in. Raises UserError for
-    another network's.
+    """Converts PyTorch's state dict to HWIO kernels and biases with folded batch norms.
+
+    Raises UserError for another network's.
     """
     arrays: dict[str, np.ndarray] = {}
     try:
@@ -97,7 +99,7 @@ def folded(state: Mapping[str, Any], path: Path) -> dict[str, np.ndarray]:
 
 
 def embed(weights: Mapping[str, Any], frames: jax.Array) -> jax.Array:
-    """(N, 224, 224, 3) RGB in [0, 1] to (N, 1280): the mean of the last features over places."""
+    """(N, 224, 224, 3) RGB in [0, 1] to (N, 1280): the spatial mean of the last features."""
     x = kept = (frames - jnp.array(_MEAN)) / jnp.array(_STD)
     for number, conv in enumerate(CONVS):
         kept = x if conv.begins else kept
@@ -119,9 +121,7 @@ _compiled = jax.jit(embed)
 
 
 class MobileNet:
-    """`embed`: the frame, resized bilinearly to 224 x 224, as a vector of length one. Something is
-    always found.
-    """
+    """`embed`: the frame, resized bilinearly to 224 x 224, as a unit vector. It is always found."""
 
     name = "mobilenetv2"
     subject: Subject = "body"
@@ -146,7 +146,7 @@ class MobileNet:
 
 
 def read_mobilenet(path: Path) -> Arrays:
-    """PyTorch's state dict with each batch norm folded into the conv before it."""
+    """PyTorch's state dict with each batch norm folded into the preceding convolution."""
     from maskanim_jax.serialization.torch_reader import read_tensors
 
     return folded(read_tensors(path, max_bytes=64 << 20), path)

@@ -1,4 +1,4 @@
-"""What does MoveNet (Thunder, single pose) see? The 17 COCO points of a body, each with a score."""
+"""How does MoveNet (Thunder, single pose) find the 17 COCO points of a body, each with a score?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from maskanim_jax.pretrained.registry import NETWORKS
 SIZE = 256
 KEYPOINTS = 17
 LEAST = 0.3
-"""Score from which on a point counts as detected."""
+"""The lowest score of a detected point."""
 
 
 class MoveNet:

@@ -1,7 +1,7 @@
-"""Where in a frame does a landmark network look, and how do its answers get back into the frame?
+"""Which region of a frame does a landmark network see, and how are its points mapped back?
 
-MediaPipe's way: a detector names boxes and a few keypoints relative to anchors; a rotated square
-around them is cut out; landmarks found in the square are turned and moved back.
+This follows MediaPipe: a detector gives boxes and a few keypoints relative to anchors. A rotated
+square around them is cropped, and its landmarks are transformed back to the frame.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-_OVERLAP = 0.3  # boxes that share more with the best one are averaged into it, weighted by score
+_OVERLAP = 0.3  # boxes with a larger overlap with the best one are averaged into it, weighted by score
 
 
 class Region(NamedTuple):
@@ -54,15 +54,16 @@ def cut(frame: np.ndarray, region: Region, size: int) -> np.ndarray:
 
 
 def back(points: np.ndarray, region: Region) -> np.ndarray:
-    """(K, 2) in units of the region's side to pixels of the frame."""
+    """Converts (K, 2) in units of the region's side to pixels of the frame."""
     x, y = (np.asarray(points, np.float64) - 0.5).T * region.side
     cos, sin = math.cos(region.angle), math.sin(region.angle)
     return np.stack([region.x + cos * x - sin * y, region.y + sin * x + cos * y], axis=-1)
 
 
 def anchors(size: int, strides: tuple[int, ...]) -> np.ndarray:
-    """Centres (A, 2) of the anchors in units of the input: two at each cell of a stride's grid,
-    strides that follow each other together.
+    """Centres (A, 2) of the anchors in units of the input.
+
+    Each distinct stride has a grid, with two anchors per cell for each occurrence of the stride.
     """
     found = []
     for stride in sorted(set(strides)):
@@ -74,8 +75,8 @@ def anchors(size: int, strides: tuple[int, ...]) -> np.ndarray:
 
 
 def best(raw: np.ndarray, logits: np.ndarray, centres: np.ndarray, size: int, least: float) -> Detection | None:
-    """The surest detection, averaged with those that overlap it; None when none reaches the score
-    `least`.
+    """The detection with the highest score, averaged with overlapping ones; None if none
+    reaches the score `least`.
 
     `raw` (A, 4 + 2 K) in pixels of the input relative to the anchors: centre, width and height of
     the box, keypoints. `logits` (A,).
@@ -94,7 +95,7 @@ def best(raw: np.ndarray, logits: np.ndarray, centres: np.ndarray, size: int, le
 
 
 def _shared(one: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Intersection over union of one box with (A, 4) boxes."""
+    """The intersection over union of one box with (A, 4) boxes."""
     low = np.maximum(one[:2] - one[2:] / 2, boxes[:, :2] - boxes[:, 2:] / 2)
     high = np.minimum(one[:2] + one[2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2)
     inter = np.prod(np.maximum(high - low, 0), axis=1)

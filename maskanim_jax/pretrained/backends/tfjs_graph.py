@@ -1,9 +1,8 @@
-"""How is a TensorFlow.js graph model run? Its nodes are followed from the output back to the input,
-each as a JAX operation.
+"""How is a TensorFlow.js graph model run?
 
-Only the operations that MoveNet has. Whole numbers (shapes, axes, indices) stay NumPy arrays as
-long as nothing that is traced enters them, so that the graph can be jitted with the float weights
-as arguments.
+Nodes are evaluated as JAX operations, starting from the output's inputs. Only MoveNet's operations
+are supported. Integers (shapes, axes, indices) stay NumPy arrays unless they depend on a traced
+value, so the graph can be jitted with the float weights as arguments.
 """
 
 from __future__ import annotations
@@ -31,11 +30,15 @@ Values = list[Any]
 
 
 class Graph:
-    """A graph with one input and one output. `weights`: name to float32 array; `__call__` is pure."""
+    """A graph with one input and one output.
+
+    `weights`: name to float32 array; `__call__` is pure.
+    """
 
     def __init__(self, path: Path, data: Path) -> None:
-        """Reads the JSON and the binary beside it. Raises UserError for a damaged file or an
-        operation that isn't known here.
+        """Reads the JSON and the binary beside it.
+
+        Raises UserError for a damaged file or an unsupported operation.
         """
         try:
             check_size(path, _MAX_BYTES)
@@ -47,18 +50,18 @@ class Graph:
             self._input, self._output = (each["name"].split(":")[0] for each in (given, wanted))
             arrays = _arrays(content["weightsManifest"], data.read_bytes())
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{path} isn't a whole TensorFlow.js model ({error}): install it again") from error
+            raise UserError(f"{path} isn't a complete TensorFlow.js model ({error}): install it again") from error
         if unknown := {node["op"] for node in self._nodes.values()} - {*_OPERATIONS, "Const", "Placeholder"}:
-            raise UserError(f"{path} has operations that aren't known here: {', '.join(sorted(unknown))}")
+            raise UserError(f"{path} has unsupported operations: {', '.join(sorted(unknown))}")
         self.weights = {name: array for name, array in arrays.items() if array.dtype == np.float32}
         self._constants = {name: array for name, array in arrays.items() if array.dtype != np.float32}
 
     def __call__(self, weights: Mapping[str, Any], given: Any) -> Any:
-        """The output for an input of the graph's own shape and type."""
+        """The output for an input of the graph's shape and type."""
         values: dict[str, Values] = {name: [value] for name, value in {**self._constants, **weights}.items()}
         values[self._input] = [given]
         todo = [self._output]
-        while todo:  # depth first, without recursion: graphs are deeper than Python's stack
+        while todo:  # depth first, without recursion, since graphs are deeper than Python's stack
             node = self._nodes[todo[-1]]
             sources = [_source(name) for name in node.get("input", ()) if not name.startswith("^")]
             if missing := [name for name, _ in sources if name not in values]:
@@ -78,7 +81,7 @@ def _source(name: str) -> tuple[str, int]:
 
 
 def _arrays(manifest: list[dict[str, Any]], data: bytes) -> dict[str, np.ndarray]:
-    """The weights lie one behind the other; float32 ones may be stored as float16."""
+    """The weights are stored consecutively; float32 ones may be stored as float16."""
     found, at = {}, 0
     for weight in (each for group in manifest for each in group["weights"]):
         stored = weight.get("quantization", {}).get("dtype", weight["dtype"])
@@ -97,10 +100,10 @@ def _text(value: str) -> str:
 
 
 def _window(attributes: dict[str, Any]) -> tuple[tuple[int, int], str]:
-    """Strides and padding of a conv; other attributes must say what these operations do anyway."""
+    """Strides and padding of a convolution; other attributes must have the supported values."""
     numbers = {key: [int(i) for i in attributes[key]["list"]["i"]] for key in ("strides", "dilations")}
     if numbers["dilations"] != [1, 1, 1, 1] or _text(attributes["data_format"]["s"]) != "NHWC":
-        raise UserError("a conv of the graph is dilated or not in NHWC order, which isn't known here")
+        raise UserError("a convolution of the graph is dilated or not in NHWC order, which is not supported")
     return (numbers["strides"][1], numbers["strides"][2]), _text(attributes["padding"]["s"])
 
 
@@ -125,20 +128,20 @@ def _depthwise(attributes: dict[str, Any], x: jax.Array, kernel: jax.Array, *bia
 
 
 def _fused(attributes: dict[str, Any], x: jax.Array, *given: jax.Array) -> jax.Array:
-    """Bias and activation that the graph has drawn into a conv."""
+    """The bias and activation that the graph has fused into a convolution."""
     for name in (_text(each) for each in attributes.get("fused_ops", {}).get("list", {}).get("s", ())):
         if name == "BiasAdd":
             x = x + given[0]
         elif name in _ACTIVATIONS:
             x = _ACTIVATIONS[name](x)
         else:
-            raise UserError(f"a conv of the graph is followed by {name}, which isn't known here")
+            raise UserError(f"a convolution of the graph is followed by {name}, which is not supported")
     return x
 
 
 def _resize(attributes: dict[str, Any], x: jax.Array, size: np.ndarray) -> jax.Array:
     if not attributes.get("half_pixel_centers", {}).get("b") or attributes.get("align_corners", {}).get("b"):
-        raise UserError("a resize of the graph isn't by half-pixel centres, which isn't known here")
+        raise UserError("a resize of the graph does not use half-pixel centres, which is not supported")
     height, width = (int(side) for side in size)
     return jax.image.resize(x, (x.shape[0], height, width, x.shape[3]), "linear", antialias=False)
 

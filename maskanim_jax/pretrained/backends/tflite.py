@@ -1,4 +1,4 @@
-"""How is a TFLite file run? By LiteRT, one frame at a time, on one thread."""
+"""How is a TFLite file run? With LiteRT, one frame at a time, on one thread."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Model:
         """Side of the square input."""
 
     def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
-        """(size, size, 3) to the outputs without their axis of one frame."""
+        """Runs (size, size, 3) and returns the outputs without their batch axis."""
         self._interpreter.set_tensor(self._input, picture[None].astype(np.float32))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(index)[0] for index in self._outputs]

@@ -1,5 +1,6 @@
-"""What do MediaPipe's landmark networks share? A detector says where to look, a second network
-finds the points there.
+"""What do MediaPipe's landmark networks share?
+
+A detector finds a region, and a second network finds the points in it.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from maskanim_jax.pretrained.backends.tflite import Model
 from maskanim_jax.pretrained.install import find
 
 LEAST = 0.5
-"""Score from which on a body or a face is there."""
+"""The lowest score of a detected body or face."""
 
 
 class TwoStage:
-    """The base of such a back-end: it has a `name`, the detector's `strides`, and finds the points
-    of `one` frame.
+    """The base class of these back-ends.
+
+    A subclass has a `name`, the detector's `strides`, and `one`, which finds
+    the points of one frame.
     """
 
     name: str
@@ -31,16 +34,16 @@ class TwoStage:
         self._anchors = anchors(self._detector.size, self.strides)
 
     def one(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, 3) uint8 to points (K, 2) float32 in pixels, and which of them were found (K,)."""
+        """(H, W, 3) uint8 to points (K, 2) float32 in pixels, and which were found (K,)."""
         raise NotImplementedError
 
     def points(self, frames: np.ndarray) -> Points:
-        """Of each of (N, H, W, 3) uint8 frames."""
+        """The keypoints of (N, H, W, 3) uint8 frames."""
         found = [self.one(frame) for frame in frames]
         return Points(np.stack([where for where, _ in found]), np.stack([seen for _, seen in found]))
 
     def detect(self, frame: np.ndarray) -> tuple[Region, Detection | None]:
-        """The square around the whole frame, and what the detector finds in it, in its units."""
+        """The square around the whole frame, and the detection in it, in units of the square."""
         everything, size = whole(*frame.shape[:2]), self._detector.size
         raw, logits = self._detector(cut(frame, everything, size) / 127.5 - 1)
         return everything, best(raw, logits[:, 0], self._anchors, size, LEAST)

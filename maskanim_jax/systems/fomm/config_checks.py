@@ -127,5 +127,5 @@ DEVIATIONS = (
 
 
 def paper_deviations(config: ConfigDict) -> list[str]:
-    """One sentence for every deviation from the paper and the released code."""
+    """The deviations from the paper and the released code, one sentence each."""
     return sentences(config, DEVIATIONS)

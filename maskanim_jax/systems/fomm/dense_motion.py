@@ -20,7 +20,9 @@ from maskanim_jax.systems.fomm.motion import gaussians, sparse_motions
 
 
 class DenseMotion(nnx.Module):
-    """P of the paper: K + 1 masks that select where each local motion applies, and the occlusion map."""
+    """P of the paper: K + 1 masks that select where each local motion
+    applies, and the occlusion map.
+    """
 
     def __init__(self, settings: ConfigDict, count: int, align_corners: bool, *, dtype: DType, rngs: nnx.Rngs) -> None:
         self.scale, self.variance, self.align_corners = settings.scale, settings.variance, align_corners

@@ -107,12 +107,14 @@ class Block(nnx.Module):
         y = nnx.leaky_relu(y, SLOPE)
         if not self.pool:
             return y
-        height, width = y.shape[1] // 2 * 2, y.shape[2] // 2 * 2  # an odd row or column at the end is left out
+        height, width = y.shape[1] // 2 * 2, y.shape[2] // 2 * 2  # a last odd row or column is dropped
         return average_pool(y[:, :height, :width])
 
 
 class Discriminator(nnx.Module):
-    """Feature maps of every block and a map of realness scores (least squares: 1 real, 0 generated)."""
+    """Feature maps of every block and a map of realness scores (least
+    squares: 1 real, 0 generated).
+    """
 
     def __init__(self, settings: ConfigDict, keypoints: int, *, dtype: DType, rngs: nnx.Rngs) -> None:
         """`settings` is `config.discriminator`; `keypoints` is their count, used when

@@ -36,7 +36,9 @@ class Warp(NamedTuple):
 
 
 def control_grid(points: int) -> jax.Array:
-    """`points` x `points` places over the whole frame, corners included, row by row: (points^2, 2)."""
+    """`points` x `points` places over the whole frame, corners included,
+    row by row: (points^2, 2).
+    """
     return coordinate_grid(points, points).reshape(-1, 2)
 
 

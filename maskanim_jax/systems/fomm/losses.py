@@ -134,7 +134,9 @@ def adversarial_losses(
     prediction: jax.Array,
     keypoints: Mapping[str, jax.Array],
 ) -> tuple[Losses, PyTree]:
-    """Least-squares GAN loss of `prediction` ("gan"), and feature matching between it and `target`."""
+    """Least-squares GAN loss of `prediction` ("gan"), and feature matching
+    between it and `target`.
+    """
     weights, discriminate = system.config.loss, system.networks["discriminator"]
     made, stats = discriminate(critic, stats, prediction, keypoints["value"], train=True)
     real, stats = discriminate(critic, stats, target, keypoints["value"], train=True)

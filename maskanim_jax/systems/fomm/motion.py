@@ -22,7 +22,9 @@ def product(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def inverse(matrices: jax.Array) -> jax.Array:
-    """Inverse of (..., 2, 2), by the formula; a determinant below 1e-6 counts as 1e-6 of its sign."""
+    """Inverse of (..., 2, 2), by the formula; a determinant below 1e-6
+    counts as 1e-6 of its sign.
+    """
     a, b, c, d = (matrices[..., i, j] for i in (0, 1) for j in (0, 1))
     determinant = a * d - b * c
     determinant = jnp.where(
@@ -79,13 +81,13 @@ def hull_area(points: jax.Array) -> jax.Array:
 
 
 def _turn(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Twice the signed area between two ways (..., 2); negative when b lies to the right of a."""
+    """Twice the signed area between two vectors (..., 2); negative if b is to the right of a."""
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
 def _least(better: jax.Array, points: jax.Array) -> jax.Array:
-    """The first point that the fewest others are better than: (..., K, K), where [j, k] says that k
-    is better than j, to (..., 2).
+    """The first point that has the fewest better ones: (..., K, K), where [j, k] means that k is
+    better than j, to (..., 2).
     """
     chosen = jnp.argmin(better.sum(-1), -1, keepdims=True) == jnp.arange(points.shape[-2])
     return jnp.where(chosen[..., None], points, 0).sum(-2)
@@ -109,8 +111,8 @@ def pose_difference(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def relative(source: Keypoints, driving: Keypoints, first: Keypoints, scale: jax.Array | float = 1.0) -> Keypoints:
-    """The source moved as the driver moved since its first frame (Eq. 14 and 15), shifts times
-    `scale`.
+    """The source with the driver's motion since its first frame (Eq. 14 and 15); shifts
+    are multiplied by `scale`.
 
     `scale` is 1, or sqrt(area of the source's hull / area of the first frame's hull) with
     --adapt_scale.

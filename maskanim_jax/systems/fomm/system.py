@@ -190,7 +190,7 @@ class FirstOrderMotion:
         return self._draw(variables, source, driving, kp_source, kp_driving, kp_driving)
 
     def outputs(self, variables: Variables, source: jax.Array, driving: jax.Array, key: jax.Array) -> Outputs:
-        del key  # nothing is drawn at random
+        del key  # nothing is random
         return self.reconstruct(variables, source, driving)
 
     def for_inference(self, variables: Variables) -> Variables:

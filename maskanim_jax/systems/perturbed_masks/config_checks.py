@@ -64,7 +64,9 @@ def shape_settings(config: ConfigDict) -> dict[str, Any]:
 
 
 def advice(config: ConfigDict) -> str:
-    """Advice on mask collapse as a clause; empty where the config already has the known remedies."""
+    """Advice on mask collapse as a clause; empty where the config
+    already has the known remedies.
+    """
     if config.mask.temperature >= 0.3 and config.optim.mask_lr_multiplier <= 0.1:
         return ""
     known = config.name if config.name in STABLE else "taichi"
@@ -120,5 +122,5 @@ DEVIATIONS = (
 
 
 def paper_deviations(config: ConfigDict) -> list[str]:
-    """One sentence for every deviation from the paper and the released code; sizes first."""
+    """The deviations from the paper and the released code, one sentence each; sizes first."""
     return sentences(config, DEVIATIONS)

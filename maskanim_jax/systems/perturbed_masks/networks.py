@@ -77,7 +77,9 @@ class MaskRefiner(nnx.Module):
         self.last = Conv(self.body.outputs, 1, 7, dtype=dtype, rngs=rngs)
 
     def __call__(self, source: jax.Array, source_mask: jax.Array, perturbed: jax.Array, train: bool) -> jax.Array:
-        """D(s) (N, L, L, 3), m_s and perturbed m(d) (N, L, L, 1) to the refined mask (N, L, L, 1)."""
+        """D(s) (N, L, L, 3), m_s and perturbed m(d) (N, L, L, 1) to the
+        refined mask (N, L, L, 1).
+        """
         x = jnp.concatenate([source, source_mask, perturbed], -1)
         return jax.nn.sigmoid(self.last(self.body(x, train)).astype(jnp.float32) / _value(self.temperature))
 

@@ -142,7 +142,9 @@ def p_train(mask: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
 
 
 def p_test(mask: jax.Array, threshold: str | float, scale: float) -> jax.Array:
-    """P_test of Eq. 2: threshold, then scaling about the centre (0.75 in the paper); zeros outside."""
+    """P_test of Eq. 2: threshold, then scaling about the centre
+    (0.75 in the paper); zeros outside.
+    """
     levels = threshold_levels(quantize(mask), threshold)
     if scale != 1.0:
         matrix = _whole(levels.shape[1], jnp.float32(scale))

@@ -211,7 +211,9 @@ class PerturbedMasks:
         return paper_deviations(self.config)
 
     def collapse_warnings(self, metrics: Mapping[str, float]) -> list[str]:
-        """Warnings for the log about mask collapse, with the config that avoids it where one is known."""
+        """Warnings for the log about mask collapse, with the config that
+        avoids it where one is known.
+        """
         help = advice(self.config)
         if metrics["mask_space"] < DEAD_SPACE:
             return [

@@ -1,4 +1,4 @@
-// Which ways of convolving are there? Three, each in a file of its own.
+// Which convolution algorithms are there? Three, each in its own file.
 
 #pragma once
 
@@ -18,26 +18,26 @@ struct Shape {
   int64_t out_height, out_width;
 };
 
-// The picture with its zeros around it, and room for one vector behind: (count, out_height + rows - 1, out_width + columns - 1, channels).
+// The picture with its zero padding, followed by space for one vector: (count, out_height + rows - 1, out_width + columns - 1, channels).
 Scratch Padded(const Pool& pool, const float* x, const Shape& s);
 
-// y (count, out_height, out_width, outputs) of x and the kernel; and the gradient with respect to the kernel, of x and y's gradient g.
+// y (count, out_height, out_width, outputs) from x and the kernel, and the gradient with respect to the kernel from x and y's gradient g.
 void DirectForward(const Pool& pool, const float* x, const float* kernel, float* y, const Shape& s);
 void DirectKernelGradient(const Pool& pool, const float* x, const float* g, float* gradient, const Shape& s);
 
-// The same for so few outputs that they do not fill a vector.
+// The same for kernels whose few outputs do not fill a vector.
 constexpr int64_t kThin = 8;
 inline bool IsThin(const Shape& s) { return s.outputs <= kThin && s.columns * s.inputs >= kLanes; }
 void ThinForward(const Pool& pool, const float* x, const float* kernel, float* y, const Shape& s);
 void ThinKernelGradient(const Pool& pool, const float* x, const float* g, float* gradient, const Shape& s);
 
-// y (count, height << up, width << up, outputs) of x (count, height, width, inputs) and the kernel (3, 3, inputs, outputs), with zeros around; inputs
-// and outputs are multiples of kLanes. With `up` 1 the picture counts as upsampled by nearest neighbour.
+// y (count, height << up, width << up, outputs) of x (count, height, width, inputs) and the kernel (3, 3, inputs, outputs), with zero padding; inputs
+// and outputs are multiples of kLanes. With `up` 1, x is first upsampled 2x by nearest neighbour.
 void WinogradForward(const Pool& pool, const float* x, const float* kernel, float* y, int64_t count, int64_t height,
                      int64_t width, int64_t inputs, int64_t outputs, int up);
 void WinogradKernelGradient(const Pool& pool, const float* x, const float* g, float* gradient, int64_t count, int64_t height,
                             int64_t width, int64_t inputs, int64_t outputs, int up);
-// Kernels of so many inputs times outputs do not fit into a core's cache as points.
+// In point form, kernels with at least this many inputs times outputs do not fit into a core's cache.
 constexpr int64_t kWideKernel = 256 * 256;
 
 }  // namespace maskanim

@@ -1,6 +1,8 @@
-"""How do the C++ convolutions get onto this machine? They are compiled once for its processor and kept in the user's cache.
+"""How are the C++ convolutions built? They are compiled once for this processor and
+kept in the user's cache.
 
-They are optional: without a compiler, or with `MASKANIM_NATIVE=0`, XLA's convolutions are used. Those are slower and equal up to rounding.
+They are optional: without a compiler, or with `MASKANIM_NATIVE=0`, XLA's convolutions are used,
+which are slower and equal up to rounding.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ SWITCH = "MASKANIM_NATIVE"
 """Environment variable: "0" disables the compiled convolutions."""
 SOURCES = Path(__file__).parent
 UNITS = ("handlers.cc", "winograd.cc", "thin.cc", "direct.cc", "matmul.cc", "parallel.cc")
-"""Slowest to compile first; as many compile at a time as there are cores."""
+"""The sources, slowest to compile first; one per core is compiled at a time."""
 HANDLERS = ("convolution", "kernel_gradient")
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-std=c++17", "-march=native", "-fPIC", "-pthread")
@@ -47,7 +49,9 @@ class NativeLibrary(NamedTuple):
 
 @contextmanager
 def disable_native() -> Iterator[None]:
-    """Code traced inside this context uses XLA's convolutions only, so that exports run on other machines."""
+    """Code traced inside this context uses XLA's convolutions only, so that
+    exports run on other machines.
+    """
     before = _disabled.set(True)
     try:
         yield
@@ -56,7 +60,9 @@ def disable_native() -> Iterator[None]:
 
 
 def prefix() -> str:
-    """The prefix of the compiled functions' names for the code being traced; empty if XLA's are used."""
+    """The prefix of the compiled functions' names for the code being traced;
+    empty if XLA's are used.
+    """
     return "" if _disabled.get() or jax.default_backend() != "cpu" else load().prefix
 
 
@@ -69,7 +75,10 @@ def describe_backend() -> str:
 
 @functools.cache
 def load() -> NativeLibrary:
-    """Compiles the library if needed, loads it and registers it with XLA, once per process. Never raises."""
+    """Compiles the library if needed, loads it and registers it with XLA, once per process.
+
+    Never raises.
+    """
     if os.environ.get(SWITCH) == "0":
         return NativeLibrary("", f"{SWITCH}=0")
     command = _command()
@@ -84,7 +93,7 @@ def load() -> NativeLibrary:
             jax.ffi.register_ffi_target(f"maskanim_{digest}_{name}", handler, platform="cpu")
     except subprocess.CalledProcessError as error:
         return NativeLibrary("", f"{command[0]} cannot compile them: {_last_line(error.stderr)}")
-    except Exception as error:  # whatever went wrong, XLA's convolutions still work
+    except Exception as error:  # XLA's convolutions work in any case
         return NativeLibrary("", f"{type(error).__name__}: {error}")
     return NativeLibrary(f"maskanim_{digest}", "")
 
@@ -116,7 +125,10 @@ def _folder() -> Path:
 
 
 def _cached(digest: str) -> Path | None:
-    """The library compiled earlier, if it is intact: its name contains the hash of its content. Running a damaged one could end the process."""
+    """The library compiled earlier, if it is intact: its name contains the hash of its content.
+
+    Running a damaged one could end the process.
+    """
     whole = (path for path in _folder().glob(f"{digest}-*.so") if path.stem == f"{digest}-{_hash(path)}")
     return next(whole, None)
 

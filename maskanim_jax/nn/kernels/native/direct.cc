@@ -1,4 +1,4 @@
-// How is a convolution computed product by product? The general case: any kernel, few channels, or too few pixels for Winograd.
+// How is a convolution computed without transforms? The general case: any kernel, few channels, or too few pixels for Winograd.
 
 #include <algorithm>
 #include <cstring>
@@ -28,7 +28,7 @@ Scratch Padded(const Pool& pool, const float* x, const Shape& s) {
 
 namespace {
 
-// One strip of a kernel (length, outputs), its columns from `first` on: (length, kStrip), zeros behind the last column.
+// One strip of a kernel (length, outputs), with the columns from `first` on: (length, kStrip), with zeros after the last column.
 void PackStrip(const float* kernel, int64_t length, int64_t outputs, int64_t first, float* to) {
   const int64_t width = std::min(kStrip, outputs - first);
   for (int64_t k = 0; k < length; ++k, to += kStrip) {
@@ -60,7 +60,7 @@ void DirectForward(const Pool& pool, const float* x, const float* kernel, float*
     }
   };
   const int64_t all_rows = s.count * s.out_height;
-  if (strips >= 8 && s.count * height * width < 9 * s.outputs) {  // the kernel is larger than the picture: read it once
+  if (strips >= 8 && s.count * height * width < 9 * s.outputs) {  // the kernel is larger than the picture, so it is read only once
     InParallel(pool, strips, [&](int64_t strip) {
       const Scratch packed(length * kStrip);
       PackStrip(kernel, length, s.outputs, strip * kStrip, packed.get());
@@ -95,10 +95,10 @@ void DirectKernelGradient(const Pool& pool, const float* x, const float* g, floa
     });
   }
   const float* from = fits ? g : wide.get();
-  // Within a row of the kernel (column, input) is one contiguous axis of the picture, too.
+  // Within a kernel row, (column, input) is also one contiguous axis of the picture.
   const int64_t across = s.columns * s.inputs, blocks = (across + kRows - 1) / kRows;
   const int64_t strips = (s.outputs + kStrip - 1) / kStrip;
-  // A band of rows stays in a core's cache while all of the kernel's elements see it.
+  // A band of rows stays in a core's cache while all kernel elements use it.
   const int64_t row_bytes = (width * s.inputs + s.out_width * padded_outputs) * static_cast<int64_t>(sizeof(float));
   const int64_t band = std::max<int64_t>(1, std::min<int64_t>(s.out_height, (512 << 10) / std::max<int64_t>(1, row_bytes)));
   const int64_t all = s.rows * blocks, chunk = std::max<int64_t>(1, std::min<int64_t>(all, (all + 15) / 16));

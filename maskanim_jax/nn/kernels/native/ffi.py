@@ -1,4 +1,6 @@
-"""How does JAX call the compiled convolutions? float32, stride 1, NHWC by HWIO; each device handles its own part of the batch."""
+"""How does JAX call the compiled convolutions? float32, stride 1, NHWC by HWIO; each device handles
+its own part of the batch.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +25,12 @@ def usable(x: jax.Array) -> bool:
 def convolution(
     x: jax.Array, kernel: jax.Array, size: Size, pad: int, *, transpose: bool = False, upsample: bool = False
 ) -> jax.Array:
-    """(N, H, W, I) by (K, K, I, O) to (N, *size, O), with `pad` zeros before the first row and column.
+    """(N, H, W, I) by (K, K, I, O) to (N, *size, O), with `pad` zeros before
+    the first row and column.
 
-    `transpose`: the kernel is (K, K, O, I) and is used rotated by 180 degrees with inputs and outputs exchanged, which gives the
-    gradient with respect to the input.
-    `upsample`: x is first upsampled 2x by nearest neighbour.
+    `transpose`: the kernel is (K, K, O, I) and is used rotated by 180 degrees with inputs and
+    outputs exchanged, which gives the gradient with respect to the input. `upsample`: x is first
+    upsampled 2x by nearest neighbour.
     """
 
     def call(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -38,7 +41,9 @@ def convolution(
 
 
 def kernel_gradient(x: jax.Array, g: jax.Array, size: int, pad: int, *, upsample: bool = False) -> jax.Array:
-    """The gradient (K, K, I, O) of `convolution` with respect to the kernel, g (N, H', W', O); summed over the devices."""
+    """The gradient (K, K, I, O) of `convolution` with respect to the kernel, g (N, H', W', O);
+    summed over the devices.
+    """
 
     def call(x: jax.Array, g: jax.Array) -> jax.Array:
         result = jax.ShapeDtypeStruct((size, size, x.shape[3], g.shape[3]), x.dtype)

@@ -1,4 +1,4 @@
-// Which functions does XLA call? Two: a convolution of stride 1, and its gradient with respect to the kernel. float32, NHWC by HWIO.
+// Which functions does XLA call? A convolution with stride 1, and its gradient with respect to the kernel. float32, NHWC by HWIO.
 
 #include <algorithm>
 #include <cstring>
@@ -18,7 +18,7 @@ namespace ffi = xla::ffi;
 using Array = ffi::Buffer<ffi::F32>;
 using Result = ffi::ResultBuffer<ffi::F32>;
 
-// Fewer tiles would not pay for the kernel's points.
+// With fewer tiles, transforming the kernel costs more than it saves.
 constexpr int64_t kTiles = 24, kTilesOfWide = 16;
 constexpr int64_t kChannels = 16;
 
@@ -48,7 +48,7 @@ Scratch Upsampled(const Pool& pool, const float* x, Shape& s) {
 // The kernel rotated by 180 degrees, with inputs and outputs exchanged: convolving with it gives the gradient with respect to the input.
 Scratch Turned(const Pool& pool, const float* kernel, int64_t taps, int64_t inputs, int64_t outputs) {
   Scratch turned(taps * inputs * outputs);
-  constexpr int64_t side = 16;  // squares that are read and written in whole lines of the cache
+  constexpr int64_t side = 16;  // squares that are read and written in whole cache lines
   const int64_t blocks = (inputs + side - 1) / side;
   InParallel(pool, taps * blocks, [&](int64_t job) {
     const int64_t tap = job / blocks, first = job % blocks * side, rows = std::min(side, inputs - first);
@@ -128,7 +128,7 @@ ffi::Error KernelGradient(ffi::ThreadPool threads, Array x, Array g, Result grad
   });
 }
 
-// What both functions are given.
+// The arguments of both functions.
 auto Bound() {
   return ffi::Ffi::Bind().Ctx<ffi::ThreadPool>().Arg<Array>().Arg<Array>().Ret<Array>().Attr<int64_t>("top").Attr<int64_t>("left").Attr<int64_t>("upsample");
 }

@@ -1,4 +1,4 @@
-// The product of matmul.h, compiled once for all that use it.
+// The product of matmul.h, compiled once for all its users.
 
 #include "matmul.h"
 

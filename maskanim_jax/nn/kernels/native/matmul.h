@@ -1,7 +1,7 @@
-// How is a product of two small matrices kept in registers? One kernel serves every convolution here.
+// How is a product of two small matrices computed in registers? All convolutions here use this kernel.
 //
-// C (m x n) = sum over segments and k of A[m][k] * B[k][n]. Rows of B are contiguous vectors; A's elements are read one by one, at any
-// two strides, and spread over a vector. A convolution's kernel rows, or a picture's rows in a gradient, are the segments.
+// C (m x n) = sum over segments and k of A[m][k] * B[k][n]. Rows of B are contiguous vectors; A's elements are read one by one, with
+// any two strides, and broadcast to a vector. Segments are a convolution's kernel rows, or a picture's rows in a gradient.
 
 #pragma once
 
@@ -18,43 +18,43 @@ constexpr int kLanes = 8, kRows = 6;
 #else
 constexpr int kLanes = 4, kRows = 6;
 #endif
-// Two vectors a row: kRows x 2 sums, two vectors of B and one of A fill the registers.
+// Two vectors per row: kRows x 2 sums, two vectors of B and one of A fill the registers.
 constexpr int kWide = 2;
 
 typedef float Vector __attribute__((vector_size(4 * kLanes)));
 typedef float Unaligned __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
 inline Vector Load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
-// A number in every lane; less zero, since plus zero would make -0 to 0 and so be computed.
+// The value in every lane. Zero is subtracted, since adding it would turn -0 into 0, so the compiler could not drop it.
 inline Vector Spread(float value) { return value - Vector{}; }
 inline void Store(float* to, Vector value) { *reinterpret_cast<Unaligned*>(to) = value; }
 
-// The sums of neighbouring lanes: of a's in the lower half, of b's in the upper one.
+// The sums of neighbouring lanes: a's in the lower half, b's in the upper half.
 template <int... Lane>
 inline Vector PairSumsOf(Vector a, Vector b, std::integer_sequence<int, Lane...>) {
 #if defined(__clang__)
   return __builtin_shufflevector(a, b, (2 * Lane)...) + __builtin_shufflevector(a, b, (2 * Lane + 1)...);
-#else  // which GCC has from version 12 on only
+#else  // GCC before version 12
   typedef int32_t Lanes __attribute__((vector_size(4 * kLanes)));
   return __builtin_shuffle(a, b, Lanes{(2 * Lane)...}) + __builtin_shuffle(a, b, Lanes{(2 * Lane + 1)...});
 #endif
 }
 inline Vector PairSums(Vector a, Vector b) { return PairSumsOf(a, b, std::make_integer_sequence<int, kLanes>()); }
 
-// The value in a register: compilers for x86 would read it from memory for each of its products anew, which is dear across lines of the cache.
+// Keeps the value in a register: on x86, compilers would read it from memory for each product, which is slow across cache lines.
 inline void Keep([[maybe_unused]] Vector& value) {
 #if defined(__x86_64__)
   asm("" : "+v"(value));
 #endif
 }
 
-// Where a product's operands lie; strides count floats.
+// The addresses and strides (in floats) of a product's operands.
 struct Operands {
   const float* a;
   int64_t a_segment, a_row, a_k;
   const float* b;
   int64_t b_segment, b_k;
-  int64_t segments, length;  // length: k's of a segment
+  int64_t segments, length;  // length: number of k per segment
 };
 
 template <int M, int N>
@@ -98,10 +98,10 @@ inline void ProductOfRows(int rows, int vectors, const Operands& with, float* c,
   }
 }
 
-// `rows` up to kRows and `vectors` 1 or 2 of the result, whole vectors only.
+// Computes `rows` (at most kRows) and `vectors` (1 or 2) of the result, in whole vectors.
 void Multiply(int rows, int vectors, const Operands& with, float* c, int64_t c_row, bool add);
 
-// How many rows a block of `left` rows has when all should be alike: 16 as 8 + 8, not as 14 + 2.
+// The size of the next block of `left` rows, so that blocks are equally large: 16 as 8 + 8, not as 14 + 2.
 inline int Rows(int64_t left) {
   const int64_t blocks = (left + kRows - 1) / kRows;
   return static_cast<int>((left + blocks - 1) / blocks);

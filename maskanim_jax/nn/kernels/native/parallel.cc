@@ -47,7 +47,7 @@ Scratch::~Scratch() {
   const std::lock_guard<std::mutex> lock(kept.mutex);
   kept.buffers.emplace(bytes_, data_);
   kept.bytes += bytes_;
-  while (kept.bytes > kKept) {  // the largest is the likeliest not to fit again
+  while (kept.bytes > kKept) {  // the largest buffer is the least likely to be reused
     const auto largest = std::prev(kept.buffers.end());
     kept.bytes -= largest->first;
     std::free(largest->second);

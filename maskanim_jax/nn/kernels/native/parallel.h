@@ -1,6 +1,6 @@
-// How is work divided among threads, and where do intermediate values lie?
+// How is work divided among threads, and where are intermediate values stored?
 //
-// What a job computes and the order in which results are added never depend on the number of threads, so results are the same bit for bit.
+// Neither a job's work nor the order of sums depends on the number of threads, so results are the same bit for bit.
 
 #pragma once
 
@@ -15,14 +15,14 @@
 
 namespace maskanim {
 
-// XLA's threads, without XLA's header: that takes longer to compile than most of these files.
+// XLA's threads, without XLA's header, which takes longer to compile than most of these files.
 struct Pool {
   int64_t threads;
   std::function<void(std::function<void()>)> schedule;
 };
 
-// Memory that a call needs, not initialised. What calls gave back is kept for the next ones up to kKept bytes: asked of the system anew, its
-// pages would have to be cleared each time.
+// Uninitialised memory for a call. Up to kKept bytes of returned memory are kept for the next calls: the system would clear
+// the pages of new memory each time.
 class Scratch {
  public:
   explicit Scratch(int64_t floats);
@@ -38,8 +38,8 @@ class Scratch {
   size_t bytes_;
 };
 
-// Runs `job(i)` for each i below `jobs` on XLA's threads. The caller works too and waits only for jobs that have begun: with all other
-// threads busy it does everything by itself, so nothing can wait for itself. What a job throws is thrown here, when all have ended.
+// Runs `job(i)` for each i below `jobs` on XLA's threads. The caller also works, and only waits for jobs that have started. If all
+// other threads are busy it does everything itself, so there is no deadlock. A job's exception is rethrown when all have ended.
 template <typename Job>
 void InParallel(const Pool& pool, int64_t jobs, const Job& job) {
   struct Shared {
@@ -53,7 +53,7 @@ void InParallel(const Pool& pool, int64_t jobs, const Job& job) {
     for (int64_t i; (i = shared.next.fetch_add(1)) < shared.jobs;) {
       try {
         if (!shared.failed) (*shared.job)(i);
-      } catch (...) {  // in a thread of XLA's it would end the process
+      } catch (...) {  // in one of XLA's threads it would end the process
         if (!shared.failed.exchange(true)) shared.error = std::current_exception();
       }
       shared.done.fetch_add(1, std::memory_order_release);
@@ -63,12 +63,12 @@ void InParallel(const Pool& pool, int64_t jobs, const Job& job) {
     for (int64_t i = 0; i < jobs; ++i) job(i);
     return;
   }
-  auto shared = std::make_shared<Shared>();  // a late thread finds it, and nothing left to do
+  auto shared = std::make_shared<Shared>();  // outlives the call, for threads that start late
   shared->jobs = jobs;
   shared->job = &job;
   for (int64_t i = 1; i < pool.threads && i < jobs; ++i) pool.schedule([shared, work] { work(*shared); });
   work(*shared);
-  // The others are as good as done, unless the system has given their cores to somebody else.
+  // The other threads are nearly done, unless the system has given their cores to other processes.
   for (int turn = 0; shared->done.load(std::memory_order_acquire) < jobs; ++turn) {
     turn < 1000 ? std::this_thread::yield() : std::this_thread::sleep_for(std::chrono::microseconds(50));
   }

@@ -1,4 +1,4 @@
-// How does a convolution with few outputs fill a vector? With the numbers that a pixel sees of a row, which lie one behind the other.
+// How does a convolution with few outputs fill a vector? With the inputs of a pixel in one row, which are contiguous in memory.
 
 #include <algorithm>
 #include <cstring>
@@ -9,10 +9,10 @@ namespace maskanim {
 namespace {
 
 constexpr int kPixels = kLanes == 16 ? 8 : 4, kAtOnce = 3;
-// Sums of so many pixels (in the gradient: vectors of the kernel) and outputs are kept in registers, a vector each.
+// The number of pixels (in the gradient: kernel vectors) and outputs whose sums are kept in registers, one vector each.
 
-// A kernel's rows as vectors of what a pixel sees of a row: (rows, vectors, outputs, kLanes). The last vector of a row ends with it and begins
-// with numbers that the one before has, too: they are zero among the taps, and passed over in the gradient.
+// A kernel's rows as vectors over a pixel's inputs in a row: (rows, vectors, outputs, kLanes). The last vector of a row ends
+// with the row and overlaps the previous one: the overlap is zero in the taps and skipped in the gradient.
 struct ThinLayout {
   int64_t rows, length, vectors, outputs;
 
@@ -33,7 +33,7 @@ struct ThinLayout {
   }
 };
 
-// `Outputs` outputs of `Pixels` neighbours; x: what the first of them sees, y: where its outputs go.
+// Computes `Outputs` outputs of `Pixels` neighbouring pixels; x: the first pixel's inputs, y: its outputs.
 template <int Pixels, int Outputs>
 void ThinPixels(const float* x, int64_t row, int64_t inputs, const ThinLayout& layout, const float* taps, float* y) {
   Vector sums[Pixels][Outputs] = {};
@@ -52,7 +52,7 @@ void ThinPixels(const float* x, int64_t row, int64_t inputs, const ThinLayout& l
       }
     }
   }
-  // Lanes are added in pairs, of two vectors at a time, until a vector's lanes are so many sums.
+  // Lanes are added in pairs, two vectors at a time, until each lane of a vector is one sum.
   constexpr int kSums = Pixels * Outputs, kVectors = (kSums + kLanes - 1) / kLanes;
   Vector partial[kVectors * kLanes] = {};
 #pragma GCC unroll 24
@@ -88,7 +88,7 @@ void ThinForward(const Pool& pool, const float* x, const float* kernel, float* y
     float* to = y + job * s.out_width * s.outputs;
     const bool wide = s.out_width >= kPixels;
     for (int64_t w = 0; w < s.out_width; w += wide ? kPixels : 1) {
-      const int64_t from = wide ? std::min(w, s.out_width - kPixels) : w;  // the last ones may be computed twice
+      const int64_t from = wide ? std::min(w, s.out_width - kPixels) : w;  // the last pixels may be computed twice
       const auto way = wide ? ThinOutputs<kPixels> : ThinOutputs<1>;
       way(seen + from * s.inputs, row, s.inputs, layout, taps.get(), to + from * s.outputs);
     }
@@ -97,7 +97,7 @@ void ThinForward(const Pool& pool, const float* x, const float* kernel, float* y
 
 namespace {
 
-// Adds what a row's pixels see times their gradient g: `Vectors` vectors of the layout, `Outputs` of its outputs.
+// Adds the inputs of a row's pixels times their gradient g, for `Vectors` vectors of the layout and `Outputs` outputs.
 template <int Vectors, int Outputs>
 void ThinSums(const float* x, int64_t inputs, const float* g, int64_t pixels, const ThinLayout& layout, int64_t first, float* sums) {
   Vector kept[Vectors][Outputs];

@@ -1,4 +1,5 @@
-// How is a 3x3 convolution computed by points (winograd_transform.h)? Pixels to points, products, points to results; the gradient the transposed way.
+// How is a 3x3 convolution computed with Winograd's points (winograd_transform.h)? Pixels to points, products, points to results.
+// The gradient uses the transposed transforms.
 
 #include <algorithm>
 
@@ -8,10 +9,10 @@
 namespace maskanim {
 namespace {
 
-// What all threads share may take so many bytes.
+// Size limit in bytes of the data that all threads share.
 constexpr int64_t kRoom = int64_t{32} << 20;
 
-// Tiles of 4x4 results; those at the ends of pictures reach over.
+// Tiles of 4x4 results; those at a picture's end extend beyond it.
 struct Tiles {
   int64_t height, width, down, across, count;
   Tiles(int64_t pictures, int64_t height, int64_t width)
@@ -19,7 +20,7 @@ struct Tiles {
 };
 
 struct Place {
-  int64_t picture, row, column;  // of the tile's first result
+  int64_t picture, row, column;  // position of the tile's first result
   Place(const Tiles& tiles, int64_t tile)
       : picture(tile / (tiles.down * tiles.across)),
         row(tile / tiles.across % tiles.down * 4),
@@ -27,7 +28,7 @@ struct Place {
 };
 
 // The points of some tiles of a picture (count, height >> up, width >> up, channels): to[point * stride + tile * tile_stride + c / kLanes * lane_stride + c % kLanes].
-// With `up` 1 the picture counts as upsampled by nearest neighbour.
+// With `up` 1, the picture is first upsampled 2x by nearest neighbour.
 void PictureToPoints(const float* x, int64_t channels, int up, const Tiles& tiles, int64_t first, int64_t last,
                             float* to, int64_t stride, int64_t tile_stride, int64_t lane_stride = kLanes) {
   const int64_t height = tiles.height >> up, width = tiles.width >> up;
@@ -54,7 +55,7 @@ void PictureToPoints(const float* x, int64_t channels, int up, const Tiles& tile
   }
 }
 
-// Points of one strip of outputs to results, y (count, height, width, outputs).
+// Transforms the points of one strip of outputs to results, y (count, height, width, outputs).
 void PointsToPicture(const float* from, int64_t stride, int vectors, const Tiles& tiles, int64_t first,
                             int64_t last, float* y, int64_t outputs) {
   for (int64_t tile = first; tile < last; ++tile) {
@@ -89,7 +90,7 @@ void KernelToPoints(const float* kernel, int64_t inputs, int64_t outputs, int64_
   }
 }
 
-// The products of some tiles' points with a strip of a kernel's.
+// The products of some tiles' points with the points of a kernel's strip.
 void Products(const float* seen, int64_t seen_stride, int64_t tile_stride, int64_t tiles, const float* points,
                      int64_t points_stride, int64_t inputs, int vectors, float* made, int64_t made_stride) {
   for (int p = 0; p < kPoints; ++p) {
@@ -105,13 +106,13 @@ void Products(const float* seen, int64_t seen_stride, int64_t tile_stride, int64
 
 }  // namespace
 
-// At a power of two's distance numbers would share the same lines of the cache, hence strides with kLanes more.
+// Strides have kLanes more, since at power-of-two strides values would compete for the same cache lines.
 void WinogradForward(const Pool& pool, const float* x, const float* kernel, float* y, int64_t count,
                             int64_t height, int64_t width, int64_t inputs, int64_t outputs, int up) {
   const Tiles tiles(count, height << up, width << up);
   const int64_t strips = (outputs + kStrip - 1) / kStrip, tile_stride = inputs + kLanes;
   if (inputs * outputs >= kWideKernel) {
-    // The kernel's points are made strip by strip, once for as many tiles as there is room for.
+    // The kernel's points are computed strip by strip, once per block of as many tiles as fit into the limit.
     const int64_t block = std::min(tiles.count, std::max<int64_t>(8 * kRows, kRoom / (kPoints * 4 * inputs)));
     const int64_t seen_stride = block * tile_stride + kLanes, made_stride = block * kStrip + kLanes;
     const int64_t points_stride = inputs * kStrip + kLanes;
@@ -134,7 +135,7 @@ void WinogradForward(const Pool& pool, const float* x, const float* kernel, floa
     }
     return;
   }
-  // All of the kernel's points, then blocks of tiles that stay in a core's cache from pixels to results; at least eight, for the threads.
+  // First all points of the kernel, then blocks of tiles that stay in a core's cache from pixels to results; at least eight blocks, for the threads.
   const int64_t points_stride = inputs * kStrip;
   const Scratch points(strips * kPoints * points_stride);
   InParallel(pool, strips * ((inputs + 15) / 16), [&](int64_t job) {
@@ -181,7 +182,7 @@ void ResultsToPointsOfStrip(const float* g, int64_t outputs, int64_t strip, cons
   }
 }
 
-// Sums of points to the gradient's taps, for inputs from `first` to `last` and one strip: from[point * stride + input * kStrip + output].
+// Transforms sums of points to the gradient's taps, for inputs from `first` to `last` and one strip: from[point * stride + input * kStrip + output].
 void PointsToKernel(const float* from, int64_t stride, int64_t inputs, int64_t outputs, int64_t strip, int64_t first,
                            int64_t last, float* gradient) {
   for (int64_t i = first; i < last; ++i) {
@@ -195,7 +196,7 @@ void PointsToKernel(const float* from, int64_t stride, int64_t inputs, int64_t o
   }
 }
 
-// WinogradKernelGradient for kernels whose points fit into a core's cache: every job has some of the tiles, from pixels to sums of its own.
+// WinogradKernelGradient for kernels whose points fit into a core's cache: each job processes some tiles, from pixels to its own sums.
 void GradientByTiles(const Pool& pool, const float* x, const float* g, float* gradient, const Tiles& tiles,
                             int64_t inputs, int64_t outputs, int up) {
   const int64_t strips = (outputs + kStrip - 1) / kStrip;
@@ -225,7 +226,7 @@ void GradientByTiles(const Pool& pool, const float* x, const float* g, float* gr
       }
     }
   });
-  InParallel(pool, strips * kPoints, [&](int64_t job) {  // the chunks' sums, added in their order
+  InParallel(pool, strips * kPoints, [&](int64_t job) {  // adds the chunks' sums, in order
     for (int64_t c = 1; c < chunks; ++c)
       for (int64_t i = job * points_stride; i < (job + 1) * points_stride; i += kLanes)
         Store(sums.get() + i, Load(sums.get() + i) + Load(sums.get() + c * sums_size + i));
@@ -242,11 +243,11 @@ void WinogradKernelGradient(const Pool& pool, const float* x, const float* g, fl
   const Tiles tiles(count, height << up, width << up);
   if (inputs * outputs < kWideKernel) return GradientByTiles(pool, x, g, gradient, tiles, inputs, outputs, up);
   const int64_t strips = (outputs + kStrip - 1) / kStrip, groups = inputs / kLanes;
-  // As many tiles at a time as there is room for; sums of points go on from block to block, and in the last one become taps.
+  // As many tiles at a time as fit into the limit; sums of points accumulate over the blocks and become taps in the last one.
   const int64_t room = kRoom / 2 / (kPoints * 4 * (inputs + outputs));
   const int64_t blocks = (tiles.count + std::max<int64_t>(128, room) - 1) / std::max<int64_t>(128, room);
   const int64_t block = (tiles.count + blocks - 1) / blocks;
-  // Every job's numbers lie one behind the other: pixels by (point, kLanes channels, tile), results by (point, strip, tile).
+  // Each job's data is contiguous: pixels by (point, kLanes channels, tile), results by (point, strip, tile).
   const int64_t lane_stride = block * kLanes, seen_stride = groups * lane_stride;
   const int64_t wanted_stride = block * kStrip, sums_size = kPoints * kLanes * kStrip;
   const Scratch seen(kPoints * seen_stride), wanted(strips * kPoints * wanted_stride);
@@ -280,7 +281,7 @@ void WinogradKernelGradient(const Pool& pool, const float* x, const float* g, fl
           }
         }
         if (last == tiles.count) {
-          const int64_t i = group * kLanes;  // `to` has this group's inputs only
+          const int64_t i = group * kLanes;  // `to` only has this group's inputs
           PointsToKernel(to - i * kStrip, kLanes * kStrip, inputs, outputs, strip, i, i + kLanes, gradient);
         }
       }

@@ -1,8 +1,8 @@
-// How does a 3x3 convolution need a quarter of its multiplications? Winograd's F(4x4, 3x3) (Lavin and Gray 2016).
+// How is a 3x3 convolution computed with a quarter of the multiplications? With Winograd's F(4x4, 3x3) (Lavin and Gray 2016).
 //
-// A tile of 4x4 results needs 6x6 pixels. Along each axis three taps and six pixels are polynomials known by their values at six points
-// (0, 1, -1, 2, -2, infinity), so 36 products of points take the place of 144. Tiles are worked off in blocks that stay in a core's cache, from
-// pixels to results. The gradient with respect to the kernel takes the transposed way. Results differ by rounding, 1e-5 of their size.
+// A tile of 4x4 results needs 6x6 pixels. Along each axis, three taps and six pixels are polynomials, represented by their values at six points
+// (0, 1, -1, 2, -2, infinity), so 36 products of points replace 144. Tiles are processed in blocks that stay in a core's cache, from
+// pixels to results. The gradient with respect to the kernel uses the transposed transforms. Results differ by rounding, 1e-5 of their size.
 
 #pragma once
 
@@ -44,7 +44,7 @@ inline void PointsToResults(const Vector m[6], Vector y[4]) {
   y[3] = difference + 8.0f * far + m[5];
 }
 
-// The transposed ways: four results to six points, six points to three taps.
+// The transposed transforms: four results to six points, six points to three taps.
 inline void ResultsToPoints(const Vector g[4], Vector w[6]) {
   const Vector even = g[0] + g[2], odd = g[1] + g[3], wide = g[0] + 4.0f * g[2], far = 2.0f * g[1] + 8.0f * g[3];
   w[0] = g[0];
@@ -62,7 +62,7 @@ inline void PointsToTaps(const Vector u[6], Vector k[3]) {
   k[2] = far * (1.0f / 6) - near + u[5];
 }
 
-// `way` along both axes: In x In vectors to Out x Out.
+// Applies `way` along both axes: In x In vectors to Out x Out.
 template <int In, int Out, void (*way)(const Vector*, Vector*)>
 inline void BothWays(const Vector (&from)[In][In], Vector (&to)[Out][Out]) {
   Vector between[Out][In];
