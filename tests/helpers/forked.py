@@ -30,9 +30,8 @@ class Forked:
     """`main()` in a process of its own, with as much of `subprocess.Popen` as the tests need."""
 
     def __init__(self, main, argv, environment):
-        handle, self._said = tempfile.mkstemp(prefix="forked-")
-        os.close(handle)
-        self._process = forkserver.Process(target=_child, args=(main, argv, environment, self._said))
+        self._said = tempfile.NamedTemporaryFile(prefix="forked-", mode="r", errors="replace")  # noqa: SIM115
+        self._process = forkserver.Process(target=_child, args=(main, argv, environment, self._said.name))
         self._process.start()
 
     @property
@@ -58,5 +57,5 @@ class Forked:
         self._process.join(timeout)
         if self._process.is_alive():
             raise TimeoutError(f"process {self._process.pid} runs for more than {timeout} s")
-        with open(self._said, errors="replace") as said:
-            return None, said.read()
+        self._said.seek(0)
+        return None, self._said.read()
