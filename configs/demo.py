@@ -21,6 +21,7 @@ def get_config(start: str = "puppets") -> ConfigDict:
     c = demo_run(puppets.get_config())
     if start != "scratch":
         c.init_from = start
+        c.optim.learning_rate = 3e-4
     return c
 
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from maskanim_jax.animation.jobs import example_job, jobs_from_args, named, render
+from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import check_at_least, run_main
 from maskanim_jax.systems.options import system_flags
 from maskanim_jax.utils.memory import reexec_with_huge_pages
 from maskanim_jax.utils.paths import path_or_bucket, user_path, user_text
 from maskanim_jax.video.images import Fit
 from maskanim_jax.workdir.renamed_fields import refuse_old_names
-
-if TYPE_CHECKING:
-    pass
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,20 +34,20 @@ def parser() -> argparse.ArgumentParser:
         required=True,
         type=path_or_bucket,
         metavar="DIR",
-        help="workdir of a run, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or puppets: "
-        "the bundled checkpoint",
+        help="workdir of a run, a checkpoint in it, a FILE.pth.tar of the released code (converted into the cache), or the name "
+        f"of a bundled checkpoint: {' or '.join(bundled.names())}",
     )
     add(
         "--source",
         type=user_text,
         metavar="IMAGE",
-        help="image to animate, or a video for its first frame; puppets: a drawn example",
+        help="image to animate, or a video for its first frame; the name of a bundled checkpoint: its example",
     )
     add(
         "--driving",
         type=user_text,
         metavar="VIDEO",
-        help="video, gif, or folder of frames, of any size and length; puppets: a drawn example",
+        help="video, gif, or folder of frames, of any size and length; the name of a bundled checkpoint: its example",
     )
     add(
         "--output",

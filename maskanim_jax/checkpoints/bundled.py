@@ -13,8 +13,6 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils import json_files
 
@@ -127,7 +125,7 @@ def _variables(path: Path, system: System) -> Variables:
     wanted = {key(where): leaf for where, leaf in leaves}
     if {name: leaf.shape for name, leaf in wanted.items()} != {
         name: array.shape for name, array in arrays.items()
-    } or any(arrays[name].dtype not in (leaf.dtype, np.float16) for name, leaf in wanted.items()):
+    } or any(arrays[name].dtype not in (leaf.dtype, "float16") for name, leaf in wanted.items()):
         raise UserError(f"{path} does not have the variables of its config: {_HINT}")
     return jax.tree_util.tree_unflatten(
         structure, [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in wanted.items()]
