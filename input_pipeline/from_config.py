@@ -125,23 +125,18 @@ def held_out_split(config: ConfigDict, process: int = 0) -> str:
 
     It is "validation" if the data has one, else "test". `process` 0 of a run draws missing puppets.
     """
-    if (
-        config.data.puppets.validation_identities
-        or "validation" in read_index(ensure_shards(config, process))["splits"]
-    ):
-        return "validation"
-    return "test"
+    return "validation" if "validation" in read_index(ensure_shards(config, process))["splits"] else "test"
 
 
-def true_silhouettes(config: ConfigDict, split: str) -> Callable[[str], np.ndarray] | None:
+def true_silhouettes(config: ConfigDict, split: Split) -> Callable[[str], np.ndarray] | None:
     """For puppets: a function from clip name to its true silhouettes, (T, S, S) float32 in [0, 1].
 
-    None for real data, which has no known silhouettes.
+    None for real data, which has no known silhouettes, also if the config is one for puppets.
     """
     from input_pipeline.puppets.dataset import clips_of, render_clip
 
-    by_name = {clip.name: clip for clip in clips_of(config.data.puppets, split)}
-    if not by_name:
+    by_name = {clip.name: clip for clip in clips_of(config.data.puppets, split.name)}
+    if not all(clip.name in by_name for clip in split.clips):
         return None
 
     def silhouettes(name: str) -> np.ndarray:

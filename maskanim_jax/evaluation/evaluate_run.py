@@ -64,7 +64,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
         split,
         clips=config.reconstruct.clips or None,
         videos=videos,
-        silhouettes=true_silhouettes(config, name),
+        silhouettes=true_silhouettes(config, split),
         metrics=chosen.metrics,
         progress=True,
     )

@@ -47,7 +47,7 @@ def measure_before(config: ConfigDict, workdir: Path) -> None:
         run.variables,
         split,
         clips=config.reconstruct.clips or None,
-        silhouettes=true_silhouettes(config, "test"),
+        silhouettes=true_silhouettes(config, split),
         progress=True,
     )
     about = {"label": f"{config.init_from}, before training", "data_fingerprint": split.fingerprint}

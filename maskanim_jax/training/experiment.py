@@ -85,7 +85,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
         info[EMA] = config.optim.ema
     clips = [clip.name for clip in split.clips]
     return Experiment(
-        config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, measured), steps, info
+        config, system, mesh, stream, clips, frozen, held_out, true_silhouettes(config, held_out), steps, info
     )
 
 

@@ -6,13 +6,11 @@ import signal
 import numpy as np
 import pytest
 from gcs_server import BUCKET
-from processes import EIGHT_STEPS, Processes, losses, state_at
+from processes import EIGHT_STEPS, ROUNDING, Processes, losses, state_at
 
 from maskanim_jax.buckets.local_paths import fetched
 
 pytestmark = pytest.mark.slow
-
-ROUNDING = 2e-5
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +24,7 @@ def alone(tiny_shards, tmp_path_factory):
 
 
 def close(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=ROUNDING, atol=1e-6)
+    np.testing.assert_allclose(found, expected, **ROUNDING)
 
 
 @pytest.mark.subprocess

@@ -11,7 +11,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from processes import EIGHT_STEPS, Processes, free_port, losses, state_at
+from processes import EIGHT_STEPS, ROUNDING, Processes, free_port, losses, state_at
 from tiny import tiny_config
 
 from input_pipeline import from_config
@@ -24,9 +24,6 @@ from maskanim_jax.distributed.setup import configure_jax
 from maskanim_jax.errors import UserError
 from maskanim_jax.training import consistency
 from maskanim_jax.training.consistency import check_shared, refuse_differences
-
-ROUNDING = 2e-5
-
 
 # -- training --------------------------------------------------------------------------------------------------------------------------
 
@@ -58,14 +55,14 @@ def test_a_lost_process_ends_the_others_and_fewer_go_on_to_the_result_of_one(
             assert status == 75, said[-3000:]
             assert f"process {victim} of {before} (127.0.0.1) is lost" in said.replace("(::1)", "(127.0.0.1)")
             assert said.rstrip().endswith("the run resumes from its newest checkpoint")
-    np.testing.assert_allclose(state_at(tmp_path, 4), state_at(alone, 4), rtol=ROUNDING, atol=5e-6)
+    np.testing.assert_allclose(state_at(tmp_path, 4), state_at(alone, 4), **ROUNDING)
     with Processes(after, tiny_shards, tmp_path, *EIGHT_STEPS) as resumed:
         for status, said in resumed.ends():
             assert status == 0, said[-3000:]
-    np.testing.assert_allclose(state_at(tmp_path, 8), state_at(alone, 8), rtol=ROUNDING, atol=5e-6)
+    np.testing.assert_allclose(state_at(tmp_path, 8), state_at(alone, 8), **ROUNDING)
     found, expected = losses(tmp_path), losses(alone)
     assert list(found) == list(expected) == list(range(1, 9))
-    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=ROUNDING)
+    np.testing.assert_allclose(list(found.values()), list(expected.values()), rtol=ROUNDING["rtol"])
 
 
 TWO_AT_THE_END = """

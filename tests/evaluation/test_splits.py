@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny import tiny_config
 
-from input_pipeline.from_config import held_out_split, open_data
+from input_pipeline.from_config import held_out_split, open_data, true_silhouettes
 from input_pipeline.prepare import prepare
 from input_pipeline.shards import open_split
 from maskanim_jax.checkpoints.run import LoadedRun
@@ -43,6 +43,13 @@ def test_without_a_validation_folder_the_test_split_chooses(tmp_path):
     config = tiny_config(tmp_path / "shards")
     config.data.puppets.train_identities = config.data.puppets.validation_identities = 0
     assert held_out_split(config) == "test"
+
+
+def test_clips_of_ones_own_have_no_silhouettes_with_the_config_of_puppets_either(tmp_path):
+    prepare(real_clips(tmp_path / "root", ["train/a#0", "test/b#0"]), tmp_path / "shards", size=32)
+    config = tiny_config(tmp_path / "shards")
+    assert held_out_split(config) == "test"
+    assert true_silhouettes(config, open_data(config, "test")) is None
 
 
 def test_training_holds_out_the_validation_puppets(tiny_shards):
