@@ -63,6 +63,7 @@ def test_videos_are_smoothed_alike_in_any_batch_and_frame_by_frame(runs, frames,
     np.testing.assert_allclose(streamed, three[run.system.result], atol=3 * LEVEL)
 
 
+@pytest.mark.slow
 def test_masks_are_averaged_as_the_recurrence_says(runs, frames):
     plain, smoothed = (
         shown(runs["perturbed_masks"], frames, **given)["driving_mask"] for given in ({}, {"smooth": 0.6})
@@ -73,6 +74,7 @@ def test_masks_are_averaged_as_the_recurrence_says(runs, frames):
     np.testing.assert_allclose(smoothed, wanted, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_next_video_begins_anew(runs, frames):
     run = runs["perturbed_masks"]
     first = shown(run, frames, smooth=0.6)["driving_mask"]
@@ -80,6 +82,7 @@ def test_the_next_video_begins_anew(runs, frames):
     np.testing.assert_array_equal(shown(run, frames, smooth=0.6)["driving_mask"], first)
 
 
+@pytest.mark.slow
 def test_a_driver_that_stands_still_is_left_as_it_is(runs, frames):
     still = np.stack([frames[0], *[frames[1]] * 4])
     plain, smoothed = (shown(runs["fomm"], still, **given) for given in ({}, {"smooth": 0.9}))
@@ -101,6 +104,7 @@ def test_a_strength_that_cannot_be_is_a_sentence(runs, name, value):
         runs[name].system.animation_options({"smooth": value})
 
 
+@pytest.mark.slow
 def test_it_needs_no_longer_compilation_for_later_batches(runs, frames):
     """The state between batches has a fixed shape and device: a second compilation would stall a camera."""
     run = runs["perturbed_masks"]

@@ -124,11 +124,11 @@ def test_it_runs_where_only_jax_and_its_friends_are_installed(tmp_path, monkeypa
 
 @pytest.mark.parametrize("system", workload.SYSTEMS)
 def test_steps_are_timed_and_lower_the_loss(system):
-    (row,) = speed.training(lambda: workload.config_of(system, 64, "float32", small=True), [8], 0.01)
+    (row,) = speed.training(lambda: workload.config_of(system, 32, "float32", small=True), [8], 0.01)
     assert row["batch"] == 8
     assert row["frames_per_s"] == pytest.approx(8 * row["steps_per_s"])
     assert row["peak_memory_mib"] > 0
-    (learned,) = speed.learning(workload.config_of(system, 64, "float32", small=True), 8, 60)
+    (learned,) = speed.learning(workload.config_of(system, 32, "float32", small=True), 8, 60)
     assert learned["steps"] == 60
     assert learned["passed"], learned
 

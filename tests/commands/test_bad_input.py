@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_system import SmallSystem
 from tiny import tiny_config
 
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.errors import UserError
+from maskanim_jax.training import experiment
 from maskanim_jax.training.loop import train
 
 ROOT = Path(__file__).parents[2]
@@ -121,8 +123,8 @@ def test_a_shard_cut_short_names_the_shard_and_leaves_the_workdir_alone(tiny_sha
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
-def test_other_data_in_the_same_place_are_not_trained_on(tiny_shards, tmp_path):
+def test_other_data_in_the_same_place_are_not_trained_on(tiny_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "build", lambda config: SmallSystem())
     config = tiny_config(tiny_shards)
     config.optim.max_steps = 2
     train(config, tmp_path / "run")

@@ -104,6 +104,7 @@ def test_a_discriminator_that_was_updated_is_trained_on(tmp_path):
     ("discriminator", "keypoints"),
     [("plain", {}), ("keypoints_in", {"jacobian": False}), ("spectral_norm", {"single_jacobian": True})],
 )
+@pytest.mark.slow
 def test_sizes_of_networks_that_somebody_changed_are_read_from_the_file(tmp_path, discriminator, keypoints):
     config = tiny(discriminator, **keypoints)
     path = released_file(tmp_path / "a.pth.tar", config)

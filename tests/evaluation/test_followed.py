@@ -16,9 +16,7 @@ def bundled():
 
 def measured(run):
     variant = next(iter(run.system.variants))
-    return cross_identity.measure_cross_identity(
-        run, pairs=3, frames=3, world=5, starts=(followed.START,), variants=(variant,)
-    )
+    return cross_identity.measure_cross_identity(run, pairs=3, frames=3, starts=(followed.START,), variants=(variant,))
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""`python tests/helpers/hosts_train.py SHARDS WORKDIR [hold=STEP,INDEX] [config.field=VALUE ...]`: the small system trains in one of many processes.
+"""The small system trains in one of many processes; its arguments are SHARDS WORKDIR [hold=STEP,INDEX] [config.field=VALUE ...].
 
 hold: process INDEX does not begin STEP, so that the others wait for it in the middle of theirs.
 """
@@ -17,8 +17,6 @@ from small_train import small_config
 from maskanim_jax.distributed import setup
 from maskanim_jax.errors import run_main
 from maskanim_jax.training import experiment, loop
-
-faulthandler.register(signal.SIGUSR1)  # says where it waits, if a test should hang
 
 
 def main():
@@ -45,5 +43,7 @@ def main():
     loop.train(settings, Path(workdir))
 
 
-if __name__ == "__main__":
+def run():
+    """All of a process."""
+    faulthandler.register(signal.SIGUSR1)  # says where it waits, if a test should hang
     run_main(main)

@@ -2,13 +2,12 @@
 
 import os
 import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
+import hosts_train
 import jax
 import numpy as np
+from forked import Forked
 from small_system import SmallSystem
 
 from maskanim_jax.checkpoints.manager import CheckpointManager
@@ -16,7 +15,6 @@ from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.workdir.logs import read_log
 
-HELPERS = Path(__file__).parent
 ROUNDING = {"rtol": 2e-5, "atol": 5e-6}
 """How far apart the states of different numbers of processes may be: an all-reduce adds in another order.
 
@@ -44,10 +42,8 @@ class Processes:
             if count > 1:
                 env["MASKANIM_DISTRIBUTED"] = f"localhost:{port},{count},{index}"
             last = of_last if index == count - 1 else ()
-            command = [sys.executable, str(HELPERS / "hosts_train.py"), str(shards), str(workdir), *fields, *last]
-            self.started.append(
-                subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-            )
+            arguments = [str(shards), str(workdir), *fields, *last]
+            self.started.append(Forked(hosts_train.run, arguments, env))
 
     def __enter__(self):
         return self

@@ -241,6 +241,7 @@ def test_published_pairs_name_clips(tmp_path):
         read_clip_pairs(path, ["c"])
 
 
+@pytest.mark.slow
 def test_published_pairs_are_animated(tiny_shards, tmp_path):
     from tiny import tiny_config
 

@@ -157,6 +157,7 @@ def test_silhouettes_are_anti_aliased():
         assert len(np.unique(r.silhouette)) > 20
 
 
+@pytest.mark.slow
 def test_motion_is_smooth_and_lively():
     differences, steps = [], []
     for clip in clips("train", 10, 1, 24, 0):

@@ -58,6 +58,7 @@ def test_taps_come_in_the_order_asked_for_and_halve_with_each_block(vgg):
     assert sides == [32, 16, 8, 4, 2]
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_sum_over_scales_and_taps_of_mean_absolute_differences(vgg):
     a, b = jax.random.uniform(jax.random.key(1), (2, 2, 32, 32, 3))
     taps = ("relu1_1", "relu2_1")

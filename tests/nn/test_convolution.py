@@ -156,6 +156,7 @@ def test_each_platforms_form_of_the_upsampled_convolution(way):
         np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
 
 
+@pytest.mark.slow
 def test_a_convolution_of_parts_is_that_of_their_channels_beside_each_other():
     conv = Conv(11, 3, 7, rngs=nnx.Rngs(0))
     parts = some(2, 12, 9, 8), some(2, 12, 9, 3, seed=1)

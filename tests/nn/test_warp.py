@@ -61,6 +61,7 @@ def test_x_comes_first():
     np.testing.assert_array_equal(grid[:, :, 1], [[-1, -1, -1], [1, 1, 1]])
 
 
+@pytest.mark.slow
 def test_far_outside_there_is_nothing_and_no_gradient_runs_away():
     frame = jnp.ones((1, 4, 4, 1))
     grid = jnp.asarray([[[[3e9, 0.0], [0.0, -1e30]]]], jnp.float32)

@@ -1,5 +1,7 @@
 """Does one command run the whole study: train both systems, reconstruct, compare with the ground truth, compare runs, and resume where it stopped?"""
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
@@ -43,16 +45,16 @@ def done(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     for name, rest, which in (("one", "", "pm"), ("two", FOMM, "c")):
         (folder / f"{name}.py").write_text(CONFIG.format(tests=str(ROOT / "tests/helpers"), rest=rest, which=which))
-    command = [
-        *(sys.executable, "-m", "maskanim_jax.study", "--name=tiny", "--config=one.py", "--config=two.py"),
-        *("--workdir=out", "--pairs=2", "--frames=2", "--config.animate.pairs=1"),
-    ]
-    printed = []
-    for more in (["--page=page.md"], []):
-        ended = subprocess.run([*command, *more], capture_output=True, text=True, cwd=folder, timeout=900, check=False)
-        assert ended.returncode == 0, ended.stdout[-1000:] + ended.stderr[-3000:]
-        printed.append(ended.stdout)
-    return folder, *printed
+    flags = ["--name=tiny", "--config=one.py", "--config=two.py", "--workdir=out", "--pairs=2", "--frames=2"]
+    flags.append("--config.animate.pairs=1")
+    command = [sys.executable, "-m", "maskanim_jax.study", *flags, "--page=page.md"]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=folder, timeout=900, check=False)
+    assert ended.returncode == 0, ended.stdout[-1000:] + ended.stderr[-3000:]
+    again = io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(again), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(study, "call", lambda run, what, *_: pytest.fail(f"{what} of {run.name} again"))
+        assert main(flags) == 0
+    return folder, ended.stdout, again.getvalue()
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ def one_change(**changes):
     )
 
 
+@pytest.mark.slow
 def test_the_neutral_draw_changes_nothing():
     np.testing.assert_allclose(apply_jitter(frames(), one_change()), frames(), atol=1e-5)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_system import SmallSystem
 from states import assert_equal_states
-from tiny import tiny_config
+from tiny import one_step_config, tiny_config
 
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.manager import CheckpointManager
@@ -61,6 +61,7 @@ def test_without_averages_state_checkpoint_and_step_are_as_they_were(small, tiny
         assert "ema" not in checkpoints.info(2)
 
 
+@pytest.mark.slow
 def test_the_averages_follow_the_states_of_the_run(small, tiny_shards, tmp_path):
     states, train_step = [], train_module.train_step
 
@@ -79,6 +80,7 @@ def test_the_averages_follow_the_states_of_the_run(small, tiny_shards, tmp_path)
     assert not np.array_equal(states[-1].ema["params"]["conv"], states[-1].params["conv"])
 
 
+@pytest.mark.slow
 def test_a_run_in_two_pieces_is_the_whole_run_bit_for_bit_and_goes_on_after_its_end(small, tiny_shards, tmp_path):
     """The second piece is a run that had ended and was prolonged by its steps, then by its epochs."""
     whole = train(config_with(tiny_shards, 0.5), tmp_path / "whole")
@@ -90,6 +92,7 @@ def test_a_run_in_two_pieces_is_the_whole_run_bit_for_bit_and_goes_on_after_its_
     assert_equal_states(whole, train(longer, tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_a_run_that_broke_off_between_two_checkpoints_goes_on_bit_for_bit(small, tiny_shards, tmp_path):
     """Step 4 fails after checkpoint 2, as a kill there would leave it; the same command again makes steps 3 and 4 anew."""
     whole, train_step, made = train(config_with(tiny_shards, 0.5), tmp_path / "whole"), train_module.train_step, []
@@ -107,6 +110,7 @@ def test_a_run_that_broke_off_between_two_checkpoints_goes_on_bit_for_bit(small,
     assert_equal_states(whole, train(config_with(tiny_shards, 0.5), tmp_path / "broken"))
 
 
+@pytest.mark.slow
 def test_what_was_averaged_is_measured_loaded_and_warned_of_nothing(small, tiny_shards, tmp_path):
     state = train(config_with(tiny_shards, 0.5), tmp_path)
     run = load_run(tmp_path, "last")
@@ -123,6 +127,7 @@ def test_what_was_averaged_is_measured_loaded_and_warned_of_nothing(small, tiny_
     assert abs(averaged - last) > 1e-6
 
 
+@pytest.mark.slow
 def test_averages_begin_in_a_run_that_had_none_and_end_in_one_that_had_them(small, tiny_shards, tmp_path):
     train(config_with(tiny_shards, 0.0, 2), tmp_path)
     with pytest.raises(UserError, match=r"optim\.ema was 0\.0 and is 0\.5"):
@@ -148,7 +153,8 @@ def test_the_real_networks_train_with_averages_and_are_exported_with_them(tiny_s
     from maskanim_jax.conversion.exporting import export_checkpoint
     from maskanim_jax.serialization.torch_reader import read_tensors
 
-    config = config_with(tiny_shards, 0.5, 1)
+    config = one_step_config(tiny_shards)
+    config.optim.ema = 0.5
     config.mask.temperature = config.refine.temperature = 0.1  # the released code has no others
     config.data.driving_invert_prob = 0.0
     state = train(config, tmp_path / "run")

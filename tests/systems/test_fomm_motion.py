@@ -82,6 +82,7 @@ def test_a_driver_twice_as_large_moves_the_source_half_as_far():
     np.testing.assert_allclose(moved["value"] - source["value"], np.broadcast_to(shift / 2, (2, 4, 2)), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_hull_areas_are_those_of_another_algorithm():
     points = RNG.uniform(-1, 1, (50, 10, 2)).astype(np.float32)
     np.testing.assert_allclose(hull_area(jnp.asarray(points)), [reference_area(p) for p in points], rtol=1e-5)

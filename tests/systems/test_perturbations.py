@@ -72,6 +72,7 @@ def test_the_noise_has_mean_zero_and_the_variance_of_a_signed_poisson():
     assert noise.std() == pytest.approx((20**2 + 20) ** 0.5, rel=0.01)
 
 
+@pytest.mark.slow
 def test_levels_are_truncated_and_pass_no_gradient():
     np.testing.assert_array_equal(quantize(jnp.asarray([0.0, 0.999, 1.0])), [0, 254, 255])
     for perturb in (lambda m: p_test(m, "median", 0.75), lambda m: p_train(m, jax.random.key(0), settings())):
@@ -100,6 +101,7 @@ def test_p_test_shrinks_by_a_quarter_about_the_centre():
     np.testing.assert_allclose(small, small[:, ::-1, ::-1], atol=1.5 / 255)
 
 
+@pytest.mark.slow
 def test_p_train_is_a_function_of_its_key_and_differs_between_the_masks_of_a_batch():
     masks = blob(2)
     one, same, other = (np.asarray(p_train(masks, jax.random.key(k), settings())) for k in (0, 0, 1))
@@ -127,5 +129,6 @@ def test_strips_do_not_leak_into_each_other():
 
 
 @pytest.mark.parametrize("side", [16, 32, 64, 128])
+@pytest.mark.slow
 def test_p_train_works_at_every_mask_size(side):
     assert p_train(blob(1, side), jax.random.key(0), settings()).shape == (1, side, side, 1)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import random
 import shutil
@@ -30,8 +29,7 @@ PATIENCE = 1800  # seconds for one start on a busy machine
 GRACE = 600
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
-forkserver = multiprocessing.get_context("forkserver")
-forkserver.set_forkserver_preload(["maskanim_jax.training.loop", "maskanim_jax.main", "orbax.checkpoint", "grain"])
+from forked import forkserver  # noqa: E402
 
 
 def soak_config(shards, steps):

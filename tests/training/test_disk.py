@@ -54,6 +54,7 @@ def names(folder):
         ),  # as TensorStore says it
     ],
 )
+@pytest.mark.slow
 def test_a_save_that_fails_leaves_the_checkpoint_before_and_the_run_goes_on_from_it(
     tiny_shards, tmp_path, monkeypatch, error, words
 ):

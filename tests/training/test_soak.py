@@ -1,25 +1,19 @@
 """Does a run that is killed and stopped again and again equal an undisturbed run? A short soak; `make soak` is the long one."""
 
-import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 import soak
-from small_train import small_config
+from processes import Processes, losses
 
 from maskanim_jax.training.preemption import PreemptionHandler
 from maskanim_jax.workdir.logs import read_log
 
 pytestmark = pytest.mark.slow
-
-HERE = Path(__file__).parent
 
 
 @pytest.mark.subprocess
@@ -107,56 +101,14 @@ def test_handlers_are_put_back():
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
 
 
-def two_processes_train():
-    """Many steps of the small system, until a signal comes."""
-    from small_system import SmallSystem
-
-    from maskanim_jax.distributed import setup
-    from maskanim_jax.errors import run_main
-    from maskanim_jax.training import experiment, loop
-
-    config = small_config(sys.argv[1])
-    config.optim.max_steps, config.train.checkpoint_every, config.train.image_every = 3000, 3000, 3000
-
-    def main():
-        setup.configure_jax(config)
-        experiment.build = lambda config: SmallSystem()
-        loop.train(config, Path(sys.argv[2]))
-
-    run_main(main)
-
-
 @pytest.mark.subprocess
 def test_of_two_processes_one_is_told_and_both_stop_at_the_same_step(tiny_shards, tmp_path):
-    with socket.socket() as listening:
-        listening.bind(("localhost", 0))
-        address = f"localhost:{listening.getsockname()[1]}"
-    code = "from test_soak import two_processes_train; two_processes_train()"
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, str(tiny_shards), str(tmp_path)],
-            env=os.environ
-            | {
-                "PYTHONPATH": os.pathsep.join([str(HERE), os.environ["PYTHONPATH"]]),
-                "MASKANIM_DISTRIBUTED": f"{address},2,{index}",
-            },
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for index in range(2)
-    ]
-    try:
-        deadline = time.monotonic() + 600
-        while not any("loss" in line for line in read_log(tmp_path)) and time.monotonic() < deadline:
-            assert started[0].poll() is None, started[0].communicate()[1][-3000:]
-            time.sleep(0.1)
-        started[1].terminate()
-        errors = [process.communicate(timeout=600)[1][-3000:] for process in started]
-        assert [process.returncode for process in started] == [75, 75], errors
-    finally:
-        for process in started:
-            process.kill()
+    endless = ["optim.max_steps=3000", "train.checkpoint_every=3000", "train.image_every=3000"]
+    with Processes(2, tiny_shards, tmp_path, *endless) as run:
+        run.until(lambda: losses(tmp_path))
+        run.started[1].terminate()
+        ends = run.ends()
+    assert [status for status, _ in ends] == [75, 75], ends
     steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     last = [line for line in read_log(tmp_path) if "text" in line][-1]
     assert last["step"] == max(steps) < 3000

@@ -121,6 +121,7 @@ def test_a_damaged_record_is_a_sentence_and_left_alone(tmp_path, content):
     assert (tmp_path / "run.json").read_text() == content
 
 
+@pytest.mark.slow
 def test_a_resumed_run_records_both_starts_refuses_another_seed_and_tells_what_was_accepted(
     tiny_shards, tmp_path, monkeypatch
 ):

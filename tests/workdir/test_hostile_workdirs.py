@@ -83,6 +83,7 @@ def test_a_config_file_that_is_none_is_refused_with_its_name(tmp_path, content):
         load_config(str(path))
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_refused_by_their_array(tmp_path):
     config = tiny_config()
     write_config(tmp_path, config)
