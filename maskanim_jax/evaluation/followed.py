@@ -13,6 +13,7 @@ import jax
 from ml_collections import ConfigDict
 
 from input_pipeline.from_config import open_data, true_silhouettes
+from maskanim_jax.buckets.local_paths import in_working_copy
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.evaluation import cross_identity
 from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
@@ -34,6 +35,7 @@ class Verdict(NamedTuple):
     sentence: str
 
 
+@in_working_copy()
 def measure_before(config: ConfigDict, workdir: Path) -> None:
     """Reconstructs the test split with the networks of `config.init_from` and writes `before.json`;
     does nothing without them.
@@ -54,6 +56,7 @@ def measure_before(config: ConfigDict, workdir: Path) -> None:
     write_figures(workdir / BEFORE, {**about, **figures})
 
 
+@in_working_copy()
 def measure_followed(config: ConfigDict, workdir: Path) -> Verdict | None:
     """Animates test puppets by others, writes `truth.json` and returns the verdict; None for real
     clips, whose ground truth is unknown.

@@ -5,6 +5,7 @@ import random
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -14,12 +15,14 @@ import soak_bucket
 from gcs_server import BUCKET, Proxy
 from small_system import SmallSystem
 from small_train import small_config
+from tiny import tiny_config
 
 from maskanim_jax.buckets import connection
 from maskanim_jax.buckets.local_paths import fetched, opened
 from maskanim_jax.checkpoints.loading import load_run, saved_config
 from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.errors import UserError
+from maskanim_jax.evaluation import followed
 from maskanim_jax.reports import run_page
 from maskanim_jax.reports.runs import read_runs
 from maskanim_jax.training import experiment, loop
@@ -105,6 +108,19 @@ def test_it_is_the_same_run_and_every_command_finds_it(gcs, tiny_shards, alone, 
     page = run_page.write_report(run)
     assert "report.html" in server.names(prefix_of(run))
     assert str(page) == f"gs:/{BUCKET}/{prefix_of(run)}report.html"
+
+
+@pytest.mark.subprocess
+def test_the_verdict_on_a_run_is_written_to_the_bucket(gcs, run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    system = SmallSystem()
+    system.variants = {"full": ()}
+    monkeypatch.setattr(followed, "load_run", lambda workdir, which: SimpleNamespace(system=system))
+    monkeypatch.setattr(followed.cross_identity, "measure_cross_identity", lambda *_, **options: {"rows": []})
+    monkeypatch.setattr(followed, "verdict", lambda figures: "followed")
+    assert followed.measure_followed(tiny_config(), Path(run)) == "followed"
+    assert "truth.json" in gcs[0].names(prefix_of(run))
+    assert not (tmp_path / "gs:").exists()
 
 
 @pytest.mark.subprocess
