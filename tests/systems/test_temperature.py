@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from tiny import tiny_config
+from tiny import one_step_config, tiny_config
 from untrained_run import untrained
 
 from configs import bair, mgif, perturbed_masks, taichi, voxceleb
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 def cooling(shards=""):
-    config = tiny_config(shards)
+    config = one_step_config(shards)
     for network in (config.mask, config.refine):
         network.temperature, network.temperature_end, network.temperature_steps = 0.4, 0.1, 4
     return config
@@ -42,7 +42,7 @@ def test_a_trained_checkpoint_has_the_temperature_that_its_step_had_reached(tiny
         assert float(run.variables.stats[name]["temperature"]) == pytest.approx(0.2, rel=1e-6)
     logged = [line["temperature_mask"] for line in read_log(tmp_path) if "temperature_mask" in line]
     np.testing.assert_allclose(logged, [0.4, 0.4 * 4**-0.25, 0.2], rtol=1e-5)
-    constant = tiny_config()
+    constant = one_step_config("")
     constant.mask.temperature = constant.refine.temperature = 0.2
     frames = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
     plain = jax.tree.map(lambda leaf: leaf, run.variables)
@@ -55,14 +55,15 @@ def test_a_trained_checkpoint_has_the_temperature_that_its_step_had_reached(tiny
     np.testing.assert_allclose(ours, expected, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_a_run_without_a_course_has_no_temperature_among_its_statistics_and_starts_from_one_with(tmp_path):
-    variables = jax.eval_shape(build(tiny_config()).init, jax.random.key(0))
+    variables = jax.eval_shape(build(one_step_config("")).init, jax.random.key(0))
     assert "temperature" not in variables.stats["mask"]
-    config = tiny_config()
+    config = one_step_config("")
     config.init_from = str(untrained(tmp_path / "cooling", cooling()))
     assert read_initial(config, build(config)).record["left"] == []
     config = cooling()
-    config.init_from = str(untrained(tmp_path / "constant", tiny_config()))
+    config.init_from = str(untrained(tmp_path / "constant", one_step_config("")))
     assert read_initial(config, build(config)).record["fresh"] == []
 
 
