@@ -90,6 +90,7 @@ def test_a_driver_that_stands_still_is_left_as_it_is(runs, frames):
 
 
 @pytest.mark.parametrize("name", POSES)
+@pytest.mark.slow
 def test_without_it_nothing_is_changed(runs, name):
     run = runs[name]
     ready = compiled(run.system, run.variables, 2)
@@ -99,6 +100,7 @@ def test_without_it_nothing_is_changed(runs, name):
 
 @pytest.mark.parametrize("name", POSES)
 @pytest.mark.parametrize("value", ["1", "-0.1", "nan", "much", "true"])
+@pytest.mark.slow
 def test_a_strength_that_cannot_be_is_a_sentence(runs, name, value):
     with pytest.raises(UserError, match=f"--smooth={value} must be a number from 0"):
         runs[name].system.animation_options({"smooth": value})

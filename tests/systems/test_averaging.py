@@ -50,6 +50,7 @@ def test_the_first_steps_count_more_and_later_ones_by_the_decay():
     np.testing.assert_array_equal(averages["stats"]["net"], 1)
 
 
+@pytest.mark.slow
 def test_without_averages_state_checkpoint_and_step_are_as_they_were(small, tiny_shards, tmp_path):
     state = init_state(SmallSystem(), 0, 3)
     assert list(state.saved()) == ["step", "params", "stats", "opt_state"]
