@@ -123,9 +123,10 @@ def _variables(path: Path, system: System) -> Variables:
     arrays = read_npz(path, _HINT, 8 * LARGEST)
     leaves, structure = jax.tree_util.tree_flatten_with_path(jax.eval_shape(system.init, jax.random.key(0)))
     wanted = {key(where): leaf for where, leaf in leaves}
-    if {name: leaf.shape for name, leaf in wanted.items()} != {
-        name: array.shape for name, array in arrays.items()
-    } or any(arrays[name].dtype not in (leaf.dtype, "float16") for name, leaf in wanted.items()):
+    if wanted.keys() != arrays.keys() or not all(
+        arrays[name].shape == leaf.shape and arrays[name].dtype in (leaf.dtype, "float16")
+        for name, leaf in wanted.items()
+    ):
         raise UserError(f"{path} does not have the variables of its config: {_HINT}")
     return jax.tree_util.tree_unflatten(
         structure, [arrays[name].astype(leaf.dtype, copy=False) for name, leaf in wanted.items()]

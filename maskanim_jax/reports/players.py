@@ -85,7 +85,7 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any], notes:
     mask_space, mask_time, mask_iou.
 
     Args:
-        before: the content of before.json; its "label" is not a metric.
+        before: figures from before.json; its "label" is not a metric.
         after: the content of reconstruction.json.
         notes: a note is appended if the two were measured on different data.
     """
