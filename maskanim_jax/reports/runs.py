@@ -35,15 +35,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     """Reads workdirs; raises UserError for a folder that is not a workdir or
     was not reconstructed yet.
     """
-    names = [folder.absolute().name or str(folder) for folder in folders]  # a link's own name, not its target's
+    labels = _labels(folders)  # of the paths as given: a bucket's run is read from a cache folder
     folders = [fetched(folder) for folder in folders]
     runs = []
-    for folder, name in zip(folders, names, strict=True):
+    for folder, label in zip(folders, labels, strict=True):
         if not folder.is_dir():
             raise UserError(f"{folder} isn't a folder: give the workdirs of runs")
         if len({f.resolve() for f in folders}) < len(folders):
             raise UserError(f"{folder} is given twice: give each run once")
-        label = name if names.count(name) == 1 else f"{folder.absolute().parent.name}/{name}"
         notes: list[str] = []
         kinds = {"config": dict, "reconstruction": dict, "truth": dict}
         config, figures, truth = (read_json(folder / f"{file}.json", kind, notes) for file, kind in kinds.items())
@@ -55,6 +54,16 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             Run(folder, label, upgrade_config(config), upgrade_figures(figures), truth, read_log(folder), notes)
         )
     return runs
+
+
+def _labels(folders: Sequence[Path]) -> list[str]:
+    """Each folder's own name (a link's, not its target's), with its parent's where two are alike."""
+    paths = [folder.absolute() for folder in folders]
+    names = [path.name or str(folder) for path, folder in zip(paths, folders, strict=True)]
+    return [
+        name if names.count(name) == 1 else f"{path.parent.name}/{name}"
+        for path, name in zip(paths, names, strict=True)
+    ]
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,6 +110,12 @@ def test_runs_that_are_the_same_are_not_told_apart(tmp_path):
     found = comparison.compare(compare_runs.read_runs(pair))["sets"][0]
     assert next(d for d in found["differences"] if d["against"] == "b")["verdict"] == "no significant difference"
     assert found["seeds"][0]["seeds"] == [0, 5]
+
+
+def test_runs_of_one_name_have_their_folders_names_and_not_those_of_the_cache(tmp_path, monkeypatch):
+    cached = {f"gs:/bucket/{name}/run": make_run(tmp_path / f"cache/{i}/run") for i, name in enumerate("ab")}
+    monkeypatch.setattr(compare_runs, "fetched", lambda folder: cached[str(folder)])
+    assert [run.label for run in compare_runs.read_runs(list(map(Path, cached)))] == ["a/run", "b/run"]
 
 
 def test_repeating_the_source_is_a_row_and_every_run_is_set_against_it(runs):
