@@ -1,6 +1,7 @@
 """How is a checkpoint bundled with the package?
 
-`python -m scripts.pack_checkpoint --workdir=RUN --name=puppets`.
+`python -m scripts.pack_checkpoint --workdir=RUN --name=puppets`. A system whose motion is relative
+gets `--start=driver`: its example sources are drawn in the driver's first pose.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 
 from maskanim_jax.checkpoints.bundled import CARD, CONFIG, DRIVING, FOLDER, LARGEST, SOURCE, VARIABLES, VERSION, key
 from maskanim_jax.errors import UserError, run_main
+from maskanim_jax.evaluation.cross_identity_scenes import STARTS
 from maskanim_jax.utils import json_files
 from maskanim_jax.utils.atomic_files import atomic_write
 
@@ -28,18 +30,20 @@ if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
 
 
-def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
+def pack(workdir: Path, name: str, output: Path = FOLDER, start: str = "own") -> Path:
     """Writes the folder `output`/NAME and returns it: the best checkpoint without optimiser state,
     its config, hashes and metrics.
 
     For a run on puppets, examples are added: a held-out puppet and the video of another one each.
+    `start` is one of `STARTS`: the source's pose in them.
     Raises UserError if the checkpoint is too large, or if the run was not reconstructed with it.
     """
     from maskanim_jax.checkpoints.loading import load_run
 
     run = load_run(workdir)
     figures = _figures(workdir, run.step)
-    variables, stored = _smallest(run)
+    clips = _example_clips(run, start) if run.config.data.puppets.test_identities else []
+    variables, stored = _smallest(run, clips)
     content = {VARIABLES: _npz(variables), CONFIG: (json.dumps(run.config.to_dict(), indent=2) + "\n").encode()}
     if len(content[VARIABLES]) > LARGEST:
         raise UserError(
@@ -55,18 +59,23 @@ def pack(workdir: Path, name: str, output: Path = FOLDER) -> Path:
         "figures": figures,
         "trained_with": _trained_with(workdir),
     }
+    if clips:
+        card["examples"] = {"source_pose": start}
     content[CARD] = (json.dumps(card, indent=2) + "\n").encode()
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in content.items():
         with atomic_write(folder / file) as temporary:
             temporary.write_bytes(data)
-    if run.config.data.puppets.test_identities:
-        _write_examples(run, folder)
+    _write_examples(clips, folder)
     return folder
 
 
-def _smallest(run: LoadedRun) -> tuple[Any, dict[str, Any]]:
+Example = tuple[np.ndarray, list[np.ndarray]]
+"""A source frame and the frames of a driver, (S, S, 3) uint8."""
+
+
+def _smallest(run: LoadedRun, clips: Sequence[Example]) -> tuple[Any, dict[str, Any]]:
     """The variables to store, and what the card says about them.
 
     Parameters are stored in half precision when that changes animated frames by at most one grey
@@ -75,22 +84,22 @@ def _smallest(run: LoadedRun) -> tuple[Any, dict[str, Any]]:
     import jax
 
     variables = jax.device_get(run.variables)
-    if not run.config.data.puppets.test_identities:
+    if not clips:
         return variables, {"parameters": "float32"}
     half = variables._replace(params=jax.tree.map(lambda leaf: leaf.astype(np.float16), variables.params))
     read_back = variables._replace(params=jax.tree.map(lambda leaf: leaf.astype(np.float32), half.params))
-    largest = int(np.abs(_animated(run, read_back) - _animated(run, variables)).max())
+    largest = int(np.abs(_animated(run, clips, read_back) - _animated(run, clips, variables)).max())
     if largest > LARGEST_DIFFERENCE:
         return variables, {"parameters": "float32", "frame_difference_in_half_precision": largest}
     return half, {"parameters": "float16", "frame_difference": largest}
 
 
-def _animated(run: LoadedRun, variables: Any) -> np.ndarray:
+def _animated(run: LoadedRun, clips: Sequence[Example], variables: Any) -> np.ndarray:
     """Grey levels (N, S, S, 3) int of the example animations with these variables."""
     from maskanim_jax.animation.generate import animate
 
     options, frames = run.system.animation_options({}), []
-    for source, driving in _example_clips(run):
+    for source, driving in clips:
         outputs = animate(run.system, variables, source, driving, options, names=(run.system.result,))
         frames += [np.rint(output[run.system.result].clip(0, 1) * 255) for output in outputs]
     return np.stack(frames).astype(int)
@@ -146,29 +155,28 @@ def _trained_with(workdir: Path) -> dict[str, Any]:
         return {}
 
 
-def _example_clips(run: LoadedRun) -> list[tuple[np.ndarray, list[np.ndarray]]]:
-    """Up to `EXAMPLES` pairs of a held-out puppet's first frame and the
-    frames of another one, uint8.
+def _example_clips(run: LoadedRun, start: str) -> list[Example]:
+    """Up to `EXAMPLES` pairs of a held-out puppet in its own or the driver's first pose
+    and the frames of another one.
     """
-    from input_pipeline.puppets.dataset import clips_of, render_clip
+    from input_pipeline.puppets.dataset import clips_of, render_clip, true_animation
 
     held_out, size = clips_of(run.config.data.puppets, "test"), run.system.frame_size
-    return [
-        (
-            next(render_clip(held_out[number], size)).frame,
-            [drawn.frame for drawn in render_clip(held_out[-1 - number], size)],
-        )
-        for number in range(min(EXAMPLES, len(held_out) // 2) or 1)
-    ]
+    found = []
+    for number in range(min(EXAMPLES, len(held_out) // 2) or 1):
+        source, driving = held_out[number], held_out[-1 - number]
+        first = next(iter(true_animation(source, driving, size) if start == "driver" else render_clip(source, size)))
+        found.append((first.frame, [drawn.frame for drawn in render_clip(driving, size)]))
+    return found
 
 
-def _write_examples(run: LoadedRun, folder: Path) -> None:
+def _write_examples(clips: Sequence[Example], folder: Path) -> None:
     from PIL import Image
 
     from input_pipeline.puppets.pose import FRAME_RATE
     from maskanim_jax.video.writer import VideoWriter
 
-    for number, (still, frames) in enumerate(_example_clips(run), 1):
+    for number, (still, frames) in enumerate(clips, 1):
         suffix = f"-{number}" if number > 1 else ""
         source, driving = (folder / name.replace(".", f"{suffix}.") for name in (SOURCE, DRIVING))
         with atomic_write(source) as temporary:
@@ -187,10 +195,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--workdir", type=Path, required=True, help="folder of a reconstructed run")
     flags.add_argument("--name", required=True, help="name of the checkpoint, for --checkpoint=NAME")
     flags.add_argument("--output", type=Path, default=FOLDER, help="folder to write to (default: the package's own)")
+    flags.add_argument(
+        "--start", choices=STARTS, default="own", help="pose of the examples' sources: their own, or the driver's first"
+    )
     args = flags.parse_args(argv)
     if not args.name.replace("-", "_").isidentifier():
         raise UserError(f"--name={args.name} must have letters, digits, - and _ only")
-    folder = pack(args.workdir, args.name, args.output)
+    folder = pack(args.workdir, args.name, args.output, args.start)
     print(f"{folder}: {(folder / VARIABLES).stat().st_size:,} bytes of variables")
     return 0
 

@@ -130,8 +130,11 @@ def test_what_is_packed_is_what_is_read(tmp_path, monkeypatch):
     close = partial(np.testing.assert_allclose, rtol=2**-11, atol=1e-7)
     jax.tree.map(close, again.variables.params, run.variables.params)
     jax.tree.map(np.testing.assert_array_equal, again.variables.stats, run.variables.stats)
+    own = (tmp_path / "out/tiny" / bundled.SOURCE).read_bytes()
     monkeypatch.setattr(pack_checkpoint, "LARGEST_DIFFERENCE", -1)
-    pack_checkpoint.pack(tmp_path, "tiny", tmp_path / "out")
+    pack_checkpoint.pack(tmp_path, "tiny", tmp_path / "out", start="driver")
+    assert (tmp_path / "out/tiny" / bundled.SOURCE).read_bytes() != own
+    assert bundled.describe("tiny")["examples"] == {"source_pose": "driver"}
     assert bundled.describe("tiny")["stored"]["parameters"] == "float32"
     jax.tree.map(np.testing.assert_array_equal, bundled.load("tiny").variables, run.variables)
     assert "clips" not in bundled.describe("tiny")["figures"]["reconstruction"]

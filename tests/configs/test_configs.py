@@ -43,9 +43,12 @@ def test_every_config_builds_its_system(module, reading):
     assert build(config).frame_size == config.frame_size
 
 
-@pytest.mark.parametrize("start", demo.STARTS)
-def test_the_demo_starts_from_the_bundled_checkpoint_or_from_scratch(start):
-    config = demo.get_config(start)
+@pytest.mark.parametrize(
+    ("module", "start"),
+    [*((demo, start) for start in demo.STARTS), (fomm_demo, fomm_demo.BUNDLED), (fomm_demo, "scratch")],
+)
+def test_the_demos_start_from_the_bundled_checkpoints_or_from_scratch(module, start):
+    config = module.get_config(start)
     assert config.init_from == ("" if start == "scratch" else start)
     assert config.data.puppets.seed != puppets.get_config().data.puppets.seed
     assert build(config).frame_size == config.frame_size
@@ -198,7 +201,7 @@ def test_an_unknown_variant_is_one_sentence():
     [
         (fomm_puppets.get_config(), puppets.get_config()),
         (fomm_mgif.get_config("small"), mgif.get_config("small")),
-        (fomm_demo.get_config(), demo.get_config()),
+        (fomm_demo.get_config("scratch"), demo.get_config("scratch")),
     ],
     ids=["puppets", "mgif", "demo"],
 )
