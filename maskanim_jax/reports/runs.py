@@ -57,7 +57,9 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Each folder's own name (a link's, not its target's), with its parent's where two are alike."""
+    """Each folder's own name (a link's, not its target's), with its parent's where two
+    are alike.
+    """
     paths = [folder.absolute() for folder in folders]
     names = [path.name or str(folder) for path, folder in zip(paths, folders, strict=True)]
     return [
