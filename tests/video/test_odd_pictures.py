@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
+from av.filter import Graph
 from clips import save_raw
 from PIL import Image, ImageCms
 
@@ -222,6 +223,20 @@ def coded(transfer, levels):
     return np.interp(shown * luma ** (1 / 1.2 - 1), hlg_light(codes) * 203 / 1000, codes)
 
 
+def in_bt2020(frame, pixel_format):
+    """An RGB frame as YUV in BT.2020; `VideoFrame.reformat` ignores the matrix before PyAV 18."""
+    graph = Graph()
+    graph.link_nodes(
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 25)),
+        graph.add("scale", "out_color_matrix=bt2020:out_range=tv"),
+        graph.add("format", pixel_format),
+        graph.add("buffersink"),
+    ).configure()
+    frame.pts = 0
+    graph.vpush(frame)
+    return graph.vpull()
+
+
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_hdr_is_mapped_to_what_a_phone_shows(transfer):
     colours = np.array(
@@ -230,7 +245,7 @@ def test_hdr_is_mapped_to_what_a_phone_shows(transfer):
     levels = colours.repeat(16, 0)[None].repeat(32, 0)
     signal = np.rint(coded(transfer, levels) * 65535).astype(np.uint16)
     frame = av.VideoFrame.from_ndarray(signal, format="rgb48le")
-    frame = frame.reformat(format="yuv420p10le", dst_colorspace=9, dst_color_range=1)
+    frame = in_bt2020(frame, "yuv420p10le")
     frame.color_trc, frame.color_primaries, frame.colorspace, frame.color_range = transfer, 9, 9, 1
     frame.time_base = Fraction(1, 25)
     mapper = ToneMapper()
@@ -251,7 +266,7 @@ def test_a_video_that_says_it_is_pq_is_mapped(tmp_path):
         context.colorspace, context.color_primaries, context.color_trc, context.color_range = 9, 9, PQ, 1
         grey = np.full((32, 32, 3), 148, np.uint8)  # 0.58: the white of paper
         picture = av.VideoFrame.from_ndarray(grey, format="rgb24")
-        output.mux(video.encode(picture.reformat(format="yuv420p", dst_colorspace=9, dst_color_range=1)))
+        output.mux(video.encode(in_bt2020(picture, "yuv420p")))
         output.mux(video.encode(None))
     assert first_frame(tmp_path / "hdr.mp4").min() >= 245
 
