@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from maskanim_jax.utils.xla_flags import avoid_wrong_sums
+
 if TYPE_CHECKING:
     from maskanim_jax.animation.animator import AnimationStream, Animator, load
     from maskanim_jax.api import load_config, run_training
@@ -21,6 +23,8 @@ LAZY = {"UserError": "maskanim_jax.errors"} | dict.fromkeys(
     ("Animator", "AnimationStream", "load", "load_config", "run_training"), "maskanim_jax.api"
 )
 """Public names that are imported lazily, on first use, and the module that defines them."""
+
+avoid_wrong_sums()  # before JAX compiles anything
 
 
 def __getattr__(name: str) -> Any:

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison.start import lively, lively_variables, unit
+from benchmarks.comparison.start import start_variables, unit
 
 
 class OurSide:
     """Runs training steps or animation of a config's system."""
 
     def __init__(self, config: Any, vgg: Mapping[str, np.ndarray], task: str, batch: int) -> None:
-        import jax
 
         from maskanim_jax.distributed import setup
         from maskanim_jax.distributed.sharding import make_mesh, replicate
@@ -32,11 +31,12 @@ class OurSide:
 
             # One step per epoch: r is trained from the second step on.
             fresh = init_on_mesh(self.system, config.seed, 1, self.mesh)
-            self.state = fresh._replace(params=jax.jit(lively, donate_argnums=0)(fresh.params))
+            started = replicate(self.mesh, start_variables(config, self.system))
+            self.state = fresh._replace(params=started.params, stats=started.stats)
             self.frozen = replicate(self.mesh, used_weights(vgg, config.loss.vgg_layers))
             self.run = make_train_step(self.system, config.seed, 1, self.mesh)
         else:
-            self.variables = lively_variables(self.system, config.seed)
+            self.variables = start_variables(config, self.system)
 
     def compare(
         self, source: np.ndarray, driving: np.ndarray, numbers: Mapping[str, np.ndarray]

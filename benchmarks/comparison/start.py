@@ -18,6 +18,10 @@ CONFIGS = {
     "fomm": {256: "configs/fomm_taichi.py", 64: "configs/fomm_puppets.py"},
 }
 """The compared config, by system and frame size."""
+BUNDLED = {"puppets": "puppets", "fomm-puppets": "puppets-fomm"}
+"""The checkpoint that a config starts from, by the config's name; others start from larger
+initial values.
+"""
 STEP_BATCHES = {256: (2,), 64: (4, 8)}
 
 
@@ -48,15 +52,20 @@ def lively(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(wider, params)
 
 
-def lively_variables(system: Any, seed: int) -> Any:
-    """The inputs of all sides."""
+def start_variables(config: Any, system: Any) -> Any:
+    """The parameters and statistics of all sides, on the first device."""
     import jax
+
+    if config.name in BUNDLED:
+        from maskanim_jax.checkpoints import bundled
+
+        return bundled.load(BUNDLED[config.name]).variables
 
     def start(key: Any) -> Any:
         fresh = system.init(key)
         return fresh._replace(params=lively(fresh.params))
 
-    return jax.jit(start)(jax.random.key(seed))
+    return jax.jit(start)(jax.random.key(config.seed))
 
 
 def unit(frames: np.ndarray) -> np.ndarray:
@@ -69,6 +78,20 @@ def drawn_frames(count: int, side: int, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     squares = rng.integers(0, 200, (count, 8, 8, 3)).repeat(side // 8, 1).repeat(side // 8, 2)
     return (squares + rng.integers(0, 56, squares.shape)).astype(np.uint8)
+
+
+def puppet_pairs(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sources and drivers, each (count, side, side, 3) uint8: drawn puppets in two poses."""
+    pairs = [puppet_video(13, side, number)[[0, 12]] for number in range(count)]
+    return tuple(np.stack(pairs, 1))
+
+
+def puppet_video(count: int, side: int, number: int) -> np.ndarray:
+    """(count, side, side, 3) uint8: successive frames of a drawn puppet that nobody trained on."""
+    from input_pipeline.puppets.dataset import clips, render_clip
+
+    clip = clips("test", number + 1, 1, max(count, 2), 0, 2)[number]
+    return np.stack([rendering.frame for rendering in render_clip(clip, side)][:count])
 
 
 def random_numbers(config: Any, batch: int) -> dict[str, np.ndarray]:
@@ -109,7 +132,7 @@ def export_weights(folder: Path, config: Any, untrained: bool) -> None:
         config.loss.vgg = "untrained"
     np.savez(folder / "vgg.npz", **used_weights(vgg_weights(config), config.loss.vgg_layers))  # type: ignore[arg-type, unused-ignore]
     layout, system = released(config).layout(config), build(config)
-    variables = jax.device_get(lively_variables(system, config.seed))
+    variables = jax.device_get(start_variables(config, system))
     write_tensors(
         folder / "weights.pth.tar",
         file_tree(variables, {}, {}, layout, 0, {module: {} for module in modules(layout)}),
@@ -128,7 +151,7 @@ def export_onnx(folder: Path, config: Any, batch: int) -> None:
     system: Any = build(config)
     with disable_native():
         options = system.animation_options({})
-        made = functions.functions_of(system, lively_variables(system, config.seed), options, (system.result,))
+        made = functions.functions_of(system, start_variables(config, system), options, (system.result,))
         there.mkdir()
         with contextlib.redirect_stdout(None):
             onnx_files.write_onnx(there, made, system.frame_size, batch)

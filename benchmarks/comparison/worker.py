@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.comparison.engines import ENGINES, EngineSide
-from benchmarks.comparison.start import config_of, drawn_frames, export_onnx, export_weights, random_numbers
+from benchmarks.comparison.start import (
+    config_of,
+    export_onnx,
+    export_weights,
+    puppet_pairs,
+    puppet_video,
+    random_numbers,
+)
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.memory import HUGE_PAGES, TUNABLES
 
@@ -66,7 +73,7 @@ def serve(task: Task, folder: Path) -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # libraries' output must not mix with the answers
     worker = make(task, folder)
-    source, driving = (drawn_frames(task.batch, task.size, seed) for seed in (1, 2))
+    source, driving = puppet_pairs(task.batch, task.size)
     for line in sys.stdin:
         request = json.loads(line)
         do, answer = request["do"], None
@@ -75,7 +82,7 @@ def serve(task: Task, folder: Path) -> None:
         elif do == "step":
             answer = worker.step(source, driving, request["count"])
         elif do == "animate":
-            video = drawn_frames(request["count"], task.size, 4)
+            video = puppet_video(request["count"], task.size, 19)
             answer, frames = worker.animate(source[0], video, request["way"])
             if "write" in request:
                 np.save(folder / request["write"], frames)

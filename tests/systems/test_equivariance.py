@@ -115,6 +115,23 @@ def test_frame_and_points_move_by_the_same_warp(warp):
     assert 1e-3 < np.abs(other[deep] - carried[deep]).max() < 2 / side  # half a pixel or less at the border
 
 
+def test_a_frame_is_warped_alike_alone_and_in_a_batch_of_16():
+    """jaxlib 0.10.2 warped half of a larger batch wrongly (see utils/xla_flags.py)."""
+    warp = draw_warp(jax.random.key(6), 16, SETTINGS)
+    frames = jax.random.uniform(jax.random.key(7), (16, 64, 64, 3))
+    places = jnp.broadcast_to(control_grid(64), (16, 64 * 64, 2))
+    together = warp_frames(warp, frames, align_corners=False), jax.jit(warp_coordinates)(warp, places)
+    for n in (0, 7, 15):
+        one = Warp(warp.theta[n : n + 1], warp.control_points, warp.control_params[n : n + 1])
+        with jax.disable_jit():
+            alone = (
+                equivariance.warp_frames(one, frames[n : n + 1], align_corners=False),
+                equivariance.warp_coordinates(one, places[:1]),
+            )
+        for many, single in zip(together, alone, strict=True):
+            np.testing.assert_allclose(many[n], single[0], atol=2e-5)
+
+
 def test_values_and_gradients_are_finite_on_the_spline_s_own_centres(jacobians):
     warp = draw_warp(jax.random.key(0), 3, SETTINGS)
     centres = jnp.broadcast_to(control_grid(5)[:10], (3, 10, 2))

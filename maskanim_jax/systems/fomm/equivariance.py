@@ -52,12 +52,16 @@ def draw_warp(key: jax.Array, n: int, settings: ConfigDict) -> Warp:
     return Warp(jnp.eye(2, 3) + noise, control_grid(settings.tps_points), params)
 
 
+def _kernel(points: jax.Array, control_points: jax.Array) -> jax.Array:
+    """r^2 log(r) for points (..., 2) and each control point: (..., P^2)."""
+    radius = jnp.abs(points[..., None, :] - control_points).sum(-1)  # L1, as released
+    return jnp.square(radius) * jnp.log(radius + LOG_OFFSET)
+
+
 def _warp_one(warp: Warp, point: jax.Array) -> jax.Array:
     """T of one frame at one point: (2,) to (2,); the warp's leaves without their leading N."""
     affine = jnp.matmul(warp.theta[:, :2], point, precision=Precision.HIGHEST) + warp.theta[:, 2]
-    radius = jnp.abs(point - warp.control_points).sum(-1)  # L1, as released
-    kernel = jnp.square(radius) * jnp.log(radius + LOG_OFFSET)
-    return affine + (kernel * warp.control_params[0]).sum()
+    return affine + (_kernel(point, warp.control_points) * warp.control_params[0]).sum()
 
 
 _AXES = Warp(0, None, 0)  # type: ignore[arg-type]  # one set of control points for all frames
@@ -84,7 +88,11 @@ def warp_frames(warp: Warp, frames: jax.Array, *, align_corners: bool) -> jax.Ar
     """
     n, height, width, _ = frames.shape
     pixels = coordinate_grid(height, width).reshape(-1, 2)
-    grid = jax.vmap(_over_points, (_AXES, None))(warp, pixels).reshape(n, height, width, 2)
+    # All frames share the pixels, so the kernel is computed once.
+    kernel = _kernel(pixels, warp.control_points)
+    bend = jnp.matmul(warp.control_params[:, 0], kernel.T, precision=Precision.HIGHEST)
+    affine = jnp.einsum("nij,mj->nmi", warp.theta[:, :, :2], pixels, precision=Precision.HIGHEST)
+    grid = (affine + warp.theta[:, None, :, 2] + bend[..., None]).reshape(n, height, width, 2)
     return grid_sample(frames, grid, align_corners=align_corners, padding="reflection")
 
 
