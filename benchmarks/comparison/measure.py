@@ -26,8 +26,10 @@ GOALS = {"step": 0.7, "animation": 0.4, "memory": 0.8}
 """Goals for the ratios to eager PyTorch."""
 PAUSE = 0.3
 """Seconds between turns, so that the other sides' threads stop spinning."""
-BATCHES = (1, 4, 8)
-"""Batch sizes of animation; the fastest one of each side is determined first."""
+BATCHES = {64: (1, 4, 8), 256: (1, 4)}
+"""Batch sizes of animation, by frame size; the fastest one of each side is determined first. ONNX
+Runtime takes 10 GB for 8 frames of 256 x 256.
+"""
 Request = dict[str, Any]
 
 
@@ -132,7 +134,7 @@ class Comparison:
     def _best_batch(self, worker: Worker, request: Request) -> str:
         """The batch size with the least time per frame, each measured after a warm-up."""
         spent = {}
-        for batch in map(str, BATCHES):
+        for batch in map(str, BATCHES[self.size]):
             worker(**request, way=batch)
             spent[batch] = min(worker(**request, way=batch) for _ in range(2))
         return min(spent, key=spent.__getitem__)
