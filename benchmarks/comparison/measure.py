@@ -57,6 +57,11 @@ class Comparison:
         pages = "ours" if side == OURS else "others"
         return Worker(Task(side, task, self.system, self.size, batch), self.folder, pages in self.huge_pages)
 
+    @property
+    def largest(self) -> str:
+        """The largest batch size of animation."""
+        return str(max(BATCHES[self.size]))
+
     def step(self) -> None:
         """Training steps at each batch size, against eager and compiled PyTorch."""
         sides = [side for side in self.sides if side not in ENGINES]
@@ -79,7 +84,7 @@ class Comparison:
             workers = self._workers(stack, "animation", 1, sides)
             self._compare_frames(workers)
             request: Request = {"do": "animate", "count": self.frames}
-            self._choose_layout("animation", workers[PYTORCH], request | {"way": "8"})
+            self._choose_layout("animation", workers[PYTORCH], request | {"way": self.largest})
             for side, worker in workers.items():
                 self.best[side] = self._best_batch(worker, request)
             print(
@@ -95,7 +100,7 @@ class Comparison:
         """Peak memory of each side and task, each in a fresh process."""
         for task, batch in (("step", STEP_BATCHES[self.size][0]), ("animation", 1)):
             request: Request = (
-                {"do": "step", "count": 2} if task == "step" else {"do": "animate", "count": 16, "way": "8"}
+                {"do": "step", "count": 2} if task == "step" else {"do": "animate", "count": 16, "way": self.largest}
             )
             sides = [side for side in self.sides if side != COMPILED and (task == "animation" or side not in ENGINES)]
             found = {}
@@ -108,7 +113,7 @@ class Comparison:
                         worker("layout", last=self.last[task])
                     worker(**request)
                     found[side] = worker("peak")
-            what = f"peak memory, {task}, batch {batch if task == 'step' else 8}"
+            what = f"peak memory, {task}, batch {batch if task == 'step' else self.largest}"
             for side in sides:
                 if side != OURS:
                     self._row("memory", what, side, "MiB", [found[OURS]], [found[side]])
@@ -117,7 +122,7 @@ class Comparison:
         """Raises UserError when a side's frames differ from the JAX frames."""
         pictures = {}
         for number, (name, worker) in enumerate(workers.items()):
-            worker("animate", count=8, way="8", write=f"{number}.npy")
+            worker("animate", count=8, way=self.largest, write=f"{number}.npy")
             pictures[name] = np.load(self.folder / f"{number}.npy", allow_pickle=False)
         spread = float(np.ptp(pictures[OURS], 0).max())  # identical frames would make the check meaningless
         for name, frames in pictures.items():
