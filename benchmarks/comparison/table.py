@@ -8,9 +8,9 @@ from typing import Any
 
 from maskanim_jax.errors import UserError
 
-LOSS, NORM, FRAME = 1e-3, 1e-2, 1e-3
+LOSS, NORM, FRAME = 1e-3, 1e-2, 1 / 510
 """Largest allowed differences: of a loss and of a network's gradient norm
-(relative), and of a pixel.
+(relative), and of a pixel (half a grey level).
 """
 
 
