@@ -31,12 +31,12 @@ class OurSide:
 
             # One step per epoch: r is trained from the second step on.
             fresh = init_on_mesh(self.system, config.seed, 1, self.mesh)
-            started = replicate(self.mesh, start_variables(config, self.system))
+            started = replicate(self.mesh, start_variables(config, self.system, task))
             self.state = fresh._replace(params=started.params, stats=started.stats)
             self.frozen = replicate(self.mesh, used_weights(vgg, config.loss.vgg_layers))
             self.run = make_train_step(self.system, config.seed, 1, self.mesh)
         else:
-            self.variables = start_variables(config, self.system)
+            self.variables = start_variables(config, self.system, task)
 
     def compare(
         self, source: np.ndarray, driving: np.ndarray, numbers: Mapping[str, np.ndarray]

@@ -52,8 +52,12 @@ def lively(params: Any) -> Any:
     return jax.tree_util.tree_map_with_path(wider, params)
 
 
-def start_variables(config: Any, system: Any) -> Any:
-    """The parameters and statistics of all sides, on the first device."""
+def start_variables(config: Any, system: Any, task: str) -> Any:
+    """The parameters and statistics of all sides for "step" or "animation", on the first device.
+
+    Steps need no larger kernels, with which gradients of FOMM's keypoints at 256 x 256 depend on
+    rounding.
+    """
     import jax
 
     if config.name in BUNDLED:
@@ -63,7 +67,7 @@ def start_variables(config: Any, system: Any) -> Any:
 
     def start(key: Any) -> Any:
         fresh = system.init(key)
-        return fresh._replace(params=lively(fresh.params))
+        return fresh._replace(params=lively(fresh.params)) if task == "animation" else fresh
 
     return jax.jit(start)(jax.random.key(config.seed))
 
@@ -114,7 +118,7 @@ def random_numbers(config: Any, batch: int) -> dict[str, np.ndarray]:
 
 
 def export_weights(folder: Path, config: Any, untrained: bool) -> None:
-    """Writes initial weights as a file in the released format, and VGG-19.
+    """Writes the weights of each task as a file in the released format, and VGG-19.
 
     The exporter's functions (`file_tree`, `write_tensors`) write the file, even if the released
     code does not support the config (it lacks the small recipe's temperatures and border). Tensors
@@ -132,11 +136,12 @@ def export_weights(folder: Path, config: Any, untrained: bool) -> None:
         config.loss.vgg = "untrained"
     np.savez(folder / "vgg.npz", **used_weights(vgg_weights(config), config.loss.vgg_layers))  # type: ignore[arg-type, unused-ignore]
     layout, system = released(config).layout(config), build(config)
-    variables = jax.device_get(start_variables(config, system))
-    write_tensors(
-        folder / "weights.pth.tar",
-        file_tree(variables, {}, {}, layout, 0, {module: {} for module in modules(layout)}),
-    )
+    for task in ("step", "animation"):
+        variables = jax.device_get(start_variables(config, system, task))
+        write_tensors(
+            folder / f"{task}.pth.tar",
+            file_tree(variables, {}, {}, layout, 0, {module: {} for module in modules(layout)}),
+        )
 
 
 def export_onnx(folder: Path, config: Any, batch: int) -> None:
@@ -151,7 +156,7 @@ def export_onnx(folder: Path, config: Any, batch: int) -> None:
     system: Any = build(config)
     with disable_native():
         options = system.animation_options({})
-        made = functions.functions_of(system, start_variables(config, system), options, (system.result,))
+        made = functions.functions_of(system, start_variables(config, system, "animation"), options, (system.result,))
         there.mkdir()
         with contextlib.redirect_stdout(None):
             onnx_files.write_onnx(there, made, system.frame_size, batch)

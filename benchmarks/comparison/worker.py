@@ -63,7 +63,7 @@ def make(task: Task, folder: Path) -> Any:
         return OurSide(config, vgg, task.task, task.batch)
     from benchmarks.pytorch.side import TorchSide
 
-    return TorchSide(config, folder / "weights.pth.tar", vgg, task.task, compiled=task.side == COMPILED)
+    return TorchSide(config, folder / f"{task.task}.pth.tar", vgg, task.task, compiled=task.side == COMPILED)
 
 
 def serve(task: Task, folder: Path) -> None:

@@ -46,7 +46,7 @@ def sides(request, tmp_path_factory):
 
     def make(task):
         ours = OurSide(config_of(request.param), vgg, task, jax.device_count())
-        return ours, TorchSide(config_of(request.param), folder / "weights.pth.tar", vgg, task)
+        return ours, TorchSide(config_of(request.param), folder / f"{task}.pth.tar", vgg, task)
 
     yield make, config_of(request.param), folder
     patch.undo()
