@@ -24,7 +24,7 @@ LAZY = {"UserError": "maskanim_jax.errors"} | dict.fromkeys(
 )
 """Public names that are imported lazily, on first use, and the module that defines them."""
 
-avoid_wrong_sums()  # before JAX compiles anything
+avoid_wrong_sums()  # before JAX creates its devices
 
 
 def __getattr__(name: str) -> Any:

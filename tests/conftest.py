@@ -26,6 +26,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 MINOR = tuple(map(int, version("jaxlib").split(".")[:2]))
 EMITTER = "" if MINOR >= (0, 11) else " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level=0{EMITTER}")
+import maskanim_jax  # noqa: E402, F401  # adds a flag to XLA_FLAGS; imports no JAX
 
 
 def pytest_collection_modifyitems(items):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from importlib import metadata
 
 WRONG = "0.10.2"
@@ -18,12 +19,26 @@ _FLAG = "xla_cpu_experimental_ynn_fusion_type"
 def avoid_wrong_sums() -> None:
     """Disables that fusion in this process and its children.
 
-    XLA reads its flags once, when it compiles the first program. Where XLA_FLAGS names the flag, it
-    stays as it is.
+    JAX reads the flags once, when it creates its devices; if it has done so on a CPU, a warning
+    says what to do. Where XLA_FLAGS names the flag, it stays as it is.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if _FLAG not in flags and _jaxlib() == WRONG:
-        os.environ["XLA_FLAGS"] = f"{flags} --{_FLAG}=-reduce".strip()
+    if _FLAG in flags or _jaxlib() != WRONG:
+        return
+    os.environ["XLA_FLAGS"] = f"{flags} --{_FLAG}=-reduce".strip()
+    if _runs_on_cpu():
+        warnings.warn(
+            f"jaxlib {WRONG} computes some sums wrongly on a CPU, and JAX was started before maskanim_jax could avoid it: "
+            "import maskanim_jax first, or install another jaxlib",
+            stacklevel=3,
+        )
+
+
+def _runs_on_cpu() -> bool:
+    """Whether JAX has created its devices in this process, and the default is a CPU."""
+    bridge = sys.modules.get("jax._src.xla_bridge")
+    started = getattr(bridge, "backends_are_initialized", lambda: False)
+    return bool(started()) and sys.modules["jax"].default_backend() == "cpu"
 
 
 def _jaxlib() -> str:

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from maskanim_jax.utils import xla_flags
@@ -26,6 +27,14 @@ def test_the_installed_jaxlib_computes_correctly_after_the_import():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+def test_a_started_jax_is_warned_about(monkeypatch):
+    jax.devices()
+    monkeypatch.setenv("XLA_FLAGS", "")
+    monkeypatch.setattr(xla_flags, "_jaxlib", lambda: xla_flags.WRONG)
+    with pytest.warns(UserWarning, match=r"^jaxlib 0\.10\.2 .* import maskanim_jax first"):
+        xla_flags.avoid_wrong_sums()
+
+
 @pytest.mark.parametrize(
     ("version", "before", "after"),
     [
@@ -40,5 +49,6 @@ def test_the_installed_jaxlib_computes_correctly_after_the_import():
 def test_only_the_wrong_release_gets_the_flag_and_a_users_choice_stays(monkeypatch, version, before, after):
     monkeypatch.setenv("XLA_FLAGS", before)
     monkeypatch.setattr(xla_flags, "_jaxlib", lambda: version)
+    monkeypatch.setattr(xla_flags, "_runs_on_cpu", lambda: False)
     xla_flags.avoid_wrong_sums()
     assert os.environ["XLA_FLAGS"] == after
