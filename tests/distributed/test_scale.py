@@ -25,7 +25,7 @@ from maskanim_jax.training.step import make_train_step
 
 HERE = Path(__file__).parent
 EIGHT = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
-ROUNDING = 2e-5
+ROUNDING = 1e-4
 
 
 def in_subprocess(code, env, *arguments):

@@ -15,8 +15,8 @@ from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.systems.train_state import abstract_state
 from maskanim_jax.workdir.logs import read_log
 
-ROUNDING = {"rtol": 2e-5, "atol": 5e-6}
-"""How far apart the states of different numbers of processes may be: an all-reduce adds in another order.
+ROUNDING = {"rtol": 1e-4, "atol": 5e-5}
+"""How far apart the states of different numbers of processes may be: an all-reduce adds in another order, and so may the compiler.
 
 Measured after eight steps, for four processes and for one with four devices, and for the same steps in float64: batch norm's
 running mean differs most, by 2.1e-6 in a channel whose mean is near zero (0.0012). From float64 four processes are 0.9e-6
