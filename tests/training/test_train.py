@@ -135,7 +135,8 @@ def test_a_finished_run_started_again_is_left_as_it_is(whole, tiny_shards):
 
 
 @pytest.mark.subprocess
-def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny_shards, tmp_path):
+@pytest.mark.parametrize("native", ["1", "0"])
+def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny_shards, tmp_path, native):
     """Adam's first moments after one step are the gradients; parameters would show rounding noise in sensitive directions only."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -144,7 +145,8 @@ def test_eight_devices_give_the_gradients_and_statistics_of_one_to_rounding(tiny
         "state = train(one_step_config(sys.argv[2]), Path(sys.argv[3]))\n"
         "np.savez(sys.argv[3] + '/leaves.npz', *[np.asarray(leaf) for leaf in jax.tree.leaves((state.stats, state.opt_state))])"
     )
-    env = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"
+    env = os.environ | {"XLA_FLAGS": flags, "MASKANIM_NATIVE": native}
     command = [sys.executable, "-c", code, str(HELPERS), str(tiny_shards), str(tmp_path / "eight")]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -29,6 +29,9 @@ def apply_per_device(call: Call, inputs: tuple[Any, ...], output: PartitionSpec,
     devices = 1 if mesh.empty or mesh.are_all_axes_manual else mesh.shape.get("data", 1)
     if devices == 1 or batch % devices:
         return call
+    if output != WHOLE:
+        return jax.shard_map(call, in_specs=inputs, out_specs=output)
+    # With check_vma, the transpose of a convolution would sum over the devices itself, and psum once more.
     return jax.shard_map(
-        (lambda *parts: lax.psum(call(*parts), "data")) if output == WHOLE else call, in_specs=inputs, out_specs=output
+        lambda *parts: lax.psum(call(*parts), "data"), in_specs=inputs, out_specs=output, check_vma=False
     )
