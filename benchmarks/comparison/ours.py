@@ -15,7 +15,6 @@ class OurSide:
     """Runs training steps or animation of a config's system."""
 
     def __init__(self, config: Any, vgg: Mapping[str, np.ndarray], task: str, batch: int) -> None:
-
         from maskanim_jax.distributed import setup
         from maskanim_jax.distributed.sharding import make_mesh, replicate
         from maskanim_jax.losses.vgg import used_weights

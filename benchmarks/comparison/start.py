@@ -19,7 +19,7 @@ CONFIGS = {
 }
 """The compared config, by system and frame size."""
 BUNDLED = {"puppets": "puppets", "fomm-puppets": "puppets-fomm"}
-"""The checkpoint that a config starts from, by the config's name; others start from larger
+"""The checkpoint that a config starts from, by the config's name; others start from
 initial values.
 """
 STEP_BATCHES = {256: (2,), 64: (4, 8)}
