@@ -1,5 +1,5 @@
 """FOMM's version of `configs/demo.py`: it fine-tunes the bundled checkpoint on new
-puppets; `:scratch` starts from nothing, and so do the ablations.
+puppets at 128 x 128; `:scratch` starts from nothing, at 64 x 64, and so do the ablations.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ BUNDLED = "puppets-fomm"
 
 def get_config(variant: str = BUNDLED) -> ConfigDict:
     """The fomm_puppets config, shortened."""
-    c = demo.demo_run(fomm_puppets.get_config())
+    c = demo.demo_run(fomm_puppets.get_config("128" if variant == BUNDLED else "full"))
     c.name = "fomm-demo"
     if variant == BUNDLED:
-        c.init_from = BUNDLED
+        demo.fine_tuned(c, BUNDLED)
         c.optim.learning_rate = 1.5e-4  # of the long run's rate the same share as in configs/demo.py
         return c
     return fomm_base.apply_variant(c, "full" if variant == "scratch" else variant, BUNDLED, "scratch")

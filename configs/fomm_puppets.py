@@ -15,6 +15,10 @@ def get_config(variant: str = "full") -> ConfigDict:
     c.name = "fomm-puppets"
     # Version 1 puppets: L1 of copying the source 0.97 with 1e-3 (5,000 steps), 0.70 with this (9,000 steps).
     c.optim.learning_rate = 5e-4
-    if variant == "long":
+    if variant == "128":
+        puppets.frames_of_128(c)
+        c.keypoints.scale = c.motion.scale = 0.25  # heatmaps and motion stay at 32, as in a run at 64
+        c.generator.down_blocks = 2
+    if variant in ("long", "128"):
         return puppets.long_run(c)
-    return fomm_base.apply_variant(c, variant, "long")
+    return fomm_base.apply_variant(c, variant, "long", "128")

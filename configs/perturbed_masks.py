@@ -11,7 +11,10 @@ from configs import common
 from maskanim_jax.errors import UserError
 
 VARIANTS = ("paper", "released", "stable")
-ADDED = tuple(f"{network}.temperature_{field}" for network in ("mask", "refine") for field in ("end", "steps"))
+ADDED = (
+    *(f"{network}.temperature_{field}" for network in ("mask", "refine") for field in ("end", "steps")),
+    *(f"perturb.{field}" for field in ("shape_scale", "shape_stretch", "shape_blur", "draws")),
+)
 """Fields that configs saved by older versions lack; their defaults keep the old behaviour."""
 
 
@@ -64,6 +67,14 @@ def get_config() -> ConfigDict:
     perturb.scale = 0.25  # strips and the whole mask are scaled by U[1 - x, 1 + x]
     perturb.threshold = "median"  # rho of P_train: each mask's median, or a number from 0 to 255, as a string
     perturb.noise = 20.0  # lambda of the Poisson noise, in 255ths
+    perturb.shape_scale = (
+        1.0  # deviates from the paper: P_train first scales the figure by up to this factor, about its foot
+    )
+    perturb.shape_stretch = 1.0  # deviates from the paper: ... and each axis by up to this factor more
+    perturb.shape_blur = (
+        0.0  # deviates from the paper: ... and thickens or thins it, with a blur of up to this many pixels
+    )
+    perturb.draws = 1  # deviates from the paper: r learns from this many perturbations of each mask in a step
     perturb.test_threshold = "median"  # rho of P_test, like rho of P_train
     perturb.test_scale = 0.75  # resize of P_test
 

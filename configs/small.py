@@ -53,3 +53,15 @@ def small(c: ConfigDict) -> ConfigDict:
     c.data.driving_invert_prob = 0.5
     c.optim.mask_lr_multiplier = 0.1
     return c
+
+
+def wide_perturbations(c: ConfigDict) -> None:
+    """For identities of different body shapes: P_train that changes them, and an r that can follow;
+    measured in docs/results.md.
+    """
+    c.perturb.shape_scale = 1.7
+    c.perturb.shape_stretch = 1.28
+    c.perturb.shape_blur = 1.2
+    c.perturb.draws = 4
+    c.refine.width, c.refine.max_width = 32, 256
+    c.refine.start_epoch = 0  # m is trained already

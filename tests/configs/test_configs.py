@@ -67,6 +67,18 @@ def test_the_long_runs_can_be_prolonged(module):
     assert build(config).frame_size == 64
 
 
+@pytest.mark.parametrize("module", [puppets, fomm_puppets], ids=lambda m: m.__name__)
+def test_at_128_masks_and_motion_are_a_quarter_of_the_frame_as_in_the_papers(module):
+    config, at_64 = module.get_config("128"), module.get_config("long")
+    assert build(config).frame_size == 128
+    assert (config.optim.max_steps, config.optim.ema) == (at_64.optim.max_steps, at_64.optim.ema)
+    assert config.data.shards != at_64.data.shards
+    if module is puppets:
+        assert config.mask.size == at_64.mask.size == 128 // 4
+    else:
+        assert config.keypoints.scale == config.motion.scale == 0.25
+
+
 def test_the_papers_reading_of_taichi():
     c = taichi.get_config()
     assert (c.frame_size, c.mask.size, c.batch_size, c.data.num_repeats) == (256, 64, 16, 150)
@@ -113,6 +125,10 @@ def test_a_small_or_large_model_is_a_config(size):
         ("loss.pyramid_sizes", (100,), "does not divide"),
         ("perturb.threshold", "half", "'median' or a number"),
         ("perturb.strips", 40, "too many"),
+        ("perturb.draws", 0, "at least 1"),
+        ("perturb.shape_scale", 0.9, "at least 1"),
+        ("perturb.shape_stretch", 0.0, "at least 1"),
+        ("perturb.shape_blur", -1.0, "at least 0"),
         ("system", "magic", "the systems are"),
     ],
 )

@@ -11,6 +11,7 @@ from maskanim_jax.systems.perturbed_masks.perturbations import (
     _along_x,
     _along_y,
     _whole,
+    change_shape,
     p_test,
     p_train,
     quantize,
@@ -132,3 +133,74 @@ def test_strips_do_not_leak_into_each_other():
 @pytest.mark.slow
 def test_p_train_works_at_every_mask_size(side):
     assert p_train(blob(1, side), jax.random.key(0), settings()).shape == (1, side, side, 1)
+
+
+# -- body shapes -----------------------------------------------------------------------------------------------------------------------
+
+
+def standing(side=32):
+    """Grey levels of a figure of 6 x 14 pixels whose feet are in row 25."""
+    levels = np.zeros((1, side, side, 1), np.float32)
+    levels[:, 12:26, 13:19] = 200
+    return jnp.asarray(levels)
+
+
+def shapes(count=40, **changes):
+    perturb = settings(**changes)
+    return np.asarray(change_shape(jnp.repeat(standing(), count, 0), jax.random.key(3), perturb))[..., 0]
+
+
+def test_by_default_nothing_changes_the_shape_and_p_train_is_the_papers():
+    mask, key = blob(2), jax.random.key(4)
+    as_before = settings(draws=3)  # of no effect on a mask
+    np.testing.assert_array_equal(p_train(mask, key, settings()), p_train(mask, key, as_before))
+    np.testing.assert_array_equal(shapes(2), np.repeat(np.asarray(standing())[..., 0], 2, 0))
+
+
+def test_the_figure_is_scaled_about_its_foot_up_to_the_factor():
+    changed = shapes(shape_scale=1.7)
+    rows, columns = (changed.max(axis) > 100 for axis in (2, 1))
+    heights, widths = rows.sum(1), columns.sum(1)
+    assert heights.min() >= 14 / 1.7 - 1
+    assert heights.min() < 10
+    assert heights.max() > 18
+    assert widths.max() <= 6 * 1.7 + 1
+    lowest = 31 - np.argmax(rows[:, ::-1], 1)
+    assert np.abs(lowest - 25).max() <= 1
+    centres = (changed.sum(1) * np.arange(32)).sum(1) / changed.sum((1, 2))
+    np.testing.assert_allclose(centres, 15.5, atol=0.3)
+    height, width = (changed.max(axis).sum(1) / 200 for axis in (2, 1))  # with shares of pixels
+    np.testing.assert_allclose(height / width, 14 / 6, rtol=0.1)
+
+
+def test_the_stretch_changes_height_and_width_apart():
+    changed = shapes(shape_stretch=1.5)
+    rows, columns = (changed.max(axis) > 100 for axis in (2, 1))
+    shape = rows.sum(1) / columns.sum(1)
+    assert shape.max() / shape.min() > 1.5
+
+
+def test_the_blur_thickens_some_figures_and_thins_others():
+    covered = (shapes(shape_blur=2.0) > 127).sum((1, 2))
+    assert covered.min() < 0.9 * 6 * 14
+    assert covered.max() > 1.2 * 6 * 14
+
+
+def test_shapes_are_drawn_for_each_mask_whole_levels_and_pass_no_gradient():
+    wide = settings(shape_scale=1.7, shape_stretch=1.28, shape_blur=1.2, noise=0.0)
+    levels = shapes(4, shape_scale=1.7, shape_stretch=1.28, shape_blur=1.2)
+    assert len({one.tobytes() for one in levels}) == 4
+    np.testing.assert_array_equal(levels, np.rint(levels))
+    assert 0 <= levels.min() <= levels.max() <= 255
+    mask = standing() / 255
+    out = p_train(mask, jax.random.key(0), wide)
+    assert out.shape == mask.shape
+    assert not np.array_equal(out, p_train(mask, jax.random.key(0), settings(noise=0.0)))
+    slope = jax.grad(lambda m: p_train(m, jax.random.key(0), wide).sum())(mask)
+    assert not np.asarray(slope).any()
+
+
+def test_an_empty_mask_stays_empty():
+    empty = jnp.zeros((2, 32, 32, 1))
+    wide = settings(shape_scale=1.7, shape_stretch=1.28, shape_blur=1.2)
+    assert not np.asarray(change_shape(empty, jax.random.key(0), wide)).any()

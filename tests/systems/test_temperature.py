@@ -67,14 +67,17 @@ def test_a_run_without_a_course_has_no_temperature_among_its_statistics_and_star
     assert read_initial(config, build(config)).record["fresh"] == []
 
 
-def test_a_config_saved_before_there_was_a_course_is_read_and_not_called_changed(tmp_path):
+def test_a_config_saved_before_there_were_these_settings_is_read_and_not_called_changed(tmp_path):
     import json
 
     saved = tiny_config().to_dict()
     for network in ("mask", "refine"):
         del saved[network]["temperature_end"], saved[network]["temperature_steps"]
+    for field in ("shape_scale", "shape_stretch", "shape_blur", "draws"):
+        del saved["perturb"][field]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     assert read_config(tmp_path).mask.temperature_steps == 0
+    assert read_config(tmp_path).perturb.draws == 1
     assert diff_config(tmp_path, tiny_config()) == ([], [])
 
 

@@ -106,3 +106,24 @@ def test_the_learning_rate_falls_tenfold_after_epochs_60_and_90():
     np.testing.assert_allclose(rates, [2e-4, 2e-4, 2e-5, 2e-5, 2e-6], rtol=1e-5)
     assert (optim.beta1, optim.beta2, optim.epochs) == (0.5, 0.9, 100)
     assert taichi.get_config("released").optim.beta2 == 0.999
+
+
+def test_r_learns_from_several_perturbations_of_each_mask(setting):
+    _, variables, vgg, (source, driving) = setting
+    config = smallest_config()
+    config.perturb.draws = 3
+    system = build(config)
+    seen = []
+
+    def watched(*inputs, **rest):
+        seen.append([one.shape[0] for one in inputs[2:]])
+        return refine(*inputs, **rest)
+
+    refine, system.networks["refine"] = system.networks["refine"], watched
+    losses, _, outputs = jax.eval_shape(
+        lambda key: system.losses(variables.params, variables.stats, vgg, source, driving, driving, key, True),
+        jax.random.key(2),
+    )
+    assert seen == [[6, 6, 6]]  # D(s), m_s and P_train(m(A(d))) of two pairs
+    assert losses["mask"].shape == ()
+    assert outputs["perturbed"].shape == outputs["refined"].shape == outputs["driving_mask"].shape

@@ -40,6 +40,13 @@ def check(config: ConfigDict) -> None:
         raise UserError(f"config.precision={config.precision} must be one of {', '.join(PRECISIONS)}")
     if config.perturb.strips - 1 > round(config.perturb.cut_high * mask) - round(config.perturb.cut_low * mask) + 1:
         raise UserError(f"config.perturb.strips={config.perturb.strips} are too many for masks of side {mask}")
+    for field in ("shape_scale", "shape_stretch"):
+        if not config.perturb[field] >= 1:
+            raise UserError(f"config.perturb.{field}={config.perturb[field]:g} must be at least 1")
+    if config.perturb.draws < 1:
+        raise UserError(f"config.perturb.draws={config.perturb.draws} must be at least 1")
+    if not config.perturb.shape_blur >= 0:
+        raise UserError(f"config.perturb.shape_blur={config.perturb.shape_blur:g} must be at least 0")
     for scale in (*config.loss.pyramid_sizes, *config.loss.coarse_pyramid_sizes):
         if frame % scale:
             raise UserError(f"config.loss has a scale of {scale}, which does not divide config.frame_size={frame}")
@@ -109,6 +116,13 @@ DEVIATIONS = (
     ),
     Deviation("data.driving_jitter_scale", 1.0, "the driver's own colour jitter A is {value:g} times as wide"),
     Deviation("data.driving_invert_prob", 0.0, "the driver's colours are inverted with probability {value:g}"),
+    Deviation(
+        "perturb.shape_scale perturb.shape_stretch perturb.shape_blur",
+        (1.0, 1.0, 0.0),
+        "P_train first changes the figure's shape: scaled by up to {c.perturb.shape_scale:g}, stretched by up to {c.perturb.shape_stretch:g}, "
+        "blurred by up to {c.perturb.shape_blur:g} pixels and thresholded",
+    ),
+    Deviation("perturb.draws", 1, "r learns from {value} perturbations of each mask in a step"),
     Deviation("mask.border", "zero", "masks have no border of three zero pixels"),
     Deviation("optim.mask_lr_multiplier", 1.0, "m's learning rate is multiplied by {value:g}"),
     Deviation(

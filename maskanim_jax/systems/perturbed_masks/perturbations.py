@@ -117,14 +117,76 @@ def signed_poisson(key: jax.Array, shape: tuple[int, ...], rate: float) -> jax.A
     return counts.astype(jnp.float32) * jax.random.rademacher(sign_key, shape, dtype=jnp.float32)
 
 
+MIN_BLUR = 0.3
+"""Pixels of the mask: a smaller standard deviation blurs nothing."""
+EDGE_LEVELS = 0.15
+"""After the blur, levels rise from 0 to 1 within this distance around the drawn threshold."""
+THRESHOLDS = (0.2, 0.65)
+"""The range of that threshold: a low one thickens the figure, a high one thins it."""
+FOOT = 64
+"""Grey level of the rows that belong to the figure; the lowest of them is its foot."""
+
+
+def change_shape(levels: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
+    """Gives the figures in (N, L, L, 1) grey levels a random body shape; not in the paper.
+
+    P_train's strips change a figure by a quarter at most, so that r leaves a driver as large as it
+    is. Here the whole figure is scaled by a factor up to `shape_scale`, up or down, and each axis
+    by up to `shape_stretch` more, about its foot: the lowest row and the centre of mass along x.
+    With `shape_blur`, the largest standard deviation in pixels of the mask, it is then thickened or
+    thinned: blurred and thresholded, both at random.
+    """
+
+    def change(one: jax.Array, key: jax.Array) -> jax.Array:
+        scale_key, stretch_key, blur_key, threshold_key = jax.random.split(key, 4)
+        side = one.shape[0]
+        pixel = jnp.arange(side, dtype=jnp.float32)
+        low, high = -math.log(settings.shape_scale), math.log(settings.shape_scale)
+        power = jax.random.uniform(scale_key, (), minval=low, maxval=high)
+        low, high = -math.log(settings.shape_stretch), math.log(settings.shape_stretch)
+        along_x, along_y = jnp.exp(power + jax.random.uniform(stretch_key, (2,), minval=low, maxval=high))
+        centre = jnp.sum(one * pixel) / jnp.maximum(jnp.sum(one), 1.0)
+        foot = side - 1 - jnp.argmax((one.max(1) > FOOT)[::-1]).astype(jnp.float32)  # the last row if no row is
+        matrix_x, matrix_y = _scaling(pixel, centre, along_x), _scaling(pixel, foot, along_y)
+        if settings.shape_blur:
+            sigma = jax.random.uniform(blur_key, (), minval=MIN_BLUR, maxval=max(MIN_BLUR, settings.shape_blur))
+            blur = jnp.exp(-0.5 * ((pixel[:, None] - pixel[None, :]) / sigma) ** 2)
+            blur = blur / jnp.exp(-0.5 * (jnp.arange(-side, side + 1) / sigma) ** 2).sum()  # zeros outside
+            matrix_x, matrix_y = _product(blur, matrix_x), _product(blur, matrix_y)
+        changed = _product(_product(matrix_y, one), matrix_x.T)
+        if settings.shape_blur:
+            threshold = jax.random.uniform(threshold_key, (), minval=THRESHOLDS[0], maxval=THRESHOLDS[1])
+            changed = 255.0 * jnp.clip((changed / 255.0 - threshold) / EDGE_LEVELS + 0.5, 0.0, 1.0)
+        return jnp.round(changed)
+
+    return jax.vmap(change)(levels[..., 0], jax.random.split(key, levels.shape[0]))[..., None]
+
+
+def _scaling(pixel: jax.Array, about: jax.Array, scale: jax.Array) -> jax.Array:
+    """The bilinear matrix that scales an axis about a point; zeros outside."""
+    wanted = about + (pixel - about) / scale
+    return jnp.maximum(0.0, 1.0 - jnp.abs(wanted[:, None] - pixel[None, :]))
+
+
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    return jnp.matmul(a, b, precision=Precision.HIGHEST)
+
+
+def changes_shape(settings: ConfigDict) -> bool:
+    """Whether `config.perturb` has `change_shape` at work."""
+    return settings.shape_scale != 1.0 or settings.shape_stretch != 1.0 or settings.shape_blur != 0.0
+
+
 def p_train(mask: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
     """P_train of Eq. 5: perturbs (N, L, L, 1) masks in [0, 1], each with its own random draws.
 
     In order: vertical strips are scaled along x and the whole mask along y; horizontal strips along
     y and the whole mask along x; the threshold; Poisson noise with random sign, clipped to 0..255.
-    `settings` is `config.perturb`.
+    `settings` is `config.perturb`; where it asks for it, `change_shape` comes first.
     """
     levels = quantize(mask)
+    if changes_shape(settings):
+        levels = change_shape(levels, jax.random.fold_in(key, 1), settings)
     side = levels.shape[1]
 
     def warp(one: jax.Array, key: jax.Array) -> jax.Array:

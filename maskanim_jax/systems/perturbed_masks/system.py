@@ -133,12 +133,14 @@ class PerturbedMasks:
         )
         fine = run("fine", source, wide_source_mask, stop_gradient(coarse), wide_driving_mask)
 
-        perturbed = p_train(driving_mask, key, config.perturb)
+        draws = config.perturb.draws
+        several = [jnp.repeat(x, draws, 0) for x in (small, stop_gradient(source_mask), stop_gradient(driving_mask))]
+        perturbed = p_train(several[2], key, config.perturb)
         # Before r starts, its result is discarded; a conditional would make XLA's convs slow in all later epochs.
         before = stats["refine"]
-        refined = run("refine", small, stop_gradient(source_mask), perturbed)
+        refined = run("refine", several[0], several[1], perturbed)
         stats["refine"] = jax.tree.map(lambda new, old: jnp.where(refining, new, old), stats["refine"], before)
-        correction = jnp.where(refining, jnp.abs(refined - stop_gradient(driving_mask)).mean(), 0.0)
+        correction = jnp.where(refining, jnp.abs(refined - several[2]).mean(), 0.0)
 
         scales, precision = (config.loss.coarse_pyramid_sizes, config.loss.pyramid_sizes), PRECISIONS[config.precision]
         far = perceptual_pyramid(vgg, [coarse, fine], target, scales, config.loss.vgg_layers, precision, config.remat)
@@ -159,8 +161,8 @@ class PerturbedMasks:
             "source_mask": source_mask,
             "driving": target,
             "driving_mask": driving_mask,
-            "perturbed": perturbed,
-            "refined": refined,
+            "perturbed": perturbed[::draws],
+            "refined": refined[::draws],
             "coarse": coarse,
             "fine": fine,
         }
