@@ -1,5 +1,7 @@
 """Do the configs say what the paper and the released code say?"""
 
+from pathlib import Path
+
 import jax
 import pytest
 
@@ -19,11 +21,13 @@ from configs import (
     fomm_voxceleb,
     fomm_voxceleb_adv,
     mgif,
+    own_clips,
     perturbed_masks,
     puppets,
     taichi,
     voxceleb,
 )
+from maskanim_jax.checkpoints.loading import saved_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
 from maskanim_jax.workdir.config import flat_config
@@ -77,6 +81,17 @@ def test_at_128_masks_and_motion_are_a_quarter_of_the_frame_as_in_the_papers(mod
         assert config.mask.size == at_64.mask.size == 128 // 4
     else:
         assert config.keypoints.scale == config.motion.scale == 0.25
+
+
+@pytest.mark.parametrize("start", own_clips.STARTS)
+def test_your_own_clips_start_from_a_bundled_checkpoint_whose_networks_fit(start):
+    config, bundled = own_clips.get_config(start), saved_config(Path(start))
+    assert config.init_from == start
+    assert build(config).shape_settings() == build(bundled).shape_settings()
+    assert config.frame_size == bundled.frame_size
+    assert not any(config.data.puppets[split] for split in ("train_identities", "test_identities"))
+    with pytest.raises(UserError, match="puppets or puppets-fomm, not 'mine'"):
+        own_clips.get_config("mine")
 
 
 def test_the_papers_reading_of_taichi():
