@@ -41,14 +41,14 @@ class Case(NamedTuple):
 
 
 class Painter:
-    """Animates single frames with the shipped checkpoint."""
+    """Animates single frames with a bundled checkpoint."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "puppets") -> None:
         import jax
 
         import maskanim_jax
 
-        run = maskanim_jax.load("puppets").run
+        run = maskanim_jax.load(name).run
         self.system: Any = run.system
         self.variables = jax.jit(self.system.for_inference)(run.variables)
         self.size = run.system.frame_size
@@ -63,17 +63,25 @@ class Painter:
         return np.stack([drawn.frame for drawn in true_animation(who, driver, self.size)]).astype(np.float32) / 255
 
     def animate(
-        self, source: np.ndarray, driving: np.ndarray, truth: np.ndarray, invert: bool = False, **options: str
+        self,
+        source: np.ndarray,
+        driving: np.ndarray,
+        truth: np.ndarray,
+        invert: bool = False,
+        first: np.ndarray | None = None,
+        **options: str,
     ) -> dict[str, np.ndarray]:
         """All pictures of one driving frame (S, S, 3); with `invert` as if m had drawn the
-        driver's mask in negative.
+        driver's mask in negative. `first` is the driver's first frame, for relative motion.
         """
         chosen = self.system.animation_options(options)
-        source_state = self.system.encode_source(self.variables, source[None], driving[None])
+        start = driving if first is None else first
+        source_state = self.system.encode_source(self.variables, source[None], start[None])
         pose = self.system.pose(self.variables, driving[None])
-        shown = self.system.animate(self.variables, source_state, driving[None], chosen, 1 - pose if invert else pose)
+        pose = 1 - pose if invert else pose
+        shown = self.system.animate(self.variables, source_state, driving[None], chosen, pose)
         pictures = {name: np.asarray(values[0], np.float32) for name, values in shown.items()}
-        return {**pictures, "result": pictures["fine"], "truth": truth}
+        return {**pictures, "result": pictures[self.system.result], "truth": truth}
 
 
 def shrunk(frame: np.ndarray, scale: float) -> np.ndarray:
@@ -165,6 +173,20 @@ def first_minute(painter: Painter, who: Clip, driver: Clip) -> Image.Image:
     return Image.fromarray(np.concatenate(rows))
 
 
+def ten_pairs(painter: Painter, at: int = 12) -> list[Case]:
+    """The first ten test identities, each animated by one of the last ten. FOMM's sources are in
+    the driver's first pose, as relative motion assumes.
+    """
+    cases, people = [], painter.people
+    for number in range(10):
+        who, driver = people[number], people[-1 - number]
+        truth, driving = painter.truth(who, driver), painter.frames(driver)
+        source = truth[0] if painter.system.name == "fomm" else painter.frames(who)[0]
+        label = f"{who.identity} by {driver.identity}"
+        cases.append(Case(label, painter.animate(source, driving[at], truth[at], first=driving[0])))
+    return cases
+
+
 SHEETS = {
     "crop": crop,
     "first-frame": first_frame,
@@ -180,8 +202,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("--output", type=Path, default=HERE, help="folder to write to (default: docs/pictures)")
     args = flags.parse_args(argv)
     painter = Painter()
-    who, driver, at = painter.people[0], painter.people[-1], 12
-    pages = {"first-minute": first_minute(painter, who, driver)}
+    ten = {name: ten_pairs(Painter(name)) for name in ("puppets", "puppets-fomm")}
+    pages = {
+        "ten-pairs": sheet(ten["puppets"], ORDER),
+        "ten-pairs-fomm": sheet(ten["puppets-fomm"], ("source", "driving", "result", "truth")),
+    }
+    # The pair in the middle: its distance to the truth is the fifth of ten.
+    middle = sorted(range(10), key=lambda number: ten["puppets"][number].distance)[4]
+    who, driver, at = painter.people[middle], painter.people[-1 - middle], 12
+    pages["first-minute"] = first_minute(painter, who, driver)
+    for name, cases in ten.items():
+        for case in cases:
+            print(f"{name}: {case.label}: L1 {case.distance:.4f}")
     for name, make in SHEETS.items():
         cases = make(painter, who, driver, at)
         pages[name] = sheet(cases)

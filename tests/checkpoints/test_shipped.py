@@ -50,7 +50,7 @@ def test_it_loads_by_its_name_and_a_folder_of_that_name_goes_first(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     run = load_run(Path("puppets"))
     assert run.step == bundled.describe("puppets")["step"]
-    assert saved_config(Path("puppets")).frame_size == run.system.frame_size == 64
+    assert saved_config(Path("puppets")).frame_size == run.system.frame_size == 128
     assert maskanim_jax.load("puppets").step == run.step
     (tmp_path / "puppets").mkdir()
     with pytest.raises(UserError, match=r"config\.json"):

@@ -160,7 +160,7 @@ def test_a_run_starts_from_another_is_resumed_without_it_and_tells_all_of_it(tin
 
 def test_a_bundled_checkpoint_is_started_from_by_its_name():
     config = load_run("puppets").config
-    config.init_from, config.seed = "puppets", 3
+    config.init_from, config.init_skip, config.seed = "puppets", (), 3
     state, record = started(config)
     assert_equal_trees(state.variables, load_run("puppets").variables)
     assert record["step"] == load_run("puppets").step
