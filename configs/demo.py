@@ -49,6 +49,7 @@ def fine_tuned(c: ConfigDict, start: str) -> ConfigDict:
     """
     c.init_from = start
     c.optim.ema = 0.0  # an average over the last thousand steps would be the start
-    c.optim.max_steps = c.optim.cosine_steps = 500
+    c.optim.max_steps = c.optim.cosine_steps = 400
+    c.optim.max_minutes = 3.5
     c.train.checkpoint_every = c.train.image_every = 100
     return c

@@ -134,7 +134,9 @@ class PerturbedMasks:
         fine = run("fine", source, wide_source_mask, stop_gradient(coarse), wide_driving_mask)
 
         draws = config.perturb.draws
-        several = [jnp.repeat(x, draws, 0) for x in (small, stop_gradient(source_mask), stop_gradient(driving_mask))]
+        several = [small, stop_gradient(source_mask), stop_gradient(driving_mask)]
+        if draws > 1:
+            several = [jnp.repeat(x, draws, 0) for x in several]
         perturbed = p_train(several[2], key, config.perturb)
         # Before r starts, its result is discarded; a conditional would make XLA's convs slow in all later epochs.
         before = stats["refine"]
