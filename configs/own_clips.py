@@ -18,7 +18,7 @@ STARTS = {"puppets": puppets, "puppets-fomm": fomm_puppets}
 def get_config(start: str = "puppets") -> ConfigDict:
     """The shards are prepared with
 
-        python -m input_pipeline.prepare --input=ROOT --output=data/mine --size=128
+    python -m input_pipeline.prepare --input=ROOT --output=data/mine --size=128
     """
     if start not in STARTS:
         raise UserError(f"this config's argument is {' or '.join(STARTS)}, not '{start}'")

@@ -145,9 +145,19 @@ def _gaussian(half: int) -> np.ndarray:
 def _costs(area: np.ndarray, template: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(P, P): the weighted sum of squared differences of the template at
     every position of `area`.
+
+    The square is multiplied out, and its two correlations are computed by FFT in float64: at 128
+    pixels sliding windows took minutes for 20 pairs.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(area, template.shape)[:, :, 0]
-    flat = windows.reshape(*windows.shape[:2], -1)
-    spread = np.broadcast_to(weights, template.shape).ravel()
-    known = (template * weights).ravel()
-    return np.square(flat) @ spread - 2 * flat @ known + float(template.ravel() @ known)
+    shape = area.shape[:2]
+
+    def spectrum(values: np.ndarray) -> np.ndarray:
+        return np.fft.rfft2(values.astype(np.float64), s=shape, axes=(0, 1))
+
+    squares = spectrum(np.square(area, dtype=np.float64).sum(-1)) * spectrum(weights[..., 0]).conj()
+    products = (spectrum(area) * spectrum(template * weights).conj()).sum(-1)
+    positions = tuple(side - width + 1 for side, width in zip(shape, template.shape[:2], strict=True))
+    found = np.fft.irfft2(squares - 2 * products, s=shape)[: positions[0], : positions[1]]
+    return found + float(
+        np.square(template, dtype=np.float64).ravel() @ np.broadcast_to(weights, template.shape).ravel()
+    )
