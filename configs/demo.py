@@ -22,7 +22,7 @@ def get_config(start: str = "puppets") -> ConfigDict:
     if start == "scratch":
         return demo_run(puppets.get_config())
     c = fine_tuned(demo_run(puppets.get_config("128")), start)
-    c.optim.learning_rate = 3e-4
+    c.optim.learning_rate = 1e-4
     return c
 
 

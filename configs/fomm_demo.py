@@ -17,6 +17,6 @@ def get_config(variant: str = BUNDLED) -> ConfigDict:
     c.name = "fomm-demo"
     if variant == BUNDLED:
         demo.fine_tuned(c, BUNDLED)
-        c.optim.learning_rate = 1.5e-4  # of the long run's rate the same share as in configs/demo.py
+        c.optim.learning_rate = 5e-5  # of the long run's rate the same share as in configs/demo.py
         return c
     return fomm_base.apply_variant(c, "full" if variant == "scratch" else variant, BUNDLED, "scratch")

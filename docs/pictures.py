@@ -158,30 +158,39 @@ def inverted(painter: Painter, who: Clip, driver: Clip, at: int) -> list[Case]:
     ]
 
 
-def first_minute(painter: Painter, who: Clip, driver: Clip) -> Image.Image:
-    """Six moments: the driver above, the result below, the still image on the left."""
-    source, driving, truth = painter.frames(who)[0], painter.frames(driver), painter.truth(who, driver)
+def first_minute(painters: Sequence[Painter], who: Clip, driver: Clip) -> Image.Image:
+    """Six moments: the driver above, each checkpoint's result below, its still image on the left."""
+    driving, truth = painters[0].frames(driver), painters[0].truth(who, driver)
     moments = range(0, FRAMES, FRAMES // 6)
-    results = [painter.animate(source, driving[at], truth[at])["result"] for at in moments]
-    white = np.ones_like(source)
+    lines = [(" ", np.ones_like(truth[0]), "driving", [driving[at] for at in moments])]
+    for painter in painters:
+        source = still(painter, who, truth)
+        results = [painter.animate(source, driving[at], truth[at], first=driving[0])["result"] for at in moments]
+        lines.append(("source", source, painter.system.name.replace("_", " "), results))
     rows = []
-    for first, others, name in ((white, [driving[at] for at in moments], "driving"), (source, results, "result")):
-        tiles = {"source" if name == "result" else " ": first} | {
-            f"{name} {at}": frame for at, frame in zip(moments, others, strict=True)
+    for left, picture, name, others in lines:
+        tiles = {left: picture} | {
+            f"{name if number == 0 else ''} {at}": frame
+            for number, (at, frame) in enumerate(zip(moments, others, strict=True))
         }
         rows.append(strip(tiles, tuple(tiles), SHOWN, captions=True))
     return Image.fromarray(np.concatenate(rows))
 
 
-def ten_pairs(painter: Painter, at: int = 12) -> list[Case]:
-    """The first ten test identities, each animated by one of the last ten. FOMM's sources are in
-    the driver's first pose, as relative motion assumes.
+def still(painter: Painter, who: Clip, truth: np.ndarray) -> np.ndarray:
+    """The source picture: its own first frame, or the driver's first pose for FOMM, as
+    relative motion assumes.
     """
+    return truth[0] if painter.system.name == "fomm" else painter.frames(who)[0]
+
+
+def ten_pairs(painter: Painter, at: int = 12) -> list[Case]:
+    """The first ten test identities, each animated by one of the last ten."""
     cases, people = [], painter.people
     for number in range(10):
         who, driver = people[number], people[-1 - number]
         truth, driving = painter.truth(who, driver), painter.frames(driver)
-        source = truth[0] if painter.system.name == "fomm" else painter.frames(who)[0]
+        source = still(painter, who, truth)
         label = f"{who.identity} by {driver.identity}"
         cases.append(Case(label, painter.animate(source, driving[at], truth[at], first=driving[0])))
     return cases
@@ -201,16 +210,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = argparse.ArgumentParser(description="Draws the pictures of the documentation with the shipped checkpoint.")
     flags.add_argument("--output", type=Path, default=HERE, help="folder to write to (default: docs/pictures)")
     args = flags.parse_args(argv)
-    painter = Painter()
-    ten = {name: ten_pairs(Painter(name)) for name in ("puppets", "puppets-fomm")}
+    painters = [Painter(name) for name in ("puppets", "puppets-fomm")]
+    painter = painters[0]
+    ten = {each.system.name: ten_pairs(each) for each in painters}
     pages = {
-        "ten-pairs": sheet(ten["puppets"], ORDER),
-        "ten-pairs-fomm": sheet(ten["puppets-fomm"], ("source", "driving", "result", "truth")),
+        "ten-pairs": sheet(ten["perturbed_masks"], ORDER),
+        "ten-pairs-fomm": sheet(ten["fomm"], ("source", "driving", "result", "truth")),
     }
     # The pair in the middle: its distance to the truth is the fifth of ten.
-    middle = sorted(range(10), key=lambda number: ten["puppets"][number].distance)[4]
+    middle = sorted(range(10), key=lambda number: ten["perturbed_masks"][number].distance)[4]
     who, driver, at = painter.people[middle], painter.people[-1 - middle], 12
-    pages["first-minute"] = first_minute(painter, who, driver)
+    pages["first-minute"] = first_minute(painters, who, driver)
     for name, cases in ten.items():
         for case in cases:
             print(f"{name}: {case.label}: L1 {case.distance:.4f}")
