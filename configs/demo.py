@@ -44,8 +44,8 @@ def demo_run(c: ConfigDict) -> ConfigDict:
 
 
 def fine_tuned(c: ConfigDict, start: str) -> ConfigDict:
-    """Starts a demo of any system at 128 from the bundled checkpoint `start`: a step takes four
-    times as long as at 64, so there are fewer.
+    """Starts a demo of any system at 128 from the bundled checkpoint `start`, with fewer steps than
+    at 64, since they are longer.
     """
     c.init_from = start
     c.optim.ema = 0.0  # an average over the last thousand steps would be the start

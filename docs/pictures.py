@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from input_pipeline.puppets.dataset import Clip, clips, render_clip, true_animation
+from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import run_main
 from maskanim_jax.utils.atomic_files import atomic_write
 from maskanim_jax.video.strips import CAPTION_HEIGHT, strip
@@ -49,6 +50,7 @@ class Painter:
         import maskanim_jax
 
         run = maskanim_jax.load(name).run
+        self.start = bundled.describe(name)["examples"]["source_pose"]
         self.system: Any = run.system
         self.variables = jax.jit(self.system.for_inference)(run.variables)
         self.size = run.system.frame_size
@@ -178,10 +180,10 @@ def first_minute(painters: Sequence[Painter], who: Clip, driver: Clip) -> Image.
 
 
 def still(painter: Painter, who: Clip, truth: np.ndarray) -> np.ndarray:
-    """The source picture: its own first frame, or the driver's first pose for FOMM, as
-    relative motion assumes.
+    """The source picture: its own first frame, or the driver's first pose, as in the
+    checkpoint's examples.
     """
-    return truth[0] if painter.system.name == "fomm" else painter.frames(who)[0]
+    return truth[0] if painter.start == "driver" else painter.frames(who)[0]
 
 
 def ten_pairs(painter: Painter, at: int = 12) -> list[Case]:
