@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from tqdm import tqdm
 
 from input_pipeline.shards import Split, open_split, read_index
 from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.errors import UserError, check_at_least, run_main
 from maskanim_jax.utils.paths import hidden_beside, path_or_bucket, user_path
+from maskanim_jax.utils.progress import ProgressBar
 
 _THUMB = 96  # pixels; smaller frames are shown as they are
 _CAPTION = 16
@@ -85,7 +85,7 @@ def verify(shards: Path) -> int:
 
     index = read_index(shards)
     total = sum(clip["count"] for split in index["splits"].values() for clip in split["clips"])
-    with tqdm(total=total, desc="verify", unit="frame") as bar:
+    with ProgressBar(total=total, desc="verify", unit="frame") as bar:
         for name, split in index["splits"].items():
             opened = open_split(shards, name)
             builder = tfds.builder_from_directory(str(shards))

@@ -20,13 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from input_pipeline.record import parse
 from maskanim_jax.buckets.address import Address
 from maskanim_jax.buckets.client import Bucket, Stored
 from maskanim_jax.buckets.connection import cache_folder, cache_name
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.progress import ProgressBar
 
 LIMIT_VARIABLE = "MASKANIM_SHARD_CACHE_GB"
 """Environment variable: the size limit of the cache in units of 10^9 bytes; 200 if unset."""
@@ -91,7 +90,7 @@ class ShardCache:
             self._make_room()
             _import_readers()
             here = sum(self._sizes[name] for name in self._sizes if name not in self._missing)
-            self._bar = tqdm(
+            self._bar = ProgressBar(
                 total=sum(self._sizes.values()),
                 initial=here,
                 desc=f"fetch {address}",

@@ -70,7 +70,7 @@ def _is_part_of_a_set(names: dict[str, Any]) -> bool:
 
 
 def _upload(bucket: Bucket, address: Address, folder: Path) -> None:
-    from tqdm import tqdm
+    from maskanim_jax.utils.progress import ProgressBar
 
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file()}
     there = {name.removeprefix(address.prefix): stored for name, stored in bucket.list(address.prefix).items()}
@@ -78,7 +78,7 @@ def _upload(bucket: Bucket, address: Address, folder: Path) -> None:
         bucket.delete(address.prefix + INDEX)  # the old set becomes incomplete here
     in_parallel(functools.partial(bucket.delete, address.prefix + name) for name in there.keys() - files.keys())
     total = sum(path.stat().st_size for path in files.values())
-    with tqdm(total=total, desc=f"upload to {address}", unit="B", unit_scale=True) as bar:
+    with ProgressBar(total=total, desc=f"upload to {address}", unit="B", unit_scale=True) as bar:
 
         def put(name: str) -> None:
             if name not in there or there[name].md5 != md5_of(files[name]):

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from input_pipeline.preparation.boxes import COLUMNS, crop_square
 from input_pipeline.preparation.subject import Found, Part
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import atomic_write
+from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.video.images import is_image
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.writer import VideoWriter, is_folder
@@ -37,13 +37,13 @@ def write_crop(path: Path, output: str, found: Found, part: Part, side: int | No
         cut = part.end < found.length
         timing = frames.timing.cut(part.start, whole=not cut)
         with VideoWriter(output, timing, sound, cut=cut) as writer:
-            for index, frame in enumerate(tqdm(frames, f"cropping {path.name}", found.length, unit="frame")):
+            for index, frame in enumerate(ProgressBar(frames, f"cropping {path.name}", found.length, unit="frame")):
                 if index >= part.end:
                     break
                 if index >= part.start:
                     writer.write(crop_square(frame, part.box, side))
         if writer.note:
-            tqdm.write(f"{output}: {writer.note}")
+            ProgressBar.write(f"{output}: {writer.note}")
 
 
 def write_boxes(output: Path, found: dict[str, Found]) -> None:

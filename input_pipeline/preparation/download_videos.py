@@ -12,11 +12,10 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from input_pipeline.preparation.published_tables import Table, find_videos
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import atomic_write
+from maskanim_jax.utils.progress import ProgressBar
 
 TOOL = "yt-dlp"
 ADDRESSES = "addresses.txt"
@@ -68,7 +67,7 @@ def address(video: str) -> str:
 
 def _fetch(ids: Sequence[str], folder: Path, gone: dict[str, str]) -> list[str]:
     failures, fetched = 0, 0
-    for video in tqdm(ids, desc="download", unit="video"):
+    for video in ProgressBar(ids, desc="download", unit="video"):
         done = subprocess.run(
             [TOOL, *_OPTIONS, "--output", str(folder / f"{video}.mp4"), "--", address(video)],
             capture_output=True,

@@ -12,12 +12,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from input_pipeline.preparation.shard_jobs import Settings, ShardManifest, ShardSpec, finished, spec_key, write_json
 from input_pipeline.shards import INDEX, INDEX_VERSION
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import sha256_of
+from maskanim_jax.utils.progress import ProgressBar
 
 REPORT = "report.json"
 Counts = dict[str, tuple[list[int], int]]
@@ -67,7 +66,7 @@ def merge(
     splits: dict[str, Any] = {}
     counts: Counts = {}
     shards: dict[str, int] = {}
-    bar = tqdm(total=len(specs), desc="verify", unit="shard", disable=not progress)
+    bar = ProgressBar(total=len(specs), desc="verify", unit="shard", disable=not progress)
     with bar:
         for split in dict.fromkeys(spec.split for spec in specs):
             filled = [(p, n) for p, n in zip(specs, manifests, strict=True) if p.split == split and n["records"]]

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from input_pipeline.preparation.boxes import read_boxes
 from input_pipeline.preparation.catalog import set_facts
 from input_pipeline.preparation.clips import find_clips, with_boxes
@@ -21,6 +19,7 @@ from input_pipeline.preparation.shard_jobs import Settings, ShardManifest, Shard
 from input_pipeline.preparation.staging import check_output, commit, work_folder
 from input_pipeline.preparation.workers import Beam, make_shards, make_shards_on_beam, share
 from maskanim_jax.errors import UserError, check_at_least
+from maskanim_jax.utils.progress import ProgressBar
 
 Plan = tuple[list[ShardSpec], list[dict[str, str]]]
 """The shards to make, and the clips that are skipped before anything is opened."""
@@ -164,7 +163,9 @@ def _make(job: Job, specs: Sequence[ShardSpec], folder: Path | None) -> list[Sha
     before = keys_there(folder)
     manifests: dict[str, ShardManifest] = {}
     clips = sum(len(spec.clips) for spec in specs)
-    with tqdm(total=clips, desc="check" if folder is None else "prepare", unit="clip", disable=not job.progress) as bar:
+    with ProgressBar(
+        total=clips, desc="check" if folder is None else "prepare", unit="clip", disable=not job.progress
+    ) as bar:
 
         def done(spec: ShardSpec, manifest: ShardManifest) -> None:
             manifests[spec.stem] = manifest

@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from PIL import Image, ImageFilter
-from tqdm import tqdm
 
 from input_pipeline.preparation.boxes import Box
 from maskanim_jax.errors import UserError
+from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.video.faces import FaceFinder, is_installed
 from maskanim_jax.video.reader import FrameSource, open_frames
 
@@ -143,7 +143,9 @@ def _look(frames: FrameSource, detect: Detect | None, progress: bool) -> _Look:
     faces: dict[int, Extent | None] = {}
     step, index, size, inner = 1, -1, (0, 0), (0, 0)
     wanted = max(1, (frames.count or 0) // _FACES)
-    for index, frame in enumerate(tqdm(frames, f"looking at {frames.path.name}", frames.count, disable=not progress)):
+    for index, frame in enumerate(
+        ProgressBar(frames, f"looking at {frames.path.name}", frames.count, disable=not progress)
+    ):
         if not inner[0]:
             size = (frame.shape[1], frame.shape[0])
             scale = min(1.0, _SIDE / max(size))

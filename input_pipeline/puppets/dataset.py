@@ -18,7 +18,6 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from input_pipeline.puppets.character import Character, draw_character
 from input_pipeline.puppets.draw import JOINT_NAMES, SIZES, Rendering, render
@@ -26,6 +25,7 @@ from input_pipeline.puppets.identity import Identity, draw_identity
 from input_pipeline.puppets.pose import FRAME_RATE, trajectory
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.paths import hidden_beside
+from maskanim_jax.utils.progress import ProgressBar
 
 FIRST_IDENTITY = {"train": 0, "validation": 10000, "test": 5000}
 """The first identity number of each split, far enough apart that splits are always disjoint."""
@@ -173,7 +173,7 @@ def write_dataset(
         beside.mkdir()
         partial = beside / root.name
         partial.mkdir()
-        with tqdm(total=sum(map(len, splits.values())) * frames, desc="puppets", unit="frame") as bar:
+        with ProgressBar(total=sum(map(len, splits.values())) * frames, desc="puppets", unit="frame") as bar:
             for split, members in splits.items():
                 (partial / split).mkdir()
                 for clip in members:
@@ -241,7 +241,7 @@ def _is_there(root: Path, settings: dict[str, object], splits: dict[str, list[Cl
     return True
 
 
-def _write_clip(root: Path, split: str, clip: Clip, size: int, truth: bool, bar: tqdm) -> None:
+def _write_clip(root: Path, split: str, clip: Clip, size: int, truth: bool, bar: ProgressBar) -> None:
     folder = root / split / clip.name
     folder.mkdir()
     silhouettes, joints = [], []

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from tqdm import tqdm
 
 from maskanim_jax.animation.compiled import compiled, make_video_step, to_float_square
 from maskanim_jax.animation.generate import animate, nearest_frame
@@ -30,6 +29,7 @@ from maskanim_jax.animation.inputs import (
 from maskanim_jax.animation.jobs import write_animation
 from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.utils.paths import path_or_bucket, user_path, user_text
+from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -152,7 +152,7 @@ class Animator:
         total, timing, sound = clip_facts(driving)
         if fps is not None:
             timing = Timing.at_rate(exact_rate(fps))
-        counted = tqdm(rendered, desc="animate", total=total, unit="frame", disable=not progress)
+        counted = ProgressBar(rendered, desc="animate", total=total, unit="frame", disable=not progress)
         write_animation(self.run.system, counted, [os.fspath(output)], fps=timing, sound=sound)
         return Path(output)
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from maskanim_jax.animation.generate import animate, nearest_frame
 from maskanim_jax.animation.pairs import read_pairs
 from maskanim_jax.checkpoints import bundled
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.atomic_files import atomic_write
+from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.video.images import Fit
 from maskanim_jax.video.reader import FrameSource, first_frame, open_frames
 from maskanim_jax.video.strips import strip, to_uint8
@@ -129,7 +129,7 @@ def render(
 
     def watch(clip: FrameSource, doing: Doing) -> Iterable[np.ndarray]:
         desc = (label or "animate") if doing == "animate" else f"{label} {doing}".strip()
-        return tqdm(clip, desc=desc, total=clip.count, unit="frame")
+        return ProgressBar(clip, desc=desc, total=clip.count, unit="frame")
 
     made = animate_file(
         run,
@@ -236,12 +236,12 @@ def write_animation(
                 writer.write(strip(shown, system.output_names, strip_side or system.frame_size, captions=True))
     for writer in (*results, *side_by_side):
         if writer.note:
-            tqdm.write(f"{writer.path}: {writer.note}")
+            ProgressBar.write(f"{writer.path}: {writer.note}")
     return results[0].count
 
 
 def _warning(job: Job) -> Callable[[str], None]:
     def warn(message: str) -> None:
-        tqdm.write(f"warning: {job.where}{message}", file=sys.stderr)
+        ProgressBar.write(f"warning: {job.where}{message}", file=sys.stderr)
 
     return warn

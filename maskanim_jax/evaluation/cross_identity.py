@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from tqdm import tqdm
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation import cross_identity_metrics as measures
 from maskanim_jax.evaluation.cross_identity_scenes import STARTS, Scene, choose_pairs, draw_scene
 from maskanim_jax.metrics.bootstrap import interval
+from maskanim_jax.utils.progress import ProgressBar
 
 if TYPE_CHECKING:
     from maskanim_jax.checkpoints.run import LoadedRun
@@ -85,7 +85,7 @@ def _similarity() -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
     try:
         return Ssim().values
     except UserError as error:
-        tqdm.write(f"SSIM is omitted: {error}")
+        ProgressBar.write(f"SSIM is omitted: {error}")
         return None
 
 
@@ -129,7 +129,7 @@ def measure_cross_identity(
         if variants is None or name in variants
     }
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for pair in tqdm(chosen, desc="truth", unit="pair", disable=not progress):
+    for pair in ProgressBar(chosen, desc="truth", unit="pair", disable=not progress):
         scene = draw_scene(clips, pair, frames, run.system.frame_size)
         named = {"source": scene.source.name, "driving": scene.driving.name, "frames": len(scene.numbers)}
         for start in starts:

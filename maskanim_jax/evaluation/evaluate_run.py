@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
-from tqdm import tqdm
 
 from input_pipeline.from_config import open_data, true_silhouettes
 from input_pipeline.shards import Split
@@ -29,6 +28,7 @@ from maskanim_jax.evaluation.reconstruction import reconstruct, write_figures
 from maskanim_jax.metrics.l1 import L1
 from maskanim_jax.metrics.suite import select_metrics
 from maskanim_jax.utils.paths import user_path
+from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.video.writer import VideoWriter
 from maskanim_jax.workdir.config import read_config, write_config
 from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
@@ -122,7 +122,7 @@ def _pairs(config: ConfigDict, split: Split) -> list[ClipPair]:
     if late := [pair for pair in pairs if pair.frame >= split.clips[pair.driving].count]:
         name = split.clips[late[0].driving].name
         raise UserError(f"{path} starts {name} at frame {late[0].frame}, which does not exist: correct the list")
-    tqdm.write(
+    ProgressBar.write(
         f"{len(pairs)} of the {len(pairs) + absent} pairs of {path} are in the test split"
         + ("; clips of the other pairs are missing" if absent else "")
     )
@@ -149,7 +149,7 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
     made: list[Path] = []
     captions: dict[str, str] = {}
     warnings: list[str] = []
-    for pair in tqdm(pairs, desc="animate", unit="pair"):
+    for pair in ProgressBar(pairs, desc="animate", unit="pair"):
         source, driving = pair.source, pair.driving
         name = f"{shortened(split.clips[source].name)}-by-{shortened(split.clips[driving].name)}"
         name += f"-from-{pair.frame}" if pair.frame else ""
@@ -168,6 +168,6 @@ def animate_test(config: ConfigDict, workdir: Path) -> list[Path]:
             path.name: f"{split.clips[source].name} in the pose of {split.clips[driving].name}" for path in paths
         }
     if warnings:
-        tqdm.write(f"warning for {len(warnings)} of {len(pairs)} pairs: {warnings[0]}")
+        ProgressBar.write(f"warning for {len(warnings)} of {len(pairs)} pairs: {warnings[0]}")
     (folder / "captions.json").write_text(json.dumps(captions, indent=2))
     return made

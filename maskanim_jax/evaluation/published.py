@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.evaluation import published_order
@@ -27,6 +26,7 @@ from maskanim_jax.metrics.identity import Identity
 from maskanim_jax.metrics.interface import Figures
 from maskanim_jax.metrics.keypoints import Keypoints
 from maskanim_jax.utils.atomic_files import atomic_write
+from maskanim_jax.utils.progress import ProgressBar
 
 FRAMES = 3
 """Default number of frames per clip."""
@@ -80,7 +80,7 @@ def evaluate_set(
     unused = [network.name for network in networks if network not in used]
     measures = {method: _Measures(used) for method in METHODS}
     clips: dict[str, dict[str, Figures]] = {}
-    for path in tqdm(paths, desc=name, unit="clip", disable=not progress):
+    for path in ProgressBar(paths, desc=name, unit="clip", disable=not progress):
         for panels in read_panels(path, frames):
             _add(measures, panels, used)
         clips[path.stem] = {method: measure.finish_clip() for method, measure in measures.items()}

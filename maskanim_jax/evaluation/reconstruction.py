@@ -18,13 +18,13 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
 from input_pipeline.shards import ClipInfo
 from maskanim_jax.metrics.interface import Metric
 from maskanim_jax.metrics.mask_iou import MaskIoU
 from maskanim_jax.systems.interface import Outputs, System, Variables
 from maskanim_jax.utils.atomic_files import atomic_write
+from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.video.strips import strip
 from maskanim_jax.video.writer import VideoWriter
 
@@ -103,7 +103,7 @@ def reconstruct(
     overlap = MaskIoU()
     numbers = range(len(split.clips) if clips is None else min(clips, len(split.clips)))
     places = {number: _chosen(split.clips[number].count, frames) for number in numbers}
-    bar = tqdm(
+    bar = ProgressBar(
         total=sum(len(each) - 1 for each in places.values()), desc="reconstruct", unit="frame", disable=not progress
     )
     for number, chosen in places.items():

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.utils.paths import hidden_beside
+from maskanim_jax.utils.progress import ProgressBar
 
 _STORAGES = {
     "f8": "DoubleStorage",
@@ -55,7 +55,7 @@ def write_tensors(path: Path, tree: Mapping[Any, Any]) -> None:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             archive.writestr("archive/data.pkl", buffer.getvalue())
             archive.writestr("archive/byteorder", "little")
-            for number, array in enumerate(tqdm(arrays, desc="write", unit="tensor", disable=None)):
+            for number, array in enumerate(ProgressBar(arrays, desc="write", unit="tensor", disable=None)):
                 little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
                 archive.writestr(f"archive/data/{number}", little.tobytes())
             archive.writestr("archive/version", "3\n")

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import jax
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from maskanim_jax.buckets.local_paths import in_words, opened
 from maskanim_jax.checkpoints.manager import CheckpointManager
@@ -43,6 +42,7 @@ from maskanim_jax.training.nonfinite import report_nonfinite
 from maskanim_jax.training.preemption import PreemptionHandler
 from maskanim_jax.training.step import StepFunction, make_train_step
 from maskanim_jax.training.warm_start import INITIAL, Initial, messages, read_initial
+from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.workdir.workdir import Workdir
 
 
@@ -154,7 +154,7 @@ def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: floa
     )
     with (
         contextlib.closing(batches(experiment, start_step)) as pairs,
-        tqdm(
+        ProgressBar(
             total=experiment.num_steps,
             initial=start_step,
             desc="train",

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
-from tqdm import tqdm
 
 from maskanim_jax.buckets.local_paths import in_working_copy
 from maskanim_jax.checkpoints.loading import FOLDER
@@ -31,6 +30,7 @@ from maskanim_jax.training.experiment import Experiment, batches, build_experime
 from maskanim_jax.training.nonfinite import finite_or_word, pairs_of_step, record_path, words
 from maskanim_jax.training.step import FINITE, make_train_step
 from maskanim_jax.utils.atomic_files import atomic_write
+from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.video.strips import grid, strip
 from maskanim_jax.workdir.config import check_config_unchanged, diff_config
 from maskanim_jax.workdir.provenance import read_starts
@@ -73,7 +73,7 @@ def replay(config: ConfigDict, workdir: Path, step: int) -> str:
         config.optim.ema,
     )
     with contextlib.closing(batches(experiment, start_step)) as pairs:
-        for _ in tqdm(range(start_step + 1, step + 1), desc="replay", unit="step"):
+        for _ in ProgressBar(range(start_step + 1, step + 1), desc="replay", unit="step"):
             source, driving = next(pairs)
             before = jax.tree.map(np.array, state)  # copied, since the step donates the state's memory
             state, metrics = run(state, experiment.frozen, source, driving)

@@ -192,6 +192,6 @@ def read_log(workdir: Path) -> list[dict[str, Any]]:
 
 
 def _say(line: str) -> None:
-    from tqdm import tqdm
+    from maskanim_jax.utils.progress import ProgressBar
 
-    tqdm.write(line)  # does not break a progress bar
+    ProgressBar.write(line)  # does not break a progress bar
