@@ -1,7 +1,7 @@
 """BAIR robot pushing at 256 x 256: `configs/bair.py` follows the paper,
 `:released` the authors' code.
 
-`configs/bair.py:stable` follows the paper, with changes that prevent mask collapse.
+`configs/bair.py:stable` follows the paper, with a change that prevents mask collapse.
 """
 
 from __future__ import annotations

@@ -146,3 +146,11 @@ def small(c: ConfigDict) -> ConfigDict:
     c.motion.width, c.motion.num_blocks, c.motion.max_width = 16, 4, 128
     c.generator.width, c.generator.max_width, c.generator.down_blocks = 32, 64, 1
     return c
+
+
+def from_puppets(c: ConfigDict) -> ConfigDict:
+    """Starts a small run on real clips from the bundled puppets of FOMM, with their learning rate."""
+    c.init_from = "puppets-fomm"
+    c.optim.learning_rate = 5e-4
+    c.init_skip = ("generator/down1", "generator/up0", "generator/up1")  # the bundled frames are larger by one block
+    return c

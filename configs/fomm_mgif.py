@@ -18,7 +18,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     """
     c = fomm_base.get_config()
     if variant == "small":  # data, pairs, steps and batch size of configs/mgif.py:small
-        mgif.small_run(fomm_base.small(c))
+        mgif.small_run(fomm_base.from_puppets(fomm_base.small(c)))
         c.name = "fomm-mgif-small"
         return c
     fomm_base.adversarial(c, spectral_norm=True)

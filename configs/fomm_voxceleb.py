@@ -18,7 +18,7 @@ def get_config(variant: str = "full") -> ConfigDict:
     """
     c = fomm_base.get_config()
     if variant == "small":  # data, pairs, steps and batch size of configs/voxceleb.py:small
-        voxceleb.small_run(fomm_base.small(c))
+        voxceleb.small_run(fomm_base.from_puppets(fomm_base.small(c)))
         c.name = "fomm-faces-small"
         return c
     c.name = "fomm-voxceleb"

@@ -25,8 +25,7 @@ def get_config(start: str = "puppets") -> ConfigDict:
     c = STARTS[start].get_config("128")
     small.real_data(c, "own-clips", "data/mine")
     c.data.puppets = common.get_config().data.puppets  # the clips are real: their ground truth is unknown
-    if "driving_jitter_scale" in c.data:  # the paper's A, as for moving GIFs
-        c.data.driving_jitter_scale, c.data.driving_invert_prob = 1.0, 0.0
     c.optim.learning_rate /= 5
+    c.optim.max_steps = c.optim.cosine_steps = 1500
     c.init_from = start
     return c

@@ -1,6 +1,6 @@
 """Tai-Chi-HD at 256 x 256: `configs/taichi.py` follows the paper, `:released` the authors' code.
 
-`configs/taichi.py:stable` follows the paper, with changes that prevent mask collapse.
+`configs/taichi.py:stable` follows the paper, with a change that prevents mask collapse.
 """
 
 from __future__ import annotations

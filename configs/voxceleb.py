@@ -1,7 +1,7 @@
 """VoxCeleb: `configs/voxceleb.py` (as in the paper) or `:released` at 256 x 256,
 `:small` at 64 x 64 for a CPU.
 
-`configs/voxceleb.py:stable` follows the paper, with changes that prevent mask collapse.
+`configs/voxceleb.py:stable` follows the paper, with a change that prevents mask collapse.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
     if variant == "released":
         c.perturb.threshold = c.perturb.test_threshold = "100"
     if variant == "small":
-        small_run(small.small(c))
-        c.data.driving_jitter_scale, c.data.driving_invert_prob = 1.0, 0.0  # the paper's A, as for moving GIFs
+        small_run(small.from_puppets(small.small(c)))
     return c
 
 

@@ -127,3 +127,57 @@ def test_r_learns_from_several_perturbations_of_each_mask(setting):
     assert seen == [[6, 6, 6]]  # D(s), m_s and P_train(m(A(d))) of two pairs
     assert losses["mask"].shape == ()
     assert outputs["perturbed"].shape == outputs["refined"].shape == outputs["driving_mask"].shape
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_l_and_h_learn_from_refined_masks_for_a_share_of_the_drivers(setting, share):
+    _, variables, vgg, _ = setting
+    config = smallest_config()
+    config.refine.generator_share = share
+    system = build(config)
+    source, driving = jax.random.uniform(jax.random.key(1), (2, 16, 16, 16, 3))
+    given = {}
+
+    def watched(name, network):
+        def run(*inputs, **rest):
+            given[name] = inputs[-1]
+            return network(*inputs, **rest)
+
+        return run
+
+    for name in ("coarse", "fine"):
+        system.networks[name] = watched(name, system.networks[name])
+
+    @jax.jit
+    def masks(key):
+        outputs = system.losses(variables.params, variables.stats, vgg, source, driving, driving, key, True)[2]
+        return given["coarse"], given["fine"], outputs["driving_mask"], outputs["refined"]
+
+    coarse, fine, own, refined = jax.device_get(masks(jax.random.key(2)))
+    of_r = [np.array_equal(*pair) for pair in zip(coarse, refined, strict=True)]
+    of_m = [np.array_equal(*pair) for pair in zip(coarse, own, strict=True)]
+    assert all(one != other for one, other in zip(of_r, of_m, strict=True))
+    assert sum(of_r) == 16 * share if share in (0, 1) else 0 < sum(of_r) < 16
+    np.testing.assert_allclose(fine.mean((1, 2, 3)), coarse.mean((1, 2, 3)), atol=0.05)  # the same masks, enlarged
+
+
+def test_a_refined_mask_given_to_l_moves_neither_r_nor_m_through_the_driver(setting):
+    _, variables, vgg, (source, driving) = setting
+    config = smallest_config()
+    config.refine.generator_share = 1.0
+    system = build(config)
+
+    @jax.jit
+    def moved(augmented, params):
+        def loss(params, augmented):
+            losses = system.losses(params, variables.stats, vgg, source, driving, augmented, jax.random.key(2), True)
+            return losses[0]["coarse"]
+
+        return jax.grad(loss, (0, 1))(params, augmented)
+
+    networks, through_driver = moved(driving, variables.params)
+    assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(networks["refine"]))
+    assert any(
+        float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(networks["mask"])
+    )  # through the source's mask
+    assert float(jnp.abs(through_driver).max()) == 0
