@@ -13,7 +13,6 @@ from maskanim_jax.errors import UserError
 VARIANTS = ("paper", "released", "stable")
 ADDED = (
     *(f"{network}.temperature_{field}" for network in ("mask", "refine") for field in ("end", "steps")),
-    "refine.generator_share",
     *(f"perturb.{field}" for field in ("shape_scale", "shape_stretch", "shape_blur", "draws")),
 )
 """Fields that configs saved by older versions lack; their defaults keep the old behaviour."""
@@ -51,7 +50,6 @@ def get_config() -> ConfigDict:
     refine.temperature_end = 0.1  # see mask.temperature_end
     refine.temperature_steps = 0
     refine.start_epoch = 1  # counted from 0: r trains after the first epoch
-    refine.generator_share = 0.0  # deviates from the paper: share of the drivers whose refined mask l and h learn from
 
     c.coarse = coarse = ConfigDict()  # network l; its up blocks are log2(frame_size / mask.size)
     coarse.width = 256

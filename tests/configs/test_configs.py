@@ -144,7 +144,6 @@ def test_a_small_or_large_model_is_a_config(size):
         ("perturb.shape_scale", 0.9, "at least 1"),
         ("perturb.shape_stretch", 0.0, "at least 1"),
         ("perturb.shape_blur", -1.0, "at least 0"),
-        ("refine.generator_share", 1.5, "from 0 to 1"),
         ("system", "magic", "the systems are"),
     ],
 )

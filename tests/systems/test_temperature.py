@@ -75,10 +75,8 @@ def test_a_config_saved_before_there_were_these_settings_is_read_and_not_called_
         del saved[network]["temperature_end"], saved[network]["temperature_steps"]
     for field in ("shape_scale", "shape_stretch", "shape_blur", "draws"):
         del saved["perturb"][field]
-    del saved["refine"]["generator_share"]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     assert read_config(tmp_path).mask.temperature_steps == 0
-    assert read_config(tmp_path).refine.generator_share == 0
     assert read_config(tmp_path).perturb.draws == 1
     assert diff_config(tmp_path, tiny_config()) == ([], [])
 

@@ -43,8 +43,6 @@ def check(config: ConfigDict) -> None:
     for field in ("shape_scale", "shape_stretch"):
         if not config.perturb[field] >= 1:
             raise UserError(f"config.perturb.{field}={config.perturb[field]:g} must be at least 1")
-    if not 0 <= config.refine.generator_share <= 1:
-        raise UserError(f"config.refine.generator_share={config.refine.generator_share:g} must be from 0 to 1")
     if config.perturb.draws < 1:
         raise UserError(f"config.perturb.draws={config.perturb.draws} must be at least 1")
     if not config.perturb.shape_blur >= 0:
@@ -126,7 +124,6 @@ DEVIATIONS = (
         "blurred by up to {c.perturb.shape_blur:g} pixels and thresholded",
     ),
     Deviation("perturb.draws", 1, "r learns from {value} perturbations of each mask in a step"),
-    Deviation("refine.generator_share", 0.0, "l and h learn from r's mask instead of m's for {value:g} of the drivers"),
     Deviation("mask.border", "zero", "masks have no border of three zero pixels"),
     Deviation("optim.mask_lr_multiplier", 1.0, "m's learning rate is multiplied by {value:g}"),
     Deviation(

@@ -127,6 +127,11 @@ class PerturbedMasks:
         # m is called twice, so that source and driving batches have separate batch statistics.
         source_mask, driving_mask = run("mask", source), run("mask", augmented)
         small = bilinear(source, self.mask_size)
+        coarse = run("coarse", small, source_mask, driving_mask)
+        wide_source_mask, wide_driving_mask = (
+            stop_gradient(bilinear(mask, self.frame_size)) for mask in (source_mask, driving_mask)
+        )
+        fine = run("fine", source, wide_source_mask, stop_gradient(coarse), wide_driving_mask)
 
         draws = config.perturb.draws
         several = [small, stop_gradient(source_mask), stop_gradient(driving_mask)]
@@ -138,17 +143,6 @@ class PerturbedMasks:
         refined = run("refine", several[0], several[1], perturbed)
         stats["refine"] = jax.tree.map(lambda new, old: jnp.where(refining, new, old), stats["refine"], before)
         correction = jnp.where(refining, jnp.abs(refined - several[2]).mean(), 0.0)
-
-        given = driving_mask
-        if config.refine.generator_share:
-            # Not in the paper: l and h learn to paint from masks as blurred as those that animation gives them.
-            chosen = jax.random.bernoulli(
-                jax.random.fold_in(key, 2), config.refine.generator_share, (len(small), 1, 1, 1)
-            )
-            given = jnp.where(chosen, stop_gradient(refined[::draws]), driving_mask)
-        coarse = run("coarse", small, source_mask, given)
-        wide_source_mask, wide_given = (stop_gradient(bilinear(mask, self.frame_size)) for mask in (source_mask, given))
-        fine = run("fine", source, wide_source_mask, stop_gradient(coarse), wide_given)
 
         scales, precision = (config.loss.coarse_pyramid_sizes, config.loss.pyramid_sizes), PRECISIONS[config.precision]
         far = perceptual_pyramid(vgg, [coarse, fine], target, scales, config.loss.vgg_layers, precision, config.remat)
