@@ -1,8 +1,8 @@
-"""Which recipe is best on validation identities? Trains each system with one setting changed at a time.
+"""Which recipe is best on validation identities? Each system is trained with one setting changed.
 
-`python -m benchmarks.recipes --workdir=FOLDER` trains on puppets at 64 x 64 with a constant learning
-rate and averaged weights, and prints the held-out L1 as a ratio to copying the source. Finished runs
-are kept, interrupted ones resume.
+`python -m benchmarks.recipes --workdir=FOLDER` trains on puppets at 64 x 64 with a constant
+learning rate and averaged weights, and prints the held-out L1 as a ratio to copying the source.
+Finished runs are kept, interrupted ones resume.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIGS = {"perturbed_masks": "configs/puppets.py:long", "fomm": "configs/fomm_p
 
 
 class Recipe(NamedTuple):
-    """Changes to the config; a step of a larger batch counts as that many steps of the usual one."""
+    """Changes to the config; a step counts as `batches` of the usual ones."""
 
     changes: Mapping[str, float]
     batches: int = 1

@@ -149,7 +149,7 @@ def small(c: ConfigDict) -> ConfigDict:
 
 
 def from_puppets(c: ConfigDict) -> ConfigDict:
-    """Starts a small run on real clips from the bundled puppets of FOMM, with their learning rate."""
+    """Starts a small run on real clips from the bundled puppets of FOMM, with their rate."""
     c.init_from = "puppets-fomm"
     c.optim.learning_rate = 5e-4
     c.init_skip = ("generator/down1", "generator/up0", "generator/up1")  # the bundled frames are larger by one block

@@ -85,8 +85,8 @@ def get_config() -> ConfigDict:
 
 
 def prevent_mask_collapse(c: ConfigDict) -> None:
-    """The one deviation from the paper that kept masks alive at 256 x 256: m learns so slowly that l
-    and h can use its masks before they are gone; measured in docs/avoiding-mask-collapse.md.
+    """The one deviation from the paper that kept masks alive at 256 x 256: m learns so slowly
+    that l and h can use its masks before they are gone; see docs/avoiding-mask-collapse.md.
     """
     c.optim.mask_lr_multiplier = 0.01
 

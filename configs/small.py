@@ -57,8 +57,8 @@ def small(c: ConfigDict) -> ConfigDict:
 
 
 def from_puppets(c: ConfigDict) -> ConfigDict:
-    """Starts a run of Perturbed Masks on real clips from the bundled puppets: their m shows figures on
-    any background, pale ones too; measured in docs/avoiding-mask-collapse.md.
+    """Starts a run of Perturbed Masks on real clips from the bundled puppets: their m shows
+    figures on any background, pale ones too; measured in docs/avoiding-mask-collapse.md.
     """
     c.init_from = "puppets"
     c.init_skip = ("coarse/last", "coarse/up1", "refine")  # larger in the bundled run
