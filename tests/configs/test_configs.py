@@ -30,7 +30,9 @@ from configs import (
 from maskanim_jax.checkpoints.loading import saved_config
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems import build
+from maskanim_jax.training.warm_start import read_initial
 from maskanim_jax.workdir.config import flat_config
+from maskanim_jax.workdir.config_files import load_config
 
 EVERY = [taichi, voxceleb, bair, mgif, puppets]
 FOMM = [
@@ -263,3 +265,11 @@ def test_a_config_that_lacks_a_setting_of_its_system_is_a_sentence(module, secti
     del c[section]["width"]
     with pytest.raises(UserError, match=r"lacks a setting.*width"):
         build(c)
+
+
+@pytest.mark.parametrize("name", ["mgif", "voxceleb", "fomm_mgif", "fomm_voxceleb"])
+def test_a_small_run_on_real_clips_starts_from_a_bundled_checkpoint_that_fits(name):
+    config = load_config(f"configs/{name}.py:small")
+    record = read_initial(config, build(config)).record
+    assert record["path"].startswith("puppets")
+    assert record["taken"] > len(record["fresh"])
