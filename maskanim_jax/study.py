@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from maskanim_jax.buckets.local_paths import in_words, opened
 from maskanim_jax.errors import UserError, check_at_least, run_main
-from maskanim_jax.reports.study import REPORT, SETS, chosen_sets, plan, run_study
+from maskanim_jax.reports.study import REPORT, SETS, chosen_sets, measured_runs, plan, run_study
 from maskanim_jax.utils.paths import path_or_bucket, user_path
 
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with opened(
         args.workdir
     ) as workdir:  # in a bucket: one working copy for all runs, since the page links to their videos
-        folders = [workdir / run.name for run in runs]
+        folders = measured_runs(workdir, [workdir / run.name for run in runs])
         written = comparison_page.write_comparison(folders, workdir / REPORT)
         page, csv, json = (in_words(path) for path in (written.page, written.csv, written.json))
         print(f"the report is {page}; its numbers are in {csv} and {json}")

@@ -18,6 +18,7 @@ import numpy as np
 from maskanim_jax.metrics.bootstrap import DRAWS, SHARE, interval
 from maskanim_jax.reports.page_parts import at
 from maskanim_jax.reports.runs import Run, describe
+from maskanim_jax.reports.seeds import same_but_for_seed, spread
 
 REPEAT = "copying the source"
 HIGHER = ("ssim", "psnr", "csim", "iou", "mask_iou")
@@ -33,9 +34,6 @@ SAME_TO_MANY = 4
 """Up to this many runs of a set, every pair is compared; with more, every run is
 compared with the first.
 """
-_SETTINGS = ("seed", "name", "train", "num_cpu_devices", "reconstruct", "animate", "shards", "num_threads", "prefetch")
-"""Sections and fields (also of `data`) in which runs that count as several seeds may differ."""
-
 
 Entry = tuple[str, str, str, bool, dict[Any, dict[str, Any]]]
 """One row of a cross-identity evaluation: run, variant, start, whether it
@@ -147,6 +145,7 @@ def _cross_identity(members: Sequence[Run]) -> dict[str, Any]:
         "metrics": metrics,
         "rows": rows,
         "differences": differences,
+        "seeds": _seeds_of_variants(members, rows),
     }
 
 
@@ -237,27 +236,19 @@ def _verdict(direction: int, low: float, high: float) -> str:
 
 
 def _seeds(members: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For runs that differ only in their seed: mean, lowest and highest value of each metric."""
+    """The spread over seeds of a set's rows, which are those of `members`."""
     figures = {row["run"]: row["figures"] for row in rows}
+    return [spread(same, [figures[run.label] for run in same]) for same in same_but_for_seed(members)]
+
+
+def _seeds_of_variants(members: Sequence[Run], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The spread over seeds of each start and variant."""
+    figures = {(row["run"], row["start"], row["variant"]): row["figures"] for row in rows if not row["reference"]}
     found = []
-    for same in _group_by(members, _without_seed):
-        if len(same) > 1:
-            spread = {}
-            for metric in figures[same[0].label]:
-                values = [figures[run.label][metric]["value"] for run in same if metric in figures[run.label]]
-                spread[metric] = {"mean": float(np.mean(values)), "lowest": min(values), "highest": max(values)}
-            found.append(
-                {
-                    "runs": [run.label for run in same],
-                    "seeds": [run.config.get("seed") for run in same],
-                    "figures": spread,
-                }
-            )
+    for same in same_but_for_seed(members):
+        for _, start, variant in [key for key in figures if key[0] == same[0].label]:
+            there = [run for run in same if (run.label, start, variant) in figures]
+            if len(there) > 1:
+                each = spread(there, [figures[run.label, start, variant] for run in there])
+                found.append({"start": start, "variant": variant, **each})
     return found
-
-
-def _without_seed(run: Run) -> str:
-    kept = {key: value for key, value in run.config.items() if key not in _SETTINGS}
-    if isinstance(data := kept.get("data"), dict):
-        kept["data"] = {key: value for key, value in data.items() if key not in _SETTINGS}
-    return json.dumps(kept, sort_keys=True)

@@ -153,11 +153,12 @@ def markdown(figures: Mapping[str, Any]) -> str:
                 ["run", *metrics],
                 [[row["run"], *(_figure(row["figures"].get(m)) for m in metrics)] for row in found["rows"]],
             ),
-            "\n" + _differences(found["differences"]),
+            _seeds(found["seeds"], metrics),
+            "\n" + _differences(_first_seeds(found["differences"], found["seeds"])),
         ]
     for found in figures["truth"]:
         metrics = [metric for metric in found["metrics"] if metric in TOLD]
-        told = [row for row in found["differences"] if row["metric"] in TOLD]
+        told = _first_seeds([row for row in found["differences"] if row["metric"] in TOLD], found["seeds"])
         rows = [
             [
                 row["start"],
@@ -170,6 +171,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
         parts += [
             f"\n### Cross-identity truth, {_cell(found['name'])}: {found['pairs']} pairs\n",
             _table(["source starts in", "run", "variant", *metrics], rows),
+            _seeds(found["seeds"], metrics),
             "\n" + _differences(told, starts=True),
         ]
     return "\n".join(parts) + "\n"
@@ -191,6 +193,38 @@ def _costs(runs: Sequence[Mapping[str, Any]]) -> str:
         for run in runs
     ]
     return _table(columns, rows)
+
+
+def _seeds(groups: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
+    """Mean of each metric over seeds, lowest to highest."""
+    if not groups:
+        return ""
+    starts = ["source starts in", "variant"] if "start" in groups[0] else []
+    rows = [
+        [
+            *([group["start"], group["variant"]] if starts else []),
+            ", ".join(group["runs"]),
+            *(_spread(group["figures"].get(metric)) for metric in metrics),
+        ]
+        for group in groups
+    ]
+    return "\nMean over seeds, lowest to highest:\n\n" + _table([*starts, "runs", *metrics], rows)
+
+
+def _spread(figure: Mapping[str, float] | None) -> str:
+    return "" if figure is None else f"{figure['mean']:.4g} ({figure['lowest']:.3g} to {figure['highest']:.3g})"
+
+
+def _first_seeds(
+    differences: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Differences of runs that are the first of their seeds: those of the others would repeat them."""
+    repeated = {run for group in groups for run in group["runs"][1:]}
+    return [
+        row
+        for row in differences
+        if row["run"].partition(": ")[0] not in repeated and row["against"].partition(": ")[0] not in repeated
+    ]
 
 
 def _differences(differences: Sequence[Mapping[str, Any]], starts: bool = False) -> str:

@@ -120,6 +120,20 @@ def run_study(runs: Sequence[Planned], *, pairs: int = 20, frames: int = 8) -> l
     return [run.workdir for run in runs]
 
 
+def measured_runs(workdir: Path, planned: Sequence[Path]) -> list[Path]:
+    """The folders that the report shows: `planned`, and the runs in `workdir` that earlier calls
+    measured, with other sets or seeds. Known sets come first.
+    """
+    there = sorted(path.parent for path in workdir.glob("*/reconstruction.json"))
+    earlier = [path for path in there if path not in planned and is_up_to_date(path, "reconstruction.json")]
+
+    def place(folder: Path) -> int:
+        of_set = folder.name.partition("-")[0]
+        return [*SETS].index(of_set) if of_set in SETS else len(SETS)
+
+    return sorted([*planned, *earlier], key=place)
+
+
 def call(run: Planned, what: str, module: str, *arguments: str) -> None:
     """Runs a command of the package on a run's workdir and shows its output;
     raises UserError if it fails.

@@ -112,6 +112,27 @@ def test_runs_that_are_the_same_are_not_told_apart(tmp_path):
     assert found["seeds"][0]["seeds"] == [0, 5]
 
 
+def test_the_spread_over_seeds_is_shown_and_repeats_no_differences(tmp_path):
+    folders = [make_run(tmp_path / f"pm{seed}", seed=seed) for seed in range(3)]
+    folders += [make_run(tmp_path / f"fomm{seed}", "fomm", worse=0.01, seed=seed) for seed in range(3)]
+    for number, folder in enumerate(folders):
+        (folder / "truth.json").write_text(json.dumps(truth({"full": 0.1 + 0.01 * number})))
+    found = comparison.compare(compare_runs.read_runs(folders))
+    assert [each["runs"] for each in found["sets"][0]["seeds"]] == [["pm0", "pm1", "pm2"], ["fomm0", "fomm1", "fomm2"]]
+    own = found["truth"][0]["seeds"][0]
+    assert (own["start"], own["variant"], own["seeds"]) == ("own", "full", [0, 1, 2])
+    level = 0.1 + 0.01 * np.arange(6).mean()  # of the pairs, each 0.01 worse than the one before
+    assert own["figures"]["l1"] == pytest.approx({"mean": level + 0.01, "lowest": level, "highest": level + 0.02})
+    text = comparison_page.markdown(found)
+    assert "| own | full | pm0, pm1, pm2 |" in text
+    assert "| pm0 | fomm0 | l1 |" in text
+    assert "| pm0 | fomm1 |" not in text
+    assert "| own | pm0: full | fomm0: full | l1 |" in text
+    assert "pm2: full |" not in text
+    page = comparison_page.write_comparison(folders, tmp_path / "page").page.read_text()
+    assert page.count("3 runs that differ only in their seed (0, 1, 2)") == 2 + 4
+
+
 def test_runs_of_one_name_have_their_folders_names_and_not_those_of_the_cache(tmp_path, monkeypatch):
     cached = {f"gs:/bucket/{name}/run": make_run(tmp_path / f"cache/{i}/run") for i, name in enumerate("ab")}
     monkeypatch.setattr(compare_runs, "fetched", lambda folder: cached[str(folder)])

@@ -163,6 +163,15 @@ def test_a_run_is_finished_when_its_log_says_so_of_these_steps(tmp_path):
     assert not study.is_finished(run._replace(steps=10))
 
 
+def test_the_report_shows_the_measured_runs_of_earlier_calls_too(tmp_path):
+    for name, steps in (("other-fomm", 3), ("mgif-fomm", 3), ("faces-fomm", 4)):
+        (tmp_path / name / "checkpoints" / "3").mkdir(parents=True)
+        (tmp_path / name / "reconstruction.json").write_text(json.dumps({"checkpoint_step": steps}))
+    planned = [tmp_path / "puppets-fomm-seed1", tmp_path / "mgif-perturbed_masks"]
+    shown = [folder.name for folder in study.measured_runs(tmp_path, planned)]  # not that of another checkpoint
+    assert shown == ["puppets-fomm-seed1", "mgif-perturbed_masks", "mgif-fomm", "other-fomm"]
+
+
 def test_a_command_that_fails_ends_the_study_with_its_name(tmp_path):
     (run,) = study.plan(tmp_path, {"puppets": ["configs/puppets.py"]})
     with pytest.raises(UserError, match=r"training of puppets-perturbed_masks ended with status 2"):
