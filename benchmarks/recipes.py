@@ -64,6 +64,7 @@ def command(system: str, name: str, workdir: Path, steps: int, data: str) -> lis
     every = max(1, steps // 5 // recipe.batches)
     settings: dict[str, float | str] = {
         "optim.max_steps": steps // recipe.batches,
+        "train.log_every": every,
         "train.checkpoint_every": every,
         "train.image_every": every,
         "train.max_to_keep": 1,

@@ -31,4 +31,6 @@ def get_config(variant: str = "paper") -> ConfigDict:
 
 def small_run(c: ConfigDict) -> ConfigDict:
     """Data, steps and time limits of the small run, for any system."""
-    return small.real_data(c, "faces-small", "data/faces64")
+    small.real_data(c, "faces-small", "data/faces64")
+    c.optim.max_steps = c.optim.cosine_steps = 2500
+    return c

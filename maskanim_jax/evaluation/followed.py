@@ -37,12 +37,19 @@ class Verdict(NamedTuple):
 
 @in_working_copy()
 def measure_before(config: ConfigDict, workdir: Path) -> None:
-    """Reconstructs the test split with the networks of `config.init_from` and writes `before.json`;
-    does nothing without them.
+    """Reconstructs the test split with the networks of `config.init_from` and writes `before.json`.
+
+    Does nothing without them, or if their frames have another size.
     """
     if not config.init_from:
         return
     run = load_run(Path(config.init_from))
+    if run.system.frame_size != config.frame_size:
+        print(
+            f"{config.init_from} is not measured before training: its frames have {run.system.frame_size} pixels, "
+            f"those of this run {config.frame_size}"
+        )
+        return
     split = open_data(config, "test", jax.process_index())
     figures = reconstruct(
         run.system,

@@ -52,6 +52,14 @@ def test_without_a_warm_start_there_is_nothing_before(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_networks_for_frames_of_another_size_are_not_measured_before(tmp_path, capsys):
+    config = tiny_config()
+    config.init_from = "puppets"
+    followed.measure_before(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert "puppets is not measured before training: its frames have 128 pixels" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_example_of_a_bundled_checkpoint(tmp_path):
     animate.main(["--checkpoint=puppets", f"--example={tmp_path}/first_minute"])
