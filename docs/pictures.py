@@ -160,6 +160,19 @@ def inverted(painter: Painter, who: Clip, driver: Clip, at: int) -> list[Case]:
     ]
 
 
+def reconstructions(painter: Painter, at: int = 12) -> Image.Image:
+    """Four test identities, reconstructed from the first frame of their own clips, with all
+    intermediate pictures.
+    """
+    rows = []
+    for number, who in enumerate(painter.people[:4]):
+        frames = painter.frames(who)
+        shown = painter.system.reconstruct(painter.variables, frames[:1], frames[at : at + 1])
+        pictures = {name: np.asarray(values[0], np.float32) for name, values in shown.items()}
+        rows.append(strip(pictures, list(pictures), SHOWN, captions=number == 0))
+    return Image.fromarray(np.concatenate(rows))
+
+
 def first_minute(painters: Sequence[Painter], who: Clip, driver: Clip) -> Image.Image:
     """Six moments: the driver above, each checkpoint's result below, its still image on the left."""
     driving, truth = painters[0].frames(driver), painters[0].truth(who, driver)
@@ -219,6 +232,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "ten-pairs": sheet(ten["perturbed_masks"], ORDER),
         "ten-pairs-fomm": sheet(ten["fomm"], ("source", "driving", "result", "truth")),
     }
+    pages |= {f"reconstructions-{each.system.name.replace('_', '-')}": reconstructions(each) for each in painters}
     # The pair in the middle: its distance to the truth is the fifth of ten.
     middle = sorted(range(10), key=lambda number: ten["perturbed_masks"][number].distance)[4]
     who, driver, at = painter.people[middle], painter.people[-1 - middle], 12
