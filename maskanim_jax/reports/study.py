@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 from maskanim_jax.buckets.address import address_of, shown
 from maskanim_jax.buckets.local_paths import fetched
 from maskanim_jax.errors import UserError
@@ -69,7 +71,12 @@ def plan(
                 )
             for seed in seeds:
                 label = f"{name}-{config.system}" + (f"-seed{seed}" if len(seeds) > 1 else "")
-                flags = [f"--config.data.shards={shards}", f"--config.seed={seed}", *_shorter(steps), *overrides]
+                flags = [
+                    f"--config.data.shards={shards}",
+                    f"--config.seed={seed}",
+                    *_shorter(steps, config),
+                    *overrides,
+                ]
                 planned.append(
                     Planned(
                         label,
@@ -89,13 +96,14 @@ def plan(
     return planned
 
 
-def _shorter(steps: int | None) -> list[str]:
-    """Flags for a run of `steps` steps, with logging and saving at intervals that fit."""
+def _shorter(steps: int | None, config: ConfigDict) -> list[str]:
+    """Flags for a run of `steps` steps; a short one logs and saves at intervals that fit."""
     if steps is None:
         return []
-    every = max(1, steps // 5)
-    names = {"optim.max_steps": steps, "optim.cosine_steps": steps, "train.log_every": every}
-    names |= {"train.checkpoint_every": 5 * every, "train.image_every": 5 * every}
+    names = {"optim.max_steps": steps, "optim.cosine_steps": steps}
+    if steps < 5 * config.train.checkpoint_every:
+        every = max(1, steps // 5)
+        names |= {"train.log_every": every, "train.checkpoint_every": 5 * every, "train.image_every": 5 * every}
     return [f"--config.{name}={value}" for name, value in names.items()]
 
 

@@ -145,6 +145,9 @@ def test_a_plan_has_a_run_for_each_system_and_seed(tmp_path):
     assert runs[1].overrides[:3] == (
         f"--config.data.shards={tmp_path / 'puppets64v2'}", "--config.seed=3", "--config.optim.max_steps=7"
     )  # fmt: skip
+    assert "--config.train.checkpoint_every=5" in runs[1].overrides
+    (long,) = study.plan(tmp_path, {"puppets": ["configs/puppets.py"]}, steps=4000)
+    assert not any("train." in flag for flag in long.overrides)  # the config's own intervals fit
     with pytest.raises(UserError, match="two configs"):
         study.plan(tmp_path, {"x": ["configs/puppets.py", "configs/demo.py"]})
 
