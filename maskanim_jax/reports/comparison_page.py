@@ -174,7 +174,7 @@ def markdown(figures: Mapping[str, Any]) -> str:
             _seeds(found["seeds"], metrics),
             "\n" + _differences(told, starts=True),
         ]
-    return "\n".join(parts) + "\n"
+    return "\n".join(part for part in parts if part) + "\n"
 
 
 def _costs(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -218,7 +218,9 @@ def _spread(figure: Mapping[str, float] | None) -> str:
 def _first_seeds(
     differences: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
 ) -> list[Mapping[str, Any]]:
-    """Differences of runs that are the first of their seeds: those of the others would repeat them."""
+    """Differences of runs that are the first of their seeds: those of the others would
+    repeat them.
+    """
     repeated = {run for group in groups for run in group["runs"][1:]}
     return [
         row
