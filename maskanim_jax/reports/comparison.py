@@ -17,7 +17,7 @@ import numpy as np
 
 from maskanim_jax.metrics.bootstrap import DRAWS, SHARE, interval
 from maskanim_jax.reports.page_parts import at
-from maskanim_jax.reports.runs import Run, describe
+from maskanim_jax.reports.runs import Run, describe, group_by
 from maskanim_jax.reports.seeds import same_but_for_seed, spread
 
 REPEAT = "copying the source"
@@ -47,9 +47,9 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     """
     return {
         "runs": [describe(run) for run in runs],
-        "sets": [_set(members) for members in _group_by(runs, _fingerprint)],
+        "sets": [_set(members) for members in group_by(runs, _fingerprint)],
         "truth": [
-            _cross_identity(members) for members in _group_by([run for run in runs if run.truth], _cross_identity_key)
+            _cross_identity(members) for members in group_by([run for run in runs if run.truth], _cross_identity_key)
         ],
         "interval": f"bootstrap over clips or pairs, {DRAWS} resamples, {100 * SHARE:.0f} %",
     }
@@ -61,14 +61,6 @@ def better(metric: str) -> int:
     """
     base = metric.partition("[")[0]
     return 0 if base in (*NEUTRAL, *UNRANKED) else 1 if base in HIGHER else -1
-
-
-def _group_by(runs: Sequence[Run], key: Any) -> list[list[Run]]:
-    """Runs grouped by key, in order of first appearance."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return list(groups.values())
 
 
 def _fingerprint(run: Run) -> str:

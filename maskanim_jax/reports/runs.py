@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +54,14 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
             Run(folder, label, upgrade_config(config), upgrade_figures(figures), truth, read_log(folder), notes)
         )
     return runs
+
+
+def group_by(runs: Sequence[Run], key: Callable[[Run], str]) -> list[list[Run]]:
+    """Runs grouped by key, in order of first appearance."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.values())
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:

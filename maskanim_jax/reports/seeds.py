@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from maskanim_jax.reports.runs import Run
+from maskanim_jax.reports.runs import Run, group_by
 
 _SETTINGS = ("seed", "name", "train", "num_cpu_devices", "reconstruct", "animate", "shards", "num_threads", "prefetch")
 """Sections and fields (also of `data`) in which runs that count as several seeds may differ."""
@@ -16,10 +16,7 @@ _SETTINGS = ("seed", "name", "train", "num_cpu_devices", "reconstruct", "animate
 
 def same_but_for_seed(runs: Sequence[Run]) -> list[list[Run]]:
     """Groups of at least two runs that differ only in their seed."""
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_without_seed(run), []).append(run)
-    return [group for group in groups.values() if len(group) > 1]
+    return [group for group in group_by(runs, _without_seed) if len(group) > 1]
 
 
 def spread(runs: Sequence[Run], figures: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
