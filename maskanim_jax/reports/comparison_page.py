@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from maskanim_jax.errors import UserError
 from maskanim_jax.reports import published_tables
-from maskanim_jax.reports.comparison import better, compare
+from maskanim_jax.reports.comparison import compare
+from maskanim_jax.reports.differences import better
 from maskanim_jax.reports.page_parts import link, number
 from maskanim_jax.reports.plots import bars, colours, plots
 from maskanim_jax.reports.runs import Run, read_runs
@@ -24,7 +25,11 @@ from maskanim_jax.utils.templates import rendered
 _PLAYERS = 6  # clips shown of each set
 TOLD = ("l1", "l1_figure", "ssim", "iou", "joint_error", "shape_leak", "leak", "known_joint_error")
 """Metrics of the cross-identity evaluation in the Markdown tables; page, CSV and JSON have all."""
-COLUMNS = ("table", "set", "run", "variant", "start", "metric", "value", "low", "high", "clips", "against", "verdict")
+COLUMNS = (
+    *("table", "set", "run", "variant", "start", "metric", "value", "low", "high", "clips", "against", "verdict"),
+    *("lowest", "highest"),
+)
+"""The last two are of single seeds, where the row is an average over seeds."""
 
 
 class Written(NamedTuple):
@@ -109,12 +114,14 @@ def _players(members: Sequence[Run], folder: Path) -> list[dict[str, Any]]:
 
 
 def csv_text(figures: Mapping[str, Any]) -> str:
-    """One row per metric and per difference, with the columns COLUMNS."""
+    """One row per metric of each run and of each average over seeds, and one per difference, with
+    the columns COLUMNS.
+    """
     lines: list[dict[str, Any]] = []
     for kind in ("sets", "truth"):
         table = "reconstruction" if kind == "sets" else "cross-identity truth"
         for found in figures[kind]:
-            for row in found["rows"]:
+            for row in (*found["rows"], *found["seeds"]):
                 named = {
                     "table": table,
                     "set": found["name"],
@@ -122,11 +129,7 @@ def csv_text(figures: Mapping[str, Any]) -> str:
                 }
                 lines += [{**named, "metric": metric, **figure} for metric, figure in row["figures"].items()]
             for row in found["differences"]:
-                named = {
-                    k: row[k]
-                    for k in ("run", "start", "metric", "low", "high", "clips", "against", "verdict")
-                    if k in row
-                }
+                named = {k: row[k] for k in COLUMNS if k in row}
                 lines.append(
                     {"table": f"{table}, differences", "set": found["name"], "value": row["difference"], **named}
                 )
@@ -147,34 +150,55 @@ def markdown(figures: Mapping[str, Any]) -> str:
     parts = ["### What each run cost\n", _costs(figures["runs"])]
     for found in figures["sets"]:
         metrics = [metric for metric in found["metrics"] if better(metric)]
+        rows = [[row["run"], *(_figure(row["figures"].get(m)) for m in metrics)] for row in _averaged_rows(found)]
         parts += [
             f"\n### Reconstruction, {_cell(found['name'])}: {found['clips']} held-out clips, {found['frames']} frames\n",
-            _table(
-                ["run", *metrics],
-                [[row["run"], *(_figure(row["figures"].get(m)) for m in metrics)] for row in found["rows"]],
-            ),
-            _seeds(found["seeds"], metrics),
-            "\n" + _differences(_first_seeds(found["differences"], found["seeds"])),
+            _of_seeds(found),
+            _table(["run", *metrics], rows),
+            "\n" + _differences(found["differences"]),
         ]
     for found in figures["truth"]:
         metrics = [metric for metric in found["metrics"] if metric in TOLD]
-        told = _first_seeds([row for row in found["differences"] if row["metric"] in TOLD], found["seeds"])
+        told = [row for row in found["differences"] if row["metric"] in TOLD]
         rows = [
             [
                 row["start"],
                 row["run"],
-                "" if row["reference"] else row["variant"],
+                "" if row.get("reference") else row["variant"],
                 *(_figure(row["figures"].get(m)) for m in metrics),
             ]
-            for row in found["rows"]
+            for row in _averaged_rows(found)
         ]
         parts += [
             f"\n### Cross-identity truth, {_cell(found['name'])}: {found['pairs']} pairs\n",
+            _of_seeds(found),
             _table(["source starts in", "run", "variant", *metrics], rows),
-            _seeds(found["seeds"], metrics),
             "\n" + _differences(told, starts=True),
         ]
     return "\n".join(part for part in parts if part) + "\n"
+
+
+def _averaged_rows(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The rows, those of several seeds replaced by their average."""
+    group_of = {run: group["run"] for group in found["seeds"] for run in group["runs"]}
+    averages = {(group["run"], group.get("start"), group.get("variant")): group for group in found["seeds"]}
+    rows: list[Mapping[str, Any]] = []
+    for row in found["rows"]:
+        label = row["run"] if row.get("reference") else group_of.get(row["run"], row["run"])
+        average = averages.get((label, row.get("start"), row.get("variant")), row)
+        if average not in rows:
+            rows.append(average)
+    return rows
+
+
+def _of_seeds(found: Mapping[str, Any]) -> str:
+    """How the figures of several seeds are to be read."""
+    if not found["seeds"]:
+        return ""
+    return (
+        "Figures of several seeds are averages with their interval, and in parentheses the lowest and the highest of "
+        "a single seed.\n"
+    )
 
 
 def _costs(runs: Sequence[Mapping[str, Any]]) -> str:
@@ -195,40 +219,6 @@ def _costs(runs: Sequence[Mapping[str, Any]]) -> str:
     return _table(columns, rows)
 
 
-def _seeds(groups: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> str:
-    """Mean of each metric over seeds, lowest to highest."""
-    if not groups:
-        return ""
-    starts = ["source starts in", "variant"] if "start" in groups[0] else []
-    rows = [
-        [
-            *([group["start"], group["variant"]] if starts else []),
-            ", ".join(group["runs"]),
-            *(_spread(group["figures"].get(metric)) for metric in metrics),
-        ]
-        for group in groups
-    ]
-    return "\nMean over seeds, lowest to highest:\n\n" + _table([*starts, "runs", *metrics], rows)
-
-
-def _spread(figure: Mapping[str, float] | None) -> str:
-    return "" if figure is None else f"{figure['mean']:.4g} ({figure['lowest']:.3g} to {figure['highest']:.3g})"
-
-
-def _first_seeds(
-    differences: Sequence[Mapping[str, Any]], groups: Sequence[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """Differences of runs that are the first of their seeds: those of the others would
-    repeat them.
-    """
-    repeated = {run for group in groups for run in group["runs"][1:]}
-    return [
-        row
-        for row in differences
-        if row["run"].partition(": ")[0] not in repeated and row["against"].partition(": ")[0] not in repeated
-    ]
-
-
 def _differences(differences: Sequence[Mapping[str, Any]], starts: bool = False) -> str:
     if not differences:
         return ""
@@ -247,7 +237,7 @@ def _differences(differences: Sequence[Mapping[str, Any]], starts: bool = False)
             row["run"],
             row["against"],
             row["metric"],
-            f"{row['difference']:+.3g} [{row['low']:+.2g}, {row['high']:+.2g}]",
+            f"{row['difference']:+.3g} [{row['low']:+.2g}, {row['high']:+.2g}]" + _single_seeds(row, "+.2g"),
             "" if row["better_on"] is None else f"{row['better_on']} of {row['clips']}",
             row["verdict"],
         ]
@@ -257,7 +247,13 @@ def _differences(differences: Sequence[Mapping[str, Any]], starts: bool = False)
 
 
 def _figure(figure: Mapping[str, float] | None) -> str:
-    return "" if figure is None else f"{figure['value']:.4g} [{figure['low']:.3g}, {figure['high']:.3g}]"
+    if figure is None:
+        return ""
+    return f"{figure['value']:.4g} [{figure['low']:.3g}, {figure['high']:.3g}]" + _single_seeds(figure, ".3g")
+
+
+def _single_seeds(figure: Mapping[str, Any], form: str) -> str:
+    return f" ({figure['lowest']:{form}} to {figure['highest']:{form}})" if "lowest" in figure else ""
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -89,7 +89,7 @@ def before_and_after(before: Mapping[str, Any], after: Mapping[str, Any], notes:
         after: the content of reconstruction.json.
         notes: a note is appended if the two were measured on different data.
     """
-    from maskanim_jax.reports.comparison import better
+    from maskanim_jax.reports.differences import better
 
     first, second = _numbers(before), _numbers(after)
     fingerprints = before.get("data_fingerprint"), after.get("data_fingerprint")

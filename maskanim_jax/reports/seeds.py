@@ -1,12 +1,13 @@
-"""How far apart are runs that differ only in their seed?"""
+"""Which runs differ only in their seed? They count as one, whose values are averages over the
+seeds.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy as np
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from maskanim_jax.reports.runs import Run, group_by
 
@@ -14,25 +15,25 @@ _SETTINGS = ("seed", "name", "train", "num_cpu_devices", "reconstruct", "animate
 """Sections and fields (also of `data`) in which runs that count as several seeds may differ."""
 
 
-def same_but_for_seed(runs: Sequence[Run]) -> list[list[Run]]:
-    """Groups of at least two runs that differ only in their seed."""
-    return [group for group in group_by(runs, _without_seed) if len(group) > 1]
+class Seeds(NamedTuple):
+    """One or more runs that differ only in their seed."""
+
+    label: str
+    runs: list[Run]
 
 
-def spread(runs: Sequence[Run], figures: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, Any]:
-    """Mean, lowest and highest value of each metric; `figures` are those of `runs`."""
-    values: dict[str, list[float]] = {}
-    for row in figures:
-        for metric, figure in row.items():
-            values.setdefault(metric, []).append(figure["value"])
-    return {
-        "runs": [run.label for run in runs],
-        "seeds": [run.config.get("seed") for run in runs],
-        "figures": {
-            metric: {"mean": float(np.mean(each)), "lowest": min(each), "highest": max(each)}
-            for metric, each in values.items()
-        },
-    }
+def by_seed(runs: Sequence[Run]) -> list[Seeds]:
+    """All runs, those that differ only in their seed together, in order of first appearance."""
+    found: list[Seeds] = []
+    for group in group_by(runs, _without_seed):
+        label = group[0].label
+        if len(group) > 1:
+            names = {re.sub(r"[-_. ]*(seed)?\d*$", "", run.label) for run in group}
+            shared = names.pop() if len(names) == 1 else ""
+            taken = f"{shared} ({len(group)} seeds)" in [each.label for each in found]
+            label = f"{label if taken or not shared else shared} ({len(group)} seeds)"
+        found.append(Seeds(label, group))
+    return found
 
 
 def _without_seed(run: Run) -> str:

@@ -15,6 +15,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.reports.comparison_page import markdown
 from maskanim_jax.reports.plots import plots, svg
 from maskanim_jax.reports.runs import Run, read_runs
+from maskanim_jax.reports.seeds import by_seed
 from maskanim_jax.utils.atomic_files import atomic_write
 
 BEGIN, END = "<!-- generated: begin -->", "<!-- generated: end -->"
@@ -25,7 +26,8 @@ _SHOWN_SIZE = 96  # pixels of one picture in the strips
 
 def regenerate(page: Path, folders: Sequence[Path], figures: Mapping[str, Any]) -> None:
     """Replaces the generated part of `page` (created if missing). Its pictures go into a folder
-    beside it that has the page's name.
+    beside it that has the page's name. Of runs that differ only in their seed, the first has a
+    strip.
 
     Raises UserError if an existing page lacks the markers, or if it can't be written.
     """
@@ -46,7 +48,8 @@ def regenerate(page: Path, folders: Sequence[Path], figures: Mapping[str, Any]) 
             with atomic_write(folder / name) as temporary:
                 temporary.write_text(svg(drawn), encoding="utf-8")
             parts.append(f"### Curves, {found['name']}\n\n![held-out figures over the steps]({folder.name}/{name})\n")
-        if strips := puppet_strips([run for run in runs if run.truth]):
+        measured = [group.runs[0] for group in by_seed([run for run in runs if run.truth])]
+        if strips := puppet_strips(measured):
             parts.append("### Puppets animated by others\n")
             for label, picture in strips.items():
                 with atomic_write(folder / f"{label}.png") as temporary:

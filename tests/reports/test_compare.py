@@ -15,6 +15,7 @@ from maskanim_jax.errors import UserError
 from maskanim_jax.metrics.bootstrap import interval
 from maskanim_jax.reports import comparison, comparison_page, published_tables
 from maskanim_jax.reports import runs as compare_runs
+from maskanim_jax.reports.differences import better
 from maskanim_jax.reports.plots import bars, plots, svg
 from maskanim_jax.workdir.logs import MetricWriter
 
@@ -112,25 +113,77 @@ def test_runs_that_are_the_same_are_not_told_apart(tmp_path):
     assert found["seeds"][0]["seeds"] == [0, 5]
 
 
-def test_the_spread_over_seeds_is_shown_and_repeats_no_differences(tmp_path):
-    folders = [make_run(tmp_path / f"pm{seed}", seed=seed) for seed in range(3)]
-    folders += [make_run(tmp_path / f"fomm{seed}", "fomm", worse=0.01, seed=seed) for seed in range(3)]
+@pytest.fixture
+def seeds(tmp_path):
+    """Three seeds of two systems; each run is worse than the one before by 0.01 in the truth."""
+    folders = [make_run(tmp_path / f"pm-seed{seed}", seed=seed) for seed in range(3)]
+    folders += [
+        make_run(tmp_path / f"fomm-seed{seed}", "fomm", worse=0.01 * (1 + seed), seed=seed) for seed in range(3)
+    ]
     for number, folder in enumerate(folders):
         (folder / "truth.json").write_text(json.dumps(truth({"full": 0.1 + 0.01 * number})))
-    found = comparison.compare(compare_runs.read_runs(folders))
-    assert [each["runs"] for each in found["sets"][0]["seeds"]] == [["pm0", "pm1", "pm2"], ["fomm0", "fomm1", "fomm2"]]
+    return folders
+
+
+def test_runs_that_differ_only_in_their_seed_are_averaged_and_compared_as_one(seeds):
+    found = comparison.compare(compare_runs.read_runs(seeds))
+    reconstruction = found["sets"][0]
+    assert [each["run"] for each in reconstruction["seeds"]] == ["pm (3 seeds)", "fomm (3 seeds)"]
+    assert reconstruction["seeds"][1]["runs"] == ["fomm-seed0", "fomm-seed1", "fomm-seed2"]
+    assert len(reconstruction["rows"]) == 6 + 1  # each run has its row, and copying the source
+    (paired,) = [d for d in reconstruction["differences"] if d["against"] == "fomm (3 seeds)"]
+    assert paired["run"] == "pm (3 seeds)"
+    assert paired["difference"] == pytest.approx(-0.02, abs=1e-9)  # the noise of a seed is the same in both systems
+    assert (paired["lowest"], paired["highest"]) == pytest.approx((-0.03, -0.01), abs=1e-9)
+    assert (paired["verdict"], paired["better_on"]) == ("better", 12)
+
     own = found["truth"][0]["seeds"][0]
     assert (own["start"], own["variant"], own["seeds"]) == ("own", "full", [0, 1, 2])
     level = 0.1 + 0.01 * np.arange(6).mean()  # of the pairs, each 0.01 worse than the one before
-    assert own["figures"]["l1"] == pytest.approx({"mean": level + 0.01, "lowest": level, "highest": level + 0.02})
-    text = comparison_page.markdown(found)
-    assert "| own | full | pm0, pm1, pm2 |" in text
-    assert "| pm0 | fomm0 | l1 |" in text
-    assert "| pm0 | fomm1 |" not in text
-    assert "| own | pm0: full | fomm0: full | l1 |" in text
-    assert "pm2: full |" not in text
-    page = comparison_page.write_comparison(folders, tmp_path / "page").page.read_text()
+    figure = own["figures"]["l1"]
+    assert (figure["value"], figure["lowest"], figure["highest"]) == pytest.approx((level + 0.01, level, level + 0.02))
+    assert figure["low"] < figure["value"] < figure["high"]
+    across = [d for d in found["truth"][0]["differences"] if d["metric"] == "l1" and "copying" not in d["against"]]
+    assert [(d["run"], d["against"]) for d in across] == [("pm (3 seeds): full", "fomm (3 seeds): full")] * 2
+    assert [across[0][name] for name in ("difference", "lowest", "highest")] == pytest.approx([-0.03] * 3)
+
+
+def test_the_average_of_seeds_holds_each_clip_that_any_seed_has(tmp_path):
+    folders = [make_run(tmp_path / f"{name}-{seed}", name, seed=seed) for name in ("pm", "fomm") for seed in (0, 1)]
+    figures = json.loads((folders[0] / "reconstruction.json").read_text())
+    del figures["clips"][0]
+    (folders[0] / "reconstruction.json").write_text(json.dumps(figures))
+    (pm, fomm) = comparison.compare(compare_runs.read_runs(folders))["sets"][0]["seeds"]
+    assert pm["figures"]["l1"]["clips"] == fomm["figures"]["l1"]["clips"] == 12
+
+
+def test_a_single_run_is_compared_with_the_average_of_several(tmp_path):
+    folders = [make_run(tmp_path / f"pm-{seed}", seed=seed, noise=0) for seed in (0, 1)]
+    folders.append(make_run(tmp_path / "fomm", "fomm", worse=0.01, noise=0))
+    found = comparison.compare(compare_runs.read_runs(folders))["sets"][0]
+    paired = next(d for d in found["differences"] if d["against"] == "fomm")
+    assert paired["run"] == "pm (2 seeds)"
+    assert [paired[name] for name in ("difference", "lowest", "highest")] == pytest.approx([-0.01] * 3)
+
+
+def test_the_tables_show_averages_of_seeds_and_the_lowest_and_highest_seed(seeds, tmp_path):
+    text = comparison_page.markdown(comparison.compare(compare_runs.read_runs(seeds)))
+    assert re.search(r"\| fomm \(3 seeds\) \| 0\.0\d+ \[[^]]+\] \(0\.0\d+ to 0\.0\d+\) \|", text)
+    assert re.search(
+        r"\| pm \(3 seeds\) \| fomm \(3 seeds\) \| l1 \| -0\.02 \[[^]]+\] \(-0\.03 to -0\.01\) \| 12 of 12", text
+    )
+    assert text.count("| own | pm (3 seeds) | full |") == text.count("| driver | pm (3 seeds) | full |") == 1
+    assert "| own | copying the source |  | 0.525" in text
+    after_costs = text.partition("### Reconstruction")[2]
+    assert "seed0" not in after_costs
+    written = comparison_page.write_comparison(seeds, tmp_path / "page")
+    page = written.page.read_text()
     assert page.count("3 runs that differ only in their seed (0, 1, 2)") == 2 + 4
+    assert "<th>single seeds</th>" in page
+    assert "fomm-seed2" in page
+    rows = [row for row in csv.DictReader(written.csv.open()) if row["run"] == "fomm (3 seeds)"]
+    assert {row["table"] for row in rows} == {"reconstruction", "reconstruction, differences", "cross-identity truth"}
+    assert all(float(row["lowest"]) <= float(row["highest"]) for row in rows)
 
 
 def test_runs_of_one_name_have_their_folders_names_and_not_those_of_the_cache(tmp_path, monkeypatch):
@@ -164,7 +217,7 @@ def test_whatever_numbers_a_clip_has_are_figures_and_a_back_end_keeps_its_name(t
     figures = comparison.compare(compare_runs.read_runs([folder]))["sets"][0]["rows"][0]["figures"]
     assert figures[key]["clips"] == 11
     assert figures[key]["value"] == pytest.approx(3, abs=0.01)
-    assert [comparison.better(name) for name in (key, "ssim", "csim[dlib]", "mask_mean")] == [-1, 1, 1, 0]
+    assert [better(name) for name in (key, "ssim", "csim[dlib]", "mask_mean")] == [-1, 1, 1, 0]
 
 
 def test_the_truth_sets_every_variant_against_the_method(runs):
