@@ -237,7 +237,7 @@ def _differences(differences: Sequence[Mapping[str, Any]], starts: bool = False)
             row["run"],
             row["against"],
             row["metric"],
-            f"{row['difference']:+.3g} [{row['low']:+.2g}, {row['high']:+.2g}]" + _single_seeds(row, "+.2g"),
+            f"{row['difference']:+.3g} [{row['low']:+.2g}, {row['high']:+.2g}]" + _single_seeds(row, "+.3g"),
             "" if row["better_on"] is None else f"{row['better_on']} of {row['clips']}",
             row["verdict"],
         ]
@@ -249,7 +249,7 @@ def _differences(differences: Sequence[Mapping[str, Any]], starts: bool = False)
 def _figure(figure: Mapping[str, float] | None) -> str:
     if figure is None:
         return ""
-    return f"{figure['value']:.4g} [{figure['low']:.3g}, {figure['high']:.3g}]" + _single_seeds(figure, ".3g")
+    return f"{figure['value']:.4g} [{figure['low']:.3g}, {figure['high']:.3g}]" + _single_seeds(figure, ".4g")
 
 
 def _single_seeds(figure: Mapping[str, Any], form: str) -> str:
