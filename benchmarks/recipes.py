@@ -37,7 +37,8 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "batch 16": _LARGE_BATCH,
         "temperatures falling to 0.1": Recipe({"mask.temperature_steps": 4000, "refine.temperature_steps": 4000}),
         "m at 0.03 of the rate": Recipe({"optim.mask_lr_multiplier": 0.03}),
-        "m at 0.3 of the rate": Recipe({"optim.mask_lr_multiplier": 0.3}),
+        "m at 0.1 of the rate": Recipe({"optim.mask_lr_multiplier": 0.1}),
+        "m at the full rate": Recipe({"optim.mask_lr_multiplier": 1.0}),
     },
     "fomm": {
         "as it is": Recipe({}),
