@@ -2,7 +2,7 @@
 
 `python -m benchmarks.refinement --workdir=puppets` animates validation puppets by others with five
 masks: the driver's own, r's, that of r after more training alone with other perturbations
-(`--scale`, `--stretch`, `--blur`), and two that only drawn data have: the mask of the true
+(`--scale`, `--stretch`, `--blur`, `--whole`), and two that only drawn data have: the mask of the true
 rendering, and r's when it is given that one. All networks but r stay as they are, so a trial takes
 minutes.
 """
@@ -151,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--scale", type=float, help="perturb.shape_scale (default: the run's)")
     flags.add_argument("--stretch", type=float, help="perturb.shape_stretch")
     flags.add_argument("--blur", type=float, help="perturb.shape_blur")
+    flags.add_argument("--whole", type=float, help="perturb.whole_scale; with 0, P_test leaves the masks in their place, too")
     args = flags.parse_args(argv)
     run = load_run(args.workdir)
     if run.system.name != "perturbed_masks" or not run.config.data.puppets.validation_identities:
@@ -158,6 +159,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for field in ("scale", "stretch", "blur"):
         if getattr(args, field) is not None:
             run.config.perturb[f"shape_{field}"] = getattr(args, field)
+    if args.whole is not None:
+        run.config.perturb.whole_scale = args.whole
+        if not args.whole:
+            run.config.perturb.test_scale = 1.0
     clips = clips_of(run.config.data.puppets, "validation")
     scenes = [
         draw_scene(clips, pair, args.frames, run.system.frame_size) for pair in choose_pairs(clips, args.pairs, 0)

@@ -13,7 +13,7 @@ from maskanim_jax.errors import UserError
 VARIANTS = ("paper", "released", "stable")
 ADDED = (
     *(f"{network}.temperature_{field}" for network in ("mask", "refine") for field in ("end", "steps")),
-    *(f"perturb.{field}" for field in ("shape_scale", "shape_stretch", "shape_blur", "draws")),
+    *(f"perturb.{field}" for field in ("shape_scale", "shape_stretch", "shape_blur", "draws", "whole_scale")),
 )
 """Fields that configs saved by older versions lack; their defaults keep the old behaviour."""
 
@@ -64,7 +64,8 @@ def get_config() -> ConfigDict:
     perturb.strips = 6  # number of strips that P_train cuts the mask into
     perturb.cut_low = 15 / 64  # cuts are drawn between these shares of the mask's side
     perturb.cut_high = 45 / 64
-    perturb.scale = 0.25  # strips and the whole mask are scaled by U[1 - x, 1 + x]
+    perturb.scale = 0.25  # strips are scaled by U[1 - x, 1 + x]
+    perturb.whole_scale = 0.25  # the whole mask is scaled by U[1 - x, 1 + x] about its centre; 0: it stays in its place
     perturb.threshold = "median"  # rho of P_train: each mask's median, or a number from 0 to 255, as a string
     perturb.noise = 20.0  # lambda of the Poisson noise, in 255ths
     perturb.shape_scale = (

@@ -146,6 +146,8 @@ def test_a_small_or_large_model_is_a_config(size):
         ("perturb.shape_scale", 0.9, "at least 1"),
         ("perturb.shape_stretch", 0.0, "at least 1"),
         ("perturb.shape_blur", -1.0, "at least 0"),
+        ("perturb.whole_scale", -0.1, "at least 0 and less than 1"),
+        ("perturb.whole_scale", 1.0, "at least 0 and less than 1"),
         ("system", "magic", "the systems are"),
     ],
 )

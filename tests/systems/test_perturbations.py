@@ -115,7 +115,7 @@ def test_p_train_is_a_function_of_its_key_and_differs_between_the_masks_of_a_bat
 
 def test_without_scaling_threshold_and_noise_p_train_is_the_mask_in_whole_levels():
     mask = jax.random.uniform(jax.random.key(3), (2, 64, 64, 1))
-    still = p_train(mask, jax.random.key(0), settings(scale=0.0, threshold="0", noise=0.0))
+    still = p_train(mask, jax.random.key(0), settings(scale=0.0, whole_scale=0.0, threshold="0", noise=0.0))
     np.testing.assert_allclose(np.asarray(still) * 255, np.asarray(quantize(mask)), atol=1e-3)
 
 
@@ -198,6 +198,18 @@ def test_shapes_are_drawn_for_each_mask_whole_levels_and_pass_no_gradient():
     assert not np.array_equal(out, p_train(mask, jax.random.key(0), settings(noise=0.0)))
     slope = jax.grad(lambda m: p_train(m, jax.random.key(0), wide).sum())(mask)
     assert not np.asarray(slope).any()
+
+
+def test_without_a_scale_of_the_whole_the_figure_stays_in_its_place():
+    """Right of the middle, the whole's scale moves it sideways by up to a quarter of that distance; strips alone do not."""
+
+    def centres(**changes):
+        mask = jnp.repeat(jnp.roll(standing() / 255, 8, axis=2), 60, 0)
+        levels = np.asarray(p_train(mask, jax.random.key(3), settings(noise=0.0, scale=0.0, **changes)))[..., 0]
+        return (levels.sum(1) * np.arange(32)).sum(1) / levels.sum((1, 2))
+
+    assert np.ptp(centres(whole_scale=0.0)) < 0.1
+    assert np.ptp(centres(whole_scale=0.25)) > 2
 
 
 def test_an_empty_mask_stays_empty():

@@ -73,7 +73,7 @@ def test_a_config_saved_before_there_were_these_settings_is_read_and_not_called_
     saved = tiny_config().to_dict()
     for network in ("mask", "refine"):
         del saved[network]["temperature_end"], saved[network]["temperature_steps"]
-    for field in ("shape_scale", "shape_stretch", "shape_blur", "draws"):
+    for field in ("shape_scale", "shape_stretch", "shape_blur", "draws", "whole_scale"):
         del saved["perturb"][field]
     (tmp_path / "config.json").write_text(json.dumps(saved))
     assert read_config(tmp_path).mask.temperature_steps == 0

@@ -43,6 +43,8 @@ def check(config: ConfigDict) -> None:
     for field in ("shape_scale", "shape_stretch"):
         if not config.perturb[field] >= 1:
             raise UserError(f"config.perturb.{field}={config.perturb[field]:g} must be at least 1")
+    if not 0 <= config.perturb.whole_scale < 1:
+        raise UserError(f"config.perturb.whole_scale={config.perturb.whole_scale:g} must be at least 0 and less than 1")
     if config.perturb.draws < 1:
         raise UserError(f"config.perturb.draws={config.perturb.draws} must be at least 1")
     if not config.perturb.shape_blur >= 0:
@@ -123,6 +125,8 @@ DEVIATIONS = (
         "P_train first changes the figure's shape: scaled by up to {c.perturb.shape_scale:g}, stretched by up to {c.perturb.shape_stretch:g}, "
         "blurred by up to {c.perturb.shape_blur:g} pixels and thresholded",
     ),
+    Deviation("perturb.whole_scale", 0.25, "P_train scales the whole mask by up to {value:g}, not 0.25"),
+    Deviation("perturb.test_scale", 0.75, "P_test scales masks by {value:g}, not 0.75"),
     Deviation("perturb.draws", 1, "r learns from {value} perturbations of each mask in a step"),
     Deviation("mask.border", "zero", "masks have no border of three zero pixels"),
     Deviation("optim.mask_lr_multiplier", 1.0, "m's learning rate is multiplied by {value:g}"),

@@ -191,7 +191,7 @@ def p_train(mask: jax.Array, key: jax.Array, settings: ConfigDict) -> jax.Array:
 
     def warp(one: jax.Array, key: jax.Array) -> jax.Array:
         keys = jax.random.split(key, 4)
-        low, high = 1 - settings.scale, 1 + settings.scale
+        low, high = 1 - settings.whole_scale, 1 + settings.whole_scale
         one = _along_x(one, _random_strips(keys[0], side, settings))
         one = _along_y(one, _whole(side, jax.random.uniform(keys[1], (), minval=low, maxval=high)))
         one = _along_y(one, _random_strips(keys[2], side, settings))
