@@ -44,7 +44,7 @@ def pack(workdir: Path, name: str, output: Path = FOLDER, start: str = "own") ->
     figures = _figures(workdir, run.step)
     clips = _example_clips(run, start) if run.config.data.puppets.test_identities else []
     variables, stored = _smallest(run, clips)
-    content = {VARIABLES: _npz(variables), CONFIG: (json.dumps(run.config.to_dict(), indent=2) + "\n").encode()}
+    content = {VARIABLES: _npz(variables), CONFIG: _json(run.config.to_dict())}
     if len(content[VARIABLES]) > LARGEST:
         raise UserError(
             f"the checkpoint of {workdir} has {len(content[VARIABLES]):,} bytes packed, more than {LARGEST:,}: pack a smaller model"
@@ -61,7 +61,7 @@ def pack(workdir: Path, name: str, output: Path = FOLDER, start: str = "own") ->
     }
     if clips:
         card["examples"] = {"source_pose": start}
-    content[CARD] = (json.dumps(card, indent=2) + "\n").encode()
+    content[CARD] = _json(card)
     folder = output / name
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in content.items():
@@ -69,6 +69,23 @@ def pack(workdir: Path, name: str, output: Path = FOLDER, start: str = "own") ->
             temporary.write_bytes(data)
     _write_examples(clips, folder)
     return folder
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    """The file's content; of absolute paths, which mean nothing on another machine, only the last
+    two parts stay.
+    """
+
+    def portable(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: portable(each) for name, each in value.items()}
+        if isinstance(value, list | tuple):
+            return [portable(each) for each in value]
+        if isinstance(value, str) and Path(value).is_absolute():
+            return "/".join(Path(value).parts[1:][-2:])
+        return value
+
+    return (json.dumps(portable(content), indent=2) + "\n").encode()
 
 
 Example = tuple[np.ndarray, list[np.ndarray]]
@@ -118,7 +135,7 @@ def _npz(variables: Any) -> bytes:
 
 def _figures(workdir: Path, step: int) -> dict[str, Any]:
     """The metrics of reconstruction and, if measured, of the cross-identity
-    evaluation, without single clips.
+    evaluation, without single clips and without advice for this machine.
     """
     found = {}
     for name in ("reconstruction", "truth"):
@@ -130,7 +147,7 @@ def _figures(workdir: Path, step: int) -> dict[str, Any]:
             raise UserError(
                 f"{path} is of step {content.get('checkpoint_step')}, not of the best checkpoint's step {step}: measure again"
             )
-        kept = {name: value for name, value in content.items() if name not in ("clips", "definitions")}
+        kept = {name: value for name, value in content.items() if name not in ("clips", "definitions", "not_measured")}
         if "rows" in kept:
             kept["rows"] = [{k: v for k, v in row.items() if k != "pairs"} for row in kept["rows"]]
         found[name] = kept

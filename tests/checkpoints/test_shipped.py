@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -44,6 +45,12 @@ def test_it_is_small_and_its_card_has_figures_hashes_and_versions():
     assert measured["l1"] < measured["l1_copy_source"]
     assert measured["checkpoint_step"] == card["step"]
     assert card["figures"]["truth"]["rows"]
+
+
+@pytest.mark.parametrize("name", bundled.names())
+def test_it_names_no_path_of_the_machine_that_packed_it(name):
+    for file in (bundled.CARD, bundled.CONFIG):
+        assert not re.findall(r"""(?<![\w.<])/(?:root|home|work|Users|tmp)\b[^"]*""", (bundled.FOLDER / name / file).read_text())
 
 
 def test_it_loads_by_its_name_and_a_folder_of_that_name_goes_first(tmp_path, monkeypatch):
@@ -119,9 +126,16 @@ def test_what_is_packed_is_what_is_read(tmp_path, monkeypatch):
     (tmp_path / "reconstruction.json").write_text(json.dumps({"checkpoint_step": 3}))
     with pytest.raises(UserError, match="measure again"):
         pack_checkpoint.pack(tmp_path, "tiny", tmp_path / "out")
-    (tmp_path / "reconstruction.json").write_text(json.dumps({"checkpoint_step": 4, "l1": 0.1, "clips": [1]}))
+    missing = {"lpips": f"lpips-alex isn't in {tmp_path}"}
+    (tmp_path / "reconstruction.json").write_text(
+        json.dumps({"checkpoint_step": 4, "l1": 0.1, "clips": [1], "not_measured": missing})
+    )
+    config.init_from, config.data.shards = str(tmp_path / "runs/mine"), str(tmp_path / "data/tiny")
     pack_checkpoint.pack(tmp_path, "tiny", tmp_path / "out")
     monkeypatch.setattr(bundled, "FOLDER", tmp_path / "out")
+    written = [(tmp_path / "out/tiny" / file).read_text() for file in (bundled.CARD, bundled.CONFIG)]
+    assert not any(str(tmp_path) in text for text in written)
+    assert (json.loads(written[1])["init_from"], json.loads(written[1])["data"]["shards"]) == ("runs/mine", "data/tiny")
     again = bundled.load("tiny")
     assert again.step == 4
     stored = bundled.describe("tiny")["stored"]
