@@ -2,9 +2,9 @@
 
 `python -m benchmarks.refinement --workdir=puppets` animates validation puppets by others with five
 masks: the driver's own, r's, that of r after more training alone with other perturbations
-(`--scale`, `--stretch`, `--blur`, `--whole`), and two that only drawn data have: the mask of the true
-rendering, and r's when it is given that one. All networks but r stay as they are, so a trial takes
-minutes.
+(`--scale`, `--stretch`, `--blur`, `--whole`), and two that only drawn data have: the mask of the
+true rendering, and r's when it is given that one. All networks but r stay as they are, so a trial
+takes minutes.
 """
 
 from __future__ import annotations
