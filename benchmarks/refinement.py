@@ -151,7 +151,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--scale", type=float, help="perturb.shape_scale (default: the run's)")
     flags.add_argument("--stretch", type=float, help="perturb.shape_stretch")
     flags.add_argument("--blur", type=float, help="perturb.shape_blur")
-    flags.add_argument("--whole", type=float, help="perturb.whole_scale; with 0, P_test leaves the masks in their place, too")
+    flags.add_argument(
+        "--whole", type=float, help="perturb.whole_scale; with 0, P_test leaves the masks in their place, too"
+    )
     args = flags.parse_args(argv)
     run = load_run(args.workdir)
     if run.system.name != "perturbed_masks" or not run.config.data.puppets.validation_identities:

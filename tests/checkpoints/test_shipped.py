@@ -50,7 +50,9 @@ def test_it_is_small_and_its_card_has_figures_hashes_and_versions():
 @pytest.mark.parametrize("name", bundled.names())
 def test_it_names_no_path_of_the_machine_that_packed_it(name):
     for file in (bundled.CARD, bundled.CONFIG):
-        assert not re.findall(r"""(?<![\w.<])/(?:root|home|work|Users|tmp)\b[^"]*""", (bundled.FOLDER / name / file).read_text())
+        assert not re.findall(
+            r"""(?<![\w.<])/(?:root|home|work|Users|tmp)\b[^"]*""", (bundled.FOLDER / name / file).read_text()
+        )
 
 
 def test_it_loads_by_its_name_and_a_folder_of_that_name_goes_first(tmp_path, monkeypatch):
