@@ -16,6 +16,8 @@ ADDED = (
     *(f"perturb.{field}" for field in ("shape_scale", "shape_stretch", "shape_blur", "draws", "whole_scale")),
 )
 """Fields that configs saved by older versions lack; their defaults keep the old behaviour."""
+SPLIT = {"perturb.whole_scale": "perturb.scale"}
+"""Maps such a field to the one that older versions used for both; its value is taken over."""
 
 
 def get_config() -> ConfigDict:

@@ -107,13 +107,17 @@ def read_config(workdir: Path) -> ConfigDict:
 
 def _with_added(saved: dict[str, Any]) -> dict[str, Any]:
     """`saved` with the fields of its system that older versions did not have
-    (ADDED of its base config).
+    (ADDED of its base config), with the default or the value of the field that they were split from
+    (SPLIT).
     """
     base = importlib.import_module(SYSTEMS.get(str(saved.get("system")), "configs.common"))
+    split = getattr(base, "SPLIT", {})
     for field in getattr(base, "ADDED", ()):
         section, name = field.split(".")
         if isinstance(saved.get(section), dict):
-            saved[section] = {name: base.get_config()[section][name], **saved[section]}
+            older = split.get(field, field).split(".")[1]
+            value = saved[section].get(older, base.get_config()[section][name])
+            saved[section] = {name: value, **saved[section]}
     return saved
 
 

@@ -79,6 +79,9 @@ def test_a_config_saved_before_there_were_these_settings_is_read_and_not_called_
     assert read_config(tmp_path).mask.temperature_steps == 0
     assert read_config(tmp_path).perturb.draws == 1
     assert diff_config(tmp_path, tiny_config()) == ([], [])
+    saved["perturb"]["scale"] = 0.4  # older versions scaled strips and the whole mask by it
+    (tmp_path / "config.json").write_text(json.dumps(saved))
+    assert read_config(tmp_path).perturb.whole_scale == 0.4
 
 
 @pytest.mark.parametrize(
