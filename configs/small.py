@@ -74,8 +74,8 @@ def wide_perturbations(c: ConfigDict) -> None:
     c.perturb.shape_scale = 1.7
     c.perturb.shape_stretch = 1.28
     c.perturb.shape_blur = 1.2
-    c.perturb.whole_scale = 0.0  # a figure that moves is one whose thin limbs r can't place: it leaves them out
-    c.perturb.test_scale = 1.0  # P_test would move it, too
+    c.perturb.whole_scale = 0.0  # it moves figures: r can't tell by how much, and omits thin limbs
+    c.perturb.test_scale = 1.0  # the same for P_test
     c.perturb.draws = 4
     c.refine.width, c.refine.max_width = 32, 256
     c.refine.start_epoch = 0  # m is trained already
