@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
         ""  # start a new run from these networks: a workdir, one of its checkpoints, or a name such as puppets
     )
     c.init_skip = ()  # networks and tensors (name prefixes) that are initialised nevertheless
+    c.init_grow = ()  # networks and tensors (name prefixes) that may have more channels than there
 
     c.num_cpu_devices = 1  # without an accelerator: devices that share a batch; 0: 1 with compiled convs, else 2
 

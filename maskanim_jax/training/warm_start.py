@@ -7,7 +7,7 @@ the step and the data order start from zero.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from maskanim_jax.distributed.sharding import replicate, replicated_sharding
 from maskanim_jax.errors import UserError
 from maskanim_jax.systems.interface import SCHEDULED, System, Variables
 from maskanim_jax.systems.train_state import TrainState, with_averages
+from maskanim_jax.training.widening import Shape, input_positions, is_wider, widened
 from maskanim_jax.utils.paths import path_or_bucket
 from maskanim_jax.workdir.config import flat_config
 
@@ -38,8 +39,12 @@ class Initial(NamedTuple):
 
     tensors: dict[str, np.ndarray]
     """The tensors to copy, by name (see `_names`); all others are initialised."""
+    grown: dict[str, np.ndarray | None]
+    """Those of `tensors` that have fewer channels than the new run's, with the positions of their
+    inputs (`widening.input_positions`).
+    """
     record: dict[str, Any]
-    """For run.json: path, step, SHA-256 of everything read, initialised and unused
+    """For run.json: path, step, SHA-256 of everything read, initialised, unused and widened
     tensors, differing settings.
     """
 
@@ -51,8 +56,9 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
     `config.init_skip` does not list them.
     """
     if not config.init_from:
-        if config.init_skip:
-            raise UserError(f"config.init_skip={tuple(config.init_skip)} has no effect without config.init_from")
+        for field in ("init_skip", "init_grow"):
+            if config[field]:
+                raise UserError(f"config.{field}={tuple(config[field])} has no effect without config.init_from")
         return None
     path = path_or_bucket(config.init_from)
     if path.is_file():
@@ -62,20 +68,17 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
         )
     run = load_run(path)
     found, like = _names(run.variables), _names(jax.eval_shape(system.init, jax.random.key(0)))
-    skip = tuple(config.init_skip)
-    for name in skip:
-        if not any(_begins(each, name) for each in (*found, *like)):
-            networks = ", ".join(dict.fromkeys(_short(each).split("/")[0] for each in like))
-            raise UserError(
-                f"config.init_skip names '{name}', but no tensor has that name or prefix: the networks are {networks}"
-            )
-    skipped = {each for each in (*found, *like) if any(_begins(each, name) for name in skip)}
-    wrong = _wrong(
-        {name: tuple(array.shape) for name, array in found.items() if name not in skipped},
-        {name: tuple(array.shape) for name, array in like.items() if name not in skipped},
-    )
+    skipped, may_grow = (_named(config, field, (*found, *like)) for field in ("init_skip", "init_grow"))
+    narrow, wide = ({name: tuple(array.shape) for name, array in each.items()} for each in (found, like))
+    grown = {
+        name: input_positions(name, narrow, wide) if name.endswith("/kernel") else None
+        for name in (may_grow - skipped) & narrow.keys() & wide.keys()
+        if narrow[name] != wide[name] and is_wider(narrow[name], wide[name])
+    }
+    left = skipped | grown.keys()
+    wrong = _wrong(*({name: shape for name, shape in each.items() if name not in left} for each in (narrow, wide)))
     if any(wrong.values()):
-        raise UserError(_refusal(config, system, run, wrong))
+        raise UserError(_refusal(config, system, run, wrong) + _hint_to_grow(narrow, wide, left))
     tensors = {name: np.asarray(found[name], like[name].dtype) for name in like if name not in skipped}
     record = {
         "path": str(config.init_from),
@@ -84,16 +87,22 @@ def read_initial(config: ConfigDict, system: System) -> Initial | None:
         "taken": len(tensors),
         "fresh": sorted(_short(name) for name in like if name in skipped),
         "left": sorted(_short(name) for name in found if name not in like),
+        "grown": sorted(map(_short, grown)),
         "other_settings": _other_settings(run.config, config),
     }
-    return Initial(tensors, record)
+    return Initial(tensors, grown, record)
 
 
 def started_from(initial: Initial, state: TrainState, system: System, steps_per_epoch: int, mesh: Mesh) -> TrainState:
     """`state` with the tensors of `initial`, a new optimiser state, and averages that
     start from these tensors.
     """
-    taken = replicate(mesh, initial.tensors)
+    fresh = _names(state.variables)
+    tensors = initial.tensors | {
+        name: widened(initial.tensors[name], jax.device_get(fresh[name]), positions)
+        for name, positions in initial.grown.items()
+    }
+    taken = replicate(mesh, tensors)
     leaves, structure = jax.tree_util.tree_flatten_with_path(state.variables)
     variables: Variables = jax.tree_util.tree_unflatten(
         structure, [taken.get(_name(where), leaf) for where, leaf in leaves]
@@ -110,7 +119,7 @@ def messages(record: Mapping[str, Any]) -> list[str]:
     """Log messages for a record."""
     lines = [
         f"starts from {record['path']}, step {record['step']}: {record['taken']} tensors copied, {len(record['fresh'])} initialised, "
-        f"{len(record['left'])} unused (SHA-256 of the files: {record['sha256'][:16]}...)"
+        f"{len(record.get('grown', ()))} of them widened, {len(record['left'])} unused (SHA-256 of the files: {record['sha256'][:16]}...)"
     ]
     if record["other_settings"]:
         lines.append(f"settings differ from the source run: {'; '.join(record['other_settings'])}")
@@ -132,6 +141,20 @@ def _names(variables: Variables) -> dict[str, Any]:
 def _short(name: str) -> str:
     """The name without params/ or stats/, as users write it."""
     return name.partition("/")[2]
+
+
+def _named(config: ConfigDict, field: str, tensors: Collection[str]) -> set[str]:
+    """The tensors that `config.init_skip` or `config.init_grow` names; raises UserError for a name
+    without a tensor.
+    """
+    prefixes = tuple(config[field])
+    for prefix in prefixes:
+        if not any(_begins(each, prefix) for each in tensors):
+            networks = ", ".join(dict.fromkeys(_short(each).split("/")[0] for each in tensors))
+            raise UserError(
+                f"config.{field} names '{prefix}', but no tensor has that name or prefix: the networks are {networks}"
+            )
+    return {each for each in tensors if any(_begins(each, prefix) for prefix in prefixes)}
 
 
 def _begins(name: str, prefix: str) -> bool:
@@ -177,6 +200,15 @@ def _refusal(config: ConfigDict, system: System, run: LoadedRun, wrong: Mapping[
         f"config.init_from={config.init_from} does not fit ({'; '.join(kinds)}), because {why}, or initialise "
         f'these tensors with "--config.init_skip=({skip},)"'
     )
+
+
+def _hint_to_grow(narrow: Mapping[str, Shape], wide: Mapping[str, Shape], left: Collection[str]) -> str:
+    """The end of the error message if new channels alone make the difference."""
+    differ = [name for name in wide if name not in left and narrow.get(name) != wide[name]]
+    if not all(name in narrow and is_wider(narrow[name], wide[name]) for name in differ):
+        return ""
+    networks = ", ".join(f"'{each}'" for each in dict.fromkeys(_short(name).split("/")[0] for name in differ))
+    return f', or keep their channels and add new ones with "--config.init_grow=({networks},)"'
 
 
 def _other_settings(before: ConfigDict, now: ConfigDict) -> list[str]:

@@ -1,5 +1,6 @@
 """Does a run start from another run's networks, also at another frame size, and report tensors that do not fit?"""
 
+import ast
 import json
 import shutil
 
@@ -118,7 +119,7 @@ def test_the_optimiser_begins_anew_and_averages_begin_at_the_networks_that_were_
         ("masks", ("coar",), "init_skip names 'coar'"),
         ("fomm", (), "it is a run of fomm, not of perturbed_masks"),
         ("file.pth.tar", (), r"convert a checkpoint of the released code with .*maskanim_jax\.convert"),
-        ("", ("coarse",), "no effect without config.init_from"),
+        ("", ("coarse",), "init_skip=.*no effect without config.init_from"),
     ],
 )
 def test_what_cannot_be_is_a_sentence_and_touches_nothing(masks, tmp_path, tiny_shards, path, skip, sentence):
@@ -130,6 +131,56 @@ def test_what_cannot_be_is_a_sentence_and_touches_nothing(masks, tmp_path, tiny_
     with pytest.raises(UserError, match=sentence):
         train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def wider_masks():
+    config = tiny_config()
+    config.coarse.width, config.fine.width, config.fine.max_width = 12, 6, 24
+    config.mask.width, config.refine.width = config.mask.width + 2, config.refine.width + 2
+    return config
+
+
+def wider_fomm():
+    config = tiny_fomm()
+    for part in (config.keypoints, config.motion, config.generator):
+        part.width, part.max_width = part.width + 2, part.max_width + 4
+    return config
+
+
+@pytest.mark.parametrize(
+    ("narrow", "wide"), [(tiny_config(), wider_masks()), (tiny_fomm(), wider_fomm())], ids=["masks", "fomm"]
+)
+def test_a_wider_run_starts_with_the_output_of_the_narrower_one(narrow, wide, tmp_path):
+    workdir = untrained(tmp_path / "narrow", narrow)
+    config = other_seed(wide, workdir)
+    with pytest.raises(UserError, match=r"or keep their channels and add new ones with .*init_grow=") as refused:
+        read_initial(config, build(config))
+    config.init_grow = ast.literal_eval(
+        str(refused.value).partition("init_grow=")[2].rstrip('"')
+    )  # as the message says
+    state, record = started(config)
+    assert record["grown"]
+    assert record["fresh"] == record["left"] == []
+    one, other = load_run(workdir), build(config)
+    source, driving = np.random.default_rng(0).random(
+        (2, 1, one.system.frame_size, one.system.frame_size, 3), np.float32
+    )
+    before = jax.jit(one.system.reconstruct)(one.variables, source, driving)
+    after = jax.jit(other.reconstruct)(state.variables, source, driving)
+    for name in before:
+        np.testing.assert_allclose(after[name], before[name], atol=1e-5, err_msg=name)
+    kernels = {jax.tree_util.keystr(where): leaf for where, leaf in jax.tree.leaves_with_path(state.params)}
+    zero = [name for name, leaf in kernels.items() if leaf.ndim == 4 and not np.abs(leaf).sum((0, 1, 2)).all()]
+    assert [name for name in zero if "jacobian" not in name] == []  # each new channel has a kernel of its own
+
+
+def test_a_narrower_network_cannot_grow(masks):
+    config = other_seed(tiny_config(), masks)
+    config.fine.width //= 2
+    config.init_grow = ("fine",)
+    with pytest.raises(UserError, match=r"tensors are misshapen .*fine") as refused:
+        read_initial(config, build(config))
+    assert "init_grow=" not in str(refused.value)
 
 
 def test_a_run_starts_from_another_is_resumed_without_it_and_tells_all_of_it(tiny_shards, tmp_path, monkeypatch):
