@@ -2,7 +2,7 @@
 
 `configs/puppets.py:long` has a constant learning rate and averaged weights, so that you
 can prolong it at any time. `configs/puppets.py:128` is the same at 128 x 128; start it from a
-run at 64 with `config.init_from`.
+run at 64 with `config.init_from` and `config.init_grow`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
     c = puppets_run(small.small(perturbed_masks.for_variant("paper" if own else variant)))
     if variant == "128":
         frames_of_128(c)
+        small.wide_generators(c)
         small.wide_perturbations(c)
         c.loss.coarse_pyramid_sizes = (64,)  # the masks stay at 32: a quarter of the frame, as in the paper
         c.mask.border = "same"  # 3 zeros of 32 would hide 7 % of the figures, heads and feet

@@ -10,6 +10,7 @@ import pytest
 from tiny import tiny_config
 from untrained_run import tiny_fomm, untrained
 
+from configs import puppets
 from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.distributed.sharding import make_mesh
 from maskanim_jax.errors import UserError
@@ -172,6 +173,14 @@ def test_a_wider_run_starts_with_the_output_of_the_narrower_one(narrow, wide, tm
     kernels = {jax.tree_util.keystr(where): leaf for where, leaf in jax.tree.leaves_with_path(state.params)}
     zero = [name for name, leaf in kernels.items() if leaf.ndim == 4 and not np.abs(leaf).sum((0, 1, 2)).all()]
     assert [name for name in zero if "jacobian" not in name] == []  # each new channel has a kernel of its own
+
+
+def test_the_run_at_128_starts_from_the_one_at_64_as_the_docs_say(tmp_path):
+    config = other_seed(puppets.get_config("128"), untrained(tmp_path / "64", puppets.get_config("long")))
+    config.init_skip, config.init_grow = ("coarse/up1", "coarse/last", "refine"), ("coarse", "fine")
+    record = read_initial(config, build(config)).record
+    assert {name.split("/")[0] for name in record["grown"]} == {"coarse", "fine"}
+    assert {name.split("/")[0] for name in record["fresh"]} == {"coarse", "refine"}
 
 
 def test_a_narrower_network_cannot_grow(masks):
