@@ -149,8 +149,12 @@ def small(c: ConfigDict) -> ConfigDict:
 
 
 def from_puppets(c: ConfigDict) -> ConfigDict:
-    """Starts a small run on real clips from the bundled puppets of FOMM, with their rate."""
+    """Starts a small run on real clips from the bundled puppets of FOMM, with their rate and as many
+    parameters as Perturbed Masks has there (2.0 M).
+    """
     c.init_from = "puppets-fomm"
+    c.init_grow = ("generator",)
+    c.generator.width, c.generator.max_width = 48, 96
     c.optim.learning_rate = 5e-4
     c.init_skip = ("generator/down1", "generator/up0", "generator/up1")  # the bundled frames are larger by one block
     return c
