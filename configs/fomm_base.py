@@ -149,8 +149,8 @@ def small(c: ConfigDict) -> ConfigDict:
 
 
 def from_puppets(c: ConfigDict) -> ConfigDict:
-    """Starts a small run on real clips from the bundled puppets of FOMM, with their rate and as many
-    parameters as Perturbed Masks has there (2.0 M).
+    """Starts a small run on real clips from the bundled puppets of FOMM, with their rate; 2.0 M
+    parameters, as Perturbed Masks has there.
     """
     c.init_from = "puppets-fomm"
     c.init_grow = ("generator",)
