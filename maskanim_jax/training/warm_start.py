@@ -19,9 +19,9 @@ from maskanim_jax.checkpoints.loading import load_run
 from maskanim_jax.checkpoints.run import LoadedRun
 from maskanim_jax.distributed.sharding import replicate, replicated_sharding
 from maskanim_jax.errors import UserError
+from maskanim_jax.nn.widening import Shape, input_positions, is_wider, widened
 from maskanim_jax.systems.interface import SCHEDULED, System, Variables
 from maskanim_jax.systems.train_state import TrainState, with_averages
-from maskanim_jax.training.widening import Shape, input_positions, is_wider, widened
 from maskanim_jax.utils.paths import path_or_bucket
 from maskanim_jax.workdir.config import flat_config
 

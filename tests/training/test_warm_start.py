@@ -183,6 +183,20 @@ def test_the_run_at_128_starts_from_the_one_at_64_as_the_docs_say(tmp_path):
     assert {name.split("/")[0] for name in record["fresh"]} == {"coarse", "refine"}
 
 
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        ("", r"init_grow=.*no effect without config\.init_from"),
+        ("masks", "init_grow names 'fines'.*coarse, fine, mask"),
+    ],
+)
+def test_a_network_that_is_not_there_cannot_grow(masks, start, sentence):
+    config = other_seed(tiny_config(), masks if start else "")
+    config.init_grow = ("fines",)
+    with pytest.raises(UserError, match=sentence):
+        read_initial(config, build(config))
+
+
 def test_a_narrower_network_cannot_grow(masks):
     config = other_seed(tiny_config(), masks)
     config.fine.width //= 2
