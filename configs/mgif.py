@@ -30,5 +30,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
 def small_run(c: ConfigDict) -> ConfigDict:
     """Data, steps and time limits of the small run, for any system."""
     small.real_data(c, "mgif-small", "data/mgif64")
+    c.optim.max_steps = c.optim.cosine_steps = 20_000
+    c.optim.max_minutes = 0.0
     c.train.num_eval_clips = 40
     return c
