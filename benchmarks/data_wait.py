@@ -45,9 +45,8 @@ def shares(setting, rounds, steps):
     for number, depth in tqdm(list(itertools.product(range(rounds), found)), desc="rounds", unit="round"):
         config.data.prefetch = depth
         with contextlib.closing(experiment.batches(setting, number * steps)) as pairs:
-            state = jax.block_until_ready(
-                loop.train_step(run, state, setting.frozen, pairs, window)
-            )  # fills the read-ahead buffers
+            # Fills the read-ahead buffers.
+            state = jax.block_until_ready(loop.train_step(run, state, setting.frozen, pairs, window))
             window.reset()
             for _ in range(steps):
                 state = loop.train_step(run, state, setting.frozen, pairs, window)

@@ -92,13 +92,8 @@ def main(argv=None):
     with tempfile.TemporaryDirectory() as name:
         sets = {count: write(Path(name) / str(count), count, args.workers) for count in (args.clips, args.few)}
         for count, shards in sets.items():
-            command = [
-                sys.executable,
-                __file__,
-                "--alone",
-                str(shards),
-                str(time.monotonic()),
-            ]  # the clock is shared by all processes
+            # The clock is shared by all processes.
+            command = [sys.executable, __file__, "--alone", str(shards), str(time.monotonic())]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise UserError(f"{shards} could not be read: {done.stderr.strip().splitlines()[-1]}")

@@ -119,9 +119,8 @@ class FrameWriter:
     def write(self, record: FrameRecord) -> None:
         """Appends one record."""
         example = self._serializer.get_tf_example(self._features.encode_example(asdict(record)))
-        serialized = example.SerializeToString(
-            deterministic=True
-        )  # otherwise the order of fields differs between processes
+        # Otherwise the order of fields differs between processes.
+        serialized = example.SerializeToString(deterministic=True)
         self._writer.write(serialized)
         self.records += 1
         self.bytes += len(serialized)

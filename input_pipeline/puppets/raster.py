@@ -85,9 +85,8 @@ class Shapes:
             for at, hull in zip(rows, group.hulls, strict=True):
                 draw.polygon(shown[at], fill=_ink(hull.colour))
                 if hull.texture is not None and hull.texture.kind != "plain":
-                    radius = max(
-                        abs(c - hull.discs[0][0]) + r for c, r in hull.discs
-                    )  # distance from the origin to the farthest point
+                    # Distance from the origin to the farthest point.
+                    radius = max(abs(c - hull.discs[0][0]) + r for c, r in hull.discs)
                     _pattern(canvas, shown[at], hull.texture, self._centres[at, 0], hull.axis, radius)
         return canvas
 

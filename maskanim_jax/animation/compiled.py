@@ -53,9 +53,8 @@ def _functions(same: IdentityKey, mesh: Any) -> Functions:
     def step(variables: Any, source_state: Any, driving: Any, options: Any, names: tuple[str, ...]) -> Any:
         with on_mesh():
             outputs = system.animate(variables, source_state, driving, options)
-        return {
-            name: outputs[name] for name in names or outputs
-        }  # other outputs are neither computed nor copied to the host
+        # Other outputs are neither computed nor copied to the host.
+        return {name: outputs[name] for name in names or outputs}
 
     def smoothed_step(
         variables: Any, source_state: Any, before: Any, first: Any, driving: Any, options: Any, names: tuple[str, ...]

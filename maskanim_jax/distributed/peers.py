@@ -82,9 +82,8 @@ class Peers:
     def start(self) -> None:
         """Starts to listen in a thread, and to watch for this process's own end."""
         for connection in self._open.values():
-            connection.settimeout(
-                HEARTBEAT_TIMEOUT_S
-            )  # for sending: a process that reads nothing for this long is lost
+            # For sending: a process that reads nothing for this long is lost.
+            connection.settimeout(HEARTBEAT_TIMEOUT_S)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         _delay_abort()
         threading.Thread(target=self._listen, name="hosts", daemon=True).start()

@@ -51,9 +51,8 @@ def configure_jax(config: ConfigDict) -> None:
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(default_cache() / "xla")
     )
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update(
-            "jax_persistent_cache_min_compile_time_secs", 0.3
-        )  # also cache the many small programs of a start
+        # The many small programs of a start are cached, too.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
 def _fastest() -> int:
@@ -97,10 +96,8 @@ def _watch_found(timeout_s: float) -> None:
     try:
         from jax._src.distributed import global_state
 
-        index, count = (
-            global_state.process_id,
-            global_state.num_processes,
-        )  # jax.process_index() would start the devices
+        # jax.process_index() would start the devices.
+        index, count = global_state.process_id, global_state.num_processes
         if count == 1:
             return
         client: Any = global_state.client

@@ -97,9 +97,8 @@ def _onnx(folder: Path) -> tuple[Step, Step]:
     )
 
     def run(session: Any, **inputs: np.ndarray) -> dict[str, np.ndarray]:
-        taken = {
-            each.name: inputs[each.name] for each in session.get_inputs()
-        }  # arrays that are not needed are not inputs
+        # Arrays that are not needed are not inputs.
+        taken = {each.name: inputs[each.name] for each in session.get_inputs()}
         found = zip(session.get_outputs(), session.run(None, taken), strict=True)
         return {each.name.removesuffix("_out"): values for each, values in found}
 

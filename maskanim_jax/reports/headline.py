@@ -96,9 +96,8 @@ def _system(workdir: Path) -> System | None:
 
     try:
         return build(read_config(workdir))
-    except (
-        Exception
-    ):  # config.json may be missing, damaged or from another version: the page then omits what depends on it
+    # config.json may be missing, damaged or from another version: the page then omits what depends on it.
+    except Exception:
         return None
 
 

@@ -68,9 +68,8 @@ def summary(workdir: Path) -> str:
     records = read_log(workdir)
     log = [record for record in records if "loss" in record]
     for name in (key for key in (log[-1] if log else ()) if key.startswith("loss_")):
-        counted = [
-            record for record in log if isinstance(record.get(name), int | float) and record[name]
-        ]  # a loss with a delayed start is 0 before it
+        # A loss with a delayed start is 0 before it.
+        counted = [record for record in log if isinstance(record.get(name), int | float) and record[name]]
         if len(counted) > 1:
             first, last = counted[0], counted[-1]
             lines.append(f"{name} {first[name]:.4g} at step {first['step']}, {last[name]:.4g} at step {last['step']}")

@@ -100,9 +100,8 @@ def check_shared(workdir: Path) -> None:
             with atomic_write(mark) as temporary:
                 temporary.write_text("")
         name = peers.gather(mark.name)[0]
-        seen = [
-            path.name for path in workdir.iterdir()
-        ]  # lists the folder, since a lookup of one name may be cached by a network file system
+        # Lists the folder, since a lookup of one name may be cached by a network file system.
+        seen = [path.name for path in workdir.iterdir()]
         found = peers.gather([name in seen, sorted(p.name for p in (workdir / FOLDER).glob("[0-9]*"))])
     except OSError as error:
         raise UserError(

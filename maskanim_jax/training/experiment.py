@@ -150,9 +150,8 @@ def restore_or_init(
             f"convert it again with --steps_per_epoch={info['steps_per_epoch']}"
         )
     for key, what in (("data_fingerprint", "data"), ("steps_per_epoch", "steps per epoch")):
-        if (
-            key in saved and saved[key] != info[key] and not allow_config_change
-        ):  # converted checkpoints do not record their data
+        # Converted checkpoints do not record their data.
+        if key in saved and saved[key] != info[key] and not allow_config_change:
             raise UserError(
                 f"{checkpoints.folder / str(step)} was trained with other {what} ({saved[key]}, now {info[key]}): "
                 "restore them, give another --workdir, or --allow_config_change to continue with these"

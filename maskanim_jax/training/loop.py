@@ -90,9 +90,8 @@ def train(
             experiment, checkpoints, restore_step, allow_config_change=allow_config_change, initial=initial
         )
         folder.settle(config)
-        if (
-            initial is not None
-        ):  # saved at once, so that a run killed before its first checkpoint starts from the same networks
+        # Saved at once, so that a run killed before its first checkpoint starts from the same networks.
+        if initial is not None:
             checkpoints.save(state, experiment.info | {"minutes": 0.0, INITIAL: initial.record}, float("inf"))
             checkpoints.wait_until_finished()
             broadcast_from_process_0(True)  # the first process makes it visible
@@ -241,9 +240,8 @@ def _save_at_once(run: Run, state: TrainState) -> None:
     info = run.experiment.info | {"minutes": run.clock.minutes(), "window": run.window.pending()}
     run.checkpoints.save(state, info, float("inf"))  # does nothing if this step was just saved
     run.checkpoints.wait_until_finished()
-    broadcast_from_process_0(
-        True
-    )  # process 0 verifies; until then no process may exit, since that would end the others
+    # Process 0 verifies; until then no process may exit, since that would end the others.
+    broadcast_from_process_0(True)
 
 
 def _evaluate_and_save(run: Run, state: TrainState, step: int) -> None:

@@ -219,10 +219,11 @@ def _decoder(stream: av.VideoStream) -> av.VideoCodecContext:
         assert isinstance(other, av.VideoCodecContext)
         decoder = other
     decoder.thread_type = "AUTO"
+    # Headers do not show a size that changes within the clip.
     decoder.options = {
         **decoder.options,
         "max_pixels": str(MAX_PIXELS),
-    }  # headers do not show a size that changes within the clip
+    }
     return decoder
 
 

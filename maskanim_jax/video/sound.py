@@ -66,9 +66,8 @@ class Sound:
         best = self.input.streams.best("audio")
         if not streams:
             return
-        self.stream = (
-            best if best in streams else streams[0]
-        )  # phones write several streams, and not all can be decoded
+        # Phones write several streams, and not all can be decoded.
+        self.stream = best if best in streams else streams[0]
         context = self.stream.codec_context
         codec = context.codec.canonical_name
         self.copied = codec in COPIED[container] and (codec != "mp3" or context.sample_rate >= LOWEST_MP3_RATE)

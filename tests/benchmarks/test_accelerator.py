@@ -71,9 +71,10 @@ def test_a_part_that_takes_too_long_or_breaks_costs_no_other(tmp_path, handlers,
     supervisor.run(["device", "slow", "broken", "training"])
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["about"] == {"device": "a toy"}
+    # Their rows so far are kept.
     assert {part: rows[0]["system"] for part, rows in found["rows"].items()} == {
         part: part for part in ("slow", "broken", "training")
-    }  # their rows so far are kept
+    }
     how = {part: each["how"] for part, each in found["parts"].items()}
     assert how["training"] == "finished"
     assert "its time was over" in how["slow"]

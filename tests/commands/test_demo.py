@@ -45,9 +45,8 @@ def demo(tmp_path_factory):
 def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
     last = demo[0].strip().splitlines()[-8:]
     assert "report.html" in last[-2]
-    assert last[-1].startswith(
-        "The driver was NOT followed"
-    )  # after twenty steps of tiny networks, any other verdict would be wrong
+    # After twenty steps of tiny networks, any other verdict would be wrong.
+    assert last[-1].startswith("The driver was NOT followed")
     for figure in ("loss_coarse", "loss_fine", "held-out L1", "copying the source", "over time", "IoU"):
         assert figure in "".join(last)
 

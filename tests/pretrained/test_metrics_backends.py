@@ -96,8 +96,9 @@ def test_two_body_networks_agree_on_where_shoulders_and_hips_are():
 def test_two_face_networks_agree_on_where_eyes_nose_and_mouth_are():
     (frame,) = real_frames("vox")
     dlib, mesh = made("dlib-68").points(frame[None]), made("facemesh").points(frame[None])
+    # Outer corners of the eyes, tip of the nose, corners of the mouth.
     ours, theirs = (
         [36, 45, 30, 48, 54],
         [33, 263, 4, 61, 291],
-    )  # outer corners of the eyes, tip of the nose, corners of the mouth
+    )
     assert np.linalg.norm(dlib.where[0, ours] - mesh.where[0, theirs], axis=-1).mean() < 8

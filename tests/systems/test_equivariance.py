@@ -67,9 +67,8 @@ def test_coordinates_follow_the_written_formula(warp, points):
 
 def test_the_jacobian_is_the_derivative_of_the_coordinates(warp, points):
     np.testing.assert_allclose(warp_jacobian(warp, points), numeric_jacobian(warp, points), atol=3e-3)
-    assert (
-        float(jnp.abs(warp_jacobian(warp, points) - warp.theta[:, None, :, :2]).max()) > 0.01
-    )  # the spline has a part
+    # The spline has a part.
+    assert float(jnp.abs(warp_jacobian(warp, points) - warp.theta[:, None, :, :2]).max()) > 0.01
 
 
 def test_without_noise_nothing_moves(points):

@@ -44,9 +44,8 @@ def step():
         losses, back, (stats, pictures) = jax.vjp(
             lambda p: run(p, v.stats, vgg, source, driving), v.params, has_aux=True
         )
-        grads = {
-            name: back({other: jnp.float32(other == name) for other in losses})[0] for name in losses
-        }  # one backward pass for each loss alone
+        # One backward pass for each loss alone.
+        grads = {name: back({other: jnp.float32(other == name) for other in losses})[0] for name in losses}
         return losses, grads, stats, pictures
 
     found = everything(v, {name: jnp.asarray(value) for name, value in vgg().items()}, source, driving)

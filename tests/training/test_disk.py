@@ -48,10 +48,11 @@ def names(folder):
     [
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
         (OSError(errno.EROFS, os.strerror(errno.EROFS)), "Read-only file system"),
+        # As TensorStore says it.
         (
             ValueError("UNKNOWN: Error writing: No space left on device"),
             "No space left on device",
-        ),  # as TensorStore says it
+        ),
     ],
 )
 @pytest.mark.slow

@@ -156,9 +156,8 @@ def test_a_wider_run_starts_with_the_output_of_the_narrower_one(narrow, wide, tm
     config = other_seed(wide, workdir)
     with pytest.raises(UserError, match=r"or keep their channels and add new ones with .*init_grow=") as refused:
         read_initial(config, build(config))
-    config.init_grow = ast.literal_eval(
-        str(refused.value).partition("init_grow=")[2].rstrip('"')
-    )  # as the message says
+    # As the message says.
+    config.init_grow = ast.literal_eval(str(refused.value).partition("init_grow=")[2].rstrip('"'))
     state, record = started(config)
     assert record["grown"]
     assert record["fresh"] == record["left"] == []

@@ -178,9 +178,8 @@ def test_a_mistake_is_a_sentence_and_a_camera_recording_becomes_a_result_of_the_
     page.get_by_text("there is no driving video yet").wait_for()
     driving.locator("button[aria-label*=amera]").first.click()
     driving.get_by_text("Click to Access Webcam").click()
-    page.wait_for_function(
-        "() => document.querySelector('#driving video')?.readyState > 1"
-    )  # the camera shows something
+    # The camera shows something.
+    page.wait_for_function("() => document.querySelector('#driving video')?.readyState > 1")
     page.wait_for_timeout(500)
     record = driving.locator("button[aria-label='start recording']")
     record.click()

@@ -167,9 +167,8 @@ def test_names_in_a_user_study_become_text(tmp_path):
     scripts = [attributes for tag, attributes in Elements(text).found if tag == "script"]
     assert harmless(text)
     assert len(scripts) == 2
-    assert "alert(1)" not in text.replace(
-        "alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;", ""
-    )  # the title alone, as text
+    # The title alone, as text.
+    assert "alert(1)" not in text.replace("alert(1)&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;", "")
 
 
 @pytest.mark.parametrize("content", ["", "[]", "[" * 200_000, '{"format": "maskanim_jax user study answers"}', "\0"])

@@ -52,9 +52,10 @@ class DenseMotion(nnx.Module):
         warped = grid_sample(small, stacked, align_corners=self.align_corners, padding="zeros").reshape(
             n, -1, height, width, 3
         )
+        # Eq. 6
         heatmaps = gaussians(kp_driving["value"], grid, self.variance) - gaussians(
             kp_source["value"], grid, self.variance
-        )  # Eq. 6
+        )
         heatmaps = jnp.pad(heatmaps, ((0, 0), (0, 0), (0, 0), (1, 0)))  # zero for the background
         inputs = jnp.concatenate([heatmaps[..., None], jnp.moveaxis(warped, 1, 3)], -1)
         x = self.body(inputs.reshape(n, height, width, -1), train)
