@@ -1,9 +1,9 @@
 """Do the masks show pale figures, too?
 
-`python -m benchmarks.pale_figures RUN --data SHARDS` compares m's masks of the validation clips with
-silhouettes. A clip with a flat background needs no annotation: the figure is what differs from the
-background's colour. The IoU is given for dark, medium and pale figures, at several thresholds of
-the mask.
+`python -m benchmarks.pale_figures RUN --data SHARDS` compares m's masks of the validation clips
+with silhouettes. A clip with a flat background needs no annotation: the figure is what differs from
+the background's colour. The IoU is given for dark, medium and pale figures, at several thresholds
+of the mask.
 """
 
 from __future__ import annotations
