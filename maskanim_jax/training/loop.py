@@ -27,6 +27,7 @@ from maskanim_jax.evaluation.reconstruction import reconstruct
 from maskanim_jax.systems.interface import PyTree
 from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.training.consistency import check_processes_agree, check_shared
+from maskanim_jax.training.early_stopping import TimeBudget
 from maskanim_jax.training.experiment import (
     Experiment,
     Pair,
@@ -37,7 +38,7 @@ from maskanim_jax.training.experiment import (
     startup_messages,
 )
 from maskanim_jax.training.first_step import CompileTimer
-from maskanim_jax.training.metric_window import MetricAccumulator, TimeBudget
+from maskanim_jax.training.metric_window import MetricAccumulator
 from maskanim_jax.training.nonfinite import report_nonfinite
 from maskanim_jax.training.preemption import PreemptionHandler
 from maskanim_jax.training.step import StepFunction, make_train_step

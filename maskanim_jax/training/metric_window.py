@@ -10,8 +10,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from maskanim_jax.checkpoints.manager import CheckpointManager
-from maskanim_jax.distributed.sharding import broadcast_from_process_0
 from maskanim_jax.systems.interface import System
 from maskanim_jax.training.step import FINITE
 
@@ -28,26 +26,6 @@ class NonFiniteStep(Exception):
         super().__init__(f"step {step} is not finite")
         self.step, self.figures = step, figures
         self.names = [name for name, value in figures.items() if not math.isfinite(value)]
-
-
-class TimeBudget:
-    """How long the run has trained, over all its starts."""
-
-    def __init__(self, limit: float, checkpoints: CheckpointManager) -> None:
-        step = checkpoints.latest_step()
-        self._before = 0.0 if step is None else float(checkpoints.info(step)["minutes"])
-        self._limit, self._since = limit or float("inf"), time.monotonic()
-
-    def minutes(self) -> float:
-        """Minutes so far, including those before the newest checkpoint."""
-        return self._before + (time.monotonic() - self._since) / 60
-
-    def exceeded(self) -> bool:
-        """Whether `config.optim.max_minutes` is exceeded.
-
-        Process 0's clock decides, since all must stop at the same step.
-        """
-        return self._limit < float("inf") and broadcast_from_process_0(self.minutes() >= self._limit)
 
 
 class MetricAccumulator:
