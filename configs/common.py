@@ -74,6 +74,7 @@ def get_config() -> ConfigDict:
     optim.grad_accum_steps = 1  # microbatches per step; batch statistics are per microbatch
     optim.ema = 0.0  # decay of averaged weights, used by evaluation and animation, such as 0.999; 0: no averages
     optim.max_steps = 0  # stop at this step; 0: no limit
+    optim.patience = 0  # stop after this many steps without a lower held-out L1; 0: never
     optim.max_minutes = 0.0  # time limit of one process; 0: no limit
 
     c.train = train = ConfigDict()

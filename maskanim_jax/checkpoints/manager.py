@@ -115,9 +115,15 @@ class CheckpointManager:
         """The step with the lowest held-out L1 (the newer on a tie); the
         newest if none was evaluated.
         """
-        measured = [(self._l1(step), -step) for step in self.all_steps()]
-        l1, step = min(measured, default=(math.inf, 0))
-        return -step if l1 < math.inf else self.latest_step()
+        l1, step = self.lowest_l1()
+        return step if l1 < math.inf else self.latest_step()
+
+    def lowest_l1(self) -> tuple[float, int]:
+        """The lowest held-out L1 of the checkpoints and its step; infinity and
+        the newest step (or 0) if none was evaluated.
+        """
+        l1, step = min(((self._l1(step), -step) for step in self.all_steps()), default=(math.inf, 0))
+        return l1, -step
 
     def _l1(self, step: int) -> float:
         path = self.folder / str(step)

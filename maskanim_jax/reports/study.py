@@ -156,7 +156,9 @@ def call(run: Planned, what: str, module: str, *arguments: str) -> None:
 
 
 def is_finished(run: Planned) -> bool:
-    """Whether the run reached its number of steps or its time limit, and has a checkpoint."""
+    """Whether the run reached its number of steps, its time limit or the end of its patience,
+    and has a checkpoint.
+    """
     workdir = fetched(run.workdir, may_lack=True)
     try:
         saved = json_files.read(workdir / "config.json")["optim"]["max_steps"]

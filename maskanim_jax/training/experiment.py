@@ -18,7 +18,7 @@ from input_pipeline.pairs import Batch, PairStream
 from input_pipeline.shards import Split
 from maskanim_jax.checkpoints.manager import EMA, CheckpointManager
 from maskanim_jax.distributed.sharding import make_mesh, replicate, shard_batch
-from maskanim_jax.errors import UserError
+from maskanim_jax.errors import UserError, check_at_least
 from maskanim_jax.evaluation.reconstruction import Silhouettes
 from maskanim_jax.losses.vgg import used_names, used_weights
 from maskanim_jax.nn.functional import count_parameters
@@ -61,6 +61,7 @@ def build_experiment(config: ConfigDict) -> Experiment:
             f"config.train.checkpoint_every={config.train.checkpoint_every} must be a multiple of train.log_every={config.train.log_every}"
         )
     check_decay(config.optim.ema)
+    check_at_least("config.optim.patience", config.optim.patience, 0)
     system = build(config)
     mesh = make_mesh(config.batch_size, config.optim.grad_accum_steps)
     measured = held_out_split(config, jax.process_index())

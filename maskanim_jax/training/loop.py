@@ -27,7 +27,7 @@ from maskanim_jax.evaluation.reconstruction import reconstruct
 from maskanim_jax.systems.interface import PyTree
 from maskanim_jax.systems.train_state import TrainState
 from maskanim_jax.training.consistency import check_processes_agree, check_shared
-from maskanim_jax.training.early_stopping import TimeBudget
+from maskanim_jax.training.early_stopping import Patience, TimeBudget
 from maskanim_jax.training.experiment import (
     Experiment,
     Pair,
@@ -54,6 +54,7 @@ class Run(NamedTuple):
     folder: Workdir
     checkpoints: CheckpointManager
     clock: TimeBudget
+    patience: Patience
     window: MetricAccumulator
 
 
@@ -106,8 +107,9 @@ def train(
             report_nonfinite(workdir, config.seed, experiment.stream, experiment.clips, checkpoints, folder.log)
         )
         clock = TimeBudget(config.optim.max_minutes, checkpoints)
+        patience = Patience(config.optim.patience, checkpoints)
         window = MetricAccumulator(experiment.system, experiment.stream.steps_per_epoch, saved.get("window"))
-        return _loop(Run(experiment, folder, checkpoints, clock, window), state, stop, start_time)
+        return _loop(Run(experiment, folder, checkpoints, clock, patience, window), state, stop, start_time)
 
 
 def _read_initial(experiment: Experiment, workdir: Path) -> Initial | None:
@@ -141,9 +143,9 @@ def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: floa
     """Runs the steps from `state` to the end of the config or its time
     limit; returns the last state.
     """
-    experiment, folder, checkpoints, clock, window = run
+    experiment, folder, checkpoints, clock, patience, window = run
     config, start_step = experiment.config, int(state.step)
-    steps = start_step if clock.exceeded() else experiment.num_steps
+    steps = start_step if clock.exceeded() or patience.exhausted(start_step) else experiment.num_steps
     step_function = make_train_step(
         experiment.system,
         config.seed,
@@ -188,6 +190,9 @@ def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: floa
             if step % config.train.checkpoint_every == 0 or last:
                 _evaluate_and_save(run, state, step)
                 window.reset()
+                if not last and patience.exhausted(step):
+                    folder.text(step, patience.message())
+                    last = True
             if last:
                 break
             if stop.should_stop(step):
@@ -267,4 +272,5 @@ def _evaluate_and_save(run: Run, state: TrainState, step: int) -> None:
         folder.text(step, *(f"ALARM: {alarm}" for alarm in collapse_warnings))
         folder.sync()
     l1 = measured["l1"] if measured["l1"] is not None else float("inf")
+    run.patience.note(step, l1)
     run.checkpoints.save(state, experiment.info | {"minutes": run.clock.minutes()}, l1)

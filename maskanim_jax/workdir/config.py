@@ -23,6 +23,7 @@ MUTABLE_FIELDS = (
     "optim.epochs",
     "optim.max_steps",
     "optim.max_minutes",
+    "optim.patience",
     "data.num_threads",
     "data.prefetch",
     "num_cpu_devices",

@@ -9,7 +9,7 @@ import pytest
 from maskanim_jax.systems import SYSTEMS
 
 WHOLE = ("seed", "train")
-PARTS = {"optim": ("max_steps", "max_minutes"), "data": ("shards", "prefetch", "num_threads", "puppets")}
+PARTS = {"optim": ("max_steps", "max_minutes", "patience"), "data": ("shards", "prefetch", "num_threads", "puppets")}
 """With WHOLE: fields that a run reads and no system."""
 
 
