@@ -32,5 +32,9 @@ def get_config(variant: str = "paper") -> ConfigDict:
 def small_run(c: ConfigDict) -> ConfigDict:
     """Data, steps and time limits of the small run, for any system."""
     small.real_data(c, "faces-small", "data/faces64")
-    c.optim.max_steps = c.optim.cosine_steps = 2500
+    c.optim.max_steps = c.optim.cosine_steps = 20_000
+    c.optim.epochs = 2000  # of 10 steps, with 43 clips
+    c.optim.patience = 3000
+    c.optim.max_minutes = 0.0
+    c.train.eval_frames = 32  # of only 8 validation clips
     return c
