@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from maskanim_jax.checkpoints.manager import CheckpointManager
 from maskanim_jax.evaluation.probe import DRIVERS, SOURCES, probe, probe_pairs, probe_warnings
 from maskanim_jax.systems.interface import Variables
 from maskanim_jax.training import loop
+from maskanim_jax.training.early_stopping import Patience
 from maskanim_jax.workdir.logs import read_log
 from maskanim_jax.workdir.workdir import Workdir
 
@@ -129,9 +131,12 @@ def test_training_logs_the_probe_and_says_an_alarm_in_words(tmp_path, monkeypatc
         mesh=None,
     )
     saved, clock = SimpleNamespace(save=lambda *_, **__: None), SimpleNamespace(minutes=lambda: 1.0)
+    patience = Patience(0, CheckpointManager(tmp_path, read_only=True))
     folder = Workdir(tmp_path)
     with folder.opened(0):
-        loop._evaluate_and_save(loop.Run(setting, folder, saved, clock, None), SimpleNamespace(averaged=NOTHING), 7)
+        loop._evaluate_and_save(
+            loop.Run(setting, folder, saved, clock, patience, None), SimpleNamespace(averaged=NOTHING), 7
+        )
     records = read_log(tmp_path)
     assert records[0]["probe_leak"] == pytest.approx(1, abs=1e-4)
     assert records[0]["test_l1"] == 0.1
