@@ -140,8 +140,8 @@ def _say_start(
 
 
 def _loop(run: Run, state: TrainState, stop: PreemptionHandler, start_time: float) -> TrainState:
-    """Runs the steps from `state` to the end of the config or its time
-    limit; returns the last state.
+    """Runs the steps from `state` to the end of the config, of its time limit
+    or of its patience; returns the last state.
     """
     experiment, folder, checkpoints, clock, patience, window = run
     config, start_step = experiment.config, int(state.step)
