@@ -49,6 +49,8 @@ RESTORE_STEP = flags.DEFINE_integer(
     "resume from this checkpoint; later ones are moved to the workdir's set_aside",
     lower_bound=0,
 )
+VIDEOS = {"reconstruct": "reconstruction", "animate": "animation"}
+"""Folder in the workdir for the videos of a step."""
 
 
 def parse(argv: list[str]) -> None:
@@ -120,9 +122,8 @@ def main() -> None:
     }
     done = {name: step(CONFIG.value, workdir) for name, step in steps.items() if MODE.value in (name, "all")}
     page = run_page.write_report(workdir)
-    print(
-        f"\n{run_page.summary(workdir)}\nThe report is {shown(page)}; videos are in {shown(workdir)}/reconstruction and {shown(workdir)}/animation."
-    )
+    videos = " and ".join(f"{shown(workdir)}/{VIDEOS[name]}" for name in done if name in VIDEOS)
+    print(f"\n{run_page.summary(workdir)}\nThe report is {shown(page)}{videos and '; videos are in '}{videos}.")
     if isinstance(verdict := done.get("followed"), followed.Verdict):
         print(verdict.sentence)
 

@@ -44,7 +44,7 @@ def demo(tmp_path_factory):
 @pytest.mark.subprocess
 def test_it_says_at_the_end_where_to_look_and_what_it_reached(demo):
     last = demo[0].strip().splitlines()[-8:]
-    assert "report.html" in last[-2]
+    assert "report.html; videos are in out/reconstruction and out/animation." in last[-2]
     # After twenty steps of tiny networks, any other verdict would be wrong.
     assert last[-1].startswith("The driver was NOT followed")
     for figure in ("loss_coarse", "loss_fine", "held-out L1", "copying the source", "over time", "IoU"):
@@ -116,4 +116,5 @@ def test_reconstructing_again_writes_over_the_first_result(demo):
         env=dict(os.environ),
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip().endswith(f"videos are in {demo[1]}/reconstruction.")
     assert (demo[1] / "reconstruction.json").read_text() == before
