@@ -24,6 +24,7 @@ from maskanim_jax.utils.memory import reexec_with_huge_pages
 from maskanim_jax.utils.paths import expand_flags
 from maskanim_jax.workdir.config_files import find_config_flag
 from maskanim_jax.workdir.renamed_fields import refuse_old_names
+from maskanim_jax.workdir.results import ANIMATION, reconstruction_stem
 from maskanim_jax.workdir.saved_config import take_saved_config
 
 HELP = ("--help", "-h", "-help", "--helpfull", "--helpshort")
@@ -49,8 +50,6 @@ RESTORE_STEP = flags.DEFINE_integer(
     "resume from this checkpoint; later ones are moved to the workdir's set_aside",
     lower_bound=0,
 )
-VIDEOS = {"reconstruct": "reconstruction", "animate": "animation"}
-"""Folder in the workdir for the videos of a step."""
 
 
 def parse(argv: list[str]) -> None:
@@ -122,7 +121,8 @@ def main() -> None:
     }
     done = {name: step(CONFIG.value, workdir) for name, step in steps.items() if MODE.value in (name, "all")}
     page = run_page.write_report(workdir)
-    videos = " and ".join(f"{shown(workdir)}/{VIDEOS[name]}" for name in done if name in VIDEOS)
+    folders = {"reconstruct": reconstruction_stem(CONFIG.value.reconstruct.split), "animate": ANIMATION}
+    videos = " and ".join(f"{shown(workdir)}/{folder}" for name, folder in folders.items() if name in done)
     print(f"\n{run_page.summary(workdir)}\nThe report is {shown(page)}{videos and '; videos are in '}{videos}.")
     if isinstance(verdict := done.get("followed"), followed.Verdict):
         print(verdict.sentence)

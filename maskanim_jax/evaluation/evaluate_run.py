@@ -31,7 +31,7 @@ from maskanim_jax.utils.paths import user_path
 from maskanim_jax.utils.progress import ProgressBar
 from maskanim_jax.video.writer import VideoWriter
 from maskanim_jax.workdir.config import read_config, write_config
-from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of
+from maskanim_jax.workdir.results import ANIMATION, INPUTS, inputs_of, reconstruction_stem
 
 
 def _load(config: ConfigDict, workdir: Path) -> LoadedRun:
@@ -52,7 +52,7 @@ def reconstruct_test(config: ConfigDict, workdir: Path) -> dict[str, Any]:
     name = config.reconstruct.split
     if name not in ("test", "validation"):
         raise UserError(f"config.reconstruct.split={name} must be test or validation")
-    stem = "reconstruction" if name == "test" else f"reconstruction_{name}"
+    stem = reconstruction_stem(name)
     run = _load(config, workdir)
     split = open_data(config, name, jax.process_index())
     videos = workdir / stem

@@ -24,6 +24,11 @@ TRUTH = "truth.json"
 """Optional file: puppets animated by other puppets, measured against the known ground truth."""
 
 
+def reconstruction_stem(split: str) -> str:
+    """Name of the folder and, with .json, of the file that `--mode=reconstruct` writes."""
+    return "reconstruction" if split == "test" else f"reconstruction_{split}"
+
+
 class InputPair(NamedTuple):
     """A source picture and a driving video."""
 
