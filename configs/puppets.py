@@ -22,7 +22,7 @@ def get_config(variant: str = "paper") -> ConfigDict:
         small.wide_perturbations(c)
         c.loss.coarse_pyramid_sizes = (64,)  # the masks stay at 32: a quarter of the frame, as in the paper
         c.mask.border = "same"  # 3 zeros of 32 would hide 7 % of the figures, heads and feet
-    if variant == "long":
+    else:
         c.optim.mask_lr_multiplier = 0.3  # instead of 0.1; masks collapse at 1 (docs/results.md, "Which recipe")
     return long_run(c) if own else c
 
