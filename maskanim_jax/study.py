@@ -48,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--frames", type=int, default=8, metavar="N", help="frames of each pair (default 8)")
     flags.add_argument(
-        "--page", type=user_path, metavar="FILE.md", help="also regenerate the tables, curves and strips of this page"
+        "--page",
+        type=user_path,
+        metavar="FILE.md",
+        help="also regenerate the tables, curves and strips of this page, for all measured runs in WORKDIR",
     )
     return flags
 
