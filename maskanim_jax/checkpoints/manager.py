@@ -308,7 +308,7 @@ class CheckpointManager:
             return read_info(self.folder / str(step))
 
     def restore(self, step: int, abstract_state: TrainState, mesh: Mesh) -> TrainState:
-        """The state of a step, on every device; `like` gives names and shapes."""
+        """The state of a step, on every device; `abstract_state` gives names and shapes."""
         self.check(step)
         wanted = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated_sharding(mesh)),
